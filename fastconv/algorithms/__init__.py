@@ -1,0 +1,1 @@
+"""How a convolution is computed: one file, one algorithm, up to three directions."""

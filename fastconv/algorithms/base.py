@@ -1,0 +1,75 @@
+"""What every convolution algorithm is: the interface that plans, tests and benchmarks use."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction
+
+Array = NDArray[Any]
+
+
+class Algorithm:
+    """One way to compute a convolution, in those of the three directions that it defines.
+
+    A subclass sets `name`, defines at least one of `forward`, `input_grad` and `weight_grad`,
+    and overrides of the other methods what does not hold for it. Instances carry no state that
+    a call changes, so one instance serves all threads.
+
+    Arrays arrive checked: C-contiguous, of ``problem.dtype``, read-only except `out`, which is
+    to be filled completely. No dimension but N is empty, and N is at least 1.
+    """
+
+    name: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        """Find out which directions a subclass offers."""
+        cls.directions = tuple(
+            direction
+            for direction in DIRECTIONS
+            if getattr(cls, direction) is not getattr(Algorithm, direction)
+        )
+
+    #: The directions this algorithm offers.
+    directions: ClassVar[tuple[Direction, ...]] = ()
+
+    def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
+        """Return None, or why this problem is refused ("needs stride 1, got (2, 2)")."""
+        return None
+
+    def estimated_seconds(
+        self, problem: Conv2dProblem, direction: Direction, threads: int
+    ) -> float:
+        """Return the rough time `auto` ranks by."""
+        raise NotImplementedError
+
+    def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
+        """Return the scratch memory one thread needs besides inputs and result."""
+        return 0
+
+    def prepare(self, problem: Conv2dProblem, weight: Array) -> Any:
+        """Return the weights as `forward` wants them; done once for many calls."""
+        return weight
+
+    def forward(
+        self, problem: Conv2dProblem, x: Array, prepared: Any, bias: Array, out: Array
+    ) -> None:
+        """Fill `out` with the convolution of `x`; `bias` has shape (K,), zeros if none is wanted.
+
+        `prepared` is what `prepare` returned.
+        """
+        raise NotImplementedError
+
+    def input_grad(
+        self, problem: Conv2dProblem, weight: Array, grad_output: Array, out: Array
+    ) -> None:
+        """Fill `out`, shaped like x, with the gradient of ``sum(forward * grad_output)``."""
+        raise NotImplementedError
+
+    def weight_grad(
+        self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array
+    ) -> None:
+        """Fill `out`, shaped like the weights, with the gradient of that same sum."""
+        raise NotImplementedError

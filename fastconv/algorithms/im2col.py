@@ -1,0 +1,269 @@
+"""Convolution as a matrix product: lower the image's patches to columns, multiply by the filters.
+
+For one group and one block of output pixels::
+
+    out          (K, pixels)     = weight   (K, C*R*S) @ columns   (C*R*S, pixels)
+    columns_grad (C*R*S, pixels) = weight.T (C*R*S, K) @ grad      (K, pixels)       then col2im
+    weight_grad  (K, C*R*S)      = grad     (K, pixels) @ columns.T (pixels, C*R*S)
+
+The column matrix repeats every input element up to R*S times, so it is never built whole: the
+output pixels are cut into blocks (the batch first, then rows, then columns) whose part of it
+stays below `COLUMN_BYTES`.
+
+Source: K. Chellapilla, S. Puri, P. Simard, "High performance convolutional neural networks for
+document processing" (2006).
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+
+from fastconv import threads
+from fastconv.algorithms.base import Algorithm, Array
+from fastconv.algorithms.blocks import (
+    PARTS,
+    Block,
+    Part,
+    Range,
+    blocks_below,
+    parts_of,
+    split,
+    worthwhile_pixels,
+)
+from fastconv.geometry import extent
+from fastconv.problem import Conv2dProblem, Direction
+from fastconv.windows import windows_view
+from fastconv.workspace import scratch
+
+#: The most one thread's column buffer takes, unless a single pixel's column is larger.
+COLUMN_BYTES = 2 * 2**20
+
+
+class Im2col(Algorithm):
+    """Patches gathered through a stride-trick view, one BLAS product a block."""
+
+    name = "im2col"
+    #: Bytes a second that one thread lowers, for the estimate.
+    lowering_rate = 2.5e9
+
+    def lower(
+        self, problem: Conv2dProblem, x: Array, block: Block, c0: int, columns: Array
+    ) -> None:
+        """Fill `columns` with the patches of `block`, of the channels from `c0` on.
+
+        `columns` has shape (channels * R * S, pixels); row (c, r, s) is what tap (r, s) of
+        channel c meets at each output pixel of the block.
+        """
+        images, rows, width = block.shape
+        channels = columns.shape[0] // (problem.R * problem.S)
+        needed = padded_block(problem, x[:, c0 : c0 + channels], block)
+        kernel = (problem.R, problem.S)
+        patches = windows_view(needed, (rows, width), kernel, problem.stride, problem.dilation)
+        shape = (channels, problem.R, problem.S, images, rows, width)
+        columns.reshape(shape)[...] = patches.transpose(1, 4, 5, 0, 2, 3)
+
+    def raise_columns(
+        self, problem: Conv2dProblem, columns: Array, block: Block, c0: int, out: Array
+    ) -> None:
+        """Add `columns`, as `lower` lays them out, back onto the images `out` (col2im)."""
+        channels = columns.shape[0] // (problem.R * problem.S)
+        taps = columns.reshape(channels, problem.R, problem.S, *block.shape)
+        (n0, n1), (i0, i1), (j0, j1) = block
+        (stride_h, stride_w), (dilation_h, dilation_w) = problem.stride, problem.dilation
+        (top, _), (left, _) = problem.padding
+        for r, s in product(range(problem.R), range(problem.S)):
+            first, last = problem.rows_of_tap(r)
+            rows = range(max(first, i0), min(last, i1))
+            first, last = problem.columns_of_tap(s)
+            cols = range(max(first, j0), min(last, j1))
+            if not rows or not cols:
+                continue
+            h = rows.start * stride_h + r * dilation_h - top
+            w = cols.start * stride_w + s * dilation_w - left
+            target = out[
+                n0:n1,
+                c0 : c0 + channels,
+                h : h + (len(rows) - 1) * stride_h + 1 : stride_h,
+                w : w + (len(cols) - 1) * stride_w + 1 : stride_w,
+            ]
+            source = taps[:, r, s, :, rows.start - i0 : rows.stop - i0]
+            target += source[..., cols.start - j0 : cols.stop - j0].swapaxes(0, 1)
+
+    def estimated_seconds(
+        self, problem: Conv2dProblem, direction: Direction, threads: int
+    ) -> float:
+        """Columns written and read once, then a product as fast as BLAS is at its shape."""
+        lowering = problem.column_bytes / self.lowering_rate
+        # Thin products (few filters, or few channels in a group) do not fill BLAS's tiles.
+        filling = min(1.0, problem.K_per_group / 32) * min(1.0, problem.taps / 32)
+        rate = (110e9 if problem.dtype == "float32" else 55e9) * max(filling, 0.02)
+        calls = 30e-6 + 2e-6 * problem.groups
+        return calls + (lowering + problem.flops / rate) / threads
+
+    def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
+        """One block of columns, and where needed one of the product."""
+        rows = problem.C * problem.R * problem.S
+        if direction == "forward":
+            pixels = min(self._forward_pixels(problem), problem.N * problem.P)
+            return (rows + problem.K) * pixels * problem.itemsize
+        pixels = min(COLUMN_BYTES // problem.itemsize, problem.N * problem.P * rows)
+        return pixels * problem.itemsize
+
+    # Forward -----------------------------------------------------------------------------
+
+    def prepare(self, problem: Conv2dProblem, weight: Array) -> Array:
+        """Return the filters as matrices: (groups, K / groups, C / groups * R * S)."""
+        return weight.reshape(problem.groups, problem.K_per_group, problem.taps)
+
+    def forward(
+        self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
+    ) -> None:
+        """One block of output pixels a task; a single block is cut by filters instead."""
+        blocks = list(blocks_below(problem, (0, problem.N), self._forward_pixels(problem)))
+        offsets = bias.reshape(problem.groups, problem.K_per_group, 1)
+        parts = parts_of(problem.groups, problem.K_per_group, PARTS, smallest=32)
+
+        def multiply(columns: Array, block: Block, part: Part) -> None:
+            groups, filters = slice(*part.groups), slice(*part.channels)
+            target = _pixels(problem, out, block)
+            if np.may_share_memory(target, out):
+                result = target[groups, filters]
+            else:
+                shape = (*(stop - start for start, stop in part), block.pixels)
+                result = scratch("product", shape, problem.dtype)
+            np.matmul(prepared[groups, filters], columns[groups], out=result)
+            result += offsets[groups, filters]
+            if not np.may_share_memory(target, out):
+                _store_pixels(problem, result, block, part, out)
+
+        def lower_and_multiply(block: Block) -> None:
+            multiply(self._lower_all(problem, x, block), block, everything)
+
+        everything = Part((0, problem.groups), (0, problem.K_per_group))
+        if len(blocks) > 1:
+            threads.run_tasks(lower_and_multiply, blocks)
+        else:
+            columns = self._lower_all(problem, x, blocks[0])
+            threads.run_tasks(lambda part: multiply(columns, blocks[0], part), parts)
+
+    def _forward_pixels(self, problem: Conv2dProblem) -> int:
+        column = problem.C * problem.R * problem.S * problem.itemsize
+        return max(1, min(COLUMN_BYTES // column, worthwhile_pixels(problem)))
+
+    def _lower_all(self, problem: Conv2dProblem, x: Array, block: Block) -> Array:
+        """Return the block's columns of all channels, (groups, C / groups * R * S, pixels)."""
+        rows = problem.groups * problem.taps
+        columns = scratch("columns", (rows, block.pixels), problem.dtype)
+        self.lower(problem, x, block, 0, columns)
+        return columns.reshape(problem.groups, problem.taps, block.pixels)
+
+    # Gradients ---------------------------------------------------------------------------
+
+    def input_grad(
+        self, problem: Conv2dProblem, weight: Array, grad_output: Array, out: Array
+    ) -> None:
+        """Some images and some input channels a task: what they are added to is theirs alone."""
+        matrices = self.prepare(problem, weight)
+        image_ranges = split(problem.N, PARTS)
+        parts = self._channel_parts(problem, PARTS // len(image_ranges))
+
+        def raise_part(task: tuple[Range, Part]) -> None:
+            images, part = task
+            groups, taps, c0, rows = self._rows_of(problem, part)
+            out[slice(*images), c0 : c0 + rows // (problem.R * problem.S)] = 0
+            filters = matrices[groups, :, taps].swapaxes(1, 2)
+            for block in blocks_below(problem, images, self._pixels_for(problem, rows)):
+                columns = scratch("columns", (rows, block.pixels), problem.dtype)
+                grad = _pixels(problem, grad_output, block)[groups]
+                shape = (*filters.shape[:2], block.pixels)
+                np.matmul(filters, grad, out=columns.reshape(shape))
+                self.raise_columns(problem, columns, block, c0, out)
+
+        threads.run_tasks(raise_part, list(product(image_ranges, parts)))
+
+    def weight_grad(
+        self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array
+    ) -> None:
+        """Some input channels and some filters a task, summed over the blocks of pixels."""
+        gradient = self.prepare(problem, out)
+        parts = self._channel_parts(problem, PARTS)
+        filter_ranges = split(problem.K_per_group, max(1, 4 // len(parts)))
+
+        def sum_part(task: tuple[Part, Range]) -> None:
+            part, filters = task
+            groups, taps, c0, rows = self._rows_of(problem, part)
+            target = gradient[groups, slice(*filters), taps]
+            target[...] = 0
+            everything = (0, problem.N)
+            for block in blocks_below(problem, everything, self._pixels_for(problem, rows)):
+                columns = scratch("columns", (rows, block.pixels), problem.dtype)
+                self.lower(problem, x, block, c0, columns)
+                grad = _pixels(problem, grad_output, block)[groups, slice(*filters)]
+                patches = columns.reshape(target.shape[0], target.shape[2], block.pixels)
+                result = scratch("product", target.shape, problem.dtype)
+                np.matmul(grad, patches.swapaxes(1, 2), out=result)
+                target += result
+
+        threads.run_tasks(sum_part, list(product(parts, filter_ranges)))
+
+    def _channel_parts(self, problem: Conv2dProblem, parts: int) -> list[Part]:
+        smallest = max(1, 64 // (problem.R * problem.S))  # rows for a product worth having
+        return parts_of(problem.groups, problem.C_per_group, parts, smallest)
+
+    def _rows_of(self, problem: Conv2dProblem, part: Part) -> tuple[slice, slice, int, int]:
+        """Return the part's groups, its rows in each group, first channel, and row count."""
+        (g0, g1), (c0, c1) = part
+        window = problem.R * problem.S
+        rows = (g1 - g0) * (c1 - c0) * window
+        first = g0 * problem.C_per_group + c0
+        return slice(g0, g1), slice(c0 * window, c1 * window), first, rows
+
+    def _pixels_for(self, problem: Conv2dProblem, rows: int) -> int:
+        return max(1, COLUMN_BYTES // (rows * problem.itemsize))
+
+
+def padded_block(problem: Conv2dProblem, x: Array, block: Block) -> Array:
+    """Return the part of the zero-padded `x` that the block's windows cover; a view if it can."""
+    starts, stops, sizes = [], [], (problem.H, problem.W)
+    for axis, (first, last) in enumerate((block.rows, block.columns)):
+        before, stride = problem.padding[axis][0], problem.stride[axis]
+        span = extent((problem.R, problem.S)[axis], problem.dilation[axis])
+        starts.append(first * stride - before)
+        stops.append((last - 1) * stride + span - before)
+    inside = [
+        (max(0, min(start, size)), max(0, min(stop, size)))
+        for start, stop, size in zip(starts, stops, sizes, strict=True)
+    ]
+    (h0, h1), (w0, w1) = inside
+    part = x[slice(*block.images), :, h0:h1, w0:w1]
+    if inside == list(zip(starts, stops, strict=True)):
+        return part
+    (top, left), (bottom, right) = starts, stops
+    padded = np.zeros((*part.shape[:2], bottom - top, right - left), x.dtype)
+    if part.size:
+        padded[:, :, h0 - top : h1 - top, w0 - left : w1 - left] = part
+    return padded
+
+
+def _pixels(problem: Conv2dProblem, tensor: Array, block: Block) -> Array:
+    """Return the block of `tensor` (N, K, OH, OW) as (groups, K / groups, pixels).
+
+    A view where the block's pixels lie evenly in memory (whole rows of one image), else a copy.
+    """
+    (n0, n1), (i0, i1), (j0, j1) = block
+    part = tensor[n0:n1, :, i0:i1, j0:j1].swapaxes(0, 1)
+    return part.reshape(problem.groups, problem.K_per_group, block.pixels)
+
+
+def _store_pixels(
+    problem: Conv2dProblem, result: Array, block: Block, part: Part, out: Array
+) -> None:
+    """Copy a product (groups, filters, pixels) to its place in `out`."""
+    (n0, n1), (i0, i1), (j0, j1) = block
+    (g0, g1), (k0, k1) = part
+    first = g0 * problem.K_per_group + k0
+    count = (g1 - g0) * (k1 - k0)
+    target = out[n0:n1, first : first + count, i0:i1, j0:j1]
+    target[...] = result.reshape(count, *block.shape).swapaxes(0, 1)

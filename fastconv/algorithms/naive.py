@@ -1,0 +1,43 @@
+"""The textbook's loops, compiled by Numba and run in parallel: what a compiler alone brings."""
+
+from __future__ import annotations
+
+from fastconv.algorithms.base import Algorithm, Array
+from fastconv.kernels import naive as kernels
+from fastconv.problem import Conv2dProblem, Direction
+
+
+class Naive(Algorithm):
+    """Nested loops in machine code, one output plane after the other."""
+
+    name = "naive"
+
+    def estimated_seconds(
+        self, problem: Conv2dProblem, direction: Direction, threads: int
+    ) -> float:
+        """A product waits for the sum before it: one every 4 cycles or so."""
+        planes = {
+            "forward": problem.N * problem.K,
+            "input_grad": problem.N * problem.C,
+            "weight_grad": problem.K * problem.C_per_group,
+        }[direction]
+        return 3e-6 + problem.flops / (1.7e9 * min(threads, planes))
+
+    def forward(
+        self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
+    ) -> None:
+        """One output plane (n, k) an item of work."""
+        kernels.forward(problem.N * problem.K, x, prepared, bias, out, problem.record)
+
+    def input_grad(
+        self, problem: Conv2dProblem, weight: Array, grad_output: Array, out: Array
+    ) -> None:
+        """One input plane (n, c) an item of work."""
+        kernels.input_grad(problem.N * problem.C, weight, grad_output, out, problem.record)
+
+    def weight_grad(
+        self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array
+    ) -> None:
+        """One filter plane (k, c) an item of work."""
+        items = problem.K * problem.C_per_group
+        kernels.weight_grad(items, x, grad_output, out, problem.record)

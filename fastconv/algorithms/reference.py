@@ -1,0 +1,86 @@
+"""The textbook: slide a window over the image, multiply by a filter, sum.
+
+Python loops and NumPy slices, nothing else, so that a reader can check it by eye. Every other
+algorithm is compared with it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from fastconv.algorithms.base import Algorithm, Array
+from fastconv.problem import Conv2dProblem, Direction
+
+
+def pad(problem: Conv2dProblem, x: Array) -> Array:
+    """Return `x` (N, C, H, W) with its zero margins."""
+    return np.pad(x, ((0, 0), (0, 0), *problem.padding))
+
+
+def windows(problem: Conv2dProblem) -> Iterator[tuple[int, int, slice, slice]]:
+    """Yield each output position (i, j) and the rows and columns of its window."""
+    (stride_h, stride_w), (dilation_h, dilation_w) = problem.stride, problem.dilation
+    for i, j in itertools.product(range(problem.OH), range(problem.OW)):
+        top, left = i * stride_h, j * stride_w
+        rows = slice(top, top + dilation_h * (problem.R - 1) + 1, dilation_h)
+        columns = slice(left, left + dilation_w * (problem.S - 1) + 1, dilation_w)
+        yield i, j, rows, columns
+
+
+def channels_of(problem: Conv2dProblem, k: int) -> slice:
+    """Return the input channels that output channel `k` sees."""
+    first = k // problem.K_per_group * problem.C_per_group
+    return slice(first, first + problem.C_per_group)
+
+
+class Reference(Algorithm):
+    """A patch times a filter, summed, once for every output element."""
+
+    name = "reference"
+
+    def estimated_seconds(
+        self, problem: Conv2dProblem, direction: Direction, threads: int
+    ) -> float:
+        """About 6 microseconds of Python an output element, then the products."""
+        return problem.N * problem.K * problem.P * 6e-6 + problem.flops / 2e9
+
+    def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
+        """One padded copy of the input."""
+        n, c, h, w = problem.padded_shape
+        return n * c * h * w * problem.itemsize
+
+    def forward(
+        self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
+    ) -> None:
+        """out[n, k, i, j] = bias[k] + sum(patch * filter)."""
+        padded, weight = pad(problem, x), prepared
+        for n, k in itertools.product(range(problem.N), range(problem.K)):
+            image = padded[n, channels_of(problem, k)]
+            for i, j, rows, columns in windows(problem):
+                out[n, k, i, j] = np.sum(image[:, rows, columns] * weight[k]) + bias[k]
+
+    def input_grad(
+        self, problem: Conv2dProblem, weight: Array, grad_output: Array, out: Array
+    ) -> None:
+        """Every output element hands its gradient, times the filter, back to its window."""
+        padded = np.zeros(problem.padded_shape, out.dtype)
+        for n, k in itertools.product(range(problem.N), range(problem.K)):
+            image = padded[n, channels_of(problem, k)]
+            for i, j, rows, columns in windows(problem):
+                image[:, rows, columns] += grad_output[n, k, i, j] * weight[k]
+        top, left = problem.padding[0][0], problem.padding[1][0]
+        out[...] = padded[:, :, top : top + problem.H, left : left + problem.W]
+
+    def weight_grad(
+        self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array
+    ) -> None:
+        """Every output element hands its gradient, times its window, to the filter."""
+        padded = pad(problem, x)
+        out[...] = 0
+        for n, k in itertools.product(range(problem.N), range(problem.K)):
+            image = padded[n, channels_of(problem, k)]
+            for i, j, rows, columns in windows(problem):
+                out[k] += grad_output[n, k, i, j] * image[:, rows, columns]

@@ -1,0 +1,85 @@
+"""Checking and converting the arrays a user passes. Only the outermost level calls this."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def as_numbers(name: str, value: Any, ndim: int) -> Array:
+    """Return `value` as an array of real numbers with `ndim` dimensions.
+
+    Raises
+    ------
+    TypeError
+        For complex numbers, objects, text and dates, and for masked arrays.
+    ValueError
+        For another number of dimensions, or ragged lists.
+    """
+    if type(value) is not np.ndarray:
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError(
+                f"{name} must not be a masked array, because its mask would be lost: fill it "
+                f"first, e.g. {name}.filled(0)"
+            )
+        try:
+            value = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"{name} must be a regular array of numbers: {error}") from None
+    if value.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, got dtype {value.dtype}")
+    if value.dtype.itemsize > 8:
+        raise TypeError(
+            f"{name} must be float64 or smaller, got dtype {value.dtype}: convert it first, "
+            f"e.g. {name}.astype(float)"
+        )
+    if value.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimensions, got shape {value.shape}")
+    return value  # type: ignore[no-any-return]
+
+
+def result_dtypes(*arrays: Array) -> tuple[str, str]:
+    """Return the dtypes to compute in and to return, by NumPy's promotion.
+
+    float16 is computed in float32; integers and booleans become float64.
+    """
+    promoted = np.result_type(*(array.dtype for array in arrays))
+    if promoted == np.float16:
+        return "float32", "float16"
+    name = "float32" if promoted == np.float32 else "float64"
+    return name, name
+
+
+def as_computed(array: Array, dtype: str) -> Array:
+    """Return `array` as a read-only, C-contiguous, aligned, native array of `dtype`.
+
+    A view where it is one already. Read-only, so that no kernel can write to a user's array,
+    and so that one compiled kernel serves writable and read-only inputs alike.
+    """
+    ready = np.require(array, dtype, ("C", "A"))
+    view = ready.view(np.ndarray)
+    view.flags.writeable = False
+    return view
+
+
+def check_shape(name: str, array: Array, wanted: tuple[int, ...], meaning: str) -> None:
+    """Raise ValueError unless `array` has the shape `wanted`."""
+    if array.shape != wanted:
+        raise ValueError(f"{name} must have shape {wanted} ({meaning}), got {array.shape}")
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: str, x: Array) -> None:
+    """Raise unless results of `shape` and `dtype` can be written to `out` while `x` is read."""
+    if type(out) is not np.ndarray:
+        raise TypeError(f"out must be a numpy.ndarray, got {type(out).__name__}")
+    check_shape("out", out, shape, "the output")
+    if out.dtype != np.dtype(dtype):
+        raise TypeError(f"out must have dtype {dtype}, got {out.dtype}")
+    if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
+        raise ValueError("out must be C-contiguous, aligned and writable")
+    if np.may_share_memory(out, x):
+        raise ValueError("out must not overlap x in memory")

@@ -1,0 +1,519 @@
+"""Convolution and its two gradients, transposed convolution, and lowering to columns.
+
+The outermost level: it checks what a user passes and returns arrays. Everything below trusts
+its arguments.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastconv.algorithms.blocks import Block
+from fastconv.algorithms.im2col_jit import Im2colJit
+from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
+from fastconv.geometry import (
+    IntPair,
+    Padding,
+    as_int,
+    as_ints,
+    as_pair,
+    extent,
+    resolve_padding,
+)
+from fastconv.plan import Conv2dPlan, choose
+from fastconv.problem import Conv2dProblem
+from fastconv.threads import run_tasks
+from fastconv.windows import windows_view
+
+Array = NDArray[Any]
+
+_lowering = Im2colJit()
+
+
+def conv2d(
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
+    groups: int = 1,
+    *,
+    algorithm: str = "auto",
+) -> Array:
+    """Convolve images with filters (cross-correlation, as in every deep-learning library).
+
+    Parameters
+    ----------
+    x : array-like, (N, C, H, W)
+        Images. float32 and float64 keep their type, float16 is computed in float32 and comes
+        back as float16, integers and booleans become float64; mixed types follow NumPy.
+    weight : array-like, (K, C / groups, R, S)
+        Filters.
+    bias : array-like, (K,), optional
+        Added to every pixel of an output channel.
+    stride, dilation : int or (int, int)
+        For height and width, in pixels.
+    padding : int, (int, int), ((top, bottom), (left, right)), "same" or "valid"
+        Zeros around the images, in pixels. "same" gives ceil(H / stride) rows.
+    groups : int
+        Output channel k sees only the C / groups input channels of its group.
+    algorithm : str
+        "auto", or one of ``fastconv.algorithms()``.
+
+    Returns
+    -------
+    ndarray, (N, K, OH, OW)
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, what it was, and what would be right.
+
+    References
+    ----------
+    V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning",
+    arXiv:1603.07285.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image = np.arange(16.0).reshape(1, 1, 4, 4)
+    >>> edges = np.array([[[[-1.0, 0.0, 1.0]]]])
+    >>> conv2d(image, edges)[0, 0]
+    array([[2., 2.],
+           [2., 2.],
+           [2., 2.],
+           [2., 2.]])
+    """
+    array = as_numbers("x", x, 4)
+    filters, offsets = _parameters(weight, bias)
+    dtype, returned = result_dtypes(array, filters, *offsets)
+    problem = Conv2dProblem.from_shapes(array.shape, filters.shape, stride, padding, dilation, groups, dtype)
+    chosen = choose(problem, "forward", algorithm)
+    out = np.empty(problem.output_shape, dtype)
+    if problem.N:
+        prepared = chosen.prepare(problem, as_computed(filters, dtype))
+        ready = as_computed(array, dtype)
+        chosen.forward(problem, ready, prepared, _bias_of(problem, offsets), out)
+    return out.astype(returned, copy=False)
+
+
+def plan_conv2d(
+    input_shape: tuple[int, int, int, int],
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
+    groups: int = 1,
+    *,
+    algorithm: str = "auto",
+) -> Conv2dPlan:
+    """Make a convolution ready once, to be run on many inputs of one shape.
+
+    Parameters
+    ----------
+    input_shape : (N, C, H, W)
+    weight, bias, stride, padding, dilation, groups, algorithm
+        As in `conv2d`. The weights and the bias are copied: changing them afterwards does not
+        change the plan. The plan computes in the dtype that they give, float32 for float16.
+
+    Returns
+    -------
+    Conv2dPlan
+        Call it as ``plan(x, out=None)``; see also ``plan.algorithm``, ``plan.workspace_bytes``
+        and ``plan.explain()``. It may be called from several threads at once.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> plan = plan_conv2d((1, 3, 8, 8), np.ones((5, 3, 3, 3), np.float32), padding=1)
+    >>> plan(np.ones((1, 3, 8, 8), np.float32)).shape
+    (1, 5, 8, 8)
+    """
+    filters, offsets = _parameters(weight, bias)
+    dtype, _ = result_dtypes(filters, *offsets)
+    problem = Conv2dProblem.from_shapes(input_shape, filters.shape, stride, padding, dilation, groups, dtype)
+    chosen = choose(problem, "forward", algorithm)
+    copy = as_computed(filters.astype(dtype), dtype)
+    return Conv2dPlan(problem, chosen, copy, _bias_of(problem, offsets).copy())
+
+
+def conv2d_input_grad(
+    input_shape: tuple[int, int, int, int],
+    weight: ArrayLike,
+    grad_output: ArrayLike,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
+    groups: int = 1,
+    *,
+    algorithm: str = "auto",
+) -> Array:
+    """Return the gradient of ``sum(conv2d(x, weight) * grad_output)`` with respect to x.
+
+    Parameters
+    ----------
+    input_shape : (N, C, H, W)
+        Shape of x.
+    weight : array-like, (K, C / groups, R, S)
+    grad_output : array-like, (N, K, OH, OW)
+        Gradient of the loss with respect to the convolution's output.
+    stride, padding, dilation, groups, algorithm
+        As in `conv2d`.
+
+    Returns
+    -------
+    ndarray, (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv2d_input_grad((1, 1, 1, 3), np.array([[[[1.0, 2.0]]]]), np.ones((1, 1, 1, 2)))
+    array([[[[1., 3., 2.]]]])
+    """
+    filters = as_numbers("weight", weight, 4)
+    grad = as_numbers("grad_output", grad_output, 4)
+    dtype, returned = result_dtypes(filters, grad)
+    problem = Conv2dProblem.from_shapes(input_shape, filters.shape, stride, padding, dilation, groups, dtype)
+    check_shape("grad_output", grad, problem.output_shape, "the convolution's output")
+    chosen = choose(problem, "input_grad", algorithm)
+    out = np.empty(problem.input_shape, dtype)
+    if problem.N:
+        chosen.input_grad(problem, as_computed(filters, dtype), as_computed(grad, dtype), out)
+    return out.astype(returned, copy=False)
+
+
+def conv2d_weight_grad(
+    x: ArrayLike,
+    weight_shape: tuple[int, int, int, int],
+    grad_output: ArrayLike,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
+    groups: int = 1,
+    *,
+    algorithm: str = "auto",
+) -> Array:
+    """Return the gradient of ``sum(conv2d(x, weight) * grad_output)`` for the weights.
+
+    Parameters
+    ----------
+    x : array-like, (N, C, H, W)
+    weight_shape : (K, C / groups, R, S)
+        Shape of the weights.
+    grad_output : array-like, (N, K, OH, OW)
+        Gradient of the loss with respect to the convolution's output.
+    stride, padding, dilation, groups, algorithm
+        As in `conv2d`.
+
+    Returns
+    -------
+    ndarray, (K, C / groups, R, S)
+        Zeros for an empty batch.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[[1.0, 10.0, 100.0]]]])
+    >>> conv2d_weight_grad(x, (1, 1, 1, 2), np.ones((1, 1, 1, 2)))
+    array([[[[ 11., 110.]]]])
+    """
+    array = as_numbers("x", x, 4)
+    grad = as_numbers("grad_output", grad_output, 4)
+    dtype, returned = result_dtypes(array, grad)
+    problem = Conv2dProblem.from_shapes(array.shape, weight_shape, stride, padding, dilation, groups, dtype)
+    check_shape("grad_output", grad, problem.output_shape, "the convolution's output")
+    chosen = choose(problem, "weight_grad", algorithm)
+    out = np.zeros(problem.weight_shape, dtype)
+    if problem.N:
+        chosen.weight_grad(problem, as_computed(array, dtype), as_computed(grad, dtype), out)
+    return out.astype(returned, copy=False)
+
+
+def conv_transpose2d(
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    output_padding: IntPair = 0,
+    groups: int = 1,
+    dilation: IntPair = 1,
+) -> Array:
+    """Transposed convolution: the input gradient of a convolution, used to enlarge images.
+
+    Parameters
+    ----------
+    x : array-like, (N, C, H, W)
+    weight : array-like, (C, K / groups, R, S)
+        Input channels first, as in PyTorch.
+    bias : array-like, (K,), optional
+    stride, dilation : int or (int, int)
+        Of the convolution whose transpose this is.
+    padding : int, (int, int), ((top, bottom), (left, right)) or "valid"
+        Rows and columns cut from the result's edges.
+    output_padding : int or (int, int)
+        Rows and columns added at the bottom and right; below the stride or the dilation.
+    groups : int
+
+    Returns
+    -------
+    ndarray, (N, K, OH, OW)
+        ``OH = (H - 1) * stride - top - bottom + dilation * (R - 1) + output_padding + 1``
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`; also for padding="same", which does not say how large the result is.
+
+    References
+    ----------
+    V. Dumoulin, F. Visin, arXiv:1603.07285, chapter 4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv_transpose2d(np.array([[[[1.0, 2.0]]]]), np.ones((1, 1, 1, 2)), stride=2)
+    array([[[[1., 1., 2., 2.]]]])
+    """
+    array = as_numbers("x", x, 4)
+    filters = as_numbers("weight", weight, 4)
+    groups = as_int("groups", groups, 1)
+    step = as_pair("stride", stride, 1)
+    gap = as_pair("dilation", dilation, 1)
+    extra = as_pair("output_padding", output_padding, 0)
+    if isinstance(padding, str) and padding == "same":
+        raise ValueError(
+            "padding must be given in pixels, got 'same', which leaves the output size of a "
+            "transposed convolution open"
+        )
+    N, C, H, W = array.shape
+    if filters.shape[0] != C:
+        raise ValueError(
+            f"weight must have shape (C, K / groups, R, S) with C={C}, as x has, "
+            f"got {filters.shape}"
+        )
+    kernel = filters.shape[2], filters.shape[3]
+    margins = resolve_padding(padding, (H, W), kernel, step, gap)
+    sizes = []
+    for axis, size in enumerate((H, W)):
+        if extra[axis] >= max(step[axis], gap[axis]):
+            raise ValueError(
+                f"output_padding must be smaller than stride or dilation, got "
+                f"{output_padding!r} with stride {step} and dilation {gap}"
+            )
+        spanned = (size - 1) * step[axis] + extent(kernel[axis], gap[axis]) + extra[axis]
+        sizes.append(spanned - sum(margins[axis]))
+        if size < 1 or sizes[-1] < 1:
+            raise ValueError(
+                f"padding must leave an output: x of shape {array.shape} gives {spanned} rows "
+                f"or columns, of which padding {margins[axis]} cuts all"
+            )
+    output_shape = (N, filters.shape[1] * groups, sizes[0], sizes[1])
+    offsets = () if bias is None else (as_numbers("bias", bias, 1),)
+    for each in offsets:
+        check_shape("bias", each, (output_shape[1],), "one for each output channel")
+    dtype, returned = result_dtypes(array, filters, *offsets)
+    problem = Conv2dProblem.from_shapes(output_shape, filters.shape, step, margins, gap, groups, dtype)
+    out = np.empty(output_shape, dtype)
+    if N:
+        chosen = choose(problem, "input_grad")
+        chosen.input_grad(problem, as_computed(filters, dtype), as_computed(array, dtype), out)
+    for each in offsets:
+        out += each.astype(dtype).reshape(-1, 1, 1)
+    return out.astype(returned, copy=False)
+
+
+def sliding_windows(
+    x: ArrayLike, kernel_size: IntPair, dilation: IntPair = 1, stride: IntPair = 1
+) -> Array:
+    """Return every window of `x` as a read-only view, without copying.
+
+    Parameters
+    ----------
+    x : array-like, (N, C, H, W)
+    kernel_size, dilation, stride : int or (int, int)
+
+    Returns
+    -------
+    ndarray, (N, C, OH, OW, R, S)
+        A view into `x` where `x` is an array: ``result[n, c, i, j]`` is the window of output
+        (i, j). It costs no memory, because moving one window on is only a stride.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Also where the kernel is larger than the image.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sliding_windows(np.arange(9).reshape(1, 1, 3, 3), 2)[0, 0, 1, 1]
+    array([[4, 5],
+           [7, 8]])
+    """
+    array = as_numbers("x", x, 4)
+    kernel = as_pair("kernel_size", kernel_size, 1)
+    step, gap = as_pair("stride", stride, 1), as_pair("dilation", dilation, 1)
+    problem = _window_problem(array.shape, kernel, gap, ((0, 0), (0, 0)), step)
+    return windows_view(array, (problem.OH, problem.OW), kernel, step, gap)
+
+
+def im2col(
+    x: ArrayLike,
+    kernel_size: IntPair,
+    dilation: IntPair = 1,
+    padding: Padding = 0,
+    stride: IntPair = 1,
+) -> Array:
+    """Lay the patches of `x` side by side as the columns of a matrix (PyTorch's unfold).
+
+    Parameters
+    ----------
+    x : array-like, (N, C, H, W)
+    kernel_size, dilation, stride : int or (int, int)
+    padding : as in `conv2d`
+
+    Returns
+    -------
+    ndarray, (N, C * R * S, OH * OW)
+        Column i * OW + j is the patch under output (i, j), channel by channel, row by row.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Also where the kernel is larger than the padded image.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> im2col(np.arange(9.0).reshape(1, 1, 3, 3), 2)[0]
+    array([[0., 1., 3., 4.],
+           [1., 2., 4., 5.],
+           [3., 4., 6., 7.],
+           [4., 5., 7., 8.]])
+    """
+    array = as_numbers("x", x, 4)
+    dtype, returned = result_dtypes(array)
+    kernel = as_pair("kernel_size", kernel_size, 1)
+    problem = _window_problem(array.shape, kernel, dilation, padding, stride, dtype)
+    cols = np.empty(problem.column_shape, dtype)
+    ready = as_computed(array, dtype)
+    run_tasks(
+        lambda n: _lowering.lower(problem, ready, _image(problem, n), 0, cols[n]), range(problem.N)
+    )
+    return cols.astype(returned, copy=False)
+
+
+def col2im(
+    cols: ArrayLike,
+    output_size: tuple[int, int],
+    kernel_size: IntPair,
+    dilation: IntPair = 1,
+    padding: Padding = 0,
+    stride: IntPair = 1,
+) -> Array:
+    """Add the columns of a matrix back onto an image, the adjoint of `im2col` (PyTorch's fold).
+
+    Parameters
+    ----------
+    cols : array-like, (N, C * R * S, OH * OW)
+    output_size : (int, int)
+        Height and width of the image.
+    kernel_size, dilation, padding, stride
+        As in `im2col`.
+
+    Returns
+    -------
+    ndarray, (N, C, H, W)
+        Where patches overlap their values are summed: ``col2im(im2col(x))`` is x times the
+        number of windows that cover each pixel.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Also where `cols` does not fit the other arguments.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> col2im(np.ones((1, 4, 4)), (3, 3), 2)[0, 0]
+    array([[1., 2., 1.],
+           [2., 4., 2.],
+           [1., 2., 1.]])
+    """
+    array = as_numbers("cols", cols, 3)
+    dtype, returned = result_dtypes(array)
+    H, W = as_ints("output_size", output_size, 2, 1)
+    R, S = as_pair("kernel_size", kernel_size, 1)
+    N, rows, _ = array.shape
+    if rows % (R * S) or rows == 0:
+        raise ValueError(
+            f"cols must have C * R * S rows, a multiple of {R * S} for kernel_size {(R, S)}, "
+            f"got shape {array.shape}"
+        )
+    shape = (N, rows // (R * S), H, W)
+    problem = _window_problem(shape, (R, S), dilation, padding, stride, dtype)
+    check_shape("cols", array, problem.column_shape, "N, C * R * S, OH * OW")
+    out = np.zeros(problem.input_shape, dtype)
+    ready = as_computed(array, dtype)
+    run_tasks(
+        lambda n: _lowering.raise_columns(problem, ready[n], _image(problem, n), 0, out),
+        range(problem.N),
+    )
+    return out.astype(returned, copy=False)
+
+
+def _parameters(weight: ArrayLike, bias: ArrayLike | None) -> tuple[Array, tuple[Array, ...]]:
+    """Return the weights and, in a tuple of none or one, the bias: both checked as arrays."""
+    filters = as_numbers("weight", weight, 4)
+    if bias is None:
+        return filters, ()
+    offsets = as_numbers("bias", bias, 1)
+    check_shape("bias", offsets, filters.shape[:1], "one for each output channel")
+    return filters, (offsets,)
+
+
+def _bias_of(problem: Conv2dProblem, offsets: tuple[Array, ...]) -> Array:
+    if offsets:
+        return as_computed(offsets[0], problem.dtype)
+    return as_computed(np.zeros(problem.K, problem.dtype), problem.dtype)
+
+
+def _window_problem(
+    input_shape: tuple[int, ...],
+    kernel: tuple[int, int],
+    dilation: IntPair,
+    padding: Padding,
+    stride: IntPair,
+    dtype: str = "float64",
+) -> Conv2dProblem:
+    """Return the convolution by one filter over all channels: it has the windows in question."""
+    weight_shape = (1, input_shape[1], *kernel)
+    return Conv2dProblem.from_shapes(
+        input_shape, weight_shape, stride, padding, dilation, 1, dtype, kernel_name="kernel_size"
+    )
+
+
+def _image(problem: Conv2dProblem, n: int) -> Block:
+    return Block((n, n + 1), (0, problem.OH), (0, problem.OW))

@@ -1,0 +1,158 @@
+"""The arithmetic of sliding windows: sizes, padding, and which outputs a kernel tap can reach.
+
+One axis at a time, plain integers only. Source: V. Dumoulin and F. Visin, "A guide to
+convolution arithmetic for deep learning", arXiv:1603.07285.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, TypeAlias
+
+#: What a user may pass where one number a spatial axis is meant.
+IntPair: TypeAlias = "int | tuple[int, int]"
+#: What a user may pass as padding.
+Padding: TypeAlias = "int | str | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]"
+#: ((top, bottom), (left, right))
+Margins: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
+
+# Sizes up to here keep every product of sizes and strides well inside a signed 64-bit integer.
+LARGEST_SIZE = 2**31 - 1
+
+
+def as_int(name: str, value: Any, minimum: int) -> int:
+    """Return `value` as an int of at least `minimum`; floats and booleans are refused."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{name} must be an integer, got {value!r} of type {type(value).__name__}"
+        ) from None
+    if not minimum <= number <= LARGEST_SIZE:
+        raise ValueError(f"{name} must be between {minimum} and {LARGEST_SIZE}, got {value!r}")
+    return number
+
+
+def as_ints(name: str, value: Any, length: int, minimum: int) -> tuple[int, ...]:
+    """Return a sequence of exactly `length` integers, each at least `minimum`, as a tuple."""
+    try:
+        if isinstance(value, str):
+            raise TypeError
+        items = tuple(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence of {length} integers, got {value!r}") from None
+    if len(items) != length:
+        raise ValueError(f"{name} must have {length} entries, got {len(items)}: {value!r}")
+    return tuple(as_int(f"{name}[{i}]", item, minimum) for i, item in enumerate(items))
+
+
+def as_pair(name: str, value: Any, minimum: int) -> tuple[int, int]:
+    """Return `value`, one integer or a pair (height, width), as a pair."""
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        number = as_int(name, value, minimum)
+        return number, number
+    try:
+        height, width = as_ints(name, value, 2, minimum)
+    except TypeError as error:  # e.g. a zero-dimensional array, which only looks iterable
+        raise TypeError(f"{name} must be an integer or a pair of integers: {error}") from None
+    return height, width
+
+
+def extent(kernel: int, dilation: int) -> int:
+    """Return how many input positions a dilated kernel spans.
+
+    >>> extent(3, 2)
+    5
+    """
+    return dilation * (kernel - 1) + 1
+
+
+def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    """Return the (before, after) padding that gives ceil(size / stride) outputs.
+
+    Where the total is odd, the extra position goes after, as in TensorFlow and PyTorch.
+
+    >>> same_padding(size=5, kernel=2, stride=1, dilation=1)
+    (0, 1)
+    """
+    outputs = -(-size // stride)
+    total = max((outputs - 1) * stride + extent(kernel, dilation) - size, 0)
+    return total // 2, total - total // 2
+
+
+def resolve_padding(
+    padding: Any,
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+) -> Margins:
+    """Return any accepted form of `padding` as ((top, bottom), (left, right))."""
+    if isinstance(padding, str):
+        if padding == "valid":
+            return (0, 0), (0, 0)
+        if padding == "same":
+            rows, columns = (
+                same_padding(*axis) for axis in zip(size, kernel, stride, dilation, strict=True)
+            )
+            return rows, columns
+        raise ValueError(
+            f"padding must be an integer, a pair, ((top, bottom), (left, right)), 'same' or "
+            f"'valid', got {padding!r}"
+        )
+    if hasattr(padding, "__iter__"):
+        try:
+            axes = tuple(padding)
+        except TypeError:  # a zero-dimensional array
+            axes = ()
+        if len(axes) == 2 and all(
+            hasattr(axis, "__iter__") and not isinstance(axis, str) for axis in axes
+        ):
+            top, bottom = as_ints("padding[0]", axes[0], 2, 0)
+            left, right = as_ints("padding[1]", axes[1], 2, 0)
+            return (top, bottom), (left, right)
+    height, width = as_pair("padding", padding, 0)
+    return (height, height), (width, width)
+
+
+def output_size(
+    size: int,
+    kernel: int,
+    stride: int,
+    dilation: int,
+    padding: tuple[int, int],
+    ceil_mode: bool = False,
+) -> int:
+    """Return how many windows fit an axis; zero or less when not even one does.
+
+    With `ceil_mode` a last window may overhang the end, as long as it starts inside the
+    input or the padding before it (PyTorch's rule).
+
+    >>> output_size(size=7, kernel=3, stride=2, dilation=1, padding=(0, 0))
+    3
+    >>> output_size(size=8, kernel=3, stride=2, dilation=1, padding=(0, 0), ceil_mode=True)
+    4
+    """
+    before, after = padding
+    room = size + before + after - extent(kernel, dilation)
+    if not ceil_mode:
+        return room // stride + 1
+    outputs = -(-room // stride) + 1
+    if (outputs - 1) * stride >= size + before:
+        outputs -= 1
+    return outputs
+
+
+def tap_range(size: int, outputs: int, stride: int, offset: int) -> tuple[int, int]:
+    """Return the outputs [start, stop) for which one kernel tap falls inside the input.
+
+    The tap reads position `output * stride + offset`, which must lie in [0, size).
+
+    >>> tap_range(size=4, outputs=4, stride=1, offset=-1)
+    (1, 4)
+    """
+    start = max(0, -(offset // stride))
+    stop = min(outputs, (size - 1 - offset) // stride + 1)
+    return start, max(start, stop)

@@ -1,0 +1,75 @@
+"""The only place that calls Numba's compiler: flags, cache and parallel form of every kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numba
+
+from fastconv import threads
+from fastconv.kernels.cache import KernelCache
+
+# No `fastmath=True`: it would let the compiler assume that NaN and infinity never occur.
+# "contract" alone allows a multiplication and an addition to become one fused instruction.
+_FLAGS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+
+
+def _compile(function: Callable[..., Any], name: str, **flags: Any) -> Any:
+    dispatcher = numba.njit(function, **_FLAGS, **flags)
+    if hasattr(dispatcher, "_cache"):  # a plain function under NUMBA_DISABLE_JIT=1
+        dispatcher._cache = KernelCache(name)
+    return dispatcher
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+
+
+def kernel(function: Callable[..., None]) -> Any:
+    """Compile a loop that runs on the calling thread; other kernels may call it."""
+    return _compile(function, _name(function))
+
+
+class RangeKernel:
+    """A loop over independent items, run in parallel where that is safe.
+
+    The wrapped function takes ``(start, stop, *arguments)`` and handles the items of that
+    range; the call is ``kernel(items, *arguments)``. Each thread gets one contiguous range.
+    """
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    @cached_property
+    def serial(self) -> Any:
+        """The loop itself, compiled: ``serial(start, stop, *arguments)``."""
+        return kernel(self._function)
+
+    @cached_property
+    def parallel(self) -> Any:
+        """The loop cut into chunks: ``parallel(items, chunks, *arguments)``."""
+        threads.prepare_threading_layer()
+        body = self.serial
+
+        def over_chunks(items, chunks, *arguments):  # type: ignore[no-untyped-def]
+            for chunk in numba.prange(chunks):
+                start = chunk * items // chunks
+                stop = (chunk + 1) * items // chunks
+                body(start, stop, *arguments)
+
+        return _compile(over_chunks, f"{_name(self._function)}-parallel", parallel=True)
+
+    def __call__(self, items: int, *arguments: Any) -> None:
+        chunks = min(items, threads.get_num_threads())
+        if chunks > 1 and threads.parallel_is_safe():
+            self.parallel(items, chunks, *arguments)
+        elif items > 0:
+            self.serial(0, items, *arguments)
+
+
+def range_kernel(function: Callable[..., None]) -> RangeKernel:
+    """Decorate a loop ``(start, stop, *arguments)`` over independent items: see `RangeKernel`."""
+    return RangeKernel(function)

@@ -1,0 +1,150 @@
+"""From a problem to the implementation that will run it, and why that one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+
+from fastconv import threads
+from fastconv.algorithms.base import Algorithm, Array
+from fastconv.problem import Conv2dProblem, Direction
+from fastconv.registry import algorithms, offering
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One algorithm's answer to one problem: why it refuses, or how long it thinks it takes."""
+
+    algorithm: Algorithm
+    refusal: str | None
+    estimated_seconds: float
+
+
+def candidates(problem: Conv2dProblem, direction: Direction) -> list[Candidate]:
+    """Ask every algorithm; those that accept come first, the cheapest estimate leading."""
+    answers = []
+    for algorithm in offering(direction):
+        refusal = algorithm.supports(problem, direction)
+        seconds = float("inf")
+        if refusal is None:
+            seconds = algorithm.estimated_seconds(problem, direction, threads.get_num_threads())
+        answers.append(Candidate(algorithm, refusal, seconds))
+    return sorted(answers, key=lambda answer: answer.estimated_seconds)
+
+
+def choose(problem: Conv2dProblem, direction: Direction, algorithm: str = "auto") -> Algorithm:
+    """Return the algorithm to run: the named one, or with "auto" the cheapest estimate.
+
+    Raises
+    ------
+    ValueError
+        If there is no algorithm of that name, or it refuses the problem.
+    """
+    return _choose(problem, direction, algorithm, threads.get_num_threads())
+
+
+@lru_cache(maxsize=4096)
+def _choose(
+    problem: Conv2dProblem, direction: Direction, algorithm: str, num_threads: int
+) -> Algorithm:
+    if algorithm == "auto":
+        return candidates(problem, direction)[0].algorithm
+    for known in offering(direction):
+        if known.name == algorithm:
+            refusal = known.supports(problem, direction)
+            if refusal is None:
+                return known
+            raise ValueError(f"algorithm {algorithm!r} refuses this problem: {refusal}")
+    names = ", ".join(repr(name) for name in ("auto", *algorithms(direction)))
+    raise ValueError(f"algorithm must be one of {names} for {direction}, got {algorithm!r}")
+
+
+def explain(problem: Conv2dProblem, direction: Direction, chosen: Algorithm) -> str:
+    """Return a table of every algorithm with its estimate or its reason for refusing."""
+    p = problem
+    lines = [
+        f"{direction} of {p.input_shape} with weights {p.weight_shape}, stride {p.stride}, "
+        f"padding {p.padding}, dilation {p.dilation}, groups {p.groups}, {p.dtype}",
+        f"output {p.output_shape}, {p.flops / 1e9:.3g} GFLOP, "
+        f"{p.arithmetic_intensity:.3g} FLOP/byte, {threads.get_num_threads()} threads",
+    ]
+    for answer in candidates(problem, direction):
+        mark = "*" if answer.algorithm is chosen else " "
+        cost = f"estimated {answer.estimated_seconds * 1e3:.3g} ms"
+        lines.append(f"{mark} {answer.algorithm.name:12} {answer.refusal or cost}")
+    return "\n".join(lines)
+
+
+class Conv2dPlan:
+    """A convolution made ready once, to be run often: see `fastconv.plan_conv2d`.
+
+    Attributes
+    ----------
+    problem : Conv2dProblem
+        What it computes.
+    algorithm : str
+        The algorithm that runs.
+    workspace_bytes : int
+        Scratch memory a thread needs besides input and output.
+    """
+
+    def __init__(
+        self, problem: Conv2dProblem, chosen: Algorithm, weight: Array, bias: Array
+    ) -> None:
+        self.problem = problem
+        self._chosen = chosen
+        self._prepared = chosen.prepare(problem, weight)
+        self._bias = bias
+
+    @property
+    def algorithm(self) -> str:
+        """The name of the algorithm that runs."""
+        return self._chosen.name
+
+    @cached_property
+    def workspace_bytes(self) -> int:
+        """Scratch memory a thread needs besides input and output."""
+        return self._chosen.workspace_bytes(self.problem, "forward")
+
+    def explain(self) -> str:
+        """Return a table of every algorithm: its estimate, or why it refuses; ``*`` runs."""
+        return explain(self.problem, "forward", self._chosen)
+
+    def __repr__(self) -> str:
+        p = self.problem
+        return f"<Conv2dPlan {p.input_shape} -> {p.output_shape} by {self.algorithm}>"
+
+    def run(self, x: Array, out: Array) -> None:
+        """Fill `out` with the convolution of `x`; both as `Algorithm.forward` wants them."""
+        if self.problem.N:
+            self._chosen.forward(self.problem, x, self._prepared, self._bias, out)
+
+    def __call__(self, x: Any, out: Array | None = None) -> Array:
+        """Return the convolution of `x`, written into `out` if one is given.
+
+        Parameters
+        ----------
+        x : array-like, (N, C, H, W)
+            Of the plan's input shape; converted to the plan's dtype.
+        out : ndarray, (N, K, OH, OW), optional
+            C-contiguous, writable, of the plan's dtype, and apart from `x` in memory.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `x` or `out` is not as described.
+        """
+        from fastconv.arguments import as_computed, as_numbers, check_out, check_shape
+
+        array = as_numbers("x", x, 4)
+        check_shape("x", array, self.problem.input_shape, "the plan's input")
+        array = as_computed(array, self.problem.dtype)
+        if out is None:
+            out = np.empty(self.problem.output_shape, self.problem.dtype)
+        else:
+            check_out(out, self.problem.output_shape, self.problem.dtype, array)
+        self.run(array, out)
+        return out

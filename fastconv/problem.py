@@ -1,0 +1,429 @@
+"""What is to be computed: the shapes and parameters of one convolution or one pooling.
+
+A problem is a frozen, hashable value. It knows every size that follows from it and nothing
+about how the result will be computed.
+
+Symbols, here and everywhere: N batch, C input channels, K output channels, H W input size,
+R S kernel size, OH OW output size, P = OH * OW pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv.geometry import (
+    LARGEST_SIZE,
+    IntPair,
+    Margins,
+    Padding,
+    as_int,
+    as_ints,
+    as_pair,
+    extent,
+    output_size,
+    resolve_padding,
+    tap_range,
+)
+
+Direction = Literal["forward", "input_grad", "weight_grad"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+
+Shape4 = tuple[int, int, int, int]
+
+# More elements than this in one tensor is a typing error, not a tensor.
+LARGEST_TENSOR = 2**44
+
+
+@dataclass(frozen=True)
+class Conv2dProblem:
+    """One two-dimensional convolution (cross-correlation), as deep learning means it.
+
+    ``out[n, k, i, j] = bias[k] + sum over c, r, s of
+    x[n, c, i * stride + r * dilation - top, j * stride + s * dilation - left] * weight[k, c, r, s]``
+
+    Build it with `from_shapes`, which checks what it is given.
+
+    Attributes
+    ----------
+    N, C, H, W : int
+        Batch, input channels, input height and width.
+    K, R, S : int
+        Output channels, kernel height and width.
+    stride, dilation : (int, int)
+        For height and width.
+    padding : ((int, int), (int, int))
+        Zeros added: ((top, bottom), (left, right)).
+    groups : int
+        Output channel k sees only the C / groups input channels of its group.
+    dtype : str
+        What is computed in, "float32" or "float64".
+
+    Examples
+    --------
+    >>> p = Conv2dProblem.from_shapes((1, 3, 8, 8), (5, 3, 3, 3), padding=1)
+    >>> p.output_shape
+    (1, 5, 8, 8)
+    >>> p.flops
+    17280
+    """
+
+    N: int
+    C: int
+    H: int
+    W: int
+    K: int
+    R: int
+    S: int
+    stride: tuple[int, int]
+    padding: Margins
+    dilation: tuple[int, int]
+    groups: int
+    dtype: str
+
+    @classmethod
+    def from_shapes(
+        cls,
+        input_shape: Any,
+        weight_shape: Any,
+        stride: IntPair = 1,
+        padding: Padding = 0,
+        dilation: IntPair = 1,
+        groups: int = 1,
+        dtype: str = "float32",
+        *,
+        kernel_name: str = "weight",
+    ) -> Conv2dProblem:
+        """Build a problem from the shapes of its arrays.
+
+        Parameters
+        ----------
+        input_shape : (N, C, H, W)
+        weight_shape : (K, C / groups, R, S)
+        stride, dilation : int or (int, int)
+        padding : int, (int, int), "same", "valid" or ((top, bottom), (left, right))
+        groups : int
+        dtype : {"float32", "float64"}
+        kernel_name : str
+            What error messages call the argument that gives the kernel's size.
+
+        Raises
+        ------
+        TypeError
+            Where something is not an integer.
+        ValueError
+            Where sizes do not fit each other; the message says which and what would be right.
+        """
+        N, C, H, W = as_ints("input_shape", input_shape, 4, 0)
+        K, C_per_group, R, S = as_ints("weight_shape", weight_shape, 4, 0)
+        groups = as_int("groups", groups, 1)
+        step = as_pair("stride", stride, 1)
+        gap = as_pair("dilation", dilation, 1)
+        for axis, value in (("C", C), ("H", H), ("W", W)):
+            if value == 0:
+                raise ValueError(f"x must have {axis} of at least 1, got shape {(N, C, H, W)}")
+        if 0 in (K, C_per_group, R, S):
+            raise ValueError(
+                f"weight must not have an empty dimension, got shape {(K, C_per_group, R, S)}"
+            )
+        if C % groups or K % groups:
+            raise ValueError(
+                f"groups must divide the input channels and the output channels, got "
+                f"groups={groups} with C={C} and K={K}"
+            )
+        if C_per_group * groups != C:
+            raise ValueError(
+                f"weight must have C / groups = {C // groups} input channels (x has C={C}, "
+                f"groups={groups}), got {C_per_group} in shape {(K, C_per_group, R, S)}"
+            )
+        margins = resolve_padding(padding, (H, W), (R, S), step, gap)
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+        problem = cls(N, C, H, W, K, R, S, step, margins, gap, groups, dtype)
+        _require_output(problem, kernel_name)
+        return problem
+
+    # Sizes -------------------------------------------------------------------------------
+
+    @cached_property
+    def OH(self) -> int:
+        """Output height."""
+        return output_size(self.H, self.R, self.stride[0], self.dilation[0], self.padding[0])
+
+    @cached_property
+    def OW(self) -> int:
+        """Output width."""
+        return output_size(self.W, self.S, self.stride[1], self.dilation[1], self.padding[1])
+
+    @property
+    def P(self) -> int:
+        """Pixels of one output plane."""
+        return self.OH * self.OW
+
+    @property
+    def C_per_group(self) -> int:
+        """Input channels that one output channel sees."""
+        return self.C // self.groups
+
+    @property
+    def K_per_group(self) -> int:
+        """Output channels of one group."""
+        return self.K // self.groups
+
+    @property
+    def taps(self) -> int:
+        """Products summed for one output element: C / groups * R * S."""
+        return self.C_per_group * self.R * self.S
+
+    @property
+    def input_shape(self) -> Shape4:
+        """(N, C, H, W)."""
+        return self.N, self.C, self.H, self.W
+
+    @property
+    def weight_shape(self) -> Shape4:
+        """(K, C / groups, R, S)."""
+        return self.K, self.C_per_group, self.R, self.S
+
+    @property
+    def output_shape(self) -> Shape4:
+        """(N, K, OH, OW)."""
+        return self.N, self.K, self.OH, self.OW
+
+    @property
+    def padded_shape(self) -> Shape4:
+        """Shape of the input with its zero margins."""
+        (top, bottom), (left, right) = self.padding
+        return self.N, self.C, self.H + top + bottom, self.W + left + right
+
+    @property
+    def column_shape(self) -> tuple[int, int, int]:
+        """Shape of the whole column matrix, (N, C * R * S, P)."""
+        return self.N, self.C * self.R * self.S, self.P
+
+    # Costs -------------------------------------------------------------------------------
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return 4 if self.dtype == "float32" else 8
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations, a multiplication and an addition a product.
+
+        The same for all three directions; products with the zeros of the padding count.
+        """
+        return 2 * self.N * self.K * self.P * self.taps
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of the input."""
+        return self.N * self.C * self.H * self.W * self.itemsize
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights."""
+        return self.K * self.taps * self.itemsize
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of the output."""
+        return self.N * self.K * self.P * self.itemsize
+
+    @property
+    def column_bytes(self) -> int:
+        """Bytes of the whole column matrix, which no algorithm here ever holds at once."""
+        return self.N * self.C * self.R * self.S * self.P * self.itemsize
+
+    @property
+    def arithmetic_intensity(self) -> float:
+        """Floating-point operations a byte, when each array crosses the memory bus once."""
+        return self.flops / (self.input_bytes + self.weight_bytes + self.output_bytes)
+
+    # For the algorithms ------------------------------------------------------------------
+
+    def result_shape(self, direction: Direction) -> Shape4:
+        """Return the shape of what `direction` computes."""
+        if direction == "forward":
+            return self.output_shape
+        return self.input_shape if direction == "input_grad" else self.weight_shape
+
+    def rows_of_tap(self, r: int) -> tuple[int, int]:
+        """Return the output rows [start, stop) for which kernel row `r` is inside the input."""
+        offset = r * self.dilation[0] - self.padding[0][0]
+        return tap_range(self.H, self.OH, self.stride[0], offset)
+
+    def columns_of_tap(self, s: int) -> tuple[int, int]:
+        """Return the output columns [start, stop) for which kernel column `s` is inside."""
+        offset = s * self.dilation[1] - self.padding[1][0]
+        return tap_range(self.W, self.OW, self.stride[1], offset)
+
+    @cached_property
+    def record(self) -> NDArray[np.record]:
+        """The numbers above as a one-element record array: how a kernel receives them."""
+        values = (
+            *(self.N, self.C, self.H, self.W, self.K, self.R, self.S, self.OH, self.OW),
+            *(self.C_per_group, self.K_per_group),
+            *(*self.stride, *self.dilation, self.padding[0][0], self.padding[1][0]),
+        )
+        return _frozen_record(_CONV_FIELDS, values)
+
+
+_CONV_FIELDS = (
+    "N C H W K R S OH OW C_per_group K_per_group "
+    "stride_h stride_w dilation_h dilation_w pad_top pad_left"
+)
+
+
+@dataclass(frozen=True)
+class Pool2dProblem:
+    """One pooling: every output is the maximum or the mean of a window of one plane.
+
+    Build it with `from_shapes`. Attributes as in `Conv2dProblem`; the kernel is (R, S).
+
+    Examples
+    --------
+    >>> Pool2dProblem.from_shapes((1, 3, 8, 8), 3, stride=2, ceil_mode=True).output_shape
+    (1, 3, 4, 4)
+    """
+
+    N: int
+    C: int
+    H: int
+    W: int
+    R: int
+    S: int
+    stride: tuple[int, int]
+    padding: Margins
+    dilation: tuple[int, int]
+    ceil_mode: bool
+    dtype: str
+
+    @classmethod
+    def from_shapes(
+        cls,
+        input_shape: Any,
+        kernel_size: IntPair,
+        stride: IntPair | None = None,
+        padding: Padding = 0,
+        dilation: IntPair = 1,
+        ceil_mode: bool = False,
+        dtype: str = "float32",
+    ) -> Pool2dProblem:
+        """Build a problem from the shape of the input; `stride` defaults to the kernel size.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `Conv2dProblem.from_shapes`; also where a margin is over half the window,
+            because a window could then lie wholly in the padding.
+        """
+        N, C, H, W = as_ints("input_shape", input_shape, 4, 0)
+        if H == 0 or W == 0:
+            raise ValueError(f"x must have H and W of at least 1, got shape {(N, C, H, W)}")
+        R, S = as_pair("kernel_size", kernel_size, 1)
+        step = (R, S) if stride is None else as_pair("stride", stride, 1)
+        gap = as_pair("dilation", dilation, 1)
+        margins = resolve_padding(padding, (H, W), (R, S), step, gap)
+        for name, sides, span in zip(
+            ("height", "width"), margins, (extent(R, gap[0]), extent(S, gap[1])), strict=True
+        ):
+            if max(sides) > span // 2:
+                raise ValueError(
+                    f"padding must be at most half the window, {span // 2} in {name} for a "
+                    f"window of {span}, got {max(sides)} (padding={padding!r})"
+                )
+        if not isinstance(ceil_mode, bool | np.bool_):
+            raise TypeError(f"ceil_mode must be True or False, got {ceil_mode!r}")
+        problem = cls(N, C, H, W, R, S, step, margins, gap, bool(ceil_mode), dtype)
+        _require_output(problem, "kernel_size")
+        return problem
+
+    @cached_property
+    def OH(self) -> int:
+        """Output height."""
+        return output_size(
+            self.H, self.R, self.stride[0], self.dilation[0], self.padding[0], self.ceil_mode
+        )
+
+    @cached_property
+    def OW(self) -> int:
+        """Output width."""
+        return output_size(
+            self.W, self.S, self.stride[1], self.dilation[1], self.padding[1], self.ceil_mode
+        )
+
+    @property
+    def input_shape(self) -> Shape4:
+        """(N, C, H, W)."""
+        return self.N, self.C, self.H, self.W
+
+    @property
+    def output_shape(self) -> Shape4:
+        """(N, C, OH, OW)."""
+        return self.N, self.C, self.OH, self.OW
+
+    @property
+    def flops(self) -> int:
+        """Comparisons or additions, one an element of a window."""
+        return self.N * self.C * self.OH * self.OW * self.R * self.S
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return 4 if self.dtype == "float32" else 8
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of the input."""
+        return self.N * self.C * self.H * self.W * self.itemsize
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of the output."""
+        return self.N * self.C * self.OH * self.OW * self.itemsize
+
+    @property
+    def arithmetic_intensity(self) -> float:
+        """Operations a byte, when each array crosses the memory bus once."""
+        return self.flops / (self.input_bytes + self.output_bytes)
+
+
+def _require_output(problem: Conv2dProblem | Pool2dProblem, kernel_name: str) -> None:
+    """Refuse windows that do not fit, and sizes that no computer holds."""
+    p = problem
+    for axis, outputs, kernel, dilation, size, padding in (
+        ("height", p.OH, p.R, p.dilation[0], p.H, p.padding[0]),
+        ("width", p.OW, p.S, p.dilation[1], p.W, p.padding[1]),
+    ):
+        padded = size + sum(padding)
+        if outputs < 1 or extent(kernel, dilation) > LARGEST_SIZE:
+            raise ValueError(
+                f"{kernel_name} spans {extent(kernel, dilation)} in {axis} (kernel {kernel}, "
+                f"dilation {dilation}) but the padded input has only {padded} "
+                f"(size {size}, padding {padding}): use a smaller kernel or more padding"
+            )
+        if padded > LARGEST_SIZE:
+            raise ValueError(f"padding {padding} makes the {axis} {padded}: too large to compute")
+    channels = p.K if isinstance(p, Conv2dProblem) else p.C
+    if p.N * channels * p.OH * p.OW > LARGEST_TENSOR:
+        raise ValueError(
+            f"the output would have shape {p.output_shape}: too large to compute; check "
+            f"padding {p.padding}"
+        )
+
+
+@lru_cache(maxsize=8)
+def _record_dtype(fields: str) -> np.dtype[np.record]:
+    return np.dtype((np.record, [(name, np.int64) for name in fields.split()]))
+
+
+def _frozen_record(fields: str, values: tuple[int, ...]) -> NDArray[np.record]:
+    record = np.array([values], dtype=_record_dtype(fields))
+    record.flags.writeable = False
+    return record

@@ -1,0 +1,47 @@
+"""The list of algorithms, fastest first. A new algorithm is one file and one line here."""
+
+from __future__ import annotations
+
+from fastconv.algorithms.base import Algorithm
+from fastconv.algorithms.im2col import Im2col
+from fastconv.algorithms.im2col_jit import Im2colJit
+from fastconv.algorithms.naive import Naive
+from fastconv.algorithms.reference import Reference
+from fastconv.problem import DIRECTIONS, Direction
+
+ALGORITHMS: tuple[Algorithm, ...] = (
+    Im2colJit(),
+    Im2col(),
+    Naive(),
+    Reference(),
+)
+
+
+def offering(direction: Direction) -> tuple[Algorithm, ...]:
+    """Return the algorithms that offer `direction`, fastest first."""
+    return tuple(a for a in ALGORITHMS if direction in a.directions)
+
+
+def algorithms(direction: str = "forward") -> tuple[str, ...]:
+    """Return the names of the convolution algorithms, fastest first.
+
+    Parameters
+    ----------
+    direction : {"forward", "input_grad", "weight_grad"}
+        What is to be computed.
+
+    Raises
+    ------
+    ValueError
+        For another direction.
+
+    Examples
+    --------
+    >>> import fastconv
+    >>> fastconv.algorithms("forward")
+    ('im2col_jit', 'im2col', 'naive', 'reference')
+    """
+    for known in DIRECTIONS:
+        if direction == known:
+            return tuple(a.name for a in offering(known))
+    raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")

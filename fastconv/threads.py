@@ -1,0 +1,304 @@
+"""The one place that decides how work is spread over processor cores.
+
+Two kinds of work arrive here:
+
+* Numba kernels, which run their range in parallel with `prange`. Which of Numba's threading
+  layers is at hand decides what is safe:
+
+  ========= ======================== ===================================================
+  layer     several Python threads   after a fork
+  ========= ======================== ===================================================
+  tbb       safe                     safe, if the fork came from the main thread
+  omp       safe                     the GNU runtime aborts the child: serial there
+  workqueue aborts the process:      safe
+            serial beside a second
+            thread
+  ========= ======================== ===================================================
+
+* Python tasks that spend their time in NumPy or in serial kernels, which both release the
+  interpreter lock: `run_tasks` spreads them over a small thread pool.
+
+Neither ever changes *what* is computed: work is cut into the same pieces for every number of
+threads, so the same bits come out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib import metadata
+from typing import Any, TypeVar
+
+from fastconv.geometry import as_int
+
+Task = TypeVar("Task")
+
+#: Environment variable with the number of threads to start with.
+THREADS_VARIABLE = "FASTCONV_NUM_THREADS"
+
+
+# How many threads ------------------------------------------------------------------------
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _initial_threads() -> int:
+    text = os.environ.get(THREADS_VARIABLE, "").strip()
+    if not text:
+        return available_cores()
+    try:
+        return as_int(THREADS_VARIABLE, int(text), 1)
+    except ValueError:
+        raise ValueError(
+            f"environment variable {THREADS_VARIABLE} must be a whole number of at least 1, "
+            f"got {text!r}"
+        ) from None
+
+
+_num_threads: int | None = None
+
+
+def get_num_threads() -> int:
+    """Return how many threads fastconv uses in this process.
+
+    Examples
+    --------
+    >>> import fastconv
+    >>> fastconv.get_num_threads() >= 1
+    True
+    """
+    global _num_threads
+    if _num_threads is None:
+        _num_threads = _initial_threads()
+    return _num_threads
+
+
+def set_num_threads(n: int) -> None:
+    """Set how many threads fastconv uses in this process.
+
+    Results do not depend on it. The starting value is the environment variable
+    ``FASTCONV_NUM_THREADS``, else the number of cores this process may use.
+
+    Parameters
+    ----------
+    n : int
+        At least 1. More than there are cores is allowed and brings nothing.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n` is not an integer of at least 1.
+
+    Examples
+    --------
+    >>> import fastconv
+    >>> before = fastconv.get_num_threads()
+    >>> fastconv.set_num_threads(1)
+    >>> fastconv.get_num_threads()
+    1
+    >>> fastconv.set_num_threads(before)
+    """
+    global _num_threads
+    _num_threads = as_int("n", n, 1)
+
+
+# Numba's threading layer -----------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def prepare_threading_layer() -> None:
+    """Load the TBB library from its wheel, so that Numba finds it.
+
+    The wheel puts the library into ``<prefix>/lib``, where the dynamic loader does not look;
+    once loaded by its full path, Numba's request for the same name is met. To be called before
+    the first parallel kernel is compiled or loaded.
+    """
+    try:
+        files = metadata.files("tbb") or []
+    except metadata.PackageNotFoundError:
+        return
+    wanted = "tbb12.dll" if sys.platform == "win32" else "libtbb.so.12"
+    for file in files:
+        if file.name == wanted:
+            try:
+                ctypes.CDLL(str(file.locate()), mode=getattr(ctypes, "RTLD_GLOBAL", 0))
+            except OSError:  # a wheel for another system: Numba takes its next layer
+                return
+
+
+def threading_layer() -> str | None:
+    """Return the name of Numba's running threading layer, None before its first use."""
+    module = sys.modules.get("numba.np.ufunc.parallel")
+    return getattr(module, "_threading_layer", None)
+
+
+# Set in a forked child whose inherited threading layer would abort or hang it.
+_layer_lost = False
+_forked_from_main_thread = True
+
+
+def parallel_is_safe() -> bool:
+    """Return whether a parallel kernel may run on this thread of this process now."""
+    if _layer_lost:
+        return False
+    # Under workqueue nobody may be inside a parallel region twice. Only the absence of other
+    # Python threads rules out another caller, here or in the user's own Numba code.
+    return threading_layer() != "workqueue" or len(sys._current_frames()) == 1
+
+
+def _before_fork() -> None:
+    global _forked_from_main_thread
+    _forked_from_main_thread = threading.current_thread() is threading.main_thread()
+
+
+def _after_fork_in_child() -> None:
+    global _layer_lost, _pool, _pool_lock, _blas
+    layer = threading_layer()
+    _layer_lost = (
+        _layer_lost or layer == "omp" or (layer == "tbb" and not _forked_from_main_thread)
+    )
+    # Pool threads do not survive a fork, and a lock may have been held by one of them.
+    _pool, _pool_lock = None, threading.Lock()
+    _blas.abandon()
+    _blas = _SingleThreadedBlas()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+
+
+# Python tasks ----------------------------------------------------------------------------
+
+_pool: ThreadPoolExecutor | None = None
+_pool_lock = threading.Lock()
+
+
+def _submit_helpers(count: int, work: Callable[[], None]) -> list[Future[None]]:
+    global _pool
+    if count < 1:
+        return []
+    try:
+        with _pool_lock:
+            if _pool is None or _pool._max_workers < count:
+                _pool = ThreadPoolExecutor(count, thread_name_prefix="fastconv")
+            return [_pool.submit(work) for _ in range(count)]
+    except RuntimeError:  # the interpreter is shutting down: the caller does all the work
+        return []
+
+
+def run_tasks(function: Callable[[Task], Any], tasks: Iterable[Task]) -> None:
+    """Call `function` on every task, on up to `get_num_threads` threads, this one included.
+
+    The order is not defined. NumPy's BLAS runs single-threaded meanwhile: its own threads
+    would compete with these, and its results depend on their number.
+
+    Raises
+    ------
+    BaseException
+        The first exception a task raised, after all running tasks have ended.
+    """
+    remaining = list(tasks)
+    helpers = min(get_num_threads(), len(remaining)) - 1
+    remaining.reverse()
+
+    def work() -> None:
+        while True:
+            try:
+                task = remaining.pop()  # atomic under the interpreter lock
+            except IndexError:
+                return
+            try:
+                function(task)
+            except BaseException:
+                remaining.clear()
+                raise
+
+    with single_threaded_blas():
+        futures = _submit_helpers(helpers, work)
+        try:
+            work()
+        finally:
+            # A helper that never started has nothing left to do; do not wait for it.
+            pending = [future for future in futures if not future.cancel()]
+            for future in pending:
+                future.exception()
+        for future in pending:
+            future.result()
+
+
+# BLAS ------------------------------------------------------------------------------------
+
+
+class _SingleThreadedBlas:
+    """Limits every BLAS library of the process to one thread while somebody asks for it.
+
+    The limit is a setting of the whole process, so callers are counted: the first sets it and
+    the last restores it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._saved: list[tuple[Any, int]] = []
+
+    def acquire(self) -> None:
+        with self._lock:
+            self._holders += 1
+            if self._holders == 1:
+                self._saved = [(blas, blas.get_num_threads()) for blas in _blas_libraries()]
+                for blas, threads in self._saved:
+                    if threads != 1:
+                        blas.set_num_threads(1)
+
+    def release(self) -> None:
+        with self._lock:
+            self._holders -= 1
+            if self._holders == 0:
+                self.abandon()
+
+    def abandon(self) -> None:
+        """Restore the limits whoever still holds them."""
+        for blas, threads in self._saved:
+            if threads != 1:
+                blas.set_num_threads(threads)
+        self._saved = []
+
+
+_blas = _SingleThreadedBlas()
+
+
+@lru_cache(maxsize=1)
+def _blas_libraries() -> list[Any]:
+    from threadpoolctl import ThreadpoolController
+
+    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Limit the BLAS libraries of this process to one thread inside the `with` block."""
+    blas = _blas
+    blas.acquire()
+    try:
+        yield
+    finally:
+        blas.release()
+
+
+def blas_names() -> list[str]:
+    """Return the BLAS libraries loaded in this process, as "name version (architecture)"."""
+    return [
+        f"{info['internal_api']} {info.get('version') or '?'} ({info.get('architecture', '?')})"
+        for info in (library.info() for library in _blas_libraries())
+    ]

@@ -1,0 +1,64 @@
+"""What the tests ask of a result: exact equality, a derived error bound, or a telling refusal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from numpy.typing import DTypeLike
+from reference import Array
+
+
+def assert_identical(actual: Array, expected: Array, dtype: DTypeLike) -> None:
+    """Ask for the same type, the same shape and every element equal; NaN equals NaN."""
+    assert isinstance(actual, np.ndarray)
+    assert actual.dtype == np.dtype(dtype)
+    assert actual.shape == expected.shape
+    np.testing.assert_array_equal(actual, expected)
+
+
+def assert_sum(
+    actual: Array, expected: Array, magnitude: Array, terms: int, dtype: DTypeLike
+) -> None:
+    """Ask that `actual` is as near to `expected` as a sum of `terms` products must be.
+
+    Adding n products in any order, fused or not, errs by at most n*u / (1 - n*u) times the sum
+    of their absolute values, u being half of eps (Higham, Accuracy and Stability of Numerical
+    Algorithms, 2nd ed., section 3.1). That sum is `magnitude`. The oracle's own float64 errors
+    obey the same bound with float64's u, which is why it is added.
+    A forgotten or misplaced product changes a sum by about magnitude / n: at n = 200 in float32
+    that is 400 times the bound.
+    """
+    assert isinstance(actual, np.ndarray)
+    assert actual.dtype == np.dtype(dtype)
+    assert actual.shape == expected.shape
+    bound = (growth(terms, dtype) + growth(terms, np.float64)) * magnitude
+    error = np.abs(actual.astype(np.float64) - expected)
+    wrong = ~(error <= bound)
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        pytest.fail(
+            f"{wrong.sum()} of {wrong.size} elements wrong, first at {where}: "
+            f"{actual[where]!r}, right is {expected[where]!r} +- {bound[where]:.3g}"
+        )
+
+
+def growth(terms: int, dtype: DTypeLike) -> float:
+    """Return n*u / (1 - n*u)."""
+    nu = max(terms, 1) * float(np.finfo(dtype).eps) / 2
+    return nu / (1 - nu)
+
+
+@contextmanager
+def refused(argument: str, value: object) -> Iterator[None]:
+    """Expect a ValueError or TypeError that names the argument and shows what it was."""
+    with pytest.raises((ValueError, TypeError)) as caught:
+        yield
+    message = str(caught.value)
+    # Whole words: a "1" must not be found in "10", nor "x" in "max".
+    assert re.search(rf"\b{re.escape(argument)}\b", message), f"{argument!r} not in {message!r}"
+    shown = re.escape(str(value))
+    assert re.search(rf"(?<![\w.]){shown}(?![\w.])", message), f"{value!r} not in {message!r}"

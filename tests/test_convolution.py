@@ -1,0 +1,261 @@
+"""Every algorithm in every direction against the oracle; bias, types, threads and the lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import reference
+from cases import CONV_CASES, ConvCase, ConvInputs, make_inputs, make_integer_inputs
+from checks import assert_identical, assert_sum, refused
+from numpy.typing import DTypeLike
+from reference import Array
+
+import fastconv
+
+DIRECTIONS = ("forward", "input_grad", "weight_grad")
+# These promise to compute whatever can be asked.
+UNIVERSAL = ("reference", "naive", "im2col", "im2col_jit")
+EVERY = [(d, a) for d in DIRECTIONS for a in fastconv.algorithms(d)]
+BY_NAME = {case.name: case for case in CONV_CASES}
+
+
+def compute(direction: str, case: ConvCase, data: ConvInputs, algorithm: str = "auto") -> Array:
+    """Run one direction of the library."""
+    x, weight, _, grad = data
+    if direction == "forward":
+        return fastconv.conv2d(x, weight, None, *case.geometry, algorithm=algorithm)
+    if direction == "input_grad":
+        return fastconv.conv2d_input_grad(
+            case.input_shape, weight, grad, *case.geometry, algorithm=algorithm
+        )
+    return fastconv.conv2d_weight_grad(
+        x, case.weight_shape, grad, *case.geometry, algorithm=algorithm
+    )
+
+
+def expect(direction: str, case: ConvCase, data: ConvInputs) -> Array:
+    """Run one direction of the oracle."""
+    x, weight, _, grad = data
+    if direction == "forward":
+        return reference.conv2d(x, weight, None, *case.geometry)
+    if direction == "input_grad":
+        return reference.conv2d_input_grad(case.input_shape, weight, grad, *case.geometry)
+    return reference.conv2d_weight_grad(x, case.weight_shape, grad, *case.geometry)
+
+
+def terms(direction: str, case: ConvCase) -> int:
+    """Count the most products that one element of the result sums."""
+    n, k, oh, ow = case.output_shape
+    if direction == "forward":
+        return case.taps
+    if direction == "input_grad":
+        return k // case.groups * case.weight_shape[2] * case.weight_shape[3]
+    return n * oh * ow
+
+
+def magnitude(direction: str, case: ConvCase, data: ConvInputs) -> Array:
+    """Sum the absolute values of those products."""
+    return expect(direction, case, ConvInputs(*map(np.abs, data)))
+
+
+def refuses(direction: str, case: ConvCase, algorithm: str) -> bool:
+    """Tell whether an algorithm refuses a case; only in words that name it."""
+    try:
+        compute(direction, case, make_inputs(case), algorithm)
+    except ValueError as error:
+        assert algorithm in str(error)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", CONV_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(("direction", "algorithm"), EVERY)
+def test_every_algorithm(direction: str, algorithm: str, case: ConvCase, dtype: DTypeLike) -> None:
+    if algorithm not in UNIVERSAL and refuses(direction, case, algorithm):
+        return
+    data = make_integer_inputs(case, dtype, seed=1)
+    actual = compute(direction, case, data, algorithm)
+    assert_identical(actual, expect(direction, case, data), dtype)
+
+    data = make_inputs(case, dtype, seed=2)
+    actual = compute(direction, case, data, algorithm)
+    bound = magnitude(direction, case, data), terms(direction, case)
+    assert_sum(actual, expect(direction, case, data), *bound, dtype)
+
+
+@pytest.mark.parametrize(("direction", "algorithm"), EVERY)
+def test_every_algorithm_accepts_something(direction: str, algorithm: str) -> None:
+    # Otherwise the test above would pass for an algorithm that refuses everything.
+    assert not all(refuses(direction, case, algorithm) for case in CONV_CASES)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_list_of_algorithms(direction: str) -> None:
+    names = list(fastconv.algorithms(direction))
+    assert set(UNIVERSAL) <= set(names)
+    assert len(set(names)) == len(names)
+    assert names[-1] == "reference"
+    assert "auto" not in names
+
+
+def test_list_defaults_to_forward() -> None:
+    assert list(fastconv.algorithms()) == list(fastconv.algorithms("forward"))
+
+
+def test_unknown_direction_is_refused() -> None:
+    with refused("direction", "sideways"):
+        fastconv.algorithms("sideways")
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_unknown_algorithm_is_told_the_names(direction: str) -> None:
+    case = BY_NAME["3x3"]
+    with refused("algorithm", "fastest"):
+        compute(direction, case, make_inputs(case), "fastest")
+    with pytest.raises(ValueError) as caught:
+        compute(direction, case, make_inputs(case), "fastest")
+    for name in (*fastconv.algorithms(direction), "auto"):
+        assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("case", CONV_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_auto(direction: str, case: ConvCase) -> None:
+    data = make_inputs(case, seed=3)
+    actual = compute(direction, case, data)
+    bound = magnitude(direction, case, data), terms(direction, case)
+    assert_sum(actual, expect(direction, case, data), *bound, np.float32)
+    # The same bits every time.
+    assert_identical(compute(direction, case, data), actual, np.float32)
+
+
+# Bias -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["3x3_tail", "grouped", "empty_batch", "one_pixel", "5x5_strided"])
+@pytest.mark.parametrize("algorithm", fastconv.algorithms())
+def test_bias(algorithm: str, name: str, dtype: DTypeLike) -> None:
+    case = BY_NAME[name]
+    if algorithm not in UNIVERSAL and refuses("forward", case, algorithm):
+        return
+    data = make_integer_inputs(case, dtype, seed=4)
+    arguments = data.x, data.weight, data.bias, *case.geometry
+    assert_identical(
+        fastconv.conv2d(*arguments, algorithm=algorithm), reference.conv2d(*arguments), dtype
+    )
+    data = make_inputs(case, dtype, seed=5)
+    arguments = data.x, data.weight, data.bias, *case.geometry
+    bias = np.abs(data.bias.astype(np.float64))[:, None, None]
+    assert_sum(
+        fastconv.conv2d(*arguments, algorithm=algorithm),
+        reference.conv2d(*arguments),
+        magnitude("forward", case, data) + bias,
+        case.taps + 1,
+        dtype,
+    )
+
+
+# Types ------------------------------------------------------------------------------------------
+
+MIXTURES = [
+    (np.float32, np.float32, np.float32, np.float32),
+    (np.float64, np.float64, np.float64, np.float64),
+    (np.float32, np.float64, np.float32, np.float64),
+    (np.float64, np.float32, np.float32, np.float64),
+    (np.float32, np.float32, np.float64, np.float64),
+    (np.float16, np.float16, np.float16, np.float16),
+    (np.float16, np.float32, np.float16, np.float32),
+    (np.float16, np.float16, np.float64, np.float64),
+    (np.int64, np.int64, np.int64, np.float64),
+    (np.int8, np.uint8, np.int16, np.float64),
+    (np.int8, np.float32, np.float32, np.result_type(np.int8, np.float32)),
+    (np.int32, np.float32, np.float32, np.result_type(np.int32, np.float32)),
+    (np.float32, np.float32, np.int64, np.result_type(np.int64, np.float32)),
+    (np.int8, np.float16, np.float16, np.result_type(np.int8, np.float16)),
+    (np.bool_, np.bool_, np.bool_, np.float64),
+    (np.bool_, np.float32, np.float32, np.float32),
+]
+
+
+@pytest.mark.parametrize(("x_type", "weight_type", "bias_type", "result"), MIXTURES)
+def test_types_of_conv2d(
+    x_type: DTypeLike, weight_type: DTypeLike, bias_type: DTypeLike, result: DTypeLike
+) -> None:
+    case = BY_NAME["first_rgb_tail"]
+    # Non-negative, for the unsigned types; sums stay below 2048, which float16 holds exactly.
+    data = [np.abs(a) for a in make_integer_inputs(case, np.int64, seed=6)]
+    x, weight, bias = (
+        a.astype(t) for a, t in zip(data, (x_type, weight_type, bias_type), strict=False)
+    )
+    assert_identical(fastconv.conv2d(x, weight, bias), reference.conv2d(x, weight, bias), result)
+
+
+@pytest.mark.parametrize(("x_type", "weight_type", "grad_type", "result"), MIXTURES)
+def test_types_of_the_gradients(
+    x_type: DTypeLike, weight_type: DTypeLike, grad_type: DTypeLike, result: DTypeLike
+) -> None:
+    case = BY_NAME["grouped_strided"]
+    data = ConvInputs(*map(np.abs, make_integer_inputs(case, np.int64, seed=7)))
+    grad = data.grad_output.astype(grad_type)
+    weight = data.weight.astype(weight_type)
+    actual = fastconv.conv2d_input_grad(case.input_shape, weight, grad, *case.geometry)
+    expected = reference.conv2d_input_grad(case.input_shape, weight, grad, *case.geometry)
+    assert_identical(actual, expected, _promoted(weight, grad))
+    x = data.x.astype(x_type)
+    actual = fastconv.conv2d_weight_grad(x, case.weight_shape, grad, *case.geometry)
+    expected = reference.conv2d_weight_grad(x, case.weight_shape, grad, *case.geometry)
+    assert_identical(actual, expected, _promoted(x, grad))
+    assert _promoted(x, weight, grad) == result
+
+
+def _promoted(*arrays: Array) -> np.dtype:
+    common = np.result_type(*arrays)
+    return common if common.kind == "f" else np.dtype(np.float64)
+
+
+def test_float16_sums_in_float32() -> None:
+    # 4096 ones: a float16 sum would stop at 2048, where adding one changes nothing.
+    x = np.ones((1, 4096, 1, 1), np.float16)
+    weight = np.ones((1, 4096, 1, 1), np.float16)
+    for algorithm in fastconv.algorithms():
+        out = fastconv.conv2d(x, weight, algorithm=algorithm)
+        assert_identical(out, np.full((1, 1, 1, 1), 4096.0), np.float16)
+
+
+def test_python_lists() -> None:
+    x = [[[[1, 2, 3], [4, 5, 6], [7, 8, 9]]]]
+    weight = [[[[1, 0], [0, 2]]]]
+    # By hand: 1 + 2*5, 2 + 2*6, 4 + 2*8, 5 + 2*9.
+    expected = np.array([[[[11.0, 14.0], [20.0, 23.0]]]])
+    assert_identical(fastconv.conv2d(x, weight), expected, np.float64)
+    assert_identical(fastconv.conv2d(x, weight, [0.5]), expected + 0.5, np.float64)
+
+
+# Threads ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Give the function that sets the number of threads, and set them back afterwards."""
+    before = fastconv.get_num_threads()
+    yield fastconv.set_num_threads
+    fastconv.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("direction", "algorithm"), EVERY)
+def test_threads_do_not_change_bits(
+    direction: str, algorithm: str, dtype: DTypeLike, threads: Callable[[int], None]
+) -> None:
+    case = ConvCase("threads", (3, 8, 21, 19), (9, 8, 3, 3), padding=1)
+    if algorithm not in UNIVERSAL and refuses(direction, case, algorithm):
+        return
+    data = make_inputs(case, dtype, seed=8)
+    threads(1)
+    alone = compute(direction, case, data, algorithm)
+    threads(2)
+    assert_identical(compute(direction, case, data, algorithm), alone, dtype)
