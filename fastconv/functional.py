@@ -92,7 +92,9 @@ def conv2d(
     array = as_numbers("x", x, 4)
     filters, offsets = _parameters(weight, bias)
     dtype, returned = result_dtypes(array, filters, *offsets)
-    problem = Conv2dProblem.from_shapes(array.shape, filters.shape, stride, padding, dilation, groups, dtype)
+    problem = Conv2dProblem.from_shapes(
+        array.shape, filters.shape, stride, padding, dilation, groups, dtype
+    )
     chosen = choose(problem, "forward", algorithm)
     out = np.empty(problem.output_shape, dtype)
     if problem.N:
@@ -142,7 +144,9 @@ def plan_conv2d(
     """
     filters, offsets = _parameters(weight, bias)
     dtype, _ = result_dtypes(filters, *offsets)
-    problem = Conv2dProblem.from_shapes(input_shape, filters.shape, stride, padding, dilation, groups, dtype)
+    problem = Conv2dProblem.from_shapes(
+        input_shape, filters.shape, stride, padding, dilation, groups, dtype
+    )
     chosen = choose(problem, "forward", algorithm)
     copy = as_computed(filters.astype(dtype), dtype)
     return Conv2dPlan(problem, chosen, copy, _bias_of(problem, offsets).copy())
@@ -189,7 +193,9 @@ def conv2d_input_grad(
     filters = as_numbers("weight", weight, 4)
     grad = as_numbers("grad_output", grad_output, 4)
     dtype, returned = result_dtypes(filters, grad)
-    problem = Conv2dProblem.from_shapes(input_shape, filters.shape, stride, padding, dilation, groups, dtype)
+    problem = Conv2dProblem.from_shapes(
+        input_shape, filters.shape, stride, padding, dilation, groups, dtype
+    )
     check_shape("grad_output", grad, problem.output_shape, "the convolution's output")
     chosen = choose(problem, "input_grad", algorithm)
     out = np.empty(problem.input_shape, dtype)
@@ -241,7 +247,9 @@ def conv2d_weight_grad(
     array = as_numbers("x", x, 4)
     grad = as_numbers("grad_output", grad_output, 4)
     dtype, returned = result_dtypes(array, grad)
-    problem = Conv2dProblem.from_shapes(array.shape, weight_shape, stride, padding, dilation, groups, dtype)
+    problem = Conv2dProblem.from_shapes(
+        array.shape, weight_shape, stride, padding, dilation, groups, dtype
+    )
     check_shape("grad_output", grad, problem.output_shape, "the convolution's output")
     chosen = choose(problem, "weight_grad", algorithm)
     out = np.zeros(problem.weight_shape, dtype)
@@ -334,7 +342,9 @@ def conv_transpose2d(
     for each in offsets:
         check_shape("bias", each, (output_shape[1],), "one for each output channel")
     dtype, returned = result_dtypes(array, filters, *offsets)
-    problem = Conv2dProblem.from_shapes(output_shape, filters.shape, step, margins, gap, groups, dtype)
+    problem = Conv2dProblem.from_shapes(
+        output_shape, filters.shape, step, margins, gap, groups, dtype
+    )
     out = np.empty(output_shape, dtype)
     if N:
         chosen = choose(problem, "input_grad")

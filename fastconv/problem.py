@@ -43,8 +43,8 @@ LARGEST_TENSOR = 2**44
 class Conv2dProblem:
     """One two-dimensional convolution (cross-correlation), as deep learning means it.
 
-    ``out[n, k, i, j] = bias[k] + sum over c, r, s of
-    x[n, c, i * stride + r * dilation - top, j * stride + s * dilation - left] * weight[k, c, r, s]``
+    ``out[n, k, i, j] = bias[k] + sum over c, r, s of x[n, c, h, w] * weight[k, c, r, s]``
+    with ``h = i * stride + r * dilation - top``, ``w = j * stride + s * dilation - left``.
 
     Build it with `from_shapes`, which checks what it is given.
 
@@ -419,7 +419,7 @@ def _require_output(problem: Conv2dProblem | Pool2dProblem, kernel_name: str) ->
 
 
 @lru_cache(maxsize=8)
-def _record_dtype(fields: str) -> np.dtype[np.record]:
+def _record_dtype(fields: str) -> np.dtype[Any]:
     return np.dtype((np.record, [(name, np.int64) for name in fields.split()]))
 
 

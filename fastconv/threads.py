@@ -165,9 +165,7 @@ def _before_fork() -> None:
 def _after_fork_in_child() -> None:
     global _layer_lost, _pool, _pool_lock, _blas
     layer = threading_layer()
-    _layer_lost = (
-        _layer_lost or layer == "omp" or (layer == "tbb" and not _forked_from_main_thread)
-    )
+    _layer_lost = _layer_lost or layer == "omp" or (layer == "tbb" and not _forked_from_main_thread)
     # Pool threads do not survive a fork, and a lock may have been held by one of them.
     _pool, _pool_lock = None, threading.Lock()
     _blas.abandon()

@@ -68,8 +68,6 @@ class Algorithm:
         """Fill `out`, shaped like x, with the gradient of ``sum(forward * grad_output)``."""
         raise NotImplementedError
 
-    def weight_grad(
-        self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array
-    ) -> None:
+    def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
         """Fill `out`, shaped like the weights, with the gradient of that same sum."""
         raise NotImplementedError

@@ -164,7 +164,7 @@ class Im2col(Algorithm):
     def input_grad(
         self, problem: Conv2dProblem, weight: Array, grad_output: Array, out: Array
     ) -> None:
-        """Some images and some input channels a task: what they are added to is theirs alone."""
+        """Give each task some images and channels; what it adds to is its own."""
         matrices = self.prepare(problem, weight)
         image_ranges = split(problem.N, PARTS)
         parts = self._channel_parts(problem, PARTS // len(image_ranges))
@@ -183,10 +183,8 @@ class Im2col(Algorithm):
 
         threads.run_tasks(raise_part, list(product(image_ranges, parts)))
 
-    def weight_grad(
-        self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array
-    ) -> None:
-        """Some input channels and some filters a task, summed over the blocks of pixels."""
+    def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
+        """Give each task some channels and filters, summed over all blocks of pixels."""
         gradient = self.prepare(problem, out)
         parts = self._channel_parts(problem, PARTS)
         filter_ranges = split(problem.K_per_group, max(1, 4 // len(parts)))

@@ -15,7 +15,7 @@ class Naive(Algorithm):
     def estimated_seconds(
         self, problem: Conv2dProblem, direction: Direction, threads: int
     ) -> float:
-        """A product waits for the sum before it: one every 4 cycles or so."""
+        """Count one product every 4 cycles or so: each waits for the sum before it."""
         planes = {
             "forward": problem.N * problem.K,
             "input_grad": problem.N * problem.C,
@@ -35,9 +35,7 @@ class Naive(Algorithm):
         """One input plane (n, c) an item of work."""
         kernels.input_grad(problem.N * problem.C, weight, grad_output, out, problem.record)
 
-    def weight_grad(
-        self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array
-    ) -> None:
+    def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
         """One filter plane (k, c) an item of work."""
         items = problem.K * problem.C_per_group
         kernels.weight_grad(items, x, grad_output, out, problem.record)

@@ -74,9 +74,7 @@ class Reference(Algorithm):
         top, left = problem.padding[0][0], problem.padding[1][0]
         out[...] = padded[:, :, top : top + problem.H, left : left + problem.W]
 
-    def weight_grad(
-        self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array
-    ) -> None:
+    def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
         """Every output element hands its gradient, times its window, to the filter."""
         padded = pad(problem, x)
         out[...] = 0

@@ -23,13 +23,14 @@ def _compile(function: Callable[..., Any], name: str, **flags: Any) -> Any:
     return dispatcher
 
 
-def _name(function: Callable[..., Any]) -> str:
-    return f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+def _name(function: Callable[..., Any], variant: str) -> str:
+    module = function.__module__.rpartition(".")[2]
+    return f"{module}.{function.__name__}{variant and '-'}{variant}"
 
 
-def kernel(function: Callable[..., None]) -> Any:
+def kernel(function: Callable[..., Any]) -> Any:
     """Compile a loop that runs on the calling thread; other kernels may call it."""
-    return _compile(function, _name(function))
+    return _compile(function, _name(function, ""))
 
 
 class RangeKernel:
@@ -37,16 +38,20 @@ class RangeKernel:
 
     The wrapped function takes ``(start, stop, *arguments)`` and handles the items of that
     range; the call is ``kernel(items, *arguments)``. Each thread gets one contiguous range.
+
+    A function that closes over numbers becomes another kernel for each of them: `variant` must
+    then name them, because the store of compiled kernels knows a kernel by its name.
     """
 
-    def __init__(self, function: Callable[..., None]) -> None:
+    def __init__(self, function: Callable[..., Any], variant: str = "") -> None:
         self._function = function
+        self._name = _name(function, variant)
         self.__doc__ = function.__doc__
 
     @cached_property
     def serial(self) -> Any:
         """The loop itself, compiled: ``serial(start, stop, *arguments)``."""
-        return kernel(self._function)
+        return _compile(self._function, self._name)
 
     @cached_property
     def parallel(self) -> Any:
@@ -60,9 +65,10 @@ class RangeKernel:
                 stop = (chunk + 1) * items // chunks
                 body(start, stop, *arguments)
 
-        return _compile(over_chunks, f"{_name(self._function)}-parallel", parallel=True)
+        return _compile(over_chunks, f"{self._name}-parallel", parallel=True)
 
     def __call__(self, items: int, *arguments: Any) -> None:
+        """Run the loop over ``range(items)``."""
         chunks = min(items, threads.get_num_threads())
         if chunks > 1 and threads.parallel_is_safe():
             self.parallel(items, chunks, *arguments)
@@ -70,6 +76,6 @@ class RangeKernel:
             self.serial(0, items, *arguments)
 
 
-def range_kernel(function: Callable[..., None]) -> RangeKernel:
+def range_kernel(function: Callable[..., Any]) -> RangeKernel:
     """Decorate a loop ``(start, stop, *arguments)`` over independent items: see `RangeKernel`."""
     return RangeKernel(function)

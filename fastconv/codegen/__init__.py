@@ -1,0 +1,1 @@
+"""Vector instructions written as LLVM code from Python: the lowest level."""

@@ -1,0 +1,114 @@
+"""How fast this processor can multiply and add at all: the yardstick of every benchmark.
+
+One fused multiply-add in each vector unit in every cycle is the limit. To reach it nothing may
+touch memory, and enough independent sums must be under way to hide the latency of each: the
+loop keeps a dozen or more accumulators in registers and does nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from fastconv import cpu
+from fastconv.kernels.jit import RangeKernel
+
+
+@intrinsic(prefer_literal=True)
+def sum_products(typingctx, values, out, repeats, lanes, chains):  # type: ignore[no-untyped-def]
+    """Do ``repeats * chains`` vector FMAs on registers; their sums end up in `out`.
+
+    `values` and `out` are arrays of at least ``2 * lanes`` and ``lanes`` elements; `lanes` and
+    `chains` are constants. In plain Python: ``for _ in range(repeats): sums += a * b`` with
+    `chains` vectors `sums`.
+    """
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        value_array = context.make_array(values)(context, builder, arguments[0])
+        out_array = context.make_array(out)(context, builder, arguments[1])
+        element = value_array.data.type.pointee
+        vector = ir.VectorType(element, lanes.literal_value)
+        multiply_add = _multiply_add(builder, vector)
+        first = builder.bitcast(value_array.data, vector.as_pointer())
+        second = builder.gep(first, [ir.Constant(ir.IntType(64), 1)])
+        a, b = builder.load(first, align=4), builder.load(second, align=4)
+        sums = [cgutils.alloca_once_value(builder, a) for _ in range(chains.literal_value)]
+        with cgutils.for_range(builder, arguments[2]):
+            for total in sums:
+                builder.store(multiply_add(a, b, builder.load(total)), total)
+        result = builder.load(sums[0])
+        for total in sums[1:]:
+            result = builder.fadd(result, builder.load(total))
+        builder.store(result, builder.bitcast(out_array.data, vector.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(values, out, repeats, lanes, chains), generate
+
+
+def _multiply_add(builder: Any, vector: Any) -> Callable[[Any, Any, Any], Any]:
+    """Return what emits ``a * b + c``: one instruction where the processor has one."""
+    if not cpu.describe().instructions.fma:  # the fused form would be a slow library call
+        return lambda a, b, c: builder.fadd(builder.fmul(a, b), c)
+    suffix = "f32" if isinstance(vector.element, ir.FloatType) else "f64"
+    signature = ir.FunctionType(vector, [vector] * 3)
+    name = f"llvm.fma.v{vector.count}{suffix}"
+    function = cgutils.get_or_insert_function(builder.module, signature, name)
+    return lambda a, b, c: builder.call(function, [a, b, c])
+
+
+@lru_cache(maxsize=8)
+def _kernel(lanes: int, chains: int) -> RangeKernel:
+    def run_chains(start: int, stop: int, values: Any, out: Any, repeats: int) -> None:
+        for item in range(start, stop):
+            sum_products(values, out[item], repeats, lanes, chains)
+
+    return RangeKernel(run_chains, f"{lanes}x{chains}")
+
+
+def measure_peak(dtype: str = "float32", threads: int = 1, seconds: float = 0.03) -> float:
+    """Return the most GFLOP/s that `threads` threads reach at fused multiply-adds in registers.
+
+    Parameters
+    ----------
+    dtype : {"float32", "float64"}
+    threads : int
+        How many work at once; fastconv's own number of threads must be at least that.
+    seconds : float
+        About how long to measure.
+
+    Returns
+    -------
+    float
+        The best of several short rounds: interruptions only ever make a round slower.
+
+    Examples
+    --------
+    >>> measure_peak("float32", threads=1) > 0.1
+    True
+    """
+    instructions = cpu.describe().instructions
+    lanes = instructions.lanes(dtype)
+    run_chains = _kernel(lanes, chains := instructions.registers - 4)
+    values = np.linspace(0.1, 0.9, 2 * lanes).astype(dtype)
+    out = np.empty((threads, lanes), dtype)
+    rounds = 10
+
+    def timed(repeats: int) -> float:
+        begin = time.perf_counter()
+        run_chains(threads, values, out, repeats)
+        return time.perf_counter() - begin
+
+    repeats = 1000
+    timed(repeats)  # compiles
+    while (spent := timed(repeats)) < seconds / rounds / 2:
+        repeats *= 2
+    repeats = max(1, int(repeats * seconds / rounds / spent))
+    best = min(timed(repeats) for _ in range(rounds))
+    return 2 * lanes * chains * repeats * threads / best / 1e9

@@ -1,0 +1,43 @@
+"""What every pooling algorithm is."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv.pooling.axis import Axes
+
+Array = NDArray[Any]
+Indices = NDArray[np.int64]
+
+
+class PoolAlgorithm:
+    """One way to compute all poolings and their gradients.
+
+    Arrays arrive checked: C-contiguous, inputs read-only; outputs are to be filled completely.
+    x is (N, C, H, W), outputs and gradients of outputs are (N, C, OH, OW).
+    """
+
+    name: ClassVar[str]
+
+    def maximum(self, x: Array, axes: Axes, out: Array, indices: Indices) -> None:
+        """Fill `out` with each window's maximum and `indices` with its place, h * W + w.
+
+        The first of equal maxima wins. NaN is larger than any number, and the last NaN wins,
+        as in PyTorch.
+        """
+        raise NotImplementedError
+
+    def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> None:
+        """Fill `out`, shaped like x, with each gradient at the place of its maximum."""
+        raise NotImplementedError
+
+    def mean(self, x: Array, axes: Axes, out: Array) -> None:
+        """Fill `out` with each window's sum, divided by the positions it counts."""
+        raise NotImplementedError
+
+    def mean_grad(self, grad: Array, axes: Axes, out: Array) -> None:
+        """Fill `out`, shaped like x, with each gradient spread over its window."""
+        raise NotImplementedError

@@ -1,0 +1,65 @@
+"""Pooling as a textbook writes it: one window at a time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from fastconv.pooling.axis import Axes
+from fastconv.pooling.base import Array, Indices, PoolAlgorithm
+
+
+def _windows(planes: int, axes: Axes) -> Iterator[tuple[int, int, int, slice, slice]]:
+    rows, columns = axes
+    for plane, i, j in itertools.product(
+        range(planes), range(rows.outputs), range(columns.outputs)
+    ):
+        yield plane, i, j, rows.window(i), columns.window(j)
+
+
+def _planes(tensor: Array) -> Array:
+    """Return (N, C, H, W) as (N * C, H, W)."""
+    return tensor.reshape(-1, *tensor.shape[2:])
+
+
+class Reference(PoolAlgorithm):
+    """Python loops over windows, NumPy slices inside."""
+
+    name = "reference"
+
+    def maximum(self, x: Array, axes: Axes, out: Array, indices: Indices) -> None:
+        """Compare the elements of a window one by one."""
+        planes, values, places = _planes(x), _planes(out), _planes(indices)
+        for plane, i, j, rows, columns in _windows(len(planes), axes):
+            best, place = -np.inf, rows.start * axes[1].size + columns.start
+            for h in range(rows.start, rows.stop, rows.step):
+                for w in range(columns.start, columns.stop, columns.step):
+                    value = planes[plane, h, w]
+                    if value > best or np.isnan(value):
+                        best, place = value, h * axes[1].size + w
+            values[plane, i, j], places[plane, i, j] = best, place
+
+    def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> None:
+        """Add every gradient at its place."""
+        out[...] = 0
+        gradients, places = _planes(grad), _planes(indices)
+        flat = out.reshape(len(gradients), -1)
+        for plane, i, j in np.ndindex(*gradients.shape):
+            flat[plane, places[plane, i, j]] += gradients[plane, i, j]
+
+    def mean(self, x: Array, axes: Axes, out: Array) -> None:
+        """Sum a window, divide by what it counts."""
+        planes, values = _planes(x), _planes(out)
+        for plane, i, j, rows, columns in _windows(len(planes), axes):
+            count = axes[0].divisor[i] * axes[1].divisor[j]
+            values[plane, i, j] = np.sum(planes[plane, rows, columns]) / count
+
+    def mean_grad(self, grad: Array, axes: Axes, out: Array) -> None:
+        """Add every gradient's share to each element of its window."""
+        out[...] = 0
+        gradients, planes = _planes(grad), _planes(out)
+        for plane, i, j, rows, columns in _windows(len(planes), axes):
+            count = axes[0].divisor[i] * axes[1].divisor[j]
+            planes[plane, rows, columns] += gradients[plane, i, j] / count
