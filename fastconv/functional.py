@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.algorithms.blocks import Block
-from fastconv.algorithms.im2col_jit import Im2colJit
+from fastconv.convolution.blocks import Block
+from fastconv.convolution.im2col_jit import Im2colJit
 from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
 from fastconv.geometry import (
     IntPair,

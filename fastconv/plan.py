@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import threads
-from fastconv.algorithms.base import Algorithm, Array
+from fastconv.convolution.base import Algorithm, Array
 from fastconv.problem import Conv2dProblem, Direction
 from fastconv.registry import algorithms, offering
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fastconv.algorithms.base import Algorithm
-from fastconv.algorithms.im2col import Im2col
-from fastconv.algorithms.im2col_jit import Im2colJit
-from fastconv.algorithms.naive import Naive
-from fastconv.algorithms.reference import Reference
+from fastconv.convolution.base import Algorithm
+from fastconv.convolution.im2col import Im2col
+from fastconv.convolution.im2col_jit import Im2colJit
+from fastconv.convolution.naive import Naive
+from fastconv.convolution.reference import Reference
 from fastconv.problem import DIRECTIONS, Direction
 
 ALGORITHMS: tuple[Algorithm, ...] = (

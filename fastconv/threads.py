@@ -8,12 +8,15 @@ Two kinds of work arrive here:
   ========= ======================== ===================================================
   layer     several Python threads   after a fork
   ========= ======================== ===================================================
-  tbb       safe                     safe, if the fork came from the main thread
+  tbb       safe                     safe
   omp       safe                     the GNU runtime aborts the child: serial there
   workqueue aborts the process:      safe
             serial beside a second
             thread
   ========= ======================== ===================================================
+
+  A child forked while another thread was inside a kernel, or by another thread than the main
+  one, inherits a layer in an unknown state: it runs serial kernels too.
 
 * Python tasks that spend their time in NumPy or in serial kernels, which both release the
   interpreter lock: `run_tasks` spreads them over a small thread pool.
@@ -117,12 +120,19 @@ def set_num_threads(n: int) -> None:
 
 
 @lru_cache(maxsize=1)
-def prepare_threading_layer() -> None:
+def start_threading_layer() -> None:
+    """Start Numba's threading layer, TBB if it can be had."""
+    _load_tbb()
+    from numba.np.ufunc.parallel import _launch_threads
+
+    _launch_threads()
+
+
+def _load_tbb() -> None:
     """Load the TBB library from its wheel, so that Numba finds it.
 
     The wheel puts the library into ``<prefix>/lib``, where the dynamic loader does not look;
-    once loaded by its full path, Numba's request for the same name is met. To be called before
-    the first parallel kernel is compiled or loaded.
+    once loaded by its full path, Numba's request for the same name is met.
     """
     try:
         files = metadata.files("tbb") or []
@@ -145,27 +155,57 @@ def threading_layer() -> str | None:
 
 # Set in a forked child whose inherited threading layer would abort or hang it.
 _layer_lost = False
-_forked_from_main_thread = True
+# The threads that are inside a parallel kernel now.
+_inside: set[int] = set()
 
 
 def parallel_is_safe() -> bool:
     """Return whether a parallel kernel may run on this thread of this process now."""
     if _layer_lost:
         return False
+    start_threading_layer()
     # Under workqueue nobody may be inside a parallel region twice. Only the absence of other
     # Python threads rules out another caller, here or in the user's own Numba code.
     return threading_layer() != "workqueue" or len(sys._current_frames()) == 1
 
 
+def run_parallel(kernel: Callable[..., None], *arguments: Any) -> None:
+    """Call a parallel kernel, known to whoever forks meanwhile."""
+    thread = threading.get_ident()
+    _inside.add(thread)
+    try:
+        kernel(*arguments)
+    finally:
+        _inside.discard(thread)
+
+
+# Forks -----------------------------------------------------------------------------------
+
+_forked_safely = True
+_lock_held_over_fork: Any = None
+
+
 def _before_fork() -> None:
-    global _forked_from_main_thread
-    _forked_from_main_thread = threading.current_thread() is threading.main_thread()
+    global _forked_safely, _lock_held_over_fork
+    # A compiler lock that another thread holds would stay locked in the child for ever.
+    module = sys.modules.get("numba.core.compiler_lock")
+    _lock_held_over_fork = getattr(module, "global_compiler_lock", None)
+    if _lock_held_over_fork is not None:
+        _lock_held_over_fork.acquire()
+    _forked_safely = not _inside and threading.current_thread() is threading.main_thread()
+
+
+def _after_fork() -> None:
+    if _lock_held_over_fork is not None:
+        _lock_held_over_fork.release()
 
 
 def _after_fork_in_child() -> None:
     global _layer_lost, _pool, _pool_lock, _blas
+    _after_fork()
     layer = threading_layer()
-    _layer_lost = _layer_lost or layer == "omp" or (layer == "tbb" and not _forked_from_main_thread)
+    _layer_lost |= layer == "omp" or (layer is not None and not _forked_safely)
+    _inside.clear()
     # Pool threads do not survive a fork, and a lock may have been held by one of them.
     _pool, _pool_lock = None, threading.Lock()
     _blas.abandon()
@@ -173,7 +213,9 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
+    )
 
 
 # Python tasks ----------------------------------------------------------------------------

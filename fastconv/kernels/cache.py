@@ -26,6 +26,7 @@ import llvmlite
 import numba
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
+from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 
 #: Environment variable that names another folder for compiled kernels.
@@ -115,7 +116,9 @@ class KernelCache(_Cache):  # type: ignore[misc]
         digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
         if hashlib.sha256(payload).digest() != digest:  # damaged: compile and write it anew
             return None
-        target_context.refresh()
+        # Loading needs Numba's runtime symbols only. `target_context.refresh()` would also import
+        # everything the compiler knows, which takes longer than all the rest of a first call.
+        rtsys.initialize(target_context)
         return CompileResult._rebuild(target_context, *pickle.loads(payload))
 
     def save_overload(self, sig: Any, data: Any) -> None:

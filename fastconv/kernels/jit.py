@@ -56,7 +56,6 @@ class RangeKernel:
     @cached_property
     def parallel(self) -> Any:
         """The loop cut into chunks: ``parallel(items, chunks, *arguments)``."""
-        threads.prepare_threading_layer()
         body = self.serial
 
         def over_chunks(items, chunks, *arguments):  # type: ignore[no-untyped-def]
@@ -71,7 +70,7 @@ class RangeKernel:
         """Run the loop over ``range(items)``."""
         chunks = min(items, threads.get_num_threads())
         if chunks > 1 and threads.parallel_is_safe():
-            self.parallel(items, chunks, *arguments)
+            threads.run_parallel(self.parallel, items, chunks, *arguments)
         elif items > 0:
             self.serial(0, items, *arguments)
 

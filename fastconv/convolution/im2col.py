@@ -21,8 +21,8 @@ from itertools import product
 import numpy as np
 
 from fastconv import threads
-from fastconv.algorithms.base import Algorithm, Array
-from fastconv.algorithms.blocks import (
+from fastconv.convolution.base import Algorithm, Array
+from fastconv.convolution.blocks import (
     PARTS,
     Block,
     Part,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fastconv.algorithms.base import Algorithm, Array
+from fastconv.convolution.base import Algorithm, Array
 from fastconv.problem import Conv2dProblem, Direction
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastconv.algorithms.base import Algorithm, Array
+from fastconv.convolution.base import Algorithm, Array
 from fastconv.kernels import naive as kernels
 from fastconv.problem import Conv2dProblem, Direction
 

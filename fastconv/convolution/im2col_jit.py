@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fastconv.algorithms.base import Array
-from fastconv.algorithms.blocks import Block
-from fastconv.algorithms.im2col import Im2col
+from fastconv.convolution.base import Array
+from fastconv.convolution.blocks import Block
+from fastconv.convolution.im2col import Im2col
 from fastconv.kernels import columns as kernels
 from fastconv.problem import Conv2dProblem
 

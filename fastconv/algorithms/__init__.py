@@ -1,1 +1,0 @@
-"""How a convolution is computed: one file, one algorithm, up to three directions."""

@@ -1,0 +1,1 @@
+"""The harness behind ``fastconv bench``: suites of layers, checking, measuring, reporting."""

@@ -1,0 +1,1 @@
+"""Convolution: one file, one algorithm, up to three directions."""

@@ -1,0 +1,149 @@
+"""Threads, forks and process pools give right results under every threading layer of Numba."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from threading_scenarios import SCENARIOS
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import fastconv
+from fastconv import threads
+
+SCRIPT = Path(__file__).with_name("threading_scenarios.py")
+LAYERS = ("tbb", "omp", "workqueue")
+
+
+@pytest.fixture
+def restored_threads() -> Iterator[None]:
+    before = fastconv.get_num_threads()
+    yield
+    fastconv.set_num_threads(before)
+
+
+def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_nothing_aborts(scenario: str, layer: str) -> None:
+    if "fork" in scenario and not hasattr(os, "fork"):
+        pytest.skip("this system has no fork")
+    # More threads than cores, so that parallel kernels are used on any machine.
+    done = run_python(str(SCRIPT), scenario, NUMBA_THREADING_LAYER=layer, FASTCONV_NUM_THREADS="3")
+    if "No threading layer could be loaded" in done.stderr:
+        pytest.skip(f"{layer} is not to be had here")
+    assert done.returncode == 0, done.stderr[-2000:]
+    # Numba may print a word of its own on a fork first.
+    assert done.stdout.split()[-2:] == ["right", layer]
+
+
+@pytest.mark.parametrize("algorithm", fastconv.algorithms())
+@pytest.mark.usefixtures("restored_threads")
+def test_same_bits_for_any_number_of_threads(algorithm: str) -> None:
+    rng = np.random.default_rng(1)
+    # Sizes on both sides of every cut: several blocks, one block, groups, small batches.
+    for shape, weight_shape, groups in (
+        ((2, 20, 33, 31), (40, 20, 3, 3), 1),
+        ((1, 64, 7, 7), (96, 64, 3, 3), 1),
+        ((3, 24, 9, 9), (24, 1, 3, 3), 24),
+        ((9, 3, 12, 11), (5, 3, 5, 5), 1),
+    ):
+        if algorithm == "reference" and weight_shape[0] > 24:
+            continue
+        x = rng.standard_normal(shape).astype(np.float32)
+        weight = rng.standard_normal(weight_shape).astype(np.float32)
+        results = []
+        for count in (1, 2, 8):
+            fastconv.set_num_threads(count)
+            y = fastconv.conv2d(x, weight, padding=1, groups=groups, algorithm=algorithm)
+            options = {"padding": 1, "groups": groups, "algorithm": algorithm}
+            dx = fastconv.conv2d_input_grad(shape, weight, y, **options)
+            dw = fastconv.conv2d_weight_grad(x, weight_shape, y, **options)
+            results.append((y.tobytes(), dx.tobytes(), dw.tobytes()))
+        assert results[0] == results[1] == results[2], (algorithm, shape)
+
+
+@pytest.mark.parametrize("algorithm", fastconv.pool_algorithms())
+@pytest.mark.usefixtures("restored_threads")
+def test_pooling_gives_same_bits_for_any_number_of_threads(algorithm: str) -> None:
+    x = np.random.default_rng(1).standard_normal((2, 5, 11, 9)).astype(np.float32)
+    results = []
+    for count in (1, 2, 8):
+        fastconv.set_num_threads(count)
+        y, where = fastconv.max_pool2d(x, 3, 2, return_indices=True, algorithm=algorithm)
+        mean = fastconv.avg_pool2d(x, 3, 2, algorithm=algorithm)
+        dx = fastconv.max_pool2d_grad(y, where, x.shape, algorithm=algorithm)
+        dmean = fastconv.avg_pool2d_grad(mean, x.shape, 3, 2, algorithm=algorithm)
+        results.append([array.tobytes() for array in (y, where, mean, dx, dmean)])
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.usefixtures("restored_threads")
+def test_set_num_threads() -> None:
+    fastconv.set_num_threads(np.int64(5))
+    assert fastconv.get_num_threads() == 5
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match=rf"n must be .*{wrong}"):
+            fastconv.set_num_threads(wrong)
+    for wrong in (1.5, "2", None, True):
+        with pytest.raises(TypeError, match="n must be an integer"):
+            fastconv.set_num_threads(wrong)  # type: ignore[arg-type]
+    assert fastconv.get_num_threads() == 5
+
+
+def test_environment_variable() -> None:
+    program = "import fastconv; print(fastconv.get_num_threads())"
+    assert run_python("-c", program, FASTCONV_NUM_THREADS="7").stdout.strip() == "7"
+    assert run_python("-c", program, FASTCONV_NUM_THREADS="").stdout.strip() == str(
+        threads.available_cores()
+    )
+    for wrong in ("0", "many", "2.5"):
+        done = run_python("-c", program, FASTCONV_NUM_THREADS=wrong)
+        assert done.returncode == 1
+        assert "FASTCONV_NUM_THREADS" in done.stderr
+        assert repr(wrong) in done.stderr
+
+
+def blas_threads() -> list[int]:
+    # NumPy's own: other packages bring further copies that no product here goes through.
+    return [info["num_threads"] for info in threadpool_info() if "numpy" in info["filepath"]]
+
+
+def test_blas_threads_are_limited_inside_and_restored() -> None:
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        with threads.single_threaded_blas():
+            assert set(blas_threads()) == {1}
+            with threads.single_threaded_blas():
+                assert set(blas_threads()) == {1}
+            assert set(blas_threads()) == {1}
+        assert blas_threads() == before
+        with pytest.raises(ZeroDivisionError):
+            threads.run_tasks(lambda task: 1 // task, [3, 0, 1])
+        assert blas_threads() == before
+
+
+@pytest.mark.usefixtures("restored_threads")
+def test_run_tasks_does_every_task_once() -> None:
+    for count in (1, 2, 8):
+        fastconv.set_num_threads(count)
+        done: list[int] = []
+        threads.run_tasks(done.append, range(100))
+        assert sorted(done) == list(range(100))
+        threads.run_tasks(done.append, [])
+        assert len(done) == 100
