@@ -19,10 +19,8 @@ _HOMES = {
         "conv2d_weight_grad",
         "conv_transpose2d",
         "plan_conv2d",
-        "im2col",
-        "col2im",
-        "sliding_windows",
     ),
+    "columns": ("im2col", "col2im", "sliding_windows"),
     "pooling.functional": (
         "max_pool2d",
         "max_pool2d_grad",
@@ -33,7 +31,8 @@ _HOMES = {
         "pool_algorithms",
     ),
     "plan": ("Conv2dPlan",),
-    "problem": ("Conv2dProblem", "Pool2dProblem"),
+    "problem": ("Conv2dProblem",),
+    "pooling.problem": ("Pool2dProblem",),
     "registry": ("algorithms",),
     "threads": ("get_num_threads", "set_num_threads"),
 }

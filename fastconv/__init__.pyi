@@ -1,11 +1,11 @@
-from fastconv.functional import col2im as col2im
+from fastconv.columns import col2im as col2im
+from fastconv.columns import im2col as im2col
+from fastconv.columns import sliding_windows as sliding_windows
 from fastconv.functional import conv2d as conv2d
 from fastconv.functional import conv2d_input_grad as conv2d_input_grad
 from fastconv.functional import conv2d_weight_grad as conv2d_weight_grad
 from fastconv.functional import conv_transpose2d as conv_transpose2d
-from fastconv.functional import im2col as im2col
 from fastconv.functional import plan_conv2d as plan_conv2d
-from fastconv.functional import sliding_windows as sliding_windows
 from fastconv.plan import Conv2dPlan as Conv2dPlan
 from fastconv.pooling.functional import adaptive_avg_pool2d as adaptive_avg_pool2d
 from fastconv.pooling.functional import adaptive_avg_pool2d_grad as adaptive_avg_pool2d_grad
@@ -14,8 +14,8 @@ from fastconv.pooling.functional import avg_pool2d_grad as avg_pool2d_grad
 from fastconv.pooling.functional import max_pool2d as max_pool2d
 from fastconv.pooling.functional import max_pool2d_grad as max_pool2d_grad
 from fastconv.pooling.functional import pool_algorithms as pool_algorithms
+from fastconv.pooling.problem import Pool2dProblem as Pool2dProblem
 from fastconv.problem import Conv2dProblem as Conv2dProblem
-from fastconv.problem import Pool2dProblem as Pool2dProblem
 from fastconv.registry import algorithms as algorithms
 from fastconv.threads import get_num_threads as get_num_threads
 from fastconv.threads import set_num_threads as set_num_threads

@@ -6,6 +6,7 @@ convolution arithmetic for deep learning", arXiv:1603.07285.
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any, TypeAlias
 
@@ -18,6 +19,8 @@ Margins: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 
 # Sizes up to here keep every product of sizes and strides well inside a signed 64-bit integer.
 LARGEST_SIZE = 2**31 - 1
+# More elements than this in one tensor is a typing error, not a tensor.
+_LARGEST_TENSOR = 2**44
 
 
 def as_int(name: str, value: Any, minimum: int) -> int:
@@ -156,3 +159,20 @@ def tap_range(size: int, outputs: int, stride: int, offset: int) -> tuple[int, i
     start = max(0, -(offset // stride))
     stop = min(outputs, (size - 1 - offset) // stride + 1)
     return start, max(start, stop)
+
+
+def require_windows(name: str, axis: str, padded: int, spanned: int, outputs: int) -> None:
+    """Raise ValueError unless a kernel, given as the argument `name`, fits its padded input."""
+    if outputs < 1:
+        raise ValueError(
+            f"{name} spans {spanned} in {axis} (dilation included) but the padded input has only "
+            f"{padded}: use a smaller kernel or more padding"
+        )
+
+
+def require_tensor(meaning: str, shape: tuple[int, ...]) -> None:
+    """Raise ValueError for a shape that no computer holds."""
+    if max(shape) > LARGEST_SIZE or math.prod(shape) > _LARGEST_TENSOR:
+        raise ValueError(
+            f"{meaning} would have shape {shape}, too large to compute: check padding and sizes"
+        )

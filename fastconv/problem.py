@@ -1,4 +1,4 @@
-"""What is to be computed: the shapes and parameters of one convolution or one pooling.
+"""What is to be computed: the shapes and parameters of one convolution.
 
 A problem is a frozen, hashable value. It knows every size that follows from it and nothing
 about how the result will be computed.
@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.geometry import (
-    LARGEST_SIZE,
     IntPair,
     Margins,
     Padding,
@@ -26,6 +25,8 @@ from fastconv.geometry import (
     as_pair,
     extent,
     output_size,
+    require_tensor,
+    require_windows,
     resolve_padding,
     tap_range,
 )
@@ -34,9 +35,6 @@ Direction = Literal["forward", "input_grad", "weight_grad"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 Shape4 = tuple[int, int, int, int]
-
-# More elements than this in one tensor is a typing error, not a tensor.
-LARGEST_TENSOR = 2**44
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,13 @@ class Conv2dProblem:
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
         problem = cls(N, C, H, W, K, R, S, step, margins, gap, groups, dtype)
-        _require_output(problem, kernel_name)
+        for axis, padded, kernel, outputs in (
+            ("height", H + sum(margins[0]), extent(R, gap[0]), problem.OH),
+            ("width", W + sum(margins[1]), extent(S, gap[1]), problem.OW),
+        ):
+            require_windows(kernel_name, axis, padded, kernel, outputs)
+        require_tensor("the output", problem.output_shape)
+        require_tensor("the padded input", problem.padded_shape)
         return problem
 
     # Sizes -------------------------------------------------------------------------------
@@ -278,144 +282,6 @@ _CONV_FIELDS = (
     "N C H W K R S OH OW C_per_group K_per_group "
     "stride_h stride_w dilation_h dilation_w pad_top pad_left"
 )
-
-
-@dataclass(frozen=True)
-class Pool2dProblem:
-    """One pooling: every output is the maximum or the mean of a window of one plane.
-
-    Build it with `from_shapes`. Attributes as in `Conv2dProblem`; the kernel is (R, S).
-
-    Examples
-    --------
-    >>> Pool2dProblem.from_shapes((1, 3, 8, 8), 3, stride=2, ceil_mode=True).output_shape
-    (1, 3, 4, 4)
-    """
-
-    N: int
-    C: int
-    H: int
-    W: int
-    R: int
-    S: int
-    stride: tuple[int, int]
-    padding: Margins
-    dilation: tuple[int, int]
-    ceil_mode: bool
-    dtype: str
-
-    @classmethod
-    def from_shapes(
-        cls,
-        input_shape: Any,
-        kernel_size: IntPair,
-        stride: IntPair | None = None,
-        padding: Padding = 0,
-        dilation: IntPair = 1,
-        ceil_mode: bool = False,
-        dtype: str = "float32",
-    ) -> Pool2dProblem:
-        """Build a problem from the shape of the input; `stride` defaults to the kernel size.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As in `Conv2dProblem.from_shapes`; also where a margin is over half the window,
-            because a window could then lie wholly in the padding.
-        """
-        N, C, H, W = as_ints("input_shape", input_shape, 4, 0)
-        if H == 0 or W == 0:
-            raise ValueError(f"x must have H and W of at least 1, got shape {(N, C, H, W)}")
-        R, S = as_pair("kernel_size", kernel_size, 1)
-        step = (R, S) if stride is None else as_pair("stride", stride, 1)
-        gap = as_pair("dilation", dilation, 1)
-        margins = resolve_padding(padding, (H, W), (R, S), step, gap)
-        for name, sides, span in zip(
-            ("height", "width"), margins, (extent(R, gap[0]), extent(S, gap[1])), strict=True
-        ):
-            if max(sides) > span // 2:
-                raise ValueError(
-                    f"padding must be at most half the window, {span // 2} in {name} for a "
-                    f"window of {span}, got {max(sides)} (padding={padding!r})"
-                )
-        if not isinstance(ceil_mode, bool | np.bool_):
-            raise TypeError(f"ceil_mode must be True or False, got {ceil_mode!r}")
-        problem = cls(N, C, H, W, R, S, step, margins, gap, bool(ceil_mode), dtype)
-        _require_output(problem, "kernel_size")
-        return problem
-
-    @cached_property
-    def OH(self) -> int:
-        """Output height."""
-        return output_size(
-            self.H, self.R, self.stride[0], self.dilation[0], self.padding[0], self.ceil_mode
-        )
-
-    @cached_property
-    def OW(self) -> int:
-        """Output width."""
-        return output_size(
-            self.W, self.S, self.stride[1], self.dilation[1], self.padding[1], self.ceil_mode
-        )
-
-    @property
-    def input_shape(self) -> Shape4:
-        """(N, C, H, W)."""
-        return self.N, self.C, self.H, self.W
-
-    @property
-    def output_shape(self) -> Shape4:
-        """(N, C, OH, OW)."""
-        return self.N, self.C, self.OH, self.OW
-
-    @property
-    def flops(self) -> int:
-        """Comparisons or additions, one an element of a window."""
-        return self.N * self.C * self.OH * self.OW * self.R * self.S
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of one element."""
-        return 4 if self.dtype == "float32" else 8
-
-    @property
-    def input_bytes(self) -> int:
-        """Bytes of the input."""
-        return self.N * self.C * self.H * self.W * self.itemsize
-
-    @property
-    def output_bytes(self) -> int:
-        """Bytes of the output."""
-        return self.N * self.C * self.OH * self.OW * self.itemsize
-
-    @property
-    def arithmetic_intensity(self) -> float:
-        """Operations a byte, when each array crosses the memory bus once."""
-        return self.flops / (self.input_bytes + self.output_bytes)
-
-
-def _require_output(problem: Conv2dProblem | Pool2dProblem, kernel_name: str) -> None:
-    """Refuse windows that do not fit, and sizes that no computer holds."""
-    p = problem
-    for axis, outputs, kernel, dilation, size, padding in (
-        ("height", p.OH, p.R, p.dilation[0], p.H, p.padding[0]),
-        ("width", p.OW, p.S, p.dilation[1], p.W, p.padding[1]),
-    ):
-        padded = size + sum(padding)
-        if outputs < 1 or extent(kernel, dilation) > LARGEST_SIZE:
-            raise ValueError(
-                f"{kernel_name} spans {extent(kernel, dilation)} in {axis} (kernel {kernel}, "
-                f"dilation {dilation}) but the padded input has only {padded} "
-                f"(size {size}, padding {padding}): use a smaller kernel or more padding"
-            )
-        if padded > LARGEST_SIZE:
-            raise ValueError(f"padding {padding} makes the {axis} {padded}: too large to compute")
-    channels = p.K if isinstance(p, Conv2dProblem) else p.C
-    if p.N * channels * p.OH * p.OW > LARGEST_TENSOR:
-        raise ValueError(
-            f"the output would have shape {p.output_shape}: too large to compute; check "
-            f"padding {p.padding}"
-        )
 
 
 @lru_cache(maxsize=8)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.algorithms.base import Algorithm
+from fastconv.convolution.base import Algorithm
 from fastconv.arguments import as_computed
 from fastconv.bench import images
 from fastconv.bench.suites import Layer

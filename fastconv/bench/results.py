@@ -63,7 +63,6 @@ class Record:
     groups: int
     count: int
     gflop: float
-    reference_is_estimate: bool
     workspace_bytes: int
     chosen_by_auto: bool
     correct: bool
@@ -78,6 +77,7 @@ class Record:
     fraction_of_peak: float | None = None
     speedup_over_reference: float | None = None
     speedup_over_naive: float | None = None
+    reference_is_estimate: bool = False
     compile_s: float | None = None
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fastconv import plan, registry, threads
-from fastconv.algorithms.base import Algorithm
-from fastconv.bench.calls import Call, Tensors, make_call, make_tensors
+from fastconv.bench.calls import make_tensors
+from fastconv.bench.candidate import Candidate
 from fastconv.bench.machine import Peak
-from fastconv.bench.measure import Timing, interleave
+from fastconv.bench.measure import interleave
 from fastconv.bench.results import LayerResult, Record
 from fastconv.bench.suites import Item, Layer
-from fastconv.bench.verify import Check, Oracle, sample_for_reference, tolerance
+from fastconv.bench.verify import Oracle, sample_for_reference, tolerance
 from fastconv.problem import Conv2dProblem, Direction
 
 #: The two algorithms that all others are compared with.
@@ -74,44 +73,10 @@ def run(items: Sequence[Item], options: Options, peak: Peak, tell: Tell) -> Iter
 def with_peak(result: LayerResult, peak: float) -> LayerResult:
     """Return the result with the fraction of the peak filled in."""
     records = tuple(
-        dataclasses.replace(record, fraction_of_peak=record.gflops / peak)
-        if record.gflops
-        else record
+        dataclasses.replace(record, fraction_of_peak=record.gflops and record.gflops / peak)
         for record in result.records
     )
     return dataclasses.replace(result, records=records)
-
-
-@dataclass
-class _Candidate:
-    """An algorithm on its way through the benchmark.
-
-    The reference computes a sample only; `scale` tells how many of them make the whole.
-    """
-
-    algorithm: Algorithm
-    scale: float = 1.0
-    call: Call | None = None
-    first_seconds: float = 0.0
-    check: Check | None = None
-    failure: str | None = None
-    timing: Timing | None = None
-
-    def attempt(self, step: Callable[[], None]) -> None:
-        """Do a step; what an algorithm raises is its result, not the end of the benchmark."""
-        if self.failure is None:
-            try:
-                step()
-            except Exception as error:
-                self.failure = f"{type(error).__name__}: {error}"
-
-    @property
-    def correct(self) -> bool:
-        return self.failure is None and self.check is not None and self.check.correct
-
-    @property
-    def median(self) -> float | None:
-        return self.timing.median * self.scale if self.timing and self.correct else None
 
 
 def measure_layer(layer: Layer, direction: Direction, options: Options, tell: Tell) -> LayerResult:
@@ -120,40 +85,82 @@ def measure_layer(layer: Layer, direction: Direction, options: Options, tell: Te
     name = f"{layer.id} {direction}"
     tell(f"{name}: first calls")
     tensors = make_tensors(problem, layer)
-    offered = registry.offering(direction)
-    by_name = {algorithm.name: algorithm for algorithm in offered}
-    reference = by_name[REFERENCE]
+    offered = {algorithm.name: algorithm for algorithm in registry.offering(direction)}
+    refused = {n for n, a in offered.items() if a.supports(problem, direction) is not None}
+    shown = options.algorithms or tuple(offered)
+    reference, naive = offered[REFERENCE], offered[NAIVE]
     sample = sample_for_reference(problem, direction, tensors, reference)
-
-    wanted = {*(options.algorithms or by_name), REFERENCE, NAIVE}
-    accepted = [a for a in offered if a.supports(problem, direction) is None]
-    candidates = {a.name: _Candidate(a) for a in accepted if a.name in wanted}
-    candidates[REFERENCE].scale = 1 / sample.share
-    for each in candidates.values():
-        part = sample if each.algorithm is reference else None
-        where, data = (part.problem, part.tensors) if part else (problem, tensors)
-        each.attempt(lambda each=each, where=where, data=data: _first(each, where, direction, data))
+    candidates = [
+        Candidate(reference, sample.problem, direction, sample.tensors, 1 / sample.share)
+        if algorithm is reference
+        else Candidate(algorithm, problem, direction, tensors)
+        for algorithm in offered.values()
+        if algorithm.name not in refused and algorithm.name in {*shown, REFERENCE, NAIVE}
+    ]
+    for candidate in candidates:
+        candidate.first_call()
 
     tell(f"{name}: checking")
-    oracle = Oracle(problem, direction, tensors, sample, reference, by_name[NAIVE])
-    for each in candidates.values():
-        each.attempt(lambda each=each: _check(each, oracle))
+    oracle = Oracle(problem, direction, tensors, sample, reference, naive)
+    for candidate in candidates:
+        candidate.verify(oracle)
 
     tell(f"{name}: measuring")
-    runs = {n: c.call.run for n, c in candidates.items() if c.correct and c.call}
-    for n, timing in interleave(runs, options.seconds, options.rounds).items():
-        candidates[n].timing = timing
-        candidates[n].attempt(lambda n=n: _check_again(candidates[n], oracle))
+    right = {c.name: c for c in candidates if c.correct}
+    functions = {n: c.call.run for n, c in right.items() if c.call}
+    for each, timing in interleave(functions, options.seconds, options.rounds).items():
+        right[each].timing = timing
+        right[each].verify(oracle)
 
-    shown = options.algorithms or tuple(by_name)
+    baselines = [right[n].median if n in right else None for n in (REFERENCE, NAIVE)]
+    chosen = plan.choose(problem, direction)
+    records = [
+        _record(layer, candidate, problem, candidate.algorithm is chosen, baselines)
+        for candidate in candidates
+        if candidate.name in shown
+    ]
+    if sample.share < 1:
+        records = [dataclasses.replace(r, reference_is_estimate=True) for r in records]
     return LayerResult(
-        layer,
-        direction,
-        problem,
-        tuple(
-            _record(layer, direction, problem, each, candidates, sample.share < 1)
-            for each in candidates.values()
-            if each.algorithm.name in shown
-        ),
-        tuple(a.name for a in offered if a not in accepted and a.name in shown),
+        layer, direction, problem, tuple(records), tuple(n for n in shown if n in refused)
+    )
+
+
+def _record(
+    layer: Layer,
+    candidate: Candidate,
+    problem: Conv2dProblem,
+    chosen_by_auto: bool,
+    baselines: Sequence[float | None],
+) -> Record:
+    median, timing, check = candidate.median, candidate.timing, candidate.check
+    speedups = [baseline / median if median and baseline else None for baseline in baselines]
+    return Record(
+        suite=layer.suite,
+        layer=layer.id,
+        direction=candidate.direction,
+        algorithm=candidate.name,
+        batch=problem.N,
+        dtype=problem.dtype,
+        threads=threads.get_num_threads(),
+        **{name: getattr(problem, name) for name in ("C", "K", "H", "W", "R", "S", "OH", "OW")},
+        stride=layer.stride,
+        padding=layer.padding,
+        groups=layer.groups,
+        count=layer.count,
+        gflop=problem.flops / 1e9,
+        workspace_bytes=candidate.algorithm.workspace_bytes(problem, candidate.direction),
+        chosen_by_auto=chosen_by_auto,
+        correct=candidate.correct,
+        max_rel_error=check.error if check else None,
+        tolerance=tolerance(candidate.problem, candidate.direction),
+        failure=candidate.failure,
+        median_s=median,
+        spread_s=timing.spread * candidate.scale if timing and median else None,
+        rounds=len(timing.samples) if timing else 0,
+        repeats=timing.repeats if timing else 0,
+        gflops=problem.flops / median / 1e9 if median else None,
+        speedup_over_reference=speedups[0],
+        speedup_over_naive=speedups[1],
+        compile_s=candidate.compile_seconds,
     )

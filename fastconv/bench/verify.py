@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.algorithms.base import Algorithm
+from fastconv.convolution.base import Algorithm
 from fastconv.arguments import as_computed
 from fastconv.bench.calls import Tensors, make_call
 from fastconv.geometry import extent

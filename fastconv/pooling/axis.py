@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.geometry import extent
-from fastconv.problem import Pool2dProblem
+from fastconv.pooling.problem import Pool2dProblem
 
 Indices = NDArray[np.int64]
 

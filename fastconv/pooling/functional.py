@@ -12,9 +12,9 @@ from fastconv.geometry import IntPair, Padding, as_ints, as_pair
 from fastconv.pooling.axis import Axes, adaptive_axis, pooling_axes
 from fastconv.pooling.base import PoolAlgorithm
 from fastconv.pooling.jit import Jit
+from fastconv.pooling.problem import Pool2dProblem
 from fastconv.pooling.reference import Reference
 from fastconv.pooling.windows import Windows
-from fastconv.problem import Pool2dProblem
 
 Array = NDArray[Any]
 

@@ -1,0 +1,142 @@
+"""What is to be pooled: the shapes and parameters of one maximum or average pooling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fastconv.geometry import (
+    IntPair,
+    Margins,
+    Padding,
+    as_ints,
+    as_pair,
+    extent,
+    output_size,
+    require_tensor,
+    require_windows,
+    resolve_padding,
+)
+from fastconv.problem import Shape4
+
+
+@dataclass(frozen=True)
+class Pool2dProblem:
+    """One pooling: every output is the maximum or the mean of a window of one plane.
+
+    Build it with `from_shapes`. Attributes as in `Conv2dProblem`; the kernel is (R, S).
+
+    Examples
+    --------
+    >>> Pool2dProblem.from_shapes((1, 3, 8, 8), 3, stride=2, ceil_mode=True).output_shape
+    (1, 3, 4, 4)
+    """
+
+    N: int
+    C: int
+    H: int
+    W: int
+    R: int
+    S: int
+    stride: tuple[int, int]
+    padding: Margins
+    dilation: tuple[int, int]
+    ceil_mode: bool
+    dtype: str
+
+    @classmethod
+    def from_shapes(
+        cls,
+        input_shape: Any,
+        kernel_size: IntPair,
+        stride: IntPair | None = None,
+        padding: Padding = 0,
+        dilation: IntPair = 1,
+        ceil_mode: bool = False,
+        dtype: str = "float32",
+    ) -> Pool2dProblem:
+        """Build a problem from the shape of the input; `stride` defaults to the kernel size.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `Conv2dProblem.from_shapes`; also where a margin is over half the window,
+            because a window could then lie wholly in the padding.
+        """
+        N, C, H, W = as_ints("input_shape", input_shape, 4, 0)
+        if H == 0 or W == 0:
+            raise ValueError(f"x must have H and W of at least 1, got shape {(N, C, H, W)}")
+        R, S = as_pair("kernel_size", kernel_size, 1)
+        step = (R, S) if stride is None else as_pair("stride", stride, 1)
+        gap = as_pair("dilation", dilation, 1)
+        margins = resolve_padding(padding, (H, W), (R, S), step, gap)
+        for name, sides, span in zip(
+            ("height", "width"), margins, (extent(R, gap[0]), extent(S, gap[1])), strict=True
+        ):
+            if max(sides) > span // 2:
+                raise ValueError(
+                    f"padding must be at most half the window, {span // 2} in {name} for a "
+                    f"window of {span}, got {max(sides)} (padding={padding!r})"
+                )
+        if not isinstance(ceil_mode, bool | np.bool_):
+            raise TypeError(f"ceil_mode must be True or False, got {ceil_mode!r}")
+        problem = cls(N, C, H, W, R, S, step, margins, gap, bool(ceil_mode), dtype)
+        for axis, padded, kernel, outputs in (
+            ("height", H + sum(margins[0]), extent(R, gap[0]), problem.OH),
+            ("width", W + sum(margins[1]), extent(S, gap[1]), problem.OW),
+        ):
+            require_windows("kernel_size", axis, padded, kernel, outputs)
+        require_tensor("the output", problem.output_shape)
+        return problem
+
+    @cached_property
+    def OH(self) -> int:
+        """Output height."""
+        return output_size(
+            self.H, self.R, self.stride[0], self.dilation[0], self.padding[0], self.ceil_mode
+        )
+
+    @cached_property
+    def OW(self) -> int:
+        """Output width."""
+        return output_size(
+            self.W, self.S, self.stride[1], self.dilation[1], self.padding[1], self.ceil_mode
+        )
+
+    @property
+    def input_shape(self) -> Shape4:
+        """(N, C, H, W)."""
+        return self.N, self.C, self.H, self.W
+
+    @property
+    def output_shape(self) -> Shape4:
+        """(N, C, OH, OW)."""
+        return self.N, self.C, self.OH, self.OW
+
+    @property
+    def flops(self) -> int:
+        """Comparisons or additions, one an element of a window."""
+        return self.N * self.C * self.OH * self.OW * self.R * self.S
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return 4 if self.dtype == "float32" else 8
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of the input."""
+        return self.N * self.C * self.H * self.W * self.itemsize
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of the output."""
+        return self.N * self.C * self.OH * self.OW * self.itemsize
+
+    @property
+    def arithmetic_intensity(self) -> float:
+        """Operations a byte, when each array crosses the memory bus once."""
+        return self.flops / (self.input_bytes + self.output_bytes)

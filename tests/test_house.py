@@ -1,0 +1,217 @@
+"""The house stands: imports go one way, importing is cheap, public names are documented."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastconv
+
+PACKAGE = Path(fastconv.__file__).parent
+
+# From the top of the house to its ground. A module may import from its own level and below.
+LEVELS = (
+    ("cli", "__main__"),
+    ("bench",),
+    ("functional", "columns", "pooling.functional"),
+    ("plan",),
+    ("registry",),
+    ("convolution", "pooling"),
+    ("arguments",),
+    ("codegen.peak",),
+    ("kernels",),
+    ("codegen",),
+    # Leaves that every level may read.
+    ("cpu", "threads", "workspace", "windows", "problem", "geometry"),
+)
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def level_of(module: str) -> int:
+    inner = module.removeprefix("fastconv").removeprefix(".")
+    best, length = -1, -1
+    for level, rooms in enumerate(LEVELS):
+        for room in rooms:
+            if (inner == room or inner.startswith(f"{room}.")) and len(room) > length:
+                best, length = level, len(room)
+    assert best >= 0, f"{module} has no level: give it one above"
+    return best
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name for name in submodules if is_module(name)} or {node.module or ""}
+    return {name for name in found if name.split(".")[0] == "fastconv"}
+
+
+def is_module(name: str) -> bool:
+    path = PACKAGE.parent.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or path.is_dir()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_imports_go_down(path: Path) -> None:
+    name = module_name(path)
+    if name == "fastconv":
+        return  # the face of the package, above everything
+    for imported in imports_of(path) - {"fastconv"}:
+        assert level_of(imported) >= level_of(name), f"{name} imports {imported} from above"
+
+
+def test_no_circles() -> None:
+    graph = {module_name(path): imports_of(path) for path in SOURCES}
+    finished: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join((*above, name))
+        if name not in finished:
+            for imported in graph.get(name, set()) - {"fastconv"}:
+                visit(imported, (*above, name))
+            finished.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_the_lower_levels_do_not_import_each_other_by_accident() -> None:
+    # The checker itself must be able to fail.
+    assert level_of("fastconv.kernels.naive") > level_of("fastconv.functional")
+    assert "fastconv.plan" in imports_of(PACKAGE / "functional.py")
+
+
+def loaded_by(program: str) -> set[str]:
+    code = f"import sys\n{program}\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(done.stdout.split())
+
+
+def test_importing_loads_no_numba() -> None:
+    heavy = {"numba", "llvmlite", "scipy", "sklearn", "matplotlib", "rich", "typer", "torch"}
+    assert not heavy & loaded_by("import fastconv")
+    assert not heavy & loaded_by("import fastconv; fastconv.Conv2dProblem")
+    assert "numba" in loaded_by("import fastconv; fastconv.conv2d")
+
+
+def public_names() -> list[str]:
+    return list(fastconv.__all__)
+
+
+def test_public_names_are_all_there() -> None:
+    for name in public_names():
+        assert getattr(fastconv, name) is not None
+    assert set(public_names()) <= set(dir(fastconv))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        fastconv.no_such_name  # noqa: B018
+    stub = (PACKAGE / "__init__.pyi").read_text()
+    assert sorted(re.findall(r" as (\w+)$", stub, re.MULTILINE)) == sorted(public_names())
+
+
+@pytest.mark.parametrize("name", public_names())
+def test_public_docstrings_are_complete(name: str) -> None:
+    thing = getattr(fastconv, name)
+    text = inspect.getdoc(thing) or ""
+    assert len(text.splitlines()[0]) > 10
+    if inspect.isfunction(thing):
+        parameters = inspect.signature(thing).parameters
+        if parameters:
+            assert "Parameters\n----------" in text
+            assert "Raises\n------" in text
+        assert "Examples\n--------" in text
+        section = text.partition("Parameters\n")[2].partition("\nReturns")[0]
+        for parameter in parameters:
+            assert re.search(rf"\b{parameter}\b", section), f"{parameter} is not described"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_every_module_says_what_it_is_for(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text())), path
+    assert len(path.read_text().splitlines()) <= 400, f"{path} is a room too large"
+
+
+DOCTESTED = [
+    module_name(path)
+    for path in SOURCES
+    if ">>>" in path.read_text() and module_name(path) != "fastconv"
+]
+
+
+@pytest.mark.parametrize("name", DOCTESTED)
+def test_examples_in_docstrings(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_every_module_can_be_imported_alone() -> None:
+    names = [info.name for info in pkgutil.walk_packages([str(PACKAGE)], "fastconv.")]
+    names = [name for name in names if not name.endswith("__main__")]
+    lines = "\n".join(
+        f"if subprocess.run([sys.executable, '-c', 'import {name}']).returncode: bad.append('{name}')"
+        for name in names
+        if level_of(name) > level_of("fastconv.bench")
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import subprocess, sys\nbad = []\n{lines}\nprint(bad)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_loops_mean_the_same_without_the_compiler() -> None:
+    program = """
+import numpy as np, fastconv
+rng = np.random.default_rng(0)
+x, w = rng.integers(-3, 4, (2, 4, 6, 7)), rng.integers(-3, 4, (6, 2, 3, 2))
+options = dict(stride=(2, 1), padding=((1, 0), (2, 1)), dilation=(1, 2), groups=2)
+for name in fastconv.algorithms():
+    y = fastconv.conv2d(x, w, algorithm=name, **options)
+    dx = fastconv.conv2d_input_grad(x.shape, w, y, algorithm=name, **options)
+    dw = fastconv.conv2d_weight_grad(x, w.shape, y, algorithm=name, **options)
+    first = [y, dx, dw] if name == fastconv.algorithms()[0] else first
+    assert all(map(np.array_equal, first, [y, dx, dw])), name
+for name in fastconv.pool_algorithms():
+    y, where = fastconv.max_pool2d(x, 3, 2, 1, return_indices=True, algorithm=name)
+    dx = fastconv.max_pool2d_grad(y, where, x.shape, algorithm=name)
+    mean = fastconv.avg_pool2d(4 * x, 2, algorithm=name)
+    dmean = fastconv.avg_pool2d_grad(4 * mean, x.shape, 2, algorithm=name)
+    first = [y, where, dx, mean, dmean] if name == fastconv.pool_algorithms()[0] else first
+    assert all(map(np.array_equal, first, [y, where, dx, mean, dmean])), name
+import numba
+assert numba.config.DISABLE_JIT
+print("right")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.strip() == "right", done.stderr[-2000:]

@@ -1,0 +1,130 @@
+"""The store of compiled kernels: shared by processes, safe against damage, never in the way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import fastconv
+
+CONVOLVE = """
+import numpy as np, fastconv
+x = np.arange(2 * 3 * 9 * 9, dtype=np.float32).reshape(2, 3, 9, 9)
+w = np.ones((4, 3, 3, 3), np.float32)
+results = [fastconv.conv2d(x, w, padding=1, algorithm=a) for a in fastconv.algorithms()]
+assert all(np.array_equal(y, results[-1]) for y in results)
+y, where = fastconv.max_pool2d(x, 2, return_indices=True)
+assert (fastconv.max_pool2d_grad(y, where, x.shape) > 0).sum() == y.size
+print("right")
+"""
+
+
+def convolve(folder: Path, program: str = CONVOLVE, **more: str) -> tuple[str, str]:
+    environment = {**os.environ, "FASTCONV_CACHE_DIR": str(folder), **more}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip(), done.stderr
+
+
+def kernels_in(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*/*")}
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store that eight processes filled at once."""
+    folder = tmp_path_factory.mktemp("kernels")
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: convolve(folder), range(8)))
+    assert results == [("right", "")] * 8
+    return folder
+
+
+def test_a_filled_store_is_used_and_not_written(filled: Path) -> None:
+    before = kernels_in(filled)
+    assert len(before) >= 6
+    assert all(name.endswith(".kernel") for name in before)  # no temporary file is left
+    assert convolve(filled) == ("right", "")
+    assert kernels_in(filled) == before
+
+
+def test_damaged_files_are_compiled_anew(filled: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kernels"
+    shutil.copytree(filled, folder)
+    paths = sorted(folder.glob("*/*.kernel"))
+    originals = {path: path.read_bytes() for path in paths}
+    for number, path in enumerate(paths):
+        whole = originals[path]
+        flipped = bytearray(whole)
+        flipped[len(whole) // 2] ^= 1
+        path.write_bytes([b"", whole[:100], whole[:-1], bytes(flipped)][number % 4])
+    assert convolve(folder) == ("right", "")
+    # The damaged ones that were needed have been replaced by whole ones.
+    assert sum(len(path.read_bytes()) > 200 for path in paths) > len(paths) // 2
+    assert convolve(folder) == ("right", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="permissions as on POSIX systems")
+def test_a_folder_others_may_write_to_is_not_used(filled: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kernels"
+    shutil.copytree(filled, folder)
+    before = kernels_in(folder)
+    for inner in folder.iterdir():
+        inner.chmod(0o777)
+    out, errors = convolve(folder)
+    assert out == "right"
+    assert "others may write" in errors
+    assert "FASTCONV_CACHE_DIR" in errors
+    assert errors.count("RuntimeWarning") == 1
+    assert kernels_in(folder) == before
+
+
+def test_no_folder_can_be_made(tmp_path: Path) -> None:
+    blocker = tmp_path / "a file"
+    blocker.write_text("in the way")
+    out, errors = convolve(blocker / "kernels")
+    assert out == "right"
+    assert errors.count("RuntimeWarning") == 1
+
+
+def test_other_sources_other_kernels(filled: Path, tmp_path: Path) -> None:
+    # A copy of the package with one edited kernel source must not take the old kernels.
+    package = Path(fastconv.__file__).parent
+    shutil.copytree(package, tmp_path / "fastconv")
+    with (tmp_path / "fastconv/kernels/naive.py").open("a") as source:
+        source.write("\n# edited\n")
+    folder = tmp_path / "kernels"
+    shutil.copytree(filled, folder)
+    before = {path.name for path in folder.iterdir()}
+    assert convolve(folder, PYTHONPATH=str(tmp_path))[0] == "right"
+    assert len({path.name for path in folder.iterdir()} - before) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="permissions as on POSIX systems")
+def test_read_only_package_folder(filled: Path, tmp_path: Path) -> None:
+    package = tmp_path / "fastconv"
+    shutil.copytree(Path(fastconv.__file__).parent, package, ignore=lambda *_: ["__pycache__"])
+    before = sorted(package.rglob("*"))
+    for path in (package, *before):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    program = "import fastconv; print(fastconv.__file__)" + CONVOLVE
+    options = {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    out, errors = convolve(filled, program, **options)
+    for path in (package, *before):
+        path.chmod(0o755)
+    assert out.split() == [str(package / "__init__.py"), "right"]
+    assert errors == ""
+    assert sorted(package.rglob("*")) == before  # also if this user may write anywhere
