@@ -14,8 +14,10 @@ from fastconv.problem import Conv2dProblem
 
 # Enough parts to keep the cores of a common processor busy, few enough to cost little.
 PARTS = 16
-# Fewer pixels than this are not worth a matrix product of their own.
+# Fewer pixels than this are not worth a matrix product of their own,
 _SMALLEST_BLOCK = 256
+# and fewer elements of a column matrix are done sooner than another thread has begun.
+WORTH_A_TASK = 2**16
 
 Range = tuple[int, int]
 
@@ -90,4 +92,5 @@ def blocks_below(problem: Conv2dProblem, images: Range, largest: int) -> Iterato
 
 def worthwhile_pixels(problem: Conv2dProblem) -> int:
     """Return the block size that gives every one of `PARTS` threads a block worth having."""
-    return max(_SMALLEST_BLOCK, -(-problem.N * problem.P // PARTS))
+    worth = WORTH_A_TASK // (problem.C * problem.R * problem.S)
+    return max(_SMALLEST_BLOCK, worth, -(-problem.N * problem.P // PARTS))

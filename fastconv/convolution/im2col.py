@@ -16,7 +16,7 @@ document processing" (2006).
 
 from __future__ import annotations
 
-from itertools import product
+import itertools
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from fastconv import threads
 from fastconv.convolution.base import Algorithm, Array
 from fastconv.convolution.blocks import (
     PARTS,
+    WORTH_A_TASK,
     Block,
     Part,
     Range,
@@ -39,7 +40,6 @@ from fastconv.workspace import scratch
 
 #: The most one thread's column buffer takes, unless a single pixel's column is larger.
 COLUMN_BYTES = 2 * 2**20
-
 
 class Im2col(Algorithm):
     """Patches gathered through a stride-trick view, one BLAS product a block."""
@@ -73,7 +73,7 @@ class Im2col(Algorithm):
         (n0, n1), (i0, i1), (j0, j1) = block
         (stride_h, stride_w), (dilation_h, dilation_w) = problem.stride, problem.dilation
         (top, _), (left, _) = problem.padding
-        for r, s in product(range(problem.R), range(problem.S)):
+        for r, s in itertools.product(range(problem.R), range(problem.S)):
             first, last = problem.rows_of_tap(r)
             rows = range(max(first, i0), min(last, i1))
             first, last = problem.columns_of_tap(s)
@@ -123,41 +123,47 @@ class Im2col(Algorithm):
         """One block of output pixels a task; a single block is cut by filters instead."""
         blocks = list(blocks_below(problem, (0, problem.N), self._forward_pixels(problem)))
         offsets = bias.reshape(problem.groups, problem.K_per_group, 1)
-        parts = parts_of(problem.groups, problem.K_per_group, PARTS, smallest=32)
+
+        def columns_for(block: Block) -> Array:
+            return scratch("columns", (problem.groups, problem.taps, block.pixels), problem.dtype)
 
         def multiply(columns: Array, block: Block, part: Part) -> None:
             groups, filters = slice(*part.groups), slice(*part.channels)
-            target = _pixels(problem, out, block)
-            if np.may_share_memory(target, out):
-                result = target[groups, filters]
+            one_image = block.shape[0] == 1
+            if one_image:  # then the block's pixels lie evenly in `out`: write them in place
+                result = _pixels(problem, out, block)[groups, filters]
             else:
                 shape = (*(stop - start for start, stop in part), block.pixels)
                 result = scratch("product", shape, problem.dtype)
             np.matmul(prepared[groups, filters], columns[groups], out=result)
             result += offsets[groups, filters]
-            if not np.may_share_memory(target, out):
+            if not one_image:
                 _store_pixels(problem, result, block, part, out)
 
         def lower_and_multiply(block: Block) -> None:
-            multiply(self._lower_all(problem, x, block), block, everything)
+            columns = columns_for(block)
+            self.lower(problem, x, block, 0, columns.reshape(-1, block.pixels))
+            multiply(columns, block, Part((0, problem.groups), (0, problem.K_per_group)))
 
-        everything = Part((0, problem.groups), (0, problem.K_per_group))
         if len(blocks) > 1:
             threads.run_tasks(lower_and_multiply, blocks)
-        else:
-            columns = self._lower_all(problem, x, blocks[0])
-            threads.run_tasks(lambda part: multiply(columns, blocks[0], part), parts)
+            return
+
+        columns = columns_for(blocks[0])
+        rows = columns.reshape(problem.C, problem.R * problem.S, blocks[0].pixels)
+
+        def lower_channels(channels: Range) -> None:
+            some = rows[slice(*channels)].reshape(-1, blocks[0].pixels)
+            self.lower(problem, x, blocks[0], channels[0], some)
+
+        channel_parts = min(PARTS, columns.size // WORTH_A_TASK)
+        filter_parts = parts_of(problem.groups, problem.K_per_group, PARTS, smallest=32)
+        threads.run_tasks(lower_channels, split(problem.C, channel_parts))
+        threads.run_tasks(lambda part: multiply(columns, blocks[0], part), filter_parts)
 
     def _forward_pixels(self, problem: Conv2dProblem) -> int:
         column = problem.C * problem.R * problem.S * problem.itemsize
         return max(1, min(COLUMN_BYTES // column, worthwhile_pixels(problem)))
-
-    def _lower_all(self, problem: Conv2dProblem, x: Array, block: Block) -> Array:
-        """Return the block's columns of all channels, (groups, C / groups * R * S, pixels)."""
-        rows = problem.groups * problem.taps
-        columns = scratch("columns", (rows, block.pixels), problem.dtype)
-        self.lower(problem, x, block, 0, columns)
-        return columns.reshape(problem.groups, problem.taps, block.pixels)
 
     # Gradients ---------------------------------------------------------------------------
 
@@ -166,7 +172,8 @@ class Im2col(Algorithm):
     ) -> None:
         """Give each task some images and channels; what it adds to is its own."""
         matrices = self.prepare(problem, weight)
-        image_ranges = split(problem.N, PARTS)
+        worth = problem.N * problem.column_shape[1] * problem.P // WORTH_A_TASK
+        image_ranges = split(problem.N, min(PARTS, worth))
         parts = self._channel_parts(problem, PARTS // len(image_ranges))
 
         def raise_part(task: tuple[Range, Part]) -> None:
@@ -181,30 +188,43 @@ class Im2col(Algorithm):
                 np.matmul(filters, grad, out=columns.reshape(shape))
                 self.raise_columns(problem, columns, block, c0, out)
 
-        threads.run_tasks(raise_part, list(product(image_ranges, parts)))
+        threads.run_tasks(raise_part, list(itertools.product(image_ranges, parts)))
 
     def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
-        """Give each task some channels and filters, summed over all blocks of pixels."""
-        gradient = self.prepare(problem, out)
-        parts = self._channel_parts(problem, PARTS)
-        filter_ranges = split(problem.K_per_group, max(1, 4 // len(parts)))
+        """Sum small gradients in private copies over ranges of pixels; cut large ones by channels.
 
-        def sum_part(task: tuple[Part, Range]) -> None:
-            part, filters = task
+        Either way each task owns what it adds to, and the copies are summed in their order.
+        """
+        copies = COLUMN_BYTES // problem.weight_bytes
+        parts = self._channel_parts(problem, PARTS if copies < 4 else 1)
+        _, _, _, rows = self._rows_of(problem, parts[0])
+        pixels = min(self._pixels_for(problem, rows), worthwhile_pixels(problem))
+        blocks = list(blocks_below(problem, (0, problem.N), pixels))
+        ranges = split(len(blocks), min(PARTS, copies) if copies >= 4 else 1)
+        gradient = self.prepare(problem, out)
+        private = gradient[np.newaxis]
+        if len(ranges) > 1:
+            private = np.empty((len(ranges), *gradient.shape), gradient.dtype)
+
+        def sum_blocks(task: tuple[int, Part]) -> None:
+            copy, part = task
             groups, taps, c0, rows = self._rows_of(problem, part)
-            target = gradient[groups, slice(*filters), taps]
-            target[...] = 0
-            everything = (0, problem.N)
-            for block in blocks_below(problem, everything, self._pixels_for(problem, rows)):
+            target = private[copy, groups, :, taps]
+            for number, block in enumerate(blocks[slice(*ranges[copy])]):
                 columns = scratch("columns", (rows, block.pixels), problem.dtype)
                 self.lower(problem, x, block, c0, columns)
-                grad = _pixels(problem, grad_output, block)[groups, slice(*filters)]
                 patches = columns.reshape(target.shape[0], target.shape[2], block.pixels)
-                result = scratch("product", target.shape, problem.dtype)
-                np.matmul(grad, patches.swapaxes(1, 2), out=result)
-                target += result
+                grad = _pixels(problem, grad_output, block)[groups]
+                if number == 0:
+                    np.matmul(grad, patches.swapaxes(1, 2), out=target)
+                else:
+                    product = scratch("product", target.shape, problem.dtype)
+                    np.matmul(grad, patches.swapaxes(1, 2), out=product)
+                    target += product
 
-        threads.run_tasks(sum_part, list(product(parts, filter_ranges)))
+        threads.run_tasks(sum_blocks, list(itertools.product(range(len(ranges)), parts)))
+        if len(ranges) > 1:
+            np.sum(private, axis=0, out=gradient)
 
     def _channel_parts(self, problem: Conv2dProblem, parts: int) -> list[Part]:
         smallest = max(1, 64 // (problem.R * problem.S))  # rows for a product worth having

@@ -1,0 +1,248 @@
+"""The command ``fastconv``: reads what is wished for, calls what does it, prints the answer.
+
+The commands are plain functions; `build` makes a Typer program of them. So this module can be
+imported, and says what is missing, where Typer is not installed.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import fastconv
+from fastconv.bench.errors import BenchError, require
+
+_has_typer = True
+try:
+    import typer
+except ModuleNotFoundError:
+    _has_typer = False
+
+
+def main() -> None:
+    """Run the command line."""
+    if not _has_typer:
+        print(
+            "error: the command fastconv needs typer: pip install 'fastconv[bench]'",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every character
+            stream.reconfigure(errors="replace")
+    build()(prog_name="fastconv")
+
+
+def build() -> typer.Typer:
+    """Return the program: one command for each function below."""
+    app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+    app.callback()(about)
+    for command in (bench, info, explain, warmup):
+        app.command()(command)
+    return app
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and end, if that is wanted."""
+    if wanted:
+        print(f"fastconv {fastconv.__version__}")
+        raise typer.Exit
+
+
+def about(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=show_version),
+    ] = False,
+) -> None:
+    """Fast 2-D convolution on the CPU in pure Python."""
+
+
+def bench(
+    suite: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Measure a suite; may be repeated.")
+    ] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Only this layer; may be repeated.")
+    ] = None,
+    algorithm: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this one; may be repeated.")
+    ] = None,
+    direction: Annotated[
+        str | None, typer.Option(metavar="NAME", help="forward, input_grad, weight_grad or all.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(metavar="N", min=1, help="Images at a time.")] = None,
+    dtype: Annotated[str, typer.Option(metavar="NAME", help="float32 or float64.")] = "float32",
+    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads.")] = None,
+    rounds: Annotated[
+        int, typer.Option(metavar="N", min=3, help="The most samples of each time.")
+    ] = 15,
+    quick: Annotated[bool, typer.Option("--quick", help="Measure shorter, less surely.")] = False,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all results as JSON.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all results as a table.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw them: .png, .svg or .pdf.")
+    ] = None,
+) -> None:
+    """Check and measure the algorithms on the layers of well-known networks.
+
+    Without options: real images, then a cross-section of all suites, in one to two minutes.
+    Exits with 1 if a result was wrong.
+    """
+    with plain_errors(MemoryError):
+        require("rich", "fastconv bench")
+        from fastconv.bench.command import Targets, benchmark
+        from fastconv.bench.run import Options
+        from fastconv.bench.suites import check_names, select
+        from fastconv.problem import DIRECTIONS
+
+        check_names("direction", [direction] if direction else [], (*DIRECTIONS, "all"))
+        check_dtype(dtype)
+        one = None if direction is None else (direction,)
+        directions = cast(Any, DIRECTIONS if direction == "all" else one)
+        items = select(suite or (), layer or (), directions)
+        known = [n for d in directions or DIRECTIONS for n in fastconv.algorithms(d)]
+        check_names("algorithm", algorithm or (), known)
+        with plain_errors(ValueError):
+            fastconv.set_num_threads(threads or fastconv.get_num_threads())
+            for item in items:
+                item.layer.problem(batch, dtype)
+        length = {"rounds": min(rounds, 5), "seconds": 0.2} if quick else {"rounds": rounds}
+        options = Options(tuple(algorithm or ()), batch, dtype, **cast(Any, length))
+        raise typer.Exit(benchmark(items, options, Targets(json, csv, plot)))
+
+
+def info() -> None:
+    """Tell what fastconv finds on this computer."""
+    from fastconv.bench.machine import facts
+
+    with plain_errors(ValueError):
+        for label, value in facts():
+            print(f"{label:16} {value}")
+
+
+def explain(
+    problem: Annotated[str, typer.Argument(help="N,C,H,W,K,R,S", metavar="N,C,H,W,K,R,S")],
+    stride: Annotated[str, typer.Option(help="One number, or height,width.")] = "1",
+    padding: Annotated[
+        str, typer.Option(help='One number, height,width, top,bottom,left,right, "same", "valid".')
+    ] = "0",
+    dilation: Annotated[str, typer.Option(help="One number, or height,width.")] = "1",
+    groups: Annotated[int, typer.Option(help="Groups of channels.")] = 1,
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    direction: Annotated[str, typer.Option(help="forward, input_grad or weight_grad.")] = "forward",
+) -> None:
+    """Tell which algorithm would run a convolution, and why not the others."""
+    from fastconv import plan
+    from fastconv.bench.suites import check_names
+    from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction
+
+    with plain_errors(ValueError, TypeError):
+        check_names("direction", [direction], DIRECTIONS)
+        check_dtype(dtype)
+        numbers = integers("the problem", problem, (7,))
+        N, C, H, W, K, R, S = numbers
+        described = Conv2dProblem.from_shapes(
+            (N, C, H, W),
+            (K, C // max(1, groups), R, S),
+            one_or_pair("--stride", stride),
+            margins(padding),
+            one_or_pair("--dilation", dilation),
+            groups,
+            dtype,
+        )
+        where = cast(Direction, direction)
+        print(plan.explain(described, where, plan.choose(described, where)))
+
+
+def warmup(
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Delete all compiled kernels first.")
+    ] = False,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="Only for float32 or float64; both by default.")
+    ] = None,
+) -> None:
+    """Compile every kernel now, so that no later program waits for it."""
+    with plain_errors(ValueError):
+        require("rich", "fastconv warmup")
+        from fastconv.bench import warmup as kernels
+        from fastconv.bench.progress import ProgressBar
+
+        for each in dtype or ():
+            check_dtype(each)
+        if clear:
+            print(f"deleted {kernels.clear()} compiled kernels")
+        begin = time.perf_counter()
+        before = len(kernels.stored_kernels().files)
+        steps = list(kernels.steps(dtype or ("float32", "float64")))
+        with ProgressBar(len(steps)) as bar:
+            for name, step in steps:
+                bar.tell(name)
+                kernels.run(step)
+                bar.advance()
+        after = len(kernels.stored_kernels().files)
+        seconds = time.perf_counter() - begin
+        print(f"compiled {after - before} kernels in {seconds:.1f} s; {after} are ready")
+
+
+# Reading arguments -----------------------------------------------------------------------
+
+
+@contextmanager
+def plain_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn what the user can mend, `BenchError` and `kinds`, into one line and exit code 2."""
+    mendable: tuple[type[Exception], ...] = (BenchError, *kinds)
+    try:
+        yield
+    except mendable as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+def check_dtype(dtype: str) -> None:
+    """Raise `BenchError` for a type that fastconv does not compute in."""
+    from fastconv.bench.suites import check_names
+
+    check_names("dtype", [dtype], ("float32", "float64"))
+
+
+def integers(name: str, text: str, counts: tuple[int, ...]) -> tuple[int, ...]:
+    """Read numbers separated by commas, as many as `counts` allows."""
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in counts:
+        many = " or ".join(str(count) for count in counts)
+        raise BenchError(f"{name} must be {many} whole numbers with commas, got {text!r}")
+    return numbers
+
+
+def one_or_pair(name: str, text: str) -> int | tuple[int, int]:
+    """Read one number, or two for height and width."""
+    numbers = integers(name, text, (1, 2))
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
+Margins = int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
+
+
+def margins(text: str) -> Margins | Literal["same", "valid"]:
+    """Read padding in any of its spellings."""
+    if text in ("same", "valid"):
+        return cast(Literal["same", "valid"], text)
+    numbers = integers("--padding", text, (1, 2, 4))
+    if len(numbers) == 4:
+        top, bottom, left, right = numbers
+        return (top, bottom), (left, right)
+    return one_or_pair("--padding", text)
