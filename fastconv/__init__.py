@@ -17,9 +17,9 @@ _HOMES = {
         "conv2d",
         "conv2d_input_grad",
         "conv2d_weight_grad",
-        "conv_transpose2d",
         "plan_conv2d",
     ),
+    "transposed": ("conv_transpose2d",),
     "columns": ("im2col", "col2im", "sliding_windows"),
     "pooling.functional": (
         "max_pool2d",

@@ -4,7 +4,6 @@ from fastconv.columns import sliding_windows as sliding_windows
 from fastconv.functional import conv2d as conv2d
 from fastconv.functional import conv2d_input_grad as conv2d_input_grad
 from fastconv.functional import conv2d_weight_grad as conv2d_weight_grad
-from fastconv.functional import conv_transpose2d as conv_transpose2d
 from fastconv.functional import plan_conv2d as plan_conv2d
 from fastconv.plan import Conv2dPlan as Conv2dPlan
 from fastconv.pooling.functional import adaptive_avg_pool2d as adaptive_avg_pool2d
@@ -19,5 +18,6 @@ from fastconv.problem import Conv2dProblem as Conv2dProblem
 from fastconv.registry import algorithms as algorithms
 from fastconv.threads import get_num_threads as get_num_threads
 from fastconv.threads import set_num_threads as set_num_threads
+from fastconv.transposed import conv_transpose2d as conv_transpose2d
 
 __version__: str

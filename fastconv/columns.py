@@ -175,7 +175,7 @@ def _window_problem(
     """Return the convolution by one filter over all channels: it has the windows in question."""
     weight_shape = (1, input_shape[1], *kernel)
     return Conv2dProblem.from_shapes(
-        input_shape, weight_shape, stride, padding, dilation, 1, dtype, kernel_name="kernel_size"
+        input_shape, weight_shape, stride, padding, dilation, 1, dtype, names=("x", "kernel_size")
     )
 
 

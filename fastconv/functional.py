@@ -1,4 +1,4 @@
-"""Convolution, its two gradients, and transposed convolution, as a user calls them.
+"""Convolution and its two gradients, as a user calls them.
 
 The outermost level: it checks what a user passes and returns arrays. Everything below trusts
 its arguments.
@@ -11,14 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastconv.activation import ACTIVATIONS
 from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
 from fastconv.geometry import (
     IntPair,
     Padding,
-    as_int,
-    as_pair,
-    extent,
-    resolve_padding,
 )
 from fastconv.plan import Conv2dPlan, choose
 from fastconv.problem import Conv2dProblem
@@ -86,7 +83,7 @@ def conv2d(
     filters, offsets = _parameters(weight, bias)
     dtype, returned = result_dtypes(array, filters, *offsets)
     problem = Conv2dProblem.from_shapes(
-        array.shape, filters.shape, stride, padding, dilation, groups, dtype
+        array.shape, filters.shape, stride, padding, dilation, groups, dtype, names=("x", "weight")
     )
     chosen = choose(problem, "forward", algorithm)
     out = np.empty(problem.output_shape, dtype)
@@ -106,6 +103,7 @@ def plan_conv2d(
     dilation: IntPair = 1,
     groups: int = 1,
     *,
+    activation: str | None = None,
     algorithm: str = "auto",
 ) -> Conv2dPlan:
     """Make a convolution ready once, to be run on many inputs of one shape.
@@ -116,6 +114,8 @@ def plan_conv2d(
     weight, bias, stride, padding, dilation, groups, algorithm
         As in `conv2d`. The weights and the bias are copied: changing them afterwards does not
         change the plan. The plan computes in the dtype that they give, float32 for float16.
+    activation : {"relu", "relu6", "leaky_relu", "silu", "hard_swish"}, optional
+        Applied to the output.
 
     Returns
     -------
@@ -135,14 +135,24 @@ def plan_conv2d(
     >>> plan(np.ones((1, 3, 8, 8), np.float32)).shape
     (1, 5, 8, 8)
     """
+    if activation is not None and str(activation) not in ACTIVATIONS:
+        names = ", ".join(repr(name) for name in ACTIVATIONS)
+        raise ValueError(f"activation must be None or one of {names}, got {activation!r}")
     filters, offsets = _parameters(weight, bias)
     dtype, _ = result_dtypes(filters, *offsets)
     problem = Conv2dProblem.from_shapes(
-        input_shape, filters.shape, stride, padding, dilation, groups, dtype
+        input_shape,
+        filters.shape,
+        stride,
+        padding,
+        dilation,
+        groups,
+        dtype,
+        names=("input_shape", "weight"),
     )
     chosen = choose(problem, "forward", algorithm)
     copy = as_computed(filters.astype(dtype), dtype)
-    return Conv2dPlan(problem, chosen, copy, _bias_of(problem, offsets).copy())
+    return Conv2dPlan(problem, chosen, copy, _bias_of(problem, offsets).copy(), activation)
 
 
 def conv2d_input_grad(
@@ -187,7 +197,14 @@ def conv2d_input_grad(
     grad = as_numbers("grad_output", grad_output, 4)
     dtype, returned = result_dtypes(filters, grad)
     problem = Conv2dProblem.from_shapes(
-        input_shape, filters.shape, stride, padding, dilation, groups, dtype
+        input_shape,
+        filters.shape,
+        stride,
+        padding,
+        dilation,
+        groups,
+        dtype,
+        names=("input_shape", "weight"),
     )
     check_shape("grad_output", grad, problem.output_shape, "the convolution's output")
     chosen = choose(problem, "input_grad", algorithm)
@@ -241,109 +258,20 @@ def conv2d_weight_grad(
     grad = as_numbers("grad_output", grad_output, 4)
     dtype, returned = result_dtypes(array, grad)
     problem = Conv2dProblem.from_shapes(
-        array.shape, weight_shape, stride, padding, dilation, groups, dtype
+        array.shape,
+        weight_shape,
+        stride,
+        padding,
+        dilation,
+        groups,
+        dtype,
+        names=("x", "weight_shape"),
     )
     check_shape("grad_output", grad, problem.output_shape, "the convolution's output")
     chosen = choose(problem, "weight_grad", algorithm)
     out = np.zeros(problem.weight_shape, dtype)
     if problem.N:
         chosen.weight_grad(problem, as_computed(array, dtype), as_computed(grad, dtype), out)
-    return out.astype(returned, copy=False)
-
-
-def conv_transpose2d(
-    x: ArrayLike,
-    weight: ArrayLike,
-    bias: ArrayLike | None = None,
-    stride: IntPair = 1,
-    padding: Padding = 0,
-    output_padding: IntPair = 0,
-    groups: int = 1,
-    dilation: IntPair = 1,
-) -> Array:
-    """Transposed convolution: the input gradient of a convolution, used to enlarge images.
-
-    Parameters
-    ----------
-    x : array-like, (N, C, H, W)
-    weight : array-like, (C, K / groups, R, S)
-        Input channels first, as in PyTorch.
-    bias : array-like, (K,), optional
-    stride, dilation : int or (int, int)
-        Of the convolution whose transpose this is.
-    padding : int, (int, int), ((top, bottom), (left, right)) or "valid"
-        Rows and columns cut from the result's edges.
-    output_padding : int or (int, int)
-        Rows and columns added at the bottom and right; below the stride or the dilation.
-    groups : int
-
-    Returns
-    -------
-    ndarray, (N, K, OH, OW)
-        ``OH = (H - 1) * stride - top - bottom + dilation * (R - 1) + output_padding + 1``
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `conv2d`; also for padding="same", which does not say how large the result is.
-
-    References
-    ----------
-    V. Dumoulin, F. Visin, arXiv:1603.07285, chapter 4.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> conv_transpose2d(np.array([[[[1.0, 2.0]]]]), np.ones((1, 1, 1, 2)), stride=2)
-    array([[[[1., 1., 2., 2.]]]])
-    """
-    array = as_numbers("x", x, 4)
-    filters = as_numbers("weight", weight, 4)
-    groups = as_int("groups", groups, 1)
-    step = as_pair("stride", stride, 1)
-    gap = as_pair("dilation", dilation, 1)
-    extra = as_pair("output_padding", output_padding, 0)
-    if isinstance(padding, str) and padding == "same":
-        raise ValueError(
-            "padding must be given in pixels, got 'same', which leaves the output size of a "
-            "transposed convolution open"
-        )
-    N, C, H, W = array.shape
-    if filters.shape[0] != C:
-        raise ValueError(
-            f"weight must have shape (C, K / groups, R, S) with C={C}, as x has, "
-            f"got {filters.shape}"
-        )
-    kernel = filters.shape[2], filters.shape[3]
-    margins = resolve_padding(padding, (H, W), kernel, step, gap)
-    sizes = []
-    for axis, size in enumerate((H, W)):
-        if extra[axis] >= max(step[axis], gap[axis]):
-            raise ValueError(
-                f"output_padding must be smaller than stride or dilation, got "
-                f"{output_padding!r} with stride {step} and dilation {gap}"
-            )
-        spanned = (size - 1) * step[axis] + extent(kernel[axis], gap[axis]) + extra[axis]
-        sizes.append(spanned - sum(margins[axis]))
-        if size < 1 or sizes[-1] < 1:
-            raise ValueError(
-                f"padding must leave an output: x of shape {array.shape} gives {spanned} rows "
-                f"or columns, of which padding {margins[axis]} cuts all"
-            )
-    output_shape = (N, filters.shape[1] * groups, sizes[0], sizes[1])
-    offsets = () if bias is None else (as_numbers("bias", bias, 1),)
-    for each in offsets:
-        check_shape("bias", each, (output_shape[1],), "one for each output channel")
-    dtype, returned = result_dtypes(array, filters, *offsets)
-    problem = Conv2dProblem.from_shapes(
-        output_shape, filters.shape, step, margins, gap, groups, dtype
-    )
-    out = np.empty(output_shape, dtype)
-    if N:
-        chosen = choose(problem, "input_grad")
-        chosen.input_grad(problem, as_computed(filters, dtype), as_computed(array, dtype), out)
-    for each in offsets:
-        out += each.astype(dtype).reshape(-1, 1, 1)
     return out.astype(returned, copy=False)
 
 

@@ -161,18 +161,28 @@ def tap_range(size: int, outputs: int, stride: int, offset: int) -> tuple[int, i
     return start, max(start, stop)
 
 
-def require_windows(name: str, axis: str, padded: int, spanned: int, outputs: int) -> None:
+def require_windows(
+    name: str,
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    dilation: tuple[int, int],
+    padding: Margins,
+) -> None:
     """Raise ValueError unless a kernel, given as the argument `name`, fits its padded input."""
-    if outputs < 1:
-        raise ValueError(
-            f"{name} spans {spanned} in {axis} (dilation included) but the padded input has only "
-            f"{padded}: use a smaller kernel or more padding"
-        )
+    for axis, word in enumerate(("height", "width")):
+        span, padded = extent(kernel[axis], dilation[axis]), size[axis] + sum(padding[axis])
+        if span > padded:
+            raise ValueError(
+                f"{name} must fit the padded input: a kernel of {kernel[axis]} with dilation "
+                f"{dilation[axis]} spans {span} in {word}, but the input of {size[axis]} with "
+                f"padding {padding[axis]} has {padded}"
+            )
 
 
-def require_tensor(meaning: str, shape: tuple[int, ...]) -> None:
+def require_tensor(meaning: str, shape: tuple[int, ...], padding: Margins) -> None:
     """Raise ValueError for a shape that no computer holds."""
     if max(shape) > LARGEST_SIZE or math.prod(shape) > _LARGEST_TENSOR:
         raise ValueError(
-            f"{meaning} would have shape {shape}, too large to compute: check padding and sizes"
+            f"{meaning} would have shape {shape}, too large to compute: check padding {padding} "
+            f"and the sizes"
         )

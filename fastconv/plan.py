@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import threads
+from fastconv.activation import ACTIVATIONS
 from fastconv.convolution.base import Algorithm, Array
 from fastconv.problem import Conv2dProblem, Direction
 from fastconv.registry import algorithms, offering
@@ -43,7 +44,7 @@ def choose(problem: Conv2dProblem, direction: Direction, algorithm: str = "auto"
     ValueError
         If there is no algorithm of that name, or it refuses the problem.
     """
-    return _choose(problem, direction, algorithm, threads.get_num_threads())
+    return _choose(problem, direction, str(algorithm), threads.get_num_threads())
 
 
 @lru_cache(maxsize=4096)
@@ -87,14 +88,22 @@ class Conv2dPlan:
         What it computes.
     algorithm : str
         The algorithm that runs.
+    activation : str or None
+        What is applied to the output.
     workspace_bytes : int
         Scratch memory a thread needs besides input and output.
     """
 
     def __init__(
-        self, problem: Conv2dProblem, chosen: Algorithm, weight: Array, bias: Array
+        self,
+        problem: Conv2dProblem,
+        chosen: Algorithm,
+        weight: Array,
+        bias: Array,
+        activation: str | None = None,
     ) -> None:
         self.problem = problem
+        self.activation = activation
         self._chosen = chosen
         self._prepared = chosen.prepare(problem, weight)
         self._bias = bias
@@ -121,6 +130,8 @@ class Conv2dPlan:
         """Fill `out` with the convolution of `x`; both as `Algorithm.forward` wants them."""
         if self.problem.N:
             self._chosen.forward(self.problem, x, self._prepared, self._bias, out)
+        if self.activation is not None:
+            ACTIVATIONS[self.activation](out)
 
     def __call__(self, x: Any, out: Array | None = None) -> Array:
         """Return the convolution of `x`, written into `out` if one is given.

@@ -23,7 +23,6 @@ from fastconv.geometry import (
     as_int,
     as_ints,
     as_pair,
-    extent,
     output_size,
     require_tensor,
     require_windows,
@@ -94,7 +93,7 @@ class Conv2dProblem:
         groups: int = 1,
         dtype: str = "float32",
         *,
-        kernel_name: str = "weight",
+        names: tuple[str, str] = ("input_shape", "weight_shape"),
     ) -> Conv2dProblem:
         """Build a problem from the shapes of its arrays.
 
@@ -106,8 +105,8 @@ class Conv2dProblem:
         padding : int, (int, int), "same", "valid" or ((top, bottom), (left, right))
         groups : int
         dtype : {"float32", "float64"}
-        kernel_name : str
-            What error messages call the argument that gives the kernel's size.
+        names : (str, str)
+            What error messages call the arguments that give the two shapes.
 
         Raises
         ------
@@ -116,18 +115,20 @@ class Conv2dProblem:
         ValueError
             Where sizes do not fit each other; the message says which and what would be right.
         """
-        N, C, H, W = as_ints("input_shape", input_shape, 4, 0)
-        K, C_per_group, R, S = as_ints("weight_shape", weight_shape, 4, 0)
+        input_name, weight_name = names
+        N, C, H, W = as_ints(input_name, input_shape, 4, 0)
+        K, C_per_group, R, S = as_ints(weight_name, weight_shape, 4, 0)
         groups = as_int("groups", groups, 1)
         step = as_pair("stride", stride, 1)
         gap = as_pair("dilation", dilation, 1)
         for axis, value in (("C", C), ("H", H), ("W", W)):
             if value == 0:
-                raise ValueError(f"x must have {axis} of at least 1, got shape {(N, C, H, W)}")
-        if 0 in (K, C_per_group, R, S):
-            raise ValueError(
-                f"weight must not have an empty dimension, got shape {(K, C_per_group, R, S)}"
-            )
+                raise ValueError(
+                    f"{input_name} must have {axis} of at least 1, got shape {(N, C, H, W)}"
+                )
+        filters = (K, C_per_group, R, S)
+        if 0 in filters:
+            raise ValueError(f"{weight_name} must not have an empty dimension, got shape {filters}")
         if C % groups or K % groups:
             raise ValueError(
                 f"groups must divide the input channels and the output channels, got "
@@ -135,20 +136,17 @@ class Conv2dProblem:
             )
         if C_per_group * groups != C:
             raise ValueError(
-                f"weight must have C / groups = {C // groups} input channels (x has C={C}, "
-                f"groups={groups}), got {C_per_group} in shape {(K, C_per_group, R, S)}"
+                f"{weight_name} must have C / groups = {C // groups} input channels "
+                f"({input_name} has C={C}, groups={groups}), got {C_per_group} "
+                f"in shape {filters}"
             )
         margins = resolve_padding(padding, (H, W), (R, S), step, gap)
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+        require_windows(weight_name, (H, W), (R, S), gap, margins)
         problem = cls(N, C, H, W, K, R, S, step, margins, gap, groups, dtype)
-        for axis, padded, kernel, outputs in (
-            ("height", H + sum(margins[0]), extent(R, gap[0]), problem.OH),
-            ("width", W + sum(margins[1]), extent(S, gap[1]), problem.OW),
-        ):
-            require_windows(kernel_name, axis, padded, kernel, outputs)
-        require_tensor("the output", problem.output_shape)
-        require_tensor("the padded input", problem.padded_shape)
+        require_tensor("the output", problem.output_shape, margins)
+        require_tensor("the padded input", problem.padded_shape, margins)
         return problem
 
     # Sizes -------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import lru_cache
 from importlib import metadata
 from typing import Any, TypeVar
@@ -232,7 +233,7 @@ def _submit_helpers(count: int, work: Callable[[], None]) -> list[Future[None]]:
         with _pool_lock:
             if _pool is None or _pool._max_workers < count:
                 _pool = ThreadPoolExecutor(count, thread_name_prefix="fastconv")
-            return [_pool.submit(work) for _ in range(count)]
+            return [_pool.submit(copy_context().run, work) for _ in range(count)]
     except RuntimeError:  # the interpreter is shutting down: the caller does all the work
         return []
 
@@ -265,6 +266,7 @@ def run_tasks(function: Callable[[Task], Any], tasks: Iterable[Task]) -> None:
                 raise
 
     with single_threaded_blas():
+        # The helpers work in a copy of the caller's context: np.errstate holds for them too.
         futures = _submit_helpers(helpers, work)
         try:
             work()

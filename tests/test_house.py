@@ -23,7 +23,7 @@ PACKAGE = Path(fastconv.__file__).parent
 LEVELS = (
     ("cli", "__main__"),
     ("bench",),
-    ("functional", "columns", "pooling.functional"),
+    ("functional", "transposed", "columns", "pooling.functional"),
     ("plan",),
     ("registry",),
     ("convolution", "pooling"),
@@ -32,7 +32,7 @@ LEVELS = (
     ("kernels",),
     ("codegen",),
     # Leaves that every level may read.
-    ("cpu", "threads", "workspace", "windows", "problem", "geometry"),
+    ("activation", "cpu", "threads", "workspace", "windows", "problem", "geometry"),
 )
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

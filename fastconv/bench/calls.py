@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.convolution.base import Algorithm
 from fastconv.arguments import as_computed
 from fastconv.bench import images
 from fastconv.bench.suites import Layer
+from fastconv.convolution.base import Algorithm
 from fastconv.problem import Conv2dProblem, Direction
 
 Array = NDArray[Any]

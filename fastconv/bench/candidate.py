@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from fastconv.convolution.base import Algorithm
 from fastconv.bench.calls import Call, Tensors, make_call
 from fastconv.bench.measure import Timing
 from fastconv.bench.verify import Check, Oracle
+from fastconv.convolution.base import Algorithm
 from fastconv.problem import Conv2dProblem, Direction
 
 

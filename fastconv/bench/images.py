@@ -50,9 +50,9 @@ def filters(layer: Layer, problem: Conv2dProblem, rng: np.random.Generator) -> A
     """Return the named filters of a layer, once for each group, or He-initialized ones."""
     named = _FILTERS.get(layer.id.partition("_")[2])
     if named is None:
-        return rng.standard_normal(problem.weight_shape) * np.sqrt(2 / problem.taps)
-    bank = np.stack(named)[:, np.newaxis]
-    return np.tile(bank, (problem.groups, 1, 1, 1)).astype(float)
+        drawn: Array = rng.standard_normal(problem.weight_shape) * np.sqrt(2 / problem.taps)
+        return drawn
+    return np.tile(np.stack(named)[:, np.newaxis], (problem.groups, 1, 1, 1))
 
 
 @lru_cache(maxsize=1)
@@ -72,4 +72,5 @@ def _photographs(gray: bool) -> Array:
     if not gray:
         return colors
     luminance = np.array([0.299, 0.587, 0.114])
-    return np.tensordot(colors, luminance, axes=(1, 0))[:, np.newaxis]
+    gray_images: Array = np.tensordot(colors, luminance, axes=(1, 0))[:, np.newaxis]
+    return gray_images

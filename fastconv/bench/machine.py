@@ -48,12 +48,9 @@ def version(package: str) -> str | None:
 
 def started_layer() -> str:
     """Return the name of Numba's threading layer, starting it if need be."""
-    import numba
-
-    threads.prepare_threading_layer()
     try:
-        numba.get_num_threads()  # starts the layer
-    except ValueError as error:  # none can be loaded
+        threads.start_threading_layer()
+    except ValueError as error:  # Numba found none
         return f"none ({error})"
     return threads.threading_layer() or "none"
 
@@ -80,3 +77,40 @@ def header(peak: Peak, dtype: str, command: Sequence[str], complete: bool) -> di
 def command_line() -> list[str]:
     """Return how this process was called, without the folder of the program."""
     return ["fastconv", *sys.argv[1:]]
+
+
+def facts() -> list[tuple[str, str]]:
+    """Return what `fastconv info` prints, as (label, value)."""
+    from fastconv.bench.text import size
+    from fastconv.bench.warmup import stored_kernels
+    from fastconv.kernels.cache import cache_folder
+
+    processor = cpu.describe()
+    vector = processor.instructions
+    kernels = stored_kernels()
+    lanes = f"{vector.lanes('float32')} float32 or {vector.lanes('float64')} float64"
+    caches = (processor.l1_bytes, processor.l2_bytes, processor.l3_bytes)
+    sizes = (f"L{level} {size(count)}" for level, count in enumerate(caches, 1))
+    packages = ("numpy", "numba", "llvmlite", "tbb", "threadpoolctl")
+    return [
+        ("fastconv", version("fastconv") or "?"),
+        ("processor", f"{processor.name}, {processor.architecture}, {processor.cores} cores"),
+        ("vectors", f"{vector.name}, {vector.bits} bits: {lanes}"),
+        ("caches", ", ".join(sizes)),
+        ("threads", str(threads.get_num_threads())),
+        ("threading layer", started_layer()),
+        ("BLAS", ", ".join(threads.blas_names()) or "none found"),
+        ("kernel folder", str(cache_folder())),
+        ("kernels", f"{len(kernels.files)} compiled by this version, {size(kernels.bytes)}"),
+        ("python", f"{platform.python_version()}, {platform.platform()}"),
+        ("packages", _installed(packages)),
+        ("extras", _installed(EXTRAS)),
+        ("peers", _installed(PEERS)),
+    ]
+
+
+def _installed(packages: Sequence[str]) -> str:
+    found = {package: version(package) for package in packages}
+    there = ", ".join(f"{package} {number}" for package, number in found.items() if number)
+    missing = ", ".join(package for package, number in found.items() if not number)
+    return "; ".join(part for part in (there, missing and f"not installed: {missing}") if part)

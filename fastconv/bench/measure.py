@@ -80,9 +80,7 @@ def find_repeats(function: Function) -> tuple[int, float]:
     return repeats, seconds
 
 
-def interleave(
-    functions: Mapping[str, Function], seconds: float, rounds: int
-) -> dict[str, Timing]:
+def interleave(functions: Mapping[str, Function], seconds: float, rounds: int) -> dict[str, Timing]:
     """Measure functions side by side.
 
     Parameters

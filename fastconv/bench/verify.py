@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.convolution.base import Algorithm
 from fastconv.arguments import as_computed
 from fastconv.bench.calls import Tensors, make_call
+from fastconv.convolution.base import Algorithm
 from fastconv.geometry import extent
 from fastconv.problem import Conv2dProblem, Direction
 

@@ -41,6 +41,7 @@ from fastconv.workspace import scratch
 #: The most one thread's column buffer takes, unless a single pixel's column is larger.
 COLUMN_BYTES = 2 * 2**20
 
+
 class Im2col(Algorithm):
     """Patches gathered through a stride-trick view, one BLAS product a block."""
 

@@ -21,7 +21,7 @@ class Naive(Algorithm):
             "input_grad": problem.N * problem.C,
             "weight_grad": problem.K * problem.C_per_group,
         }[direction]
-        return 3e-6 + problem.flops / (1.7e9 * min(threads, planes))
+        return 3e-6 + problem.flops / (1.7e9 * max(1, min(threads, planes)))
 
     def forward(
         self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array

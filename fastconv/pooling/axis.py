@@ -66,10 +66,22 @@ def _frozen(values: Indices) -> Indices:
 
 @lru_cache(maxsize=256)
 def pooling_axes(problem: Pool2dProblem, count_include_pad: bool) -> Axes:
-    """Return the windows of `problem` along height and width."""
+    """Return the windows of `problem` along height and width.
+
+    Raises
+    ------
+    ValueError
+        If dilation makes a window step over an input too small to stop it.
+    """
     p = problem
     rows = _axis(p.H, p.OH, p.R, p.stride[0], p.dilation[0], p.padding[0], count_include_pad)
     columns = _axis(p.W, p.OW, p.S, p.stride[1], p.dilation[1], p.padding[1], count_include_pad)
+    for axis in (rows, columns):
+        if (axis.start >= axis.stop).any():
+            raise ValueError(
+                f"padding {p.padding} with dilation {p.dilation} makes a window step over the "
+                f"whole input of {axis.size}: use less padding or dilation"
+            )
     return rows, columns
 
 

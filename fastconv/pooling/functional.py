@@ -111,7 +111,7 @@ def max_pool2d(
     array = as_numbers("x", x, 4)
     dtype, returned = result_dtypes(array)
     problem = Pool2dProblem.from_shapes(
-        array.shape, kernel_size, stride, padding, dilation, ceil_mode, dtype
+        array.shape, kernel_size, stride, padding, dilation, ceil_mode, dtype, name="x"
     )
     chosen = _find(algorithm)
     values = np.empty(problem.output_shape, dtype)
@@ -218,7 +218,7 @@ def avg_pool2d(
     array = as_numbers("x", x, 4)
     dtype, _ = result_dtypes(array)
     axes = _mean_axes(
-        array.shape, kernel_size, stride, padding, ceil_mode, count_include_pad, dtype
+        "x", array.shape, kernel_size, stride, padding, ceil_mode, count_include_pad, dtype
     )
     return _mean(array, axes, algorithm)
 
@@ -262,7 +262,9 @@ def avg_pool2d_grad(
     grad = as_numbers("grad_output", grad_output, 4)
     shape = as_ints("input_shape", input_shape, 4, 0)
     dtype, _ = result_dtypes(grad)
-    axes = _mean_axes(shape, kernel_size, stride, padding, ceil_mode, count_include_pad, dtype)
+    axes = _mean_axes(
+        "input_shape", shape, kernel_size, stride, padding, ceil_mode, count_include_pad, dtype
+    )
     return _mean_grad(grad, shape, axes, algorithm)
 
 
@@ -347,6 +349,7 @@ def _find(name: str) -> PoolAlgorithm:
 
 
 def _mean_axes(
+    name: str,
     input_shape: tuple[int, ...],
     kernel_size: IntPair,
     stride: IntPair | None,
@@ -358,7 +361,7 @@ def _mean_axes(
     if not isinstance(count_include_pad, bool | np.bool_):
         raise TypeError(f"count_include_pad must be True or False, got {count_include_pad!r}")
     problem = Pool2dProblem.from_shapes(
-        input_shape, kernel_size, stride, padding, 1, ceil_mode, dtype
+        input_shape, kernel_size, stride, padding, 1, ceil_mode, dtype, name=name
     )
     return pooling_axes(problem, bool(count_include_pad))
 

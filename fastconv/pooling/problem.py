@@ -57,8 +57,12 @@ class Pool2dProblem:
         dilation: IntPair = 1,
         ceil_mode: bool = False,
         dtype: str = "float32",
+        *,
+        name: str = "input_shape",
     ) -> Pool2dProblem:
         """Build a problem from the shape of the input; `stride` defaults to the kernel size.
+
+        `name` is what error messages call the argument that gives the shape.
 
         Raises
         ------
@@ -66,9 +70,9 @@ class Pool2dProblem:
             As in `Conv2dProblem.from_shapes`; also where a margin is over half the window,
             because a window could then lie wholly in the padding.
         """
-        N, C, H, W = as_ints("input_shape", input_shape, 4, 0)
+        N, C, H, W = as_ints(name, input_shape, 4, 0)
         if H == 0 or W == 0:
-            raise ValueError(f"x must have H and W of at least 1, got shape {(N, C, H, W)}")
+            raise ValueError(f"{name} must have H and W of at least 1, got shape {(N, C, H, W)}")
         R, S = as_pair("kernel_size", kernel_size, 1)
         step = (R, S) if stride is None else as_pair("stride", stride, 1)
         gap = as_pair("dilation", dilation, 1)
@@ -83,13 +87,9 @@ class Pool2dProblem:
                 )
         if not isinstance(ceil_mode, bool | np.bool_):
             raise TypeError(f"ceil_mode must be True or False, got {ceil_mode!r}")
+        require_windows("kernel_size", (H, W), (R, S), gap, margins)
         problem = cls(N, C, H, W, R, S, step, margins, gap, bool(ceil_mode), dtype)
-        for axis, padded, kernel, outputs in (
-            ("height", H + sum(margins[0]), extent(R, gap[0]), problem.OH),
-            ("width", W + sum(margins[1]), extent(S, gap[1]), problem.OW),
-        ):
-            require_windows("kernel_size", axis, padded, kernel, outputs)
-        require_tensor("the output", problem.output_shape)
+        require_tensor("the output", problem.output_shape, margins)
         return problem
 
     @cached_property

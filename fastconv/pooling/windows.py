@@ -37,7 +37,7 @@ class Windows(PoolAlgorithm):
         r, s = np.divmod(tap, view.shape[-1])
         h = _first_taps(rows)[:, np.newaxis] + r * rows.step
         w = _first_taps(columns) + s * columns.step
-        out[...] = best
+        out[...] = np.take_along_axis(flat, tap[..., np.newaxis], axis=-1)[..., 0]
         indices[...] = h * columns.size + w
 
     def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> None:

@@ -1,0 +1,95 @@
+"""From the wishes of a user to rows on the screen, files and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from fastconv import threads
+from fastconv.bench import files, plot
+from fastconv.bench.machine import Peak, command_line, header
+from fastconv.bench.progress import ProgressBar
+from fastconv.bench.report import Report
+from fastconv.bench.results import LayerResult
+from fastconv.bench.run import Options, run, with_peak
+from fastconv.bench.scores import scores
+from fastconv.bench.suites import Item
+
+#: Exit codes.
+RIGHT, WRONG, INTERRUPTED = 0, 1, 130
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where the results go beside the screen."""
+
+    json: Path | None = None
+    csv: Path | None = None
+    plot: Path | None = None
+
+    def check(self) -> None:
+        """Raise `BenchError` for a target that cannot be written: now, not after measuring."""
+        if self.plot is not None:
+            plot.check_plot(self.plot)
+        for name in ("json", "csv", "plot"):
+            path = getattr(self, name)
+            if path is not None:
+                files.check_target(f"--{name}", path)
+
+
+def benchmark(items: Sequence[Item], options: Options, targets: Targets) -> int:
+    """Measure, print and write; return the exit code.
+
+    Ctrl-C ends the measuring; what was measured until then is printed and written.
+    """
+    targets.check()
+    console = Console()
+    report = Report(console)
+    peak = Peak(options.dtype, threads.get_num_threads())
+    results: list[LayerResult] = []
+    complete = False
+    try:
+        peak.measure()
+        report.header(header(peak, options.dtype, command_line(), complete))
+        with ProgressBar(sum(len(item.directions) for item in items)) as bar:
+            for result in run(items, options, peak, bar.tell):
+                results.append(result)
+                with bar.hidden():
+                    report.layer(result)
+                bar.advance()
+        complete = True
+    except KeyboardInterrupt:
+        console.print("interrupted", style="bold")
+    if results:
+        _finish(report, results, options, targets, peak, complete)
+    if not complete:
+        return INTERRUPTED
+    wrong = any(not record.correct for result in results for record in result.records)
+    return WRONG if wrong else RIGHT
+
+
+def _finish(
+    report: Report,
+    results: Sequence[LayerResult],
+    options: Options,
+    targets: Targets,
+    peak: Peak,
+    complete: bool,
+) -> None:
+    """Print the summary and write the files, all relative to the best peak of the whole run."""
+    final = [with_peak(result, peak.best) for result in results]
+    records = [record for result in final for record in result.records]
+    report.summary(scores(final, peak.best, options.algorithms), final, peak.samples)
+    top = header(peak, options.dtype, command_line(), complete)
+    writers: list[tuple[Path | None, Callable[[Path], None]]] = [
+        (targets.json, lambda path: files.write_json(path, top, records)),
+        (targets.csv, lambda path: files.write_csv(path, records)),
+        (targets.plot, lambda path: plot.write_plot(path, top, final)),
+    ]
+    for path, write in writers:
+        if path is not None:
+            write(path)
+            report.wrote(path)

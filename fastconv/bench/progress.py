@@ -1,0 +1,63 @@
+"""A progress bar on stderr that never disturbs a measurement, and is silent in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class ProgressBar:
+    """Shows how far a long task is.
+
+    It is drawn only when told something new: a thread that redraws it ten times a second would
+    take its time from what is being measured.
+    """
+
+    def __init__(self, total: int) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            BarColumn(30),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=total)
+
+    def tell(self, text: str) -> None:
+        """Show what is being done."""
+        self._progress.update(self._task, description=text, refresh=True)
+
+    def advance(self) -> None:
+        """One step is done."""
+        self._progress.update(self._task, advance=1, refresh=True)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Take the bar away while something is printed to the same terminal."""
+        self._progress.stop()
+        try:
+            yield
+        finally:
+            self._progress.start()
+
+    def __enter__(self) -> ProgressBar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
