@@ -163,6 +163,23 @@ CONV_CASES: tuple[ConvCase, ...] = (
     ),
 )
 
+# Large enough to be cut into blocks and spread over threads, whichever way an algorithm cuts.
+LARGE_CASES: tuple[ConvCase, ...] = (
+    C("large_plane", (2, 8, 66, 70), (5, 8, 3, 3), padding=1),
+    C("large_width", (2, 2, 3, 3000), (3, 2, 2, 5), padding=(0, 2)),
+    C("large_width_strided", (1, 3, 1, 5001), (4, 3, 1, 4), stride=(1, 3), padding=(0, 3)),
+    C("large_height", (1, 2, 2500, 3), (3, 2, 5, 3), padding=((3, 1), (0, 1))),
+    C("large_strided", (2, 3, 131, 133), (4, 3, 3, 2), (2, 3), ((2, 0), (1, 3)), (2, 3)),
+    # More columns, and more weights, than one buffer of a few megabytes holds.
+    C("large_columns", (2, 8, 262, 250), (2, 8, 3, 3)),
+    C("large_weight", (1, 128, 25, 25), (136, 128, 3, 3), padding=1),
+    C("large_depth", (1, 300, 9, 9), (70, 300, 3, 3), padding=1),
+    C("large_depth_pointwise", (2, 260, 12, 13), (130, 260, 1, 1)),
+    C("large_batch", (40, 3, 12, 11), (6, 3, 3, 3), stride=2, padding="same"),
+    C("many_groups", (3, 40, 17, 19), (60, 2, 3, 3), padding=1, groups=20),
+    C("many_groups_depthwise", (2, 37, 21, 23), (37, 1, 3, 3), padding=1, groups=37),
+)
+
 POOL_CASES: tuple[PoolCase, ...] = (
     P("2x2", (2, 3, 8, 8), 2),
     P("2x2_tail", (1, 3, 7, 9), 2),

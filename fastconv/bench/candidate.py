@@ -71,6 +71,8 @@ class Candidate:
 
     def verify(self, oracle: Oracle) -> None:
         """Have the result checked; after the timing once more, for it may not have changed."""
+        if self.failure is not None:
+            return
         with self._guarded():
             assert self.call is not None
             if self.scale > 1:
@@ -80,8 +82,6 @@ class Candidate:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        if self.failure is not None:
-            return
         try:
             yield
         except Exception as error:

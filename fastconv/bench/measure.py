@@ -35,7 +35,7 @@ _LONG_CALL = 20e-3
 #: However slow a candidate is, it is measured in this many rounds.
 FEWEST_ROUNDS = 3
 
-Function = Callable[[], None]
+Function = Callable[[], object]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,377 @@
+"""The command line: what it prints, what it writes, and how it ends."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from test_bench import Wrong
+
+import fastconv
+from fastconv import cli, registry
+from fastconv.problem import DIRECTIONS
+
+
+class Outcome(NamedTuple):
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Return a function that runs the command in this process."""
+
+    def run(*arguments: str | Path) -> Outcome:
+        threads = fastconv.get_num_threads()
+        try:
+            with pytest.raises(SystemExit) as end:
+                cli.build()([str(argument) for argument in arguments])
+        finally:
+            fastconv.set_num_threads(threads)
+        captured = capsys.readouterr()
+        return Outcome(int(end.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def in_new_process(
+    *arguments: str, environment: dict[str, str] | None = None, before: str = ""
+) -> Outcome:
+    """Run the command as a program of its own, its output in pipes."""
+    program = (
+        f"import sys\n{before}\nfrom fastconv.cli import main\nsys.argv[0] = 'fastconv'\nmain()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def one_error(outcome: Outcome) -> str:
+    """Return the message of a command that was refused: one line, nothing printed."""
+    assert outcome.code == 2
+    assert outcome.out == ""
+    lines = outcome.err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0].removeprefix("error: ")
+
+
+TINY = ("bench", "--layer", "rgb8", "--batch", "2", "--quick")
+
+
+# The program as such -----------------------------------------------------------------------------
+
+
+def test_version(command: Command) -> None:
+    assert command("--version") == Outcome(0, f"fastconv {fastconv.__version__}\n", "")
+
+
+def test_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fastconv", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"fastconv {fastconv.__version__}\n"
+
+
+def test_help_names_all_commands(command: Command) -> None:
+    outcome = command("--help")
+    assert outcome.code == 0
+    for name in ("bench", "info", "explain", "warmup"):
+        assert name in outcome.out
+
+
+def test_unknown_option_is_refused(command: Command) -> None:
+    assert command("bench", "--fast").code == 2
+    assert command("train").code == 2
+
+
+@pytest.mark.parametrize("package", ["typer", "rich"])
+def test_missing_extras_are_told_in_one_line(package: str) -> None:
+    # typer draws its own messages with rich, so it must have been imported before.
+    before = f"import typer.rich_utils\nsys.modules[{package!r}] = None"
+    message = one_error(in_new_process("bench", before=before))
+    assert package in message
+    assert "pip install 'fastconv[bench]'" in message
+
+
+def test_missing_scikit_learn_is_told_in_one_line() -> None:
+    before = "sys.modules['sklearn'] = None"
+    outcome = in_new_process("bench", "--suite", "images", before=before)
+    assert outcome.code == 2
+    assert "error: the suite of images needs sklearn" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+# bench -------------------------------------------------------------------------------------------
+
+
+def test_bench_prints_and_writes(command: Command, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("r.json", "r.csv", "r.png")]
+    targets = ("--json", paths[0], "--csv", paths[1], "--plot", paths[2])
+    outcome = command(*TINY, "--direction", "all", "--threads", "1", *targets)
+    assert (outcome.code, outcome.err) == (0, "")
+    content = json.loads(paths[0].read_text())
+    assert set(content) == {"header", "records"}
+
+    header = content["header"]
+    assert header["complete"] is True
+    assert header["threads"] == 1
+    assert header["dtype"] == "float32"
+    assert header["peak_gflops"] > 0
+    assert header["command"][0] == "fastconv"
+    assert header["versions"]["fastconv"] == fastconv.__version__
+
+    expected = [(d, name) for d in DIRECTIONS for name in fastconv.algorithms(d)]
+    assert [(r["direction"], r["algorithm"]) for r in content["records"]] == expected
+    for record in content["records"]:
+        assert record["correct"] is True
+        assert (record["suite"], record["layer"], record["batch"]) == ("small", "rgb8", 2)
+        assert (record["dtype"], record["threads"]) == ("float32", 1)
+        assert (record["C"], record["K"], record["H"], record["R"]) == (3, 5, 8, 3)
+        assert record["gflops"] == pytest.approx(record["gflop"] / record["median_s"])
+        assert record["fraction_of_peak"] == pytest.approx(record["gflops"] / header["peak_gflops"])
+        assert 0 <= record["max_rel_error"] < 1e-5
+        assert record["reference_is_estimate"] is False
+        assert record["workspace_bytes"] >= 0
+        for name in ("spread_s", "compile_s", "speedup_over_reference", "speedup_over_naive"):
+            assert record[name] >= 0
+    assert sum(record["chosen_by_auto"] for record in content["records"]) == 3
+
+    with open(paths[1], newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["direction"], row["algorithm"]) for row in rows] == expected
+    assert paths[2].read_bytes().startswith(b"\x89PNG")
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+
+
+def test_output_in_a_pipe_is_plain_and_narrow() -> None:
+    outcome = in_new_process(*TINY, "--direction", "forward")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "\x1b" not in outcome.out
+    lines = outcome.out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert not any(line.endswith(" ") for line in lines)
+    rows = [line for line in lines if re.match(r" [ *] \w+ +~?[\d.]+ ", line)]
+    assert len(rows) == len(fastconv.algorithms())
+    assert sum(row.startswith(" *") for row in rows) == 1
+    # Aligned: the same column holds the unit of the time in every row.
+    assert len({re.search(r" (µs|ms|s) ", row).end() for row in rows}) == 1  # type: ignore[union-attr]
+    assert f"all {len(rows)} results agree with the reference" in outcome.out
+
+
+def test_output_survives_a_terminal_without_these_characters() -> None:
+    outcome = in_new_process(*TINY, environment={"PYTHONIOENCODING": "ascii"})
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "results agree" in outcome.out
+
+
+def test_wrong_algorithm_is_reported_and_ends_with_1(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(registry, "ALGORITHMS", (Wrong(), *registry.ALGORITHMS))
+    outcome = command(*TINY, "--json", tmp_path / "r.json")
+    assert outcome.code == 1
+    assert re.search(r"^   wrong +WRONG: error \d", outcome.out, re.MULTILINE)
+    assert "WRONG: wrong on rgb8 forward" in outcome.out
+    assert "results agree" not in outcome.out
+    records = json.loads((tmp_path / "r.json").read_text())["records"]
+    assert [r["algorithm"] for r in records if not r["correct"]] == ["wrong"]
+    assert records[0]["median_s"] is None
+    assert records[0]["max_rel_error"] > records[0]["tolerance"]
+
+
+def test_only_the_wished_algorithms_are_listed(command: Command, tmp_path: Path) -> None:
+    outcome = command(*TINY, "--algorithm", "im2col", "--json", tmp_path / "r.json")
+    assert outcome.code == 0
+    (record,) = json.loads((tmp_path / "r.json").read_text())["records"]
+    assert record["algorithm"] == "im2col"
+    assert record["speedup_over_reference"] > 0
+    assert not re.search(r"^ [ *] naive", outcome.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "right"),
+    [
+        (("--suite", "resnet"), "images, mobilenet_v1, resnet50, small, vgg16"),
+        (("--layer", "r99"), "r20"),
+        (("--suite", "small", "--layer", "r01"), "mnist1"),
+        (("--algorithm", "fft"), ", ".join(registry.algorithms())),
+        (("--direction", "backward"), "forward, input_grad, weight_grad, all"),
+        (("--dtype", "float16"), "float32, float64"),
+    ],
+)
+def test_wrong_names_list_the_right_ones(
+    command: Command, arguments: Sequence[str], right: str
+) -> None:
+    message = one_error(command("bench", *arguments))
+    assert message.startswith(f"{arguments[-2].removeprefix('--')} must be one of ")
+    assert right in message
+    assert message.endswith(f"got {arguments[-1]!r}")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--batch", "0"), ("--batch", "-4"), ("--threads", "0"), ("--batch", "many")]
+)
+def test_wrong_numbers_are_refused(command: Command, arguments: Sequence[str]) -> None:
+    outcome = command("bench", *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert arguments[0] in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_impossible_batch_is_refused_before_measuring(command: Command) -> None:
+    assert "2147483647" in one_error(command("bench", "--batch", str(2**31)))
+
+
+def test_impossible_files_are_refused_before_measuring(command: Command, tmp_path: Path) -> None:
+    for option in ("--json", "--csv", "--plot"):
+        path = tmp_path / "missing" / "r.png"
+        assert one_error(command("bench", option, path)).startswith(f"{option} cannot be written")
+    assert "must name a file" in one_error(command("bench", "--csv", tmp_path))
+    assert ".png, .svg, .pdf" in one_error(command("bench", "--plot", tmp_path / "r.gif"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal as Ctrl-C does on POSIX")
+def test_interrupt_prints_what_was_measured(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastconv", "bench", "--suite", "small", "--json", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("digits"):  # the second layer is being printed
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "interrupted" in out
+    assert "results agree" in out
+    content = json.loads(path.read_text())
+    assert content["header"]["complete"] is False
+    assert {"rgb8", "digits"} <= {record["layer"] for record in content["records"]}
+
+
+# info, explain, warmup ---------------------------------------------------------------------------
+
+
+def test_info(command: Command) -> None:
+    outcome = command("info")
+    assert (outcome.code, outcome.err) == (0, "")
+    facts = dict(
+        re.split(r"\s{2,}| (?=\S+$)", line, maxsplit=1) for line in outcome.out.splitlines()
+    )
+    assert facts["fastconv"] == fastconv.__version__
+    assert facts["threads"] == str(fastconv.get_num_threads())
+    assert "KiB" in facts["caches"]
+    assert facts["threading layer"]
+    assert "numba" in facts["packages"]
+    assert "scikit-learn" in facts["extras"]
+    assert "torch" in facts["peers"]
+
+
+def test_explain_tells_what_runs_and_what_refuses(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = command("explain", "2,6,9,9,4,3,3", "--padding", "same", "--groups", "2")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "(4, 3, 3, 3)" in outcome.out
+    assert "output (2, 4, 9, 9)" in outcome.out
+    for name in fastconv.algorithms():
+        assert re.search(rf"^[* ] {name} ", outcome.out, re.MULTILINE)
+    assert outcome.out.count("\n* ") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "output"),
+    [
+        (("--stride", "2", "--padding", "1"), "(1, 2, 5, 5)"),
+        (("--stride", "2,1", "--padding", "1,0"), "(1, 2, 5, 7)"),
+        (("--padding", "1,0,2,0", "--dilation", "2"), "(1, 2, 6, 7)"),
+        (
+            ("--padding", "valid", "--dtype", "float64", "--direction", "weight_grad"),
+            "(1, 2, 7, 7)",
+        ),
+    ],
+)
+def test_explain_reads_all_spellings(command: Command, options: Sequence[str], output: str) -> None:
+    outcome = command("explain", "1,3,9,9,2,3,3", *options)
+    assert outcome.code == 0
+    assert f"output {output}" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("1,3,9,9",), "7 whole numbers"),
+        (("1,3,9,9,2,3,x",), "7 whole numbers"),
+        (("1,3,2,9,2,3,3",), "padded input"),
+        (("1,3,9,9,2,3,3", "--groups", "2"), "groups must divide"),
+        (("1,3,9,9,2,3,3", "--groups", "0"), "groups must be"),
+        (("1,3,9,9,2,3,3", "--stride", "0"), "stride must be"),
+        (("1,3,9,9,2,3,3", "--padding", "-1"), "padding must"),
+        (("1,3,9,9,2,3,3", "--padding", "some"), "--padding must be"),
+        (("1,3,9,9,2,3,3", "--dilation", "1,2,3"), "--dilation must be"),
+        (("1,3,9,9,2,3,3", "--direction", "all"), "forward, input_grad, weight_grad"),
+        (("1,3,9,9,2,3,3", "--dtype", "int8"), "float32, float64"),
+    ],
+)
+def test_explain_refuses_in_one_line(
+    command: Command, arguments: Sequence[str], message: str
+) -> None:
+    assert message in one_error(command("explain", *arguments))
+
+
+def test_warmup_compiles_once_and_for_all(tmp_path: Path) -> None:
+    environment = {"FASTCONV_CACHE_DIR": str(tmp_path)}
+    # The last ones of the lists: to compile all of them takes a minute.
+    fewer = """
+import fastconv.pooling.functional as pooling, fastconv.registry as registry
+registry.ALGORITHMS, pooling.ALGORITHMS = registry.ALGORITHMS[-2:], pooling.ALGORITHMS[-1:]
+"""
+
+    def warm_up(*options: str) -> tuple[int, int]:
+        arguments = ("warmup", "--dtype", "float32", *options)
+        outcome = in_new_process(*arguments, environment=environment, before=fewer)
+        assert (outcome.code, outcome.err) == (0, "")
+        found = re.search(r"compiled (\d+) kernels in [\d.]+ s; (\d+) are ready", outcome.out)
+        assert found
+        return int(found[1]), int(found[2])
+
+    compiled, ready = warm_up()
+    assert compiled == ready == len(list(tmp_path.rglob("*.kernel")))
+    assert ready > 5
+    assert warm_up() == (0, ready)
+    bystander = tmp_path / "letter.txt"
+    bystander.write_text("dear")
+    (next(tmp_path.rglob("*.kernel"))).unlink()
+    assert warm_up() == (1, ready)
+    outcome = in_new_process("warmup", "--dtype", "int8", "--clear", environment=environment)
+    assert "float32, float64" in one_error(outcome)
+    assert len(list(tmp_path.rglob("*.kernel"))) == ready
+    assert bystander.read_text() == "dear"

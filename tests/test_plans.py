@@ -1,0 +1,200 @@
+"""Plans give the bits that `conv2d` gives, into the memory they are told to, and explain."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+from cases import CONV_CASES, ConvCase, make_inputs, make_integer_inputs
+from checks import assert_identical, refused
+from numpy.typing import DTypeLike
+
+import fastconv
+
+CASE = ConvCase("plan", (2, 4, 7, 9), (6, 2, 3, 2), stride=(2, 1), padding=1, groups=2)
+
+
+def make_plan(case: ConvCase = CASE, dtype: DTypeLike = np.float32, **options: Any) -> Any:
+    """Plan a case with its standard normal data."""
+    data = make_inputs(case, dtype)
+    return fastconv.plan_conv2d(case.input_shape, data.weight, data.bias, *case.geometry, **options)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", CONV_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("algorithm", ["auto", *fastconv.algorithms()])
+def test_same_bits_as_conv2d(algorithm: str, case: ConvCase, dtype: DTypeLike) -> None:
+    data = make_inputs(case, dtype, seed=1)
+    arguments = data.weight, data.bias, *case.geometry
+    try:
+        plan = fastconv.plan_conv2d(case.input_shape, *arguments, algorithm=algorithm)
+    except ValueError as error:
+        refusal = str(error)
+        assert algorithm in refusal
+        with pytest.raises(ValueError, match=algorithm):
+            fastconv.conv2d(data.x, *arguments, algorithm=algorithm)
+        return
+    expected = fastconv.conv2d(data.x, *arguments, algorithm=algorithm)
+    assert expected.shape == case.output_shape
+    assert_identical(plan(data.x), expected, dtype)
+
+    # What was in the memory before must not matter.
+    out = np.full(case.output_shape, np.nan, dtype)
+    assert plan(data.x, out=out) is out
+    assert_identical(out, expected, dtype)
+    # Nor what an earlier call has left in the plan's workspace.
+    other = make_inputs(case, dtype, seed=2).x
+    plan(other)
+    assert_identical(plan(data.x), expected, dtype)
+
+
+def test_without_bias() -> None:
+    data = make_integer_inputs(CASE)
+    plan = fastconv.plan_conv2d(CASE.input_shape, data.weight, None, *CASE.geometry)
+    expected = reference.conv2d(data.x, data.weight, None, *CASE.geometry)
+    assert_identical(plan(data.x), expected, np.float32)
+
+
+def test_relu() -> None:
+    data = make_integer_inputs(CASE)
+    arguments = CASE.input_shape, data.weight, data.bias, *CASE.geometry
+    plain = fastconv.plan_conv2d(*arguments)(data.x)
+    assert (plain < 0).any()
+    for algorithm in fastconv.algorithms():
+        plan = fastconv.plan_conv2d(*arguments, activation="relu", algorithm=algorithm)
+        assert_identical(plan(data.x), np.maximum(plain, 0), np.float32)
+
+
+def test_unknown_activation_is_refused() -> None:
+    with refused("activation", "softplus"):
+        make_plan(activation="softplus")
+
+
+@pytest.mark.parametrize("algorithm", fastconv.algorithms())
+def test_attributes(algorithm: str) -> None:
+    planned = 0
+    for case in CONV_CASES:
+        try:
+            plan = make_plan(case, algorithm=algorithm)
+        except ValueError:
+            continue
+        planned += 1
+        assert plan.algorithm == algorithm
+        assert isinstance(plan.workspace_bytes, int)
+        assert plan.workspace_bytes >= 0
+    assert planned
+
+
+def test_auto_names_what_it_chose() -> None:
+    assert make_plan().algorithm in fastconv.algorithms()
+
+
+def test_explain_names_every_algorithm() -> None:
+    for algorithm in ("auto", "naive"):
+        plan = make_plan(algorithm=algorithm)
+        lines = plan.explain().splitlines()
+        for name in fastconv.algorithms():
+            assert any(name in line.split() for line in lines), name
+
+
+def test_weights_are_copied() -> None:
+    data = make_integer_inputs(CASE)
+    weight, bias = data.weight.copy(), data.bias.copy()
+    plan = fastconv.plan_conv2d(CASE.input_shape, weight, bias, *CASE.geometry)
+    expected = plan(data.x)
+    weight[...], bias[...] = 100, 100
+    assert_identical(plan(data.x), expected, np.float32)
+
+
+def test_results_are_separate_arrays() -> None:
+    plan, data = make_plan(), make_inputs(CASE)
+    first = plan(data.x)
+    kept = first.copy()
+    second = plan(data.x * 2)
+    assert not np.shares_memory(first, second)
+    assert_identical(first, kept, np.float32)
+
+
+@pytest.mark.parametrize("algorithm", fastconv.algorithms())
+def test_one_plan_in_several_threads(algorithm: str) -> None:
+    case = ConvCase("threads", (2, 3, 24, 25), (5, 3, 3, 3), padding=1)
+    try:
+        plan = make_plan(case, algorithm=algorithm)
+    except ValueError:
+        return
+    images = [make_inputs(case, seed=seed).x for seed in range(12)]
+    expected = [plan(x) for x in images]
+    with ThreadPoolExecutor(4) as pool:
+        for actual, wanted in zip(pool.map(plan, images), expected, strict=True):
+            assert_identical(actual, wanted, np.float32)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 7, 9), (2, 4, 9, 7), (2, 3, 7, 9), (4, 7, 9)])
+def test_other_input_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with refused("x", shape):
+        make_plan()(np.zeros(shape, np.float32))
+
+
+def test_out_of_wrong_shape_or_type_is_refused() -> None:
+    plan, x = make_plan(), make_inputs(CASE).x
+    n, k, oh, ow = CASE.output_shape
+    for shape in ((n, k, oh, ow + 1), (n, k, ow, oh), (n, k, oh * ow), (n * k * oh * ow,)):
+        with refused("out", shape):
+            plan(x, out=np.empty(shape, np.float32))
+    for dtype in ("float64", "float16", "int32", ">f4"):
+        with refused("out", np.dtype(dtype)):
+            plan(x, out=np.empty(CASE.output_shape, dtype))
+    with refused("out", "list"):
+        plan(x, out=np.zeros(CASE.output_shape, np.float32).tolist())
+
+
+def test_out_that_cannot_be_written_as_is_is_refused() -> None:
+    plan, x = make_plan(), make_inputs(CASE).x
+    n, k, oh, ow = CASE.output_shape
+    read_only = np.empty(CASE.output_shape, np.float32)
+    read_only.flags.writeable = False
+    spaced = np.empty((n, k, oh, 2 * ow), np.float32)[..., ::2]
+    fortran = np.empty(CASE.output_shape, np.float32, order="F")
+    repeated = np.broadcast_to(np.float32(0), CASE.output_shape)
+    raw = np.empty(read_only.nbytes + 1, np.uint8)[1:]
+    unaligned = raw.view(np.float32).reshape(CASE.output_shape)
+    assert not unaligned.flags.aligned
+    for out in (read_only, spaced, fortran, repeated, unaligned):
+        before = out.copy()
+        with pytest.raises((ValueError, TypeError), match=r"\bout\b"):
+            plan(x, out=out)
+        np.testing.assert_array_equal(out, before)
+
+
+def test_out_that_overlaps_the_input_is_refused() -> None:
+    shape = (1, 2, 4, 4)
+    plan = fastconv.plan_conv2d(shape, np.ones((2, 2, 1, 1), np.float32))
+    memory = np.zeros(3 * 32, np.float32)
+    x = memory[32:64].reshape(shape)
+    for start in (32, 1, 31, 33, 63):
+        out = memory[start : start + 32].reshape(shape)
+        with pytest.raises(ValueError, match=r"\bout\b.*\bx\b"):
+            plan(x, out=out)
+    # Neighbours in one block of memory do not overlap.
+    for start in (0, 64):
+        out = memory[start : start + 32].reshape(shape)
+        assert plan(x, out=out) is out
+
+
+def test_bad_arguments_are_refused_when_planning() -> None:
+    weight = np.zeros((6, 2, 3, 2), np.float32)
+    with refused("weight", (6, 2, 3, 2)):
+        fastconv.plan_conv2d((2, 3, 7, 9), weight)
+    with refused("bias", (5,)):
+        fastconv.plan_conv2d((2, 2, 7, 9), weight, np.zeros(5))
+    with refused("input_shape", (2, 2, 7)):
+        fastconv.plan_conv2d((2, 2, 7), weight)
+    with refused("input_shape", "7.5"):
+        fastconv.plan_conv2d((2, 2, 7.5, 9), weight)
+    with refused("stride", 0):
+        fastconv.plan_conv2d((2, 2, 7, 9), weight, stride=0)
+    with refused("algorithm", "fastest"):
+        fastconv.plan_conv2d((2, 2, 7, 9), weight, algorithm="fastest")

@@ -1,0 +1,314 @@
+"""Every pooling algorithm, values, indices and gradients, against the oracle."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference_pooling
+from cases import POOL_CASES, PoolCase, make_integer_pool_inputs, make_pool_inputs
+from checks import assert_identical, assert_sum, refused
+from numpy.typing import DTypeLike
+from reference import Array, Pair
+
+import fastconv
+
+ALGORITHMS = fastconv.pool_algorithms()
+UNDILATED = [case for case in POOL_CASES if case.dilation == 1]
+NAMES = pytest.mark.parametrize("algorithm", ALGORITHMS)
+TYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+INCLUDE = pytest.mark.parametrize("count_include_pad", [True, False])
+NAN, INF = np.nan, np.inf
+
+
+def window(case: PoolCase) -> int:
+    """Count the cells of a window."""
+    size = case.kernel_size
+    return size * size if isinstance(size, int) else size[0] * size[1]
+
+
+def max_rule(case: PoolCase) -> tuple:
+    """Return the arguments of max_pool2d that follow the array."""
+    return case.kernel_size, case.stride, case.padding, case.dilation, case.ceil_mode
+
+
+def average_rule(case: PoolCase, count_include_pad: bool) -> tuple:
+    """Return the arguments of avg_pool2d that follow the array."""
+    return case.kernel_size, case.stride, case.padding, case.ceil_mode, count_include_pad
+
+
+def test_list_of_algorithms() -> None:
+    assert {"jit", "windows", "reference"} <= set(ALGORITHMS)
+    assert len(set(ALGORITHMS)) == len(ALGORITHMS)
+    assert ALGORITHMS[-1] == "reference"
+
+
+# Maximum ----------------------------------------------------------------------------------------
+
+
+@TYPES
+@pytest.mark.parametrize("case", POOL_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
+def test_max_pool2d(algorithm: str, case: PoolCase, dtype: DTypeLike) -> None:
+    # Few different integers make ties, where the first position must win.
+    for make in (make_integer_pool_inputs, make_pool_inputs):
+        x, _ = make(case, dtype)
+        values, indices = reference_pooling.max_pool2d(x, *max_rule(case))
+        actual = fastconv.max_pool2d(x, *max_rule(case), return_indices=True, algorithm=algorithm)
+        assert isinstance(actual, tuple)
+        assert_identical(actual[0], values, dtype)
+        assert_identical(actual[1], indices, np.int64)
+        alone = fastconv.max_pool2d(x, *max_rule(case), algorithm=algorithm)
+        assert_identical(alone, values, dtype)
+
+
+@TYPES
+@pytest.mark.parametrize("case", POOL_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
+def test_max_pool2d_grad(algorithm: str, case: PoolCase, dtype: DTypeLike) -> None:
+    for make in (make_integer_pool_inputs, make_pool_inputs):
+        x, grad = make(case, dtype)
+        _, indices = reference_pooling.max_pool2d(x, *max_rule(case))
+        actual = fastconv.max_pool2d_grad(grad, indices, case.input_shape, algorithm=algorithm)
+        expected = reference_pooling.max_pool2d_grad(grad, indices, case.input_shape)
+        if make is make_integer_pool_inputs:
+            assert_identical(actual, expected, dtype)
+        sizes = reference_pooling.max_pool2d_grad(abs(grad), indices, case.input_shape)
+        # At most every window that covers a position adds to it, and no more than `window` do.
+        assert_sum(actual, expected, sizes, window(case), dtype)
+
+
+@NAMES
+def test_max_pool2d_of_negative_numbers_ignores_padding(algorithm: str) -> None:
+    x = np.full((1, 1, 3, 3), -7.0)
+    values = fastconv.max_pool2d(x, 3, 1, 1, algorithm=algorithm)
+    assert_identical(values, x, np.float64)
+
+
+@TYPES
+@NAMES
+def test_max_pool2d_nan_and_infinity(algorithm: str, dtype: DTypeLike) -> None:
+    # Windows of three, each with its maximum and where that is.
+    rows = [
+        ((1, NAN, 2), (NAN, 1)),
+        ((NAN, 9, 1), (NAN, 0)),
+        ((NAN, 9, NAN), (NAN, 2)),
+        ((1, INF, NAN), (NAN, 2)),
+        ((NAN, NAN, NAN), (NAN, 2)),
+        ((-INF, -INF, -INF), (-INF, 0)),
+        ((-INF, -5, -INF), (-5, 1)),
+        ((-INF, -INF, NAN), (NAN, 2)),
+        ((1, INF, INF), (INF, 1)),
+        ((3, 3, 1), (3, 0)),
+        ((0.0, -0.0, -1), (0.0, 0)),
+        ((-0.0, 0.0, -1), (-0.0, 0)),
+    ]
+    x = np.array([row for row, _ in rows], dtype)[None, None]
+    values, indices = fastconv.max_pool2d(x, (1, 3), return_indices=True, algorithm=algorithm)
+    expected = np.array([answer for _, answer in rows])
+    assert_identical(values, expected[None, None, :, :1], dtype)
+    # The value is the element that the index names, in the sign of its zero too.
+    zeros = values == 0
+    np.testing.assert_array_equal(
+        np.signbit(values[zeros]), np.signbit(expected[None, None, :, :1][zeros])
+    )
+    # Positions count the whole plane, in which row i begins at 3 * i.
+    assert_identical(
+        indices[0, 0, :, 0], 3 * np.arange(len(rows)) + expected[:, 1].astype(int), np.int64
+    )
+
+
+@NAMES
+def test_max_pool2d_of_windows_that_step_over_the_input(algorithm: str) -> None:
+    # One row of input; a window's rows -1 and 1 pass by above and below it. There is no maximum.
+    x = np.zeros((1, 1, 1, 3))
+    with pytest.raises(ValueError, match=r"padding|dilation|kernel_size"):
+        fastconv.max_pool2d(x, (2, 1), 1, padding=(1, 0), dilation=(2, 1), algorithm=algorithm)
+
+
+@TYPES
+@pytest.mark.parametrize("case", POOL_CASES, ids=lambda case: case.name)
+@NAMES
+def test_max_pool2d_nan_and_infinity_anywhere(
+    algorithm: str, case: PoolCase, dtype: DTypeLike
+) -> None:
+    rng = np.random.default_rng(3)
+    special = np.array([NAN, INF, -INF, -INF, -INF, 0, 1], dtype)
+    x = rng.choice(special, case.input_shape)
+    actual = fastconv.max_pool2d(x, *max_rule(case), return_indices=True, algorithm=algorithm)
+    values, indices = reference_pooling.max_pool2d(x, *max_rule(case))
+    assert_identical(actual[0], values, dtype)
+    assert_identical(actual[1], indices, np.int64)
+
+
+@NAMES
+@pytest.mark.parametrize("bad", [-1, -(2**40), 12, 13, 2**31, 2**32, 2**62])
+def test_max_pool2d_grad_refuses_indices_outside_the_plane(algorithm: str, bad: int) -> None:
+    for place in ((0, 0, 0, 0), (1, 2, 1, 1)):
+        indices = np.zeros((2, 3, 2, 2), np.int64)
+        indices[place] = bad
+        grad = np.ones(indices.shape)
+        with refused("indices", bad):
+            fastconv.max_pool2d_grad(grad, indices, (2, 3, 3, 4), algorithm=algorithm)
+
+
+@NAMES
+def test_max_pool2d_grad_accepts_other_integers(algorithm: str) -> None:
+    indices = np.array([[[[0, 5], [11, 5]]]])
+    expected = np.zeros((1, 1, 3, 4))
+    expected.flat[[0, 5, 11]] = 1, 6, 3
+    grad = np.array([[[[1, 2], [3, 4]]]])
+    for kind in (np.int8, np.int32, np.uint64):
+        actual = fastconv.max_pool2d_grad(
+            grad, indices.astype(kind), (1, 1, 3, 4), algorithm=algorithm
+        )
+        assert_identical(actual, expected, np.float64)
+
+
+# Average ----------------------------------------------------------------------------------------
+
+
+@INCLUDE
+@TYPES
+@pytest.mark.parametrize("case", UNDILATED, ids=lambda case: case.name)
+@pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
+def test_avg_pool2d(
+    algorithm: str, case: PoolCase, dtype: DTypeLike, count_include_pad: bool
+) -> None:
+    x, _ = make_pool_inputs(case, dtype)
+    arguments = average_rule(case, count_include_pad)
+    actual = fastconv.avg_pool2d(x, *arguments, algorithm=algorithm)
+    expected = reference_pooling.avg_pool2d(x, *arguments)
+    sizes = reference_pooling.avg_pool2d(abs(x), *arguments)
+    # The division, or a reciprocal and a product, round once or twice more.
+    assert_sum(actual, expected, sizes, window(case) + 2, dtype)
+
+
+@INCLUDE
+@TYPES
+@pytest.mark.parametrize("case", UNDILATED, ids=lambda case: case.name)
+@pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
+def test_avg_pool2d_grad(
+    algorithm: str, case: PoolCase, dtype: DTypeLike, count_include_pad: bool
+) -> None:
+    _, grad = make_pool_inputs(case, dtype)
+    arguments = case.input_shape, *average_rule(case, count_include_pad)
+    actual = fastconv.avg_pool2d_grad(grad, *arguments, algorithm=algorithm)
+    expected = reference_pooling.avg_pool2d_grad(grad, *arguments)
+    sizes = reference_pooling.avg_pool2d_grad(abs(grad), *arguments)
+    assert_sum(actual, expected, sizes, window(case) + 2, dtype)
+
+
+@NAMES
+def test_avg_pool2d_by_hand(algorithm: str) -> None:
+    x = [[[[4, 8, 4], [8, 4, 8], [4, 8, 12]]]]
+    # The corner window sees one cell of four, the window at an edge two.
+    with_padding = [[1.0, 3.0], [3.0, 8.0]]
+    without = [[4.0, 6.0], [6.0, 8.0]]
+    for include, expected in ((True, with_padding), (False, without)):
+        actual = fastconv.avg_pool2d(
+            x, 2, padding=1, count_include_pad=include, algorithm=algorithm
+        )
+        assert_identical(actual, np.array([[expected]]), np.float64)
+    # The overhang of ceil_mode is no padding: it is never counted.
+    actual = fastconv.avg_pool2d(x, 2, ceil_mode=True, algorithm=algorithm)
+    assert_identical(actual, np.array([[[[6.0, 6.0], [6.0, 12.0]]]]), np.float64)
+
+
+@INCLUDE
+@NAMES
+def test_avg_pool2d_nan_and_infinity(algorithm: str, count_include_pad: bool) -> None:
+    case = PoolCase("overlapping", (2, 2, 7, 8), 3, 2, 1)
+    x = np.random.default_rng(4).choice([NAN, INF, -INF, *[1.0] * 12], case.input_shape)
+    arguments = average_rule(case, count_include_pad)
+    with np.errstate(invalid="ignore"):
+        actual = fastconv.avg_pool2d(x, *arguments, algorithm=algorithm)
+        expected = reference_pooling.avg_pool2d(x, *arguments)
+    # Windows without any must stay clean: nothing carries over from neighbours.
+    assert np.isfinite(expected).any()
+    np.testing.assert_allclose(actual, expected, rtol=1e-14)
+
+
+# Adaptive average -------------------------------------------------------------------------------
+
+ADAPTIVE: list[tuple[Pair, int | Pair]] = [
+    ((5, 7), 1),
+    ((5, 7), (3, 2)),
+    ((8, 6), (4, 3)),
+    ((4, 5), (4, 5)),
+    ((7, 3), (3, 5)),
+    ((2, 3), (5, 7)),
+    ((1, 1), (3, 2)),
+    ((13, 17), (5, 6)),
+    ((10, 10), (7, 9)),
+]
+
+
+@TYPES
+@pytest.mark.parametrize(("size", "output_size"), ADAPTIVE)
+@pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
+def test_adaptive_avg_pool2d(
+    algorithm: str, size: Pair, output_size: int | Pair, dtype: DTypeLike
+) -> None:
+    x = np.random.default_rng(5).standard_normal((2, 3, *size)).astype(dtype)
+    actual = fastconv.adaptive_avg_pool2d(x, output_size, algorithm=algorithm)
+    expected = reference_pooling.adaptive_avg_pool2d(x, output_size)
+    sizes = reference_pooling.adaptive_avg_pool2d(abs(x), output_size)
+    assert_sum(actual, expected, sizes, size[0] * size[1] + 2, dtype)
+
+
+@TYPES
+@pytest.mark.parametrize(("size", "output_size"), ADAPTIVE)
+@pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
+def test_adaptive_avg_pool2d_grad(
+    algorithm: str, size: Pair, output_size: int | Pair, dtype: DTypeLike
+) -> None:
+    oh, ow = (output_size, output_size) if isinstance(output_size, int) else output_size
+    grad = np.random.default_rng(6).standard_normal((2, 3, oh, ow)).astype(dtype)
+    shape = (2, 3, *size)
+    actual = fastconv.adaptive_avg_pool2d_grad(grad, shape, algorithm=algorithm)
+    expected = reference_pooling.adaptive_avg_pool2d_grad(grad, shape)
+    sizes = reference_pooling.adaptive_avg_pool2d_grad(abs(grad), shape)
+    assert_sum(actual, expected, sizes, oh * ow + 2, dtype)
+
+
+def test_adaptive_avg_pool2d_of_nothing() -> None:
+    assert fastconv.adaptive_avg_pool2d(np.zeros((0, 2, 4, 4)), 2).shape == (0, 2, 2, 2)
+    back = fastconv.adaptive_avg_pool2d_grad(np.zeros((0, 2, 2, 2)), (0, 2, 4, 4))
+    assert back.shape == (0, 2, 4, 4)
+
+
+# All of them ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "result"),
+    [
+        (np.float16, np.float16),
+        (np.float32, np.float32),
+        (np.float64, np.float64),
+        (np.int16, np.float64),
+        (np.uint8, np.float64),
+        (np.bool_, np.float64),
+    ],
+)
+def test_types(given: DTypeLike, result: DTypeLike) -> None:
+    # Two by two windows: every mean is exact.
+    x: Array = (np.arange(2 * 3 * 4 * 6).reshape(2, 3, 4, 6) % 7).astype(given)
+    values, indices = reference_pooling.max_pool2d(x, 2)
+    grad = x[:, :, :2, :3]
+    for algorithm in ("auto", *ALGORITHMS):
+        actual = fastconv.max_pool2d(x, 2, return_indices=True, algorithm=algorithm)
+        assert_identical(actual[0], values, result)
+        assert_identical(actual[1], indices, np.int64)
+        average = reference_pooling.avg_pool2d(x, 2)
+        assert_identical(fastconv.avg_pool2d(x, 2, algorithm=algorithm), average, result)
+        adaptive = fastconv.adaptive_avg_pool2d(x, (2, 3), algorithm=algorithm)
+        assert_identical(adaptive, average, result)
+        back = fastconv.max_pool2d_grad(grad, indices, x.shape, algorithm=algorithm)
+        expected = reference_pooling.max_pool2d_grad(grad, indices, x.shape)
+        assert_identical(back, expected, result)
+        back = fastconv.avg_pool2d_grad(grad, x.shape, 2, algorithm=algorithm)
+        expected = reference_pooling.avg_pool2d_grad(grad, x.shape, 2)
+        assert_identical(back, expected, result)
+        back = fastconv.adaptive_avg_pool2d_grad(grad, x.shape, algorithm=algorithm)
+        assert_identical(back, expected, result)
