@@ -197,11 +197,19 @@ def test_pooling_padding_over_half_the_window(function: str) -> None:
         call(function, padding=(1, 3))
 
 
-@pytest.mark.parametrize("function", POOLS)
 @pytest.mark.parametrize("value", [None, 1, "yes", 0.5, [True]], ids=repr)
-def test_ceil_mode(function: str, value: Any) -> None:
-    with refused("ceil_mode", value):
-        call(function, ceil_mode=value)
+@pytest.mark.parametrize(
+    ("function", "argument"),
+    [
+        *((function, "ceil_mode") for function in POOLS),
+        ("avg_pool2d", "count_include_pad"),
+        ("avg_pool2d_grad", "count_include_pad"),
+        ("max_pool2d", "return_indices"),
+    ],
+)
+def test_flags(function: str, argument: str, value: Any) -> None:
+    with refused(argument, value):
+        call(function, **{argument: value})
 
 
 # Shapes -----------------------------------------------------------------------------------------

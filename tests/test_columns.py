@@ -223,4 +223,4 @@ def test_col2im_refuses_columns_that_do_not_fit(shape: tuple[int, ...]) -> None:
 )
 def test_col2im_refuses_bad_output_size(size: object, shown: object) -> None:
     with refused("output_size", shown):
-        fastconv.col2im(np.zeros((2, 12, 20)), size, 2)  # type: ignore[arg-type]
+        fastconv.col2im(np.zeros((2, 12, 20)), size, 2)

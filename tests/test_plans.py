@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +12,7 @@ import reference
 from cases import CONV_CASES, ConvCase, make_inputs, make_integer_inputs
 from checks import assert_identical, refused
 from numpy.typing import DTypeLike
+from reference import Array
 
 import fastconv
 
@@ -58,14 +60,62 @@ def test_without_bias() -> None:
     assert_identical(plan(data.x), expected, np.float32)
 
 
-def test_relu() -> None:
-    data = make_integer_inputs(CASE)
-    arguments = CASE.input_shape, data.weight, data.bias, *CASE.geometry
-    plain = fastconv.plan_conv2d(*arguments)(data.x)
-    assert (plain < 0).any()
-    for algorithm in fastconv.algorithms():
-        plan = fastconv.plan_conv2d(*arguments, activation="relu", algorithm=algorithm)
-        assert_identical(plan(data.x), np.maximum(plain, 0), np.float32)
+# As PyTorch defines them.
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": lambda y: np.where(y < 0, 0, y),
+    "relu6": lambda y: np.where(y < 0, 0, np.where(y > 6, 6, y)),
+    "leaky_relu": lambda y: np.where(y < 0, 0.01 * y, y),
+    "silu": lambda y: y / (1 + np.exp(-y)),
+    "hard_swish": lambda y: y * np.clip(y + 3, 0, 6) / 6,
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("algorithm", ["auto", *fastconv.algorithms()])
+def test_activations(algorithm: str, activation: str, dtype: DTypeLike) -> None:
+    case = ConvCase("plain", (2, 3, 7, 9), (5, 3, 3, 3), padding=1)
+    data = make_inputs(case, dtype)
+    arguments = case.input_shape, data.weight, data.bias, *case.geometry
+    try:
+        plan = fastconv.plan_conv2d(*arguments, activation=activation, algorithm=algorithm)
+        plain = fastconv.plan_conv2d(*arguments, algorithm=algorithm)
+    except ValueError as error:
+        refusal = str(error)
+        assert algorithm in refusal
+        return
+    y = plain(data.x)
+    assert y.min() < -6
+    assert y.max() > 6
+    expected = ACTIVATIONS[activation](y.astype(np.float64))
+    actual = plan(data.x)
+    assert actual.dtype == dtype
+    # A handful of roundings, and an exponential that is good to a few more.
+    np.testing.assert_allclose(actual, expected, rtol=16 * np.finfo(dtype).eps, atol=1e-30)
+    x = data.x.copy()
+    x[0, :, 3, 4] = np.nan
+    np.testing.assert_array_equal(np.isnan(plan(x)), np.isnan(plain(x)))
+
+
+def test_activations_at_infinity() -> None:
+    x = np.array([[[[np.inf, -np.inf, 1e30, -1e30, 0.0]]]], np.float32)
+    limits = {
+        "relu": [np.inf, 0, 1e30, 0, 0],
+        "relu6": [6, 0, 6, 0, 0],
+        "leaky_relu": [np.inf, -np.inf, 1e30, -1e28, 0],
+    }
+    for activation, expected in limits.items():
+        plan = fastconv.plan_conv2d(
+            x.shape, np.ones((1, 1, 1, 1), np.float32), activation=activation
+        )
+        np.testing.assert_allclose(plan(x), np.array([[[expected]]]), rtol=1e-6)
+    # Far from zero the exponential overflows: no warning, and the limits of the function.
+    for activation in ("silu", "hard_swish"):
+        plan = fastconv.plan_conv2d(
+            x.shape, np.ones((1, 1, 1, 1), np.float32), activation=activation
+        )
+        result = plan(np.where(np.isinf(x), 0, x))
+        np.testing.assert_allclose(result, [[[[0, 0, 1e30, 0, 0]]]], rtol=1e-6)
 
 
 def test_unknown_activation_is_refused() -> None:

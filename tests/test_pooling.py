@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import reference_pooling
@@ -26,12 +28,12 @@ def window(case: PoolCase) -> int:
     return size * size if isinstance(size, int) else size[0] * size[1]
 
 
-def max_rule(case: PoolCase) -> tuple:
+def max_rule(case: PoolCase) -> tuple[Any, ...]:
     """Return the arguments of max_pool2d that follow the array."""
     return case.kernel_size, case.stride, case.padding, case.dilation, case.ceil_mode
 
 
-def average_rule(case: PoolCase, count_include_pad: bool) -> tuple:
+def average_rule(case: PoolCase, count_include_pad: bool) -> tuple[Any, ...]:
     """Return the arguments of avg_pool2d that follow the array."""
     return case.kernel_size, case.stride, case.padding, case.ceil_mode, count_include_pad
 

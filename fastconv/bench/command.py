@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fastconv import threads
-from fastconv.bench import files, plot
+from fastconv.bench import files, images, plot
 from fastconv.bench.machine import Peak, command_line, header
 from fastconv.bench.progress import ProgressBar
 from fastconv.bench.report import Report
@@ -46,6 +46,8 @@ def benchmark(items: Sequence[Item], options: Options, targets: Targets) -> int:
     Ctrl-C ends the measuring; what was measured until then is printed and written.
     """
     targets.check()
+    if any(item.layer.suite == "images" for item in items):
+        images.check_available()
     console = Console()
     report = Report(console)
     peak = Peak(options.dtype, threads.get_num_threads())

@@ -33,14 +33,14 @@ _FILTERS = {
 }
 
 
-def image_batch(layer: Layer, problem: Conv2dProblem) -> Array:
-    """Return the images a layer of the suite sees, in [0, 1], over again where there are too few.
+def check_available() -> None:
+    """Raise `BenchError` unless scikit-learn, and Pillow for its photographs, are installed."""
+    require("sklearn.datasets", "the suite of images")
+    require("PIL", "the suite of images")
 
-    Raises
-    ------
-    BenchError
-        If scikit-learn or Pillow is not installed.
-    """
+
+def image_batch(layer: Layer, problem: Conv2dProblem) -> Array:
+    """Return the images a layer sees, in [0, 1]; over again where there are too few."""
     source = _digits() if layer.id.startswith("digits") else _photographs(gray=layer.C == 1)
     batch: Array = source[np.arange(problem.N) % len(source)]
     return batch
@@ -58,7 +58,8 @@ def filters(layer: Layer, problem: Conv2dProblem, rng: np.random.Generator) -> A
 @lru_cache(maxsize=1)
 def _digits() -> Array:
     """Return 1797 handwritten digits, (N, 1, 8, 8)."""
-    datasets = require("sklearn.datasets", "the suite of images")
+    from sklearn import datasets
+
     images: Array = datasets.load_digits().images[:, np.newaxis] / 16
     return images
 
@@ -66,8 +67,8 @@ def _digits() -> Array:
 @lru_cache(maxsize=2)
 def _photographs(gray: bool) -> Array:
     """Return a Chinese temple and a flower, (2, 3, 427, 640) or gray (2, 1, 427, 640)."""
-    datasets = require("sklearn.datasets", "the suite of images")
-    require("PIL", "the suite of images")
+    from sklearn import datasets
+
     colors: Array = np.stack(datasets.load_sample_images().images).transpose(0, 3, 1, 2) / 255
     if not gray:
         return colors

@@ -17,6 +17,7 @@ document processing" (2006).
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -46,8 +47,12 @@ class Im2col(Algorithm):
     """Patches gathered through a stride-trick view, one BLAS product a block."""
 
     name = "im2col"
-    #: Bytes a second that one thread lowers, for the estimate.
-    lowering_rate = 2.5e9
+    #: Bytes of columns a second that one thread fills, or adds back, and hands to BLAS.
+    bytes_per_second: Mapping[str, float] = {
+        "forward": 7e9,
+        "input_grad": 4e9,
+        "weight_grad": 7e9,
+    }
 
     def lower(
         self, problem: Conv2dProblem, x: Array, block: Block, c0: int, columns: Array
@@ -95,13 +100,10 @@ class Im2col(Algorithm):
     def estimated_seconds(
         self, problem: Conv2dProblem, direction: Direction, threads: int
     ) -> float:
-        """Columns written and read once, then a product as fast as BLAS is at its shape."""
-        lowering = problem.column_bytes / self.lowering_rate
-        # Thin products (few filters, or few channels in a group) do not fill BLAS's tiles.
-        filling = min(1.0, problem.K_per_group / 32) * min(1.0, problem.taps / 32)
-        rate = (110e9 if problem.dtype == "float32" else 55e9) * max(filling, 0.02)
-        calls = 30e-6 + 2e-6 * problem.groups
-        return calls + (lowering + problem.flops / rate) / threads
+        """Count the columns as moved once, and the product as fast as BLAS is when it is large."""
+        moving = problem.column_bytes / self.bytes_per_second[direction]
+        multiplying = problem.flops / (110e9 if problem.dtype == "float32" else 55e9)
+        return 20e-6 + (moving + multiplying) / threads
 
     def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
         """One block of columns, and where needed one of the product."""

@@ -15,13 +15,13 @@ class Naive(Algorithm):
     def estimated_seconds(
         self, problem: Conv2dProblem, direction: Direction, threads: int
     ) -> float:
-        """Count one product every 4 cycles or so: each waits for the sum before it."""
-        planes = {
-            "forward": problem.N * problem.K,
-            "input_grad": problem.N * problem.C,
-            "weight_grad": problem.K * problem.C_per_group,
+        """Count one product a few cycles: each sum waits for the one before."""
+        planes, rate = {
+            "forward": (problem.N * problem.K, 1e9),
+            "input_grad": (problem.N * problem.C, 0.5e9),
+            "weight_grad": (problem.K * problem.C_per_group, 1e9),
         }[direction]
-        return 3e-6 + problem.flops / (1.7e9 * max(1, min(threads, planes)))
+        return 3e-6 + problem.flops / (rate * max(1, min(threads, planes)))
 
     def forward(
         self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
