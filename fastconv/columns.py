@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
 from fastconv.convolution.blocks import Block
 from fastconv.convolution.im2col_jit import Im2colJit
-from fastconv.geometry import IntPair, Padding, as_ints, as_pair
+from fastconv.geometry import IntPair, Padding, as_ints, as_pair, require_tensor
 from fastconv.problem import Conv2dProblem
 from fastconv.threads import run_tasks
 from fastconv.windows import windows_view
@@ -153,6 +153,7 @@ def col2im(
             f"got shape {array.shape}"
         )
     shape = (N, rows // (R * S), H, W)
+    require_tensor(f"output_size {(H, W)}", shape)
     problem = _window_problem(shape, (R, S), dilation, padding, stride, dtype)
     check_shape("cols", array, problem.column_shape, "N, C * R * S, OH * OW")
     out = np.zeros(problem.input_shape, dtype)

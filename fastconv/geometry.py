@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 #: What a user may pass where one number a spatial axis is meant.
@@ -41,7 +42,8 @@ def as_int(name: str, value: Any, minimum: int) -> int:
 def as_ints(name: str, value: Any, length: int, minimum: int) -> tuple[int, ...]:
     """Return a sequence of exactly `length` integers, each at least `minimum`, as a tuple."""
     try:
-        if isinstance(value, str):
+        # Sets and dictionaries can be iterated too, but have no order or no values to mean.
+        if isinstance(value, str | Mapping) or not hasattr(value, "__getitem__"):
             raise TypeError
         items = tuple(value)
     except TypeError:
@@ -179,10 +181,7 @@ def require_windows(
             )
 
 
-def require_tensor(meaning: str, shape: tuple[int, ...], padding: Margins) -> None:
-    """Raise ValueError for a shape that no computer holds."""
+def require_tensor(cause: str, shape: tuple[int, ...]) -> None:
+    """Raise ValueError for a shape that no computer holds; `cause` names the arguments."""
     if max(shape) > LARGEST_SIZE or math.prod(shape) > _LARGEST_TENSOR:
-        raise ValueError(
-            f"{meaning} would have shape {shape}, too large to compute: check padding {padding} "
-            f"and the sizes"
-        )
+        raise ValueError(f"{cause} would make an array of shape {shape}: too large to compute")

@@ -139,7 +139,7 @@ class Conv2dPlan:
         Parameters
         ----------
         x : array-like, (N, C, H, W)
-            Of the plan's input shape; converted to the plan's dtype.
+            Of the plan's input shape, and of a type that converts to the plan's without loss.
         out : ndarray, (N, K, OH, OW), optional
             C-contiguous, writable, of the plan's dtype, and apart from `x` in memory.
 
@@ -152,6 +152,11 @@ class Conv2dPlan:
 
         array = as_numbers("x", x, 4)
         check_shape("x", array, self.problem.input_shape, "the plan's input")
+        if not np.can_cast(array.dtype, self.problem.dtype):
+            raise TypeError(
+                f"x must fit the plan's {self.problem.dtype} without loss, got {array.dtype}: "
+                f"convert it (x.astype({self.problem.dtype!r})) or plan with weights of its type"
+            )
         array = as_computed(array, self.problem.dtype)
         if out is None:
             out = np.empty(self.problem.output_shape, self.problem.dtype)

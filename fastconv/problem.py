@@ -117,6 +117,7 @@ class Conv2dProblem:
         """
         input_name, weight_name = names
         N, C, H, W = as_ints(input_name, input_shape, 4, 0)
+        require_tensor(f"{input_name} {(N, C, H, W)}", (N, C, H, W))
         K, C_per_group, R, S = as_ints(weight_name, weight_shape, 4, 0)
         groups = as_int("groups", groups, 1)
         step = as_pair("stride", stride, 1)
@@ -145,8 +146,8 @@ class Conv2dProblem:
             raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
         require_windows(weight_name, (H, W), (R, S), gap, margins)
         problem = cls(N, C, H, W, K, R, S, step, margins, gap, groups, dtype)
-        require_tensor("the output", problem.output_shape, margins)
-        require_tensor("the padded input", problem.padded_shape, margins)
+        require_tensor(f"padding {margins}", problem.output_shape)
+        require_tensor(f"padding {margins}", problem.padded_shape)
         return problem
 
     # Sizes -------------------------------------------------------------------------------

@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
-from fastconv.geometry import IntPair, Padding, as_int, as_pair, extent, resolve_padding
+from fastconv.geometry import (
+    IntPair,
+    Padding,
+    as_int,
+    as_pair,
+    extent,
+    require_tensor,
+    resolve_padding,
+)
 from fastconv.plan import choose
 from fastconv.problem import Conv2dProblem
 
@@ -95,6 +103,7 @@ def conv_transpose2d(
                 f"or columns, of which padding {margins[axis]} cuts all"
             )
     output_shape = (N, filters.shape[1] * groups, sizes[0], sizes[1])
+    require_tensor(f"stride {step} with dilation {gap}", output_shape)
     offsets = () if bias is None else (as_numbers("bias", bias, 1),)
     for each in offsets:
         check_shape("bias", each, (output_shape[1],), "one for each output channel")

@@ -52,12 +52,12 @@ def eight_threads() -> bool:
 
 
 def forked_child() -> bool:
-    """A child forked after a parallel call; the parent goes on."""
+    """Fork a child after a parallel call; the parent goes on."""
     return compute() and fork_and_compute() and compute()
 
 
 def fork_of_a_thread() -> bool:
-    """A child forked from a thread that is not the main one."""
+    """Fork a child from a thread that is not the main one."""
     results = [compute()]
     thread = threading.Thread(target=lambda: results.append(fork_and_compute()))
     thread.start()
@@ -86,7 +86,7 @@ def fork_while_busy() -> bool:
 
 
 def process_pool(method: str) -> bool:
-    """A pool of processes after a parallel call."""
+    """Start a pool of processes after a parallel call."""
     context = multiprocessing.get_context(method)
     with ProcessPoolExecutor(2, mp_context=context) as pool:
         return compute() and all(pool.map(compute, range(4)))

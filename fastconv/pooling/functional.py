@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
-from fastconv.geometry import IntPair, Padding, as_ints, as_pair
+from fastconv.geometry import IntPair, Padding, as_ints, as_pair, require_tensor
 from fastconv.pooling.axis import Axes, adaptive_axis, pooling_axes
 from fastconv.pooling.base import PoolAlgorithm
 from fastconv.pooling.jit import Jit
@@ -109,6 +109,8 @@ def max_pool2d(
              [13., 15.]]]])
     """
     array = as_numbers("x", x, 4)
+    if not isinstance(return_indices, bool | np.bool_):
+        raise TypeError(f"return_indices must be True or False, got {return_indices!r}")
     dtype, returned = result_dtypes(array)
     problem = Pool2dProblem.from_shapes(
         array.shape, kernel_size, stride, padding, dilation, ceil_mode, dtype, name="x"
@@ -165,6 +167,7 @@ def max_pool2d_grad(
     if places.dtype.kind not in "iu":
         raise TypeError(f"indices must be integers, got dtype {places.dtype}")
     N, C, H, W = as_ints("input_shape", input_shape, 4, 0)
+    require_tensor(f"input_shape {(N, C, H, W)}", (N, C, H, W))
     check_shape("grad_output", grad, (N, C, *grad.shape[2:]), "N and C as in input_shape")
     check_shape("indices", places, grad.shape, "as grad_output")
     if places.size and (places.min() < 0 or places.max() >= H * W):
@@ -367,7 +370,9 @@ def _mean_axes(
 
 
 def _adaptive_axes(name: str, input_shape: tuple[int, ...], outputs: tuple[int, int]) -> Axes:
-    _, _, H, W = input_shape
+    N, C, H, W = input_shape
+    require_tensor(f"{name} {input_shape}", (N, C, H, W))
+    require_tensor(f"output_size {outputs}", (N, C, *outputs))
     if H < 1 or W < 1:
         raise ValueError(f"{name} must have H and W of at least 1, got {input_shape}")
     return adaptive_axis(H, outputs[0]), adaptive_axis(W, outputs[1])

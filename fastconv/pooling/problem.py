@@ -71,6 +71,7 @@ class Pool2dProblem:
             because a window could then lie wholly in the padding.
         """
         N, C, H, W = as_ints(name, input_shape, 4, 0)
+        require_tensor(f"{name} {(N, C, H, W)}", (N, C, H, W))
         if H == 0 or W == 0:
             raise ValueError(f"{name} must have H and W of at least 1, got shape {(N, C, H, W)}")
         R, S = as_pair("kernel_size", kernel_size, 1)
@@ -89,7 +90,7 @@ class Pool2dProblem:
             raise TypeError(f"ceil_mode must be True or False, got {ceil_mode!r}")
         require_windows("kernel_size", (H, W), (R, S), gap, margins)
         problem = cls(N, C, H, W, R, S, step, margins, gap, bool(ceil_mode), dtype)
-        require_tensor("the output", problem.output_shape, margins)
+        require_tensor(f"padding {margins}", problem.output_shape)
         return problem
 
     @cached_property
