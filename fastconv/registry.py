@@ -38,8 +38,8 @@ def algorithms(direction: str = "forward") -> tuple[str, ...]:
     Examples
     --------
     >>> import fastconv
-    >>> fastconv.algorithms("forward")
-    ('im2col_jit', 'im2col', 'naive', 'reference')
+    >>> fastconv.algorithms("forward")[-2:]
+    ('naive', 'reference')
     """
     for known in DIRECTIONS:
         if direction == known:
