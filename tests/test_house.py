@@ -187,11 +187,12 @@ import numpy as np, fastconv
 rng = np.random.default_rng(0)
 x, w = rng.integers(-3, 4, (2, 4, 6, 7)), rng.integers(-3, 4, (6, 2, 3, 2))
 options = dict(stride=(2, 1), padding=((1, 0), (2, 1)), dilation=(1, 2), groups=2)
-for name in fastconv.algorithms():
+loops = ("reference", "naive", "im2col_jit")
+for name in loops:
     y = fastconv.conv2d(x, w, algorithm=name, **options)
     dx = fastconv.conv2d_input_grad(x.shape, w, y, algorithm=name, **options)
     dw = fastconv.conv2d_weight_grad(x, w.shape, y, algorithm=name, **options)
-    first = [y, dx, dw] if name == fastconv.algorithms()[0] else first
+    first = [y, dx, dw] if name == "reference" else first
     assert all(map(np.array_equal, first, [y, dx, dw])), name
 for name in fastconv.pool_algorithms():
     y, where = fastconv.max_pool2d(x, 3, 2, 1, return_indices=True, algorithm=name)
