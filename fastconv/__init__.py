@@ -21,15 +21,14 @@ _HOMES = {
     ),
     "transposed": ("conv_transpose2d",),
     "columns": ("im2col", "col2im", "sliding_windows"),
-    "pooling.functional": (
-        "max_pool2d",
-        "max_pool2d_grad",
+    "pooling.maximum": ("max_pool2d", "max_pool2d_grad"),
+    "pooling.mean": (
         "avg_pool2d",
         "avg_pool2d_grad",
         "adaptive_avg_pool2d",
         "adaptive_avg_pool2d_grad",
-        "pool_algorithms",
     ),
+    "pooling.registry": ("pool_algorithms",),
     "plan": ("Conv2dPlan",),
     "problem": ("Conv2dProblem",),
     "pooling.problem": ("Pool2dProblem",),

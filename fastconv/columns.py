@@ -175,9 +175,11 @@ def _window_problem(
 ) -> Conv2dProblem:
     """Return the convolution by one filter over all channels: it has the windows in question."""
     weight_shape = (1, input_shape[1], *kernel)
-    return Conv2dProblem.from_shapes(
+    problem = Conv2dProblem.from_shapes(
         input_shape, weight_shape, stride, padding, dilation, 1, dtype, names=("x", "kernel_size")
     )
+    require_tensor(f"kernel_size {kernel}", problem.column_shape)
+    return problem
 
 
 def _image(problem: Conv2dProblem, n: int) -> Block:

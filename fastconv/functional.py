@@ -135,7 +135,7 @@ def plan_conv2d(
     >>> plan(np.ones((1, 3, 8, 8), np.float32)).shape
     (1, 5, 8, 8)
     """
-    if activation is not None and str(activation) not in ACTIVATIONS:
+    if activation is not None and not (isinstance(activation, str) and activation in ACTIVATIONS):
         names = ", ".join(repr(name) for name in ACTIVATIONS)
         raise ValueError(f"activation must be None or one of {names}, got {activation!r}")
     filters, offsets = _parameters(weight, bias)

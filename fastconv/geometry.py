@@ -183,5 +183,6 @@ def require_windows(
 
 def require_tensor(cause: str, shape: tuple[int, ...]) -> None:
     """Raise ValueError for a shape that no computer holds; `cause` names the arguments."""
-    if max(shape) > LARGEST_SIZE or math.prod(shape) > _LARGEST_TENSOR:
+    # Empty dimensions count as 1: what follows from the others, strides say, must fit too.
+    if max(shape) > LARGEST_SIZE or math.prod(max(1, n) for n in shape) > _LARGEST_TENSOR:
         raise ValueError(f"{cause} would make an array of shape {shape}: too large to compute")

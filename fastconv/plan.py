@@ -44,7 +44,16 @@ def choose(problem: Conv2dProblem, direction: Direction, algorithm: str = "auto"
     ValueError
         If there is no algorithm of that name, or it refuses the problem.
     """
-    return _choose(problem, direction, str(algorithm), threads.get_num_threads())
+    if not isinstance(algorithm, str):
+        raise TypeError(
+            f"algorithm must be a name ({_names(direction)}), got {algorithm!r} of type "
+            f"{type(algorithm).__name__}"
+        )
+    return _choose(problem, direction, algorithm, threads.get_num_threads())
+
+
+def _names(direction: Direction) -> str:
+    return ", ".join(repr(name) for name in ("auto", *algorithms(direction)))
 
 
 @lru_cache(maxsize=4096)
@@ -59,8 +68,9 @@ def _choose(
             if refusal is None:
                 return known
             raise ValueError(f"algorithm {algorithm!r} refuses this problem: {refusal}")
-    names = ", ".join(repr(name) for name in ("auto", *algorithms(direction)))
-    raise ValueError(f"algorithm must be one of {names} for {direction}, got {algorithm!r}")
+    raise ValueError(
+        f"algorithm must be one of {_names(direction)} for {direction}, got {algorithm!r}"
+    )
 
 
 def explain(problem: Conv2dProblem, direction: Direction, chosen: Algorithm) -> str:
@@ -73,7 +83,7 @@ def explain(problem: Conv2dProblem, direction: Direction, chosen: Algorithm) -> 
         f"{p.arithmetic_intensity:.3g} FLOP/byte, {threads.get_num_threads()} threads",
     ]
     for answer in candidates(problem, direction):
-        mark = "*" if answer.algorithm is chosen else " "
+        mark = "*" if answer.algorithm.name == chosen.name else " "
         cost = f"estimated {answer.estimated_seconds * 1e3:.3g} ms"
         lines.append(f"{mark} {answer.algorithm.name:12} {answer.refusal or cost}")
     return "\n".join(lines)
@@ -126,13 +136,6 @@ class Conv2dPlan:
         p = self.problem
         return f"<Conv2dPlan {p.input_shape} -> {p.output_shape} by {self.algorithm}>"
 
-    def run(self, x: Array, out: Array) -> None:
-        """Fill `out` with the convolution of `x`; both as `Algorithm.forward` wants them."""
-        if self.problem.N:
-            self._chosen.forward(self.problem, x, self._prepared, self._bias, out)
-        if self.activation is not None:
-            ACTIVATIONS[self.activation](out)
-
     def __call__(self, x: Any, out: Array | None = None) -> Array:
         """Return the convolution of `x`, written into `out` if one is given.
 
@@ -162,5 +165,8 @@ class Conv2dPlan:
             out = np.empty(self.problem.output_shape, self.problem.dtype)
         else:
             check_out(out, self.problem.output_shape, self.problem.dtype, array)
-        self.run(array, out)
+        if self.problem.N:
+            self._chosen.forward(self.problem, array, self._prepared, self._bias, out)
+        if self.activation is not None:
+            ACTIVATIONS[self.activation](out)
         return out

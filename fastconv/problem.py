@@ -9,7 +9,7 @@ R S kernel size, OH OW output size, P = OH * OW pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any, Literal, get_args
 
@@ -149,6 +149,10 @@ class Conv2dProblem:
         require_tensor(f"padding {margins}", problem.output_shape)
         require_tensor(f"padding {margins}", problem.padded_shape)
         return problem
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields alone: what follows from them is made anew where it is needed."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     # Sizes -------------------------------------------------------------------------------
 

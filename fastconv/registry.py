@@ -42,6 +42,6 @@ def algorithms(direction: str = "forward") -> tuple[str, ...]:
     ('naive', 'reference')
     """
     for known in DIRECTIONS:
-        if direction == known:
+        if isinstance(direction, str) and direction == known:
             return tuple(a.name for a in offering(known))
     raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")

@@ -27,16 +27,17 @@ threads, so the same bits come out.
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import copy_context
-from functools import lru_cache
+from contextvars import Context, copy_context
+from functools import lru_cache, partial
 from importlib import metadata
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from fastconv.geometry import as_int
@@ -165,9 +166,11 @@ def parallel_is_safe() -> bool:
     if _layer_lost:
         return False
     start_threading_layer()
-    # Under workqueue nobody may be inside a parallel region twice. Only the absence of other
-    # Python threads rules out another caller, here or in the user's own Numba code.
-    return threading_layer() != "workqueue" or len(sys._current_frames()) == 1
+    if threading_layer() != "workqueue":
+        return True
+    # Nobody may be inside a parallel region twice. Only the absence of other Python threads, but
+    # for our helpers, rules out another caller, here or in the user's own Numba code.
+    return len(sys._current_frames().keys() - _helper_threads) == 1
 
 
 def run_parallel(kernel: Callable[..., None], *arguments: Any) -> None:
@@ -202,14 +205,15 @@ def _after_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _layer_lost, _pool, _pool_lock, _blas
+    global _layer_lost, _errands, _helpers_started, _blas
     _after_fork()
     layer = threading_layer()
     _layer_lost |= layer == "omp" or (layer is not None and not _forked_safely)
     _inside.clear()
-    # Pool threads do not survive a fork, and a lock may have been held by one of them.
-    _pool, _pool_lock = None, threading.Lock()
-    _blas.abandon()
+    # Helpers do not survive a fork, and one of them may have held the queue's lock.
+    _errands, _helpers_started = SimpleQueue(), 0
+    _helper_threads.clear()
+    _blas.restore()
     _blas = _SingleThreadedBlas()
 
 
@@ -221,28 +225,38 @@ if hasattr(os, "register_at_fork"):
 
 # Python tasks ----------------------------------------------------------------------------
 
-_pool: ThreadPoolExecutor | None = None
-_pool_lock = threading.Lock()
+# More helpers than this are never of use.
+_MOST_HELPERS = 64
+# A pool of our own rather than concurrent.futures: that one takes plain locks, on which a signal
+# handler that convolves while this thread holds one would wait for ever. A SimpleQueue may be
+# interrupted anywhere.
+_errands: SimpleQueue[Callable[[], None]] = SimpleQueue()
+_helpers_started = 0
+_helper_threads: set[int] = set()
 
 
-def _submit_helpers(count: int, work: Callable[[], None]) -> list[Future[None]]:
-    global _pool
-    if count < 1:
-        return []
-    try:
-        with _pool_lock:
-            if _pool is None or _pool._max_workers < count:
-                _pool = ThreadPoolExecutor(count, thread_name_prefix="fastconv")
-            return [_pool.submit(copy_context().run, work) for _ in range(count)]
-    except RuntimeError:  # the interpreter is shutting down: the caller does all the work
-        return []
+def _helper(errands: SimpleQueue[Callable[[], None]]) -> None:
+    _helper_threads.add(threading.get_ident())
+    while True:
+        errands.get()()
+
+
+def _start_helpers(count: int) -> None:
+    global _helpers_started
+    while _helpers_started < min(count, _MOST_HELPERS):
+        try:
+            _thread.start_new_thread(_helper, (_errands,))
+        except RuntimeError:  # no further thread can be had: those there are do the work
+            return
+        _helpers_started += 1
 
 
 def run_tasks(function: Callable[[Task], Any], tasks: Iterable[Task]) -> None:
     """Call `function` on every task, on up to `get_num_threads` threads, this one included.
 
     The order is not defined. NumPy's BLAS runs single-threaded meanwhile: its own threads
-    would compete with these, and its results depend on their number.
+    would compete with these, and its results depend on their number. The helpers work in a copy
+    of the caller's context, so `numpy.errstate` holds for them too.
 
     Raises
     ------
@@ -250,8 +264,8 @@ def run_tasks(function: Callable[[Task], Any], tasks: Iterable[Task]) -> None:
         The first exception a task raised, after all running tasks have ended.
     """
     remaining = list(tasks)
-    helpers = min(get_num_threads(), len(remaining)) - 1
     remaining.reverse()
+    ended: SimpleQueue[BaseException | None] = SimpleQueue()
 
     def work() -> None:
         while True:
@@ -265,18 +279,36 @@ def run_tasks(function: Callable[[Task], Any], tasks: Iterable[Task]) -> None:
                 remaining.clear()
                 raise
 
+    def help_out(ticket: list[None], context: Context) -> None:
+        try:
+            ticket.pop()
+        except IndexError:  # too late: the caller has gone
+            return
+        try:
+            context.run(work)
+        except BaseException as error:
+            ended.put(error)
+        else:
+            ended.put(None)
+
+    helpers = min(get_num_threads(), len(remaining), _MOST_HELPERS + 1) - 1
+    _start_helpers(helpers)
+    tickets: list[list[None]] = [[None] for _ in range(helpers)]
+    errors: list[BaseException | None] = []
     with single_threaded_blas():
-        # The helpers work in a copy of the caller's context: np.errstate holds for them too.
-        futures = _submit_helpers(helpers, work)
+        for ticket in tickets:
+            _errands.put(partial(help_out, ticket, copy_context()))
         try:
             work()
         finally:
-            # A helper that never started has nothing left to do; do not wait for it.
-            pending = [future for future in futures if not future.cancel()]
-            for future in pending:
-                future.exception()
-        for future in pending:
-            future.result()
+            for ticket in tickets:
+                try:
+                    ticket.pop()  # nobody has come for it: nobody to wait for
+                except IndexError:
+                    errors.append(ended.get())
+    for error in errors:
+        if error is not None:
+            raise error
 
 
 # BLAS ------------------------------------------------------------------------------------
@@ -285,36 +317,36 @@ def run_tasks(function: Callable[[Task], Any], tasks: Iterable[Task]) -> None:
 class _SingleThreadedBlas:
     """Limits every BLAS library of the process to one thread while somebody asks for it.
 
-    The limit is a setting of the whole process, so callers are counted: the first sets it and
-    the last restores it.
+    The limit is a setting of the whole process, so callers are counted: the last one restores
+    what the libraries had. Every caller makes sure of the limit itself, because it may be a
+    signal handler that interrupts another caller between any two of these lines.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._holders = 0
-        self._saved: list[tuple[Any, int]] = []
+        self._saved: dict[int, int] = {}
 
     def acquire(self) -> None:
         with self._lock:
             self._holders += 1
-            if self._holders == 1:
-                self._saved = [(blas, blas.get_num_threads()) for blas in _blas_libraries()]
-                for blas, threads in self._saved:
-                    if threads != 1:
-                        blas.set_num_threads(1)
+            for number, blas in enumerate(_blas_libraries()):
+                threads = blas.get_num_threads()
+                if threads != 1:
+                    self._saved.setdefault(number, threads)
+                    blas.set_num_threads(1)
 
     def release(self) -> None:
         with self._lock:
             self._holders -= 1
             if self._holders == 0:
-                self.abandon()
+                self.restore()
 
-    def abandon(self) -> None:
-        """Restore the limits whoever still holds them."""
-        for blas, threads in self._saved:
-            if threads != 1:
-                blas.set_num_threads(threads)
-        self._saved = []
+    def restore(self) -> None:
+        """Give the libraries back their threads, whoever still holds the limit."""
+        for number, threads in list(self._saved.items()):
+            _blas_libraries()[number].set_num_threads(threads)
+        self._saved = {}
 
 
 _blas = _SingleThreadedBlas()

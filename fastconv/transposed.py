@@ -86,6 +86,13 @@ def conv_transpose2d(
             f"weight must have shape (C, K / groups, R, S) with C={C}, as x has, "
             f"got {filters.shape}"
         )
+    if 0 in filters.shape or 0 in array.shape[1:]:
+        raise ValueError(
+            f"x and weight must not be empty but for the batch, got shapes {array.shape} and "
+            f"{filters.shape}"
+        )
+    if C % groups:
+        raise ValueError(f"groups must divide the input channels, got groups={groups} with C={C}")
     kernel = filters.shape[2], filters.shape[3]
     margins = resolve_padding(padding, (H, W), kernel, step, gap)
     sizes = []

@@ -351,7 +351,7 @@ def test_warmup_compiles_once_and_for_all(tmp_path: Path) -> None:
     environment = {"FASTCONV_CACHE_DIR": str(tmp_path)}
     # The last ones of the lists: to compile all of them takes a minute.
     fewer = """
-import fastconv.pooling.functional as pooling, fastconv.registry as registry
+import fastconv.pooling.registry as pooling, fastconv.registry as registry
 registry.ALGORITHMS, pooling.ALGORITHMS = registry.ALGORITHMS[-2:], pooling.ALGORITHMS[-1:]
 """
 

@@ -23,9 +23,9 @@ PACKAGE = Path(fastconv.__file__).parent
 LEVELS = (
     ("cli", "__main__"),
     ("bench",),
-    ("functional", "transposed", "columns", "pooling.functional"),
+    ("functional", "transposed", "columns", "pooling.maximum", "pooling.mean"),
     ("plan",),
-    ("registry",),
+    ("registry", "pooling.registry"),
     ("convolution", "pooling"),
     ("arguments",),
     ("codegen.peak",),

@@ -128,3 +128,30 @@ def test_read_only_package_folder(filled: Path, tmp_path: Path) -> None:
     assert out.split() == [str(package / "__init__.py"), "right"]
     assert errors == ""
     assert sorted(package.rglob("*")) == before  # also if this user may write anywhere
+
+
+def test_variants_of_one_kernel_are_never_mixed_up(tmp_path: Path) -> None:
+    # Machine code that two processes stored must not meet under one name in a third.
+    (tmp_path / "variants.py").write_text(
+        """
+import numpy as np
+from fastconv.kernels.jit import RangeKernel
+
+def adder(number):
+    def add(start, stop, out):
+        for i in range(start, stop):
+            out[i] = number
+    return RangeKernel(add, str(number))
+
+def results(*numbers):
+    out = np.zeros((len(numbers), 4), np.int64)
+    for number, row in zip(numbers, out):
+        adder(number)(4, row)
+        adder(number).serial(0, 1, row)
+    return out.tolist()
+"""
+    )
+    folder, path = tmp_path / "kernels", {"PYTHONPATH": str(tmp_path), "FASTCONV_NUM_THREADS": "2"}
+    for numbers in ("3", "5", "3, 5", "5, 3"):
+        out, _ = convolve(folder, f"import variants; print(variants.results({numbers}))", **path)
+        assert out == str([[int(number)] * 4 for number in numbers.split(",")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -248,3 +249,19 @@ def test_bad_arguments_are_refused_when_planning() -> None:
         fastconv.plan_conv2d((2, 2, 7, 9), weight, stride=0)
     with refused("algorithm", "fastest"):
         fastconv.plan_conv2d((2, 2, 7, 9), weight, algorithm="fastest")
+
+
+def test_problems_and_plans_can_be_pickled() -> None:
+    problem = fastconv.Conv2dProblem.from_shapes((2, 3, 8, 8), (4, 3, 3, 3), padding=1)
+    assert problem.record.flags.writeable is False
+    again = pickle.loads(pickle.dumps(problem))
+    assert again == problem
+    assert hash(again) == hash(problem)
+    assert again.record.flags.writeable is False
+    weight = np.random.default_rng(0).standard_normal(problem.weight_shape)
+    plan = fastconv.plan_conv2d(problem.input_shape, weight, padding=1, activation="relu")
+    x = np.random.default_rng(1).standard_normal(problem.input_shape)
+    other = pickle.loads(pickle.dumps(plan))
+    assert np.array_equal(other(x), plan(x))
+    assert other.explain() == plan.explain()
+    assert "* " in plan.explain()

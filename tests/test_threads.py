@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
 import itertools
 import os
+import queue
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,3 +168,88 @@ def test_run_tasks_does_every_task_once() -> None:
         assert sorted(done) == list(range(100))
         threads.run_tasks(done.append, [])
         assert len(done) == 100
+
+
+def test_run_tasks_waits_for_helpers_that_did_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = _thread.start_new_thread, []
+
+    def start_once(*arguments: Any) -> int:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(arguments)
+        return start(*arguments)
+
+    monkeypatch.setattr(threads, "_errands", queue.SimpleQueue())
+    monkeypatch.setattr(threads, "_helpers_started", 0)
+    monkeypatch.setattr(_thread, "start_new_thread", start_once)
+    monkeypatch.setattr(threads, "_num_threads", 4)
+    done: list[int] = []
+
+    def work(task: int) -> None:
+        time.sleep(0.01)
+        done.append(task)
+
+    threads.run_tasks(work, range(8))
+    assert sorted(done) == list(range(8))
+    assert len(started) == 1
+
+
+INTERRUPTED = """
+import signal, numpy as np, fastconv
+rng = np.random.default_rng(0)
+x, other = rng.standard_normal((2, 4, 16, 16, 16)).astype(np.float32)
+weight = rng.standard_normal((16, 16, 3, 3)).astype(np.float32)
+name = "im2col_jit"
+expected, nested = [], []
+for each in (x, other):
+    expected.append(fastconv.conv2d(each, weight, padding=1, algorithm=name))
+busy = False
+
+def handler(*_):
+    global busy
+    if not busy:
+        busy = True
+        y = fastconv.conv2d(other, weight, padding=1, algorithm=name)
+        nested.append(np.array_equal(y, expected[1]))
+        busy = False
+
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+right = all(
+    np.array_equal(fastconv.conv2d(x, weight, padding=1, algorithm=name), expected[0])
+    for _ in range(1000)
+)
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(right and all(nested) and len(nested) > 10)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers")
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_a_signal_handler_may_convolve(count: str) -> None:
+    done = run_python("-c", INTERRUPTED, FASTCONV_NUM_THREADS=count)
+    assert done.stdout.strip() == "True", done.stderr[-2000:]
+
+
+def test_indices_that_another_thread_changes_do_no_harm() -> None:
+    program = """
+import threading, numpy as np, fastconv
+grad, places = np.ones((1, 1, 1000, 1000), np.float32), np.zeros((1, 1, 1000, 1000), np.int64)
+stop = threading.Event()
+def change():
+    while not stop.is_set():
+        places[0, 0, -200:] = 10**12
+        places[0, 0, -200:] = 0
+thread = threading.Thread(target=change)
+thread.start()
+for _ in range(100):
+    try:
+        fastconv.max_pool2d_grad(grad, places, (1, 1, 4, 4))
+    except ValueError:
+        pass
+stop.set()
+thread.join()
+print("alive")
+"""
+    done = run_python("-c", program)
+    assert done.stdout.strip() == "alive", done.stderr[-2000:]

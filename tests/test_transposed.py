@@ -154,3 +154,15 @@ def test_bad_arguments_are_refused(argument: str, value: object, shown: object) 
     name = "weight" if shown == 3 and argument == "x" else argument
     with refused(name, shown):
         fastconv.conv_transpose2d(**arguments)
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+@pytest.mark.parametrize(
+    ("weight_shape", "groups", "named"),
+    [((3, 2, 3, 3), 2, "groups"), ((3, 0, 3, 3), 1, "weight"), ((3, 2, 0, 3), 1, "weight")],
+)
+def test_refusals_do_not_depend_on_the_batch(
+    batch: int, weight_shape: tuple[int, ...], groups: int, named: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"\b{named}\b"):
+        fastconv.conv_transpose2d(np.zeros((batch, 3, 4, 4)), np.zeros(weight_shape), groups=groups)

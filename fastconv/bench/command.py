@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fastconv import threads
 from fastconv.bench import files, images, plot
+from fastconv.bench.errors import BenchError
 from fastconv.bench.machine import Peak, command_line, header
 from fastconv.bench.progress import ProgressBar
 from fastconv.bench.report import Report
@@ -34,10 +35,14 @@ class Targets:
         """Raise `BenchError` for a target that cannot be written: now, not after measuring."""
         if self.plot is not None:
             plot.check_plot(self.plot)
+        taken: dict[Path, str] = {}
         for name in ("json", "csv", "plot"):
             path = getattr(self, name)
             if path is not None:
                 files.check_target(f"--{name}", path)
+                other = taken.setdefault(path.resolve(), name)
+                if other != name:
+                    raise BenchError(f"--{name} and --{other} must name two files, got {path}")
 
 
 def benchmark(items: Sequence[Item], options: Options, targets: Targets) -> int:
@@ -84,7 +89,7 @@ def _finish(
     """Print the summary and write the files, all relative to the best peak of the whole run."""
     final = [with_peak(result, peak.best) for result in results]
     records = [record for result in final for record in result.records]
-    report.summary(scores(final, peak.best, options.algorithms), final, peak.samples)
+    report.summary(scores(final, peak.best, options.algorithms), final, peak)
     top = header(peak, options.dtype, command_line(), complete)
     writers: list[tuple[Path | None, Callable[[Path], None]]] = [
         (targets.json, lambda path: files.write_json(path, top, records)),

@@ -27,15 +27,23 @@ class Peak:
     def __init__(self, dtype: str, num_threads: int) -> None:
         self._dtype, self._threads = dtype, num_threads
         self.samples: list[float] = []
+        self._alone = 0.0
 
     @property
     def best(self) -> float:
         """GFLOP/s, the most so far."""
         return max(self.samples)
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether some cores were busy with other work while the peak was measured."""
+        cores = min(self._threads, threads.available_cores())
+        return min(self.samples) < 0.75 * max(self.best, cores * self._alone)
+
     def measure(self) -> None:
-        """Measure once more; this takes about 30 ms."""
+        """Measure once more, with all threads and with one; this takes about 45 ms."""
         self.samples.append(measure_peak(self._dtype, self._threads))
+        self._alone = max(self._alone, measure_peak(self._dtype, 1, seconds=0.015))
 
 
 def version(package: str) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from fastconv.bench.machine import Peak
 from fastconv.bench.results import LayerResult, Record
 from fastconv.bench.scores import CLOSE, Score
 from fastconv.bench.text import bar, duration, percent, size, three_digits, times
@@ -92,9 +93,7 @@ class Report:
 
     # The end -----------------------------------------------------------------------------
 
-    def summary(
-        self, scores: Sequence[Score], results: Sequence[LayerResult], peaks: Sequence[float]
-    ) -> None:
+    def summary(self, scores: Sequence[Score], results: Sequence[LayerResult], peak: Peak) -> None:
         """Print how the automatic choice did, whether all was right, and what compiling cost."""
         records = [record for result in results for record in result.records]
         if not records:
@@ -106,9 +105,14 @@ class Report:
         self._line()
         compiling = sum(record.compile_s or 0 for record in records)
         self._line(
-            f"FMA peak: {max(peaks):.0f} GFLOP/s, the best of {len(peaks)} measurements during "
-            f"the run (lowest {min(peaks):.0f})"
+            f"FMA peak: {peak.best:.0f} GFLOP/s, the best of {len(peak.samples)} measurements "
+            f"during the run (lowest {min(peak.samples):.0f})"
         )
+        if peak.disturbed:
+            self._line(
+                "the processor was busy with other work at times: distrust times and percentages",
+                "yellow",
+            )
         self._line(f"compiling: {compiling:.1f} s, not part of any time above")
         wrong = [record for record in records if not record.correct]
         for record in wrong:

@@ -71,6 +71,9 @@ def clear() -> int:
             if file.is_file() and not file.is_symlink():
                 file.unlink(missing_ok=True)
                 count += 1
+        for file in folder.glob("tmp*"):  # left by a process that was killed while writing
+            if file.is_file() and not file.is_symlink():
+                file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty, or another process is writing
             folder.rmdir()
     usable_folder.cache_clear()  # it is to be made again

@@ -127,42 +127,44 @@ class Im2col(Algorithm):
         blocks = list(blocks_below(problem, (0, problem.N), self._forward_pixels(problem)))
         offsets = bias.reshape(problem.groups, problem.K_per_group, 1)
 
-        def columns_for(block: Block) -> Array:
-            return scratch("columns", (problem.groups, problem.taps, block.pixels), problem.dtype)
-
         def multiply(columns: Array, block: Block, part: Part) -> None:
             groups, filters = slice(*part.groups), slice(*part.channels)
-            one_image = block.shape[0] == 1
-            if one_image:  # then the block's pixels lie evenly in `out`: write them in place
+            factors = prepared[groups, filters], columns[groups]
+            if block.shape[0] == 1:  # one image: its pixels lie evenly in `out`
                 result = _pixels(problem, out, block)[groups, filters]
-            else:
-                shape = (*(stop - start for start, stop in part), block.pixels)
-                result = scratch("product", shape, problem.dtype)
-            np.matmul(prepared[groups, filters], columns[groups], out=result)
-            result += offsets[groups, filters]
-            if not one_image:
+                np.matmul(*factors, out=result)
+                result += offsets[groups, filters]
+                return
+            shape = (*factors[0].shape[:2], block.pixels)
+            with scratch("product", shape, problem.dtype) as result:
+                np.matmul(*factors, out=result)
+                result += offsets[groups, filters]
                 _store_pixels(problem, result, block, part, out)
 
         def lower_and_multiply(block: Block) -> None:
-            columns = columns_for(block)
-            self.lower(problem, x, block, 0, columns.reshape(-1, block.pixels))
-            multiply(columns, block, Part((0, problem.groups), (0, problem.K_per_group)))
+            shape = (problem.groups, problem.taps, block.pixels)
+            with scratch("columns", shape, problem.dtype) as columns:
+                self.lower(problem, x, block, 0, columns.reshape(-1, block.pixels))
+                multiply(columns, block, Part((0, problem.groups), (0, problem.K_per_group)))
 
         if len(blocks) > 1:
             threads.run_tasks(lower_and_multiply, blocks)
             return
 
-        columns = columns_for(blocks[0])
-        rows = columns.reshape(problem.C, problem.R * problem.S, blocks[0].pixels)
+        block = blocks[0]
+        window = problem.R * problem.S
+        shape = (problem.groups, problem.taps, block.pixels)
+        with scratch("columns", shape, problem.dtype) as columns:
+            rows = columns.reshape(problem.C * window, block.pixels)
 
-        def lower_channels(channels: Range) -> None:
-            some = rows[slice(*channels)].reshape(-1, blocks[0].pixels)
-            self.lower(problem, x, blocks[0], channels[0], some)
+            def lower_channels(channels: Range) -> None:
+                first, last = channels
+                self.lower(problem, x, block, first, rows[first * window : last * window])
 
-        channel_parts = min(PARTS, columns.size // WORTH_A_TASK)
-        filter_parts = parts_of(problem.groups, problem.K_per_group, PARTS, smallest=32)
-        threads.run_tasks(lower_channels, split(problem.C, channel_parts))
-        threads.run_tasks(lambda part: multiply(columns, blocks[0], part), filter_parts)
+            channel_parts = min(PARTS, columns.size // WORTH_A_TASK)
+            filter_parts = parts_of(problem.groups, problem.K_per_group, PARTS, smallest=32)
+            threads.run_tasks(lower_channels, split(problem.C, channel_parts))
+            threads.run_tasks(lambda part: multiply(columns, block, part), filter_parts)
 
     def _forward_pixels(self, problem: Conv2dProblem) -> int:
         column = problem.C * problem.R * problem.S * problem.itemsize
@@ -185,11 +187,11 @@ class Im2col(Algorithm):
             out[slice(*images), c0 : c0 + rows // (problem.R * problem.S)] = 0
             filters = matrices[groups, :, taps].swapaxes(1, 2)
             for block in blocks_below(problem, images, self._pixels_for(problem, rows)):
-                columns = scratch("columns", (rows, block.pixels), problem.dtype)
                 grad = _pixels(problem, grad_output, block)[groups]
                 shape = (*filters.shape[:2], block.pixels)
-                np.matmul(filters, grad, out=columns.reshape(shape))
-                self.raise_columns(problem, columns, block, c0, out)
+                with scratch("columns", shape, problem.dtype) as columns:
+                    np.matmul(filters, grad, out=columns)
+                    self.raise_columns(problem, columns.reshape(rows, -1), block, c0, out)
 
         threads.run_tasks(raise_part, list(itertools.product(image_ranges, parts)))
 
@@ -214,16 +216,16 @@ class Im2col(Algorithm):
             groups, taps, c0, rows = self._rows_of(problem, part)
             target = private[copy, groups, :, taps]
             for number, block in enumerate(blocks[slice(*ranges[copy])]):
-                columns = scratch("columns", (rows, block.pixels), problem.dtype)
-                self.lower(problem, x, block, c0, columns)
-                patches = columns.reshape(target.shape[0], target.shape[2], block.pixels)
                 grad = _pixels(problem, grad_output, block)[groups]
-                if number == 0:
-                    np.matmul(grad, patches.swapaxes(1, 2), out=target)
-                else:
-                    product = scratch("product", target.shape, problem.dtype)
-                    np.matmul(grad, patches.swapaxes(1, 2), out=product)
-                    target += product
+                shape = (target.shape[0], target.shape[2], block.pixels)
+                with scratch("columns", shape, problem.dtype) as columns:
+                    self.lower(problem, x, block, c0, columns.reshape(rows, -1))
+                    if number == 0:
+                        np.matmul(grad, columns.swapaxes(1, 2), out=target)
+                        continue
+                    with scratch("product", target.shape, problem.dtype) as product:
+                        np.matmul(grad, columns.swapaxes(1, 2), out=product)
+                        target += product
 
         threads.run_tasks(sum_blocks, list(itertools.product(range(len(ranges)), parts)))
         if len(ranges) > 1:

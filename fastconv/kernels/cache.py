@@ -6,7 +6,8 @@ code is one file whose name is a hash of everything it depends on: the kernel, i
 types, the processor, the versions, and all sources that kernels are made from. Files are
 complete or absent, so any number of processes may start cold at once.
 
-Machine code is code: a folder that others may write to is not used.
+Machine code is code: a folder that others may write to is not used. (Only the folder itself is
+looked at: whoever may rename its parents can still put another in its place.)
 """
 
 from __future__ import annotations
@@ -65,8 +66,9 @@ def build_key() -> str:
 @lru_cache(maxsize=1)
 def usable_folder() -> Path | None:
     """Return the folder for this build's kernels, made if need be; None if there cannot be one."""
-    folder = cache_folder() / build_key()
+    folder = Path(os.environ.get(CACHE_VARIABLE, "the user's cache folder"))
     try:
+        folder = cache_folder() / build_key()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         reason = None if _is_private(folder) else "others may write to it"
         if reason is None:

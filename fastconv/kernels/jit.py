@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,10 @@ _FLAGS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
 def _compile(function: Callable[..., Any], name: str, **flags: Any) -> Any:
+    # Symbols in machine code are named after the function, its argument types and a count that
+    # each process starts anew. Two variants of one function, stored by two processes, could bear
+    # the same symbol, and a third process would run one in place of the other.
+    function.__name__ = function.__qualname__ = re.sub(r"\W", "_", name)
     dispatcher = numba.njit(function, **_FLAGS, **flags)
     if hasattr(dispatcher, "_cache"):  # a plain function under NUMBA_DISABLE_JIT=1
         dispatcher._cache = KernelCache(name)

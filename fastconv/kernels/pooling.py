@@ -50,7 +50,10 @@ def maximum_grad(start: int, stop: int, grad: Any, indices: Any, out: Any) -> No
     for plane in range(start, stop):
         out[plane] = 0
         for pixel in range(grad.shape[1]):
-            out[plane, indices[plane, pixel]] += grad[plane, pixel]
+            place = indices[plane, pixel]
+            # Checked before, but another thread may write to the caller's array meanwhile.
+            if 0 <= place < out.shape[1]:
+                out[plane, place] += grad[plane, pixel]
 
 
 @range_kernel

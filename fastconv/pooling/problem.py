@@ -78,14 +78,16 @@ class Pool2dProblem:
         step = (R, S) if stride is None else as_pair("stride", stride, 1)
         gap = as_pair("dilation", dilation, 1)
         margins = resolve_padding(padding, (H, W), (R, S), step, gap)
-        for name, sides, span in zip(
+        for axis, sides, span in zip(
             ("height", "width"), margins, (extent(R, gap[0]), extent(S, gap[1])), strict=True
         ):
             if max(sides) > span // 2:
                 raise ValueError(
-                    f"padding must be at most half the window, {span // 2} in {name} for a "
+                    f"padding must be at most half the window, {span // 2} in {axis} for a "
                     f"window of {span}, got {max(sides)} (padding={padding!r})"
                 )
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
         if not isinstance(ceil_mode, bool | np.bool_):
             raise TypeError(f"ceil_mode must be True or False, got {ceil_mode!r}")
         require_windows("kernel_size", (H, W), (R, S), gap, margins)
