@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import statistics
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -36,9 +37,9 @@ class Peak:
 
     @property
     def disturbed(self) -> bool:
-        """Whether some cores were busy with other work while the peak was measured."""
+        """Whether cores were busy with other work in most of the measurements."""
         cores = min(self._threads, threads.available_cores())
-        return min(self.samples) < 0.75 * max(self.best, cores * self._alone)
+        return statistics.median(self.samples) < 0.8 * max(self.best, cores * self._alone)
 
     def measure(self) -> None:
         """Measure once more, with all threads and with one; this takes about 45 ms."""
