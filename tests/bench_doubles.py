@@ -1,0 +1,90 @@
+"""What the tests of the benchmark share: short measurements, and algorithms that go wrong."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from fastconv import registry
+from fastconv.bench import suites
+from fastconv.bench.run import REFERENCE, Options, measure_layer
+from fastconv.convolution.base import Algorithm
+from fastconv.problem import Direction
+
+QUICK = Options(rounds=3, seconds=0.01, batch=3)
+
+
+def silent(text: str) -> None:
+    """Take no notice of what is being done."""
+
+
+def layer(identity: str, suite: str = "small") -> suites.Layer:
+    return next(each for each in suites.load_suite(suite) if each.id == identity)
+
+
+def algorithm(name: str, direction: Direction = "forward") -> Algorithm:
+    return next(each for each in registry.offering(direction) if each.name == name)
+
+
+class Wrong(Algorithm):
+    """Forgets a tap, as a tail gone wrong would."""
+
+    name = "wrong"
+
+    def estimated_seconds(self, problem: Any, direction: Any, threads: int) -> float:
+        """Keep `auto` away."""
+        return math.inf
+
+    def forward(self, problem: Any, x: Any, prepared: Any, bias: Any, out: Any) -> None:
+        """Leave out the last tap."""
+        weight = prepared.copy()
+        weight[..., -1, -1] = 0
+        algorithm(REFERENCE).forward(problem, x, weight, bias, out)
+
+    def input_grad(self, problem: Any, weight: Any, grad_output: Any, out: Any) -> None:
+        """Make everything a little too large."""
+        algorithm(REFERENCE, "input_grad").input_grad(problem, 1.1 * weight, grad_output, out)
+
+    def weight_grad(self, problem: Any, x: Any, grad_output: Any, out: Any) -> None:
+        """Leave out everything."""
+        out[...] = 0
+
+
+class Raising(Wrong):
+    """Does not get that far."""
+
+    name = "raising"
+
+    def forward(self, problem: Any, x: Any, prepared: Any, bias: Any, out: Any) -> None:
+        """Fail."""
+        raise ZeroDivisionError("no luck")
+
+
+class Picky(Wrong):
+    """Never takes part."""
+
+    name = "picky"
+
+    def supports(self, problem: Any, direction: Any) -> str | None:
+        """Refuse."""
+        return "needs something else"
+
+
+def test_new_algorithms_take_part_and_wrong_ones_are_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = registry.ALGORITHMS
+    monkeypatch.setattr(registry, "ALGORITHMS", (Wrong(), Raising(), Picky(), *known))
+    result = measure_layer(layer("rgb8"), "forward", QUICK, silent)
+    records = {record.algorithm: record for record in result.records}
+    assert list(records) == ["wrong", "raising", *(each.name for each in known)]
+    assert result.refused == ("picky",)
+    for name in ("wrong", "raising"):
+        assert not records[name].correct
+        assert records[name].median_s is None
+        assert records[name].gflops is None
+    assert (records["wrong"].max_rel_error or 0) > (records["wrong"].tolerance or 1)
+    assert records["raising"].failure == "ZeroDivisionError: no luck"
+    assert all(records[each.name].correct for each in known)
