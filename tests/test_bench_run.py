@@ -24,6 +24,24 @@ from fastconv.problem import DIRECTIONS, Direction
 # The run -----------------------------------------------------------------------------------------
 
 
+def test_new_algorithms_take_part_and_wrong_ones_are_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = registry.ALGORITHMS
+    monkeypatch.setattr(registry, "ALGORITHMS", (Wrong(), Raising(), Picky(), *known))
+    result = measure_layer(layer("rgb8"), "forward", QUICK, silent)
+    records = {record.algorithm: record for record in result.records}
+    assert list(records) == ["wrong", "raising", *(each.name for each in known)]
+    assert result.refused == ("picky",)
+    for name in ("wrong", "raising"):
+        assert not records[name].correct
+        assert records[name].median_s is None
+        assert records[name].gflops is None
+    assert (records["wrong"].max_rel_error or 0) > (records["wrong"].tolerance or 1)
+    assert records["raising"].failure == "ZeroDivisionError: no luck"
+    assert all(records[each.name].correct for each in known)
+
+
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_records(direction: Direction, dtype: str) -> None:
