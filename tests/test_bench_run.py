@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_doubles import QUICK, layer, silent
+from bench_doubles import QUICK, Picky, Raising, Wrong, layer, silent
 
 from fastconv import registry
 from fastconv.bench import files, measure, plot, suites, verify, warmup
