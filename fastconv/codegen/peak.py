@@ -8,16 +8,15 @@ loop keeps a dozen or more accumulators in registers and does nothing else.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastconv import cpu
+from fastconv.codegen.vector import Vectors, index
 from fastconv.kernels.jit import RangeKernel
 
 
@@ -33,34 +32,20 @@ def sum_products(typingctx, values, out, repeats, lanes, chains):  # type: ignor
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         value_array = context.make_array(values)(context, builder, arguments[0])
         out_array = context.make_array(out)(context, builder, arguments[1])
-        element = value_array.data.type.pointee
-        vector = ir.VectorType(element, lanes.literal_value)
-        multiply_add = _multiply_add(builder, vector)
-        first = builder.bitcast(value_array.data, vector.as_pointer())
-        second = builder.gep(first, [ir.Constant(ir.IntType(64), 1)])
-        a, b = builder.load(first, align=4), builder.load(second, align=4)
+        vector = Vectors(builder, value_array.data.type.pointee, lanes.literal_value)
+        a = vector.load(value_array.data)
+        b = vector.load(vector.at(value_array.data, index(vector.lanes)))
         sums = [cgutils.alloca_once_value(builder, a) for _ in range(chains.literal_value)]
         with cgutils.for_range(builder, arguments[2]):
             for total in sums:
-                builder.store(multiply_add(a, b, builder.load(total)), total)
+                builder.store(vector.multiply_add(a, b, builder.load(total)), total)
         result = builder.load(sums[0])
         for total in sums[1:]:
             result = builder.fadd(result, builder.load(total))
-        builder.store(result, builder.bitcast(out_array.data, vector.as_pointer()), align=4)
+        vector.store(result, out_array.data)
         return context.get_dummy_value()
 
     return types.void(values, out, repeats, lanes, chains), generate
-
-
-def _multiply_add(builder: Any, vector: Any) -> Callable[[Any, Any, Any], Any]:
-    """Return what emits ``a * b + c``: one instruction where the processor has one."""
-    if not cpu.describe().instructions.fma:  # the fused form would be a slow library call
-        return lambda a, b, c: builder.fadd(builder.fmul(a, b), c)
-    suffix = "f32" if isinstance(vector.element, ir.FloatType) else "f64"
-    signature = ir.FunctionType(vector, [vector] * 3)
-    name = f"llvm.fma.v{vector.count}{suffix}"
-    function = cgutils.get_or_insert_function(builder.module, signature, name)
-    return lambda a, b, c: builder.call(function, [a, b, c])
 
 
 @lru_cache(maxsize=8)

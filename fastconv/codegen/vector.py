@@ -1,0 +1,115 @@
+"""Vectors: the LLVM instructions that fast kernels are made of.
+
+An instance writes instructions through an LLVM builder. Each method has its plain meaning in
+Python beside it; the tests hold the two against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from fastconv import cpu
+
+I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+
+
+def index(value: int) -> Any:
+    """Return a constant for addresses and counts."""
+    return ir.Constant(I64, value)
+
+
+class Vectors:
+    """Vectors of `lanes` elements of one type.
+
+    Parameters
+    ----------
+    builder : llvmlite.ir.IRBuilder
+        Where instructions are written.
+    element : llvmlite.ir.Type
+        ``ir.FloatType()`` or ``ir.DoubleType()``.
+    lanes : int
+        Elements of a vector; a power of two.
+    """
+
+    def __init__(self, builder: Any, element: Any, lanes: int) -> None:
+        self.builder = builder
+        self.element = element
+        self.lanes = lanes
+        self.type = ir.VectorType(element, lanes)
+        self.undefined = ir.Constant(self.type, ir.Undefined)
+        self._suffix = f"v{lanes}{'f32' if isinstance(element, ir.FloatType) else 'f64'}"
+
+    def at(self, pointer: Any, *offsets: Any) -> Any:
+        """Return ``pointer + sum(offsets)``, counted in elements."""
+        for offset in offsets:
+            pointer = self.builder.gep(pointer, [offset])
+        return pointer
+
+    def load(self, pointer: Any) -> Any:
+        """Return ``memory[pointer : pointer + lanes]``."""
+        place = self.builder.bitcast(pointer, self.type.as_pointer())
+        return self.builder.load(place, align=self._align)
+
+    def store(self, vector: Any, pointer: Any) -> None:
+        """Do ``memory[pointer : pointer + lanes] = vector``."""
+        place = self.builder.bitcast(pointer, self.type.as_pointer())
+        self.builder.store(vector, place, align=self._align)
+
+    def store_first(self, vector: Any, pointer: Any, count: int) -> None:
+        """Do ``memory[pointer : pointer + count] = vector[:count]``, touching nothing else."""
+        if count == self.lanes:
+            self.store(vector, pointer)
+            return
+        mask_type = ir.VectorType(I1, self.lanes)
+        arguments = [self.type, self.type.as_pointer(), I32, mask_type]
+        store = self._declare(f"llvm.masked.store.{self._suffix}.p0", ir.VoidType(), arguments)
+        mask = ir.Constant(mask_type, [1] * count + [0] * (self.lanes - count))
+        place = self.builder.bitcast(pointer, self.type.as_pointer())
+        self.builder.call(store, [vector, place, ir.Constant(I32, self._align), mask])
+
+    def broadcast(self, scalar: Any) -> Any:
+        """Return ``[scalar] * lanes``."""
+        one = self.builder.insert_element(self.undefined, scalar, ir.Constant(I32, 0))
+        return self.shuffle(one, self.undefined, [0] * self.lanes)
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        """Return ``a * b + c``: one instruction, rounded once, where the processor has one."""
+        if not cpu.describe().instructions.fma:  # the fused form would be a slow library call
+            return self.builder.fadd(self.builder.fmul(a, b), c)
+        fma = self._declare(f"llvm.fma.{self._suffix}", self.type, [self.type] * 3)
+        return self.builder.call(fma, [a, b, c])
+
+    def shuffle(self, a: Any, b: Any, picks: Sequence[int]) -> Any:
+        """Return ``[(a + b)[i] for i in picks]``, a and b taken as lists."""
+        mask = ir.Constant(ir.VectorType(I32, len(picks)), list(picks))
+        return self.builder.shuffle_vector(a, b, mask)
+
+    def transpose(self, rows: Sequence[Any]) -> list[Any]:
+        """Return ``list(zip(*rows))`` of `lanes` vectors: element j of row i goes to (j, i).
+
+        Blocks of 1, 2, 4, ... elements are exchanged between pairs of rows, log2(lanes) times.
+        """
+        vectors, size = list(rows), 1
+        while size < self.lanes:
+            low = [i if not i & size else self.lanes + i - size for i in range(self.lanes)]
+            high = [i + size if not i & size else self.lanes + i for i in range(self.lanes)]
+            for i in range(self.lanes):
+                if not i & size:
+                    pair = vectors[i], vectors[i + size]
+                    vectors[i] = self.shuffle(*pair, low)
+                    vectors[i + size] = self.shuffle(*pair, high)
+            size *= 2
+        return vectors
+
+    @property
+    def _align(self) -> int:
+        """Bytes an address is a multiple of: arrays of any alignment are taken."""
+        return 4 if isinstance(self.element, ir.FloatType) else 8
+
+    def _declare(self, name: str, returned: Any, arguments: list[Any]) -> Any:
+        signature = ir.FunctionType(returned, arguments)
+        return cgutils.get_or_insert_function(self.builder.module, signature, name)
