@@ -291,9 +291,10 @@ def run_tasks(function: Callable[[Task], Any], tasks: Iterable[Task]) -> None:
         else:
             ended.put(None)
 
-    helpers = min(get_num_threads(), len(remaining), _MOST_HELPERS + 1) - 1
+    helpers = min(get_num_threads(), len(remaining)) - 1
     _start_helpers(helpers)
-    tickets: list[list[None]] = [[None] for _ in range(helpers)]
+    # An errand that nobody will run would keep its arrays alive for ever.
+    tickets: list[list[None]] = [[None] for _ in range(min(helpers, _helpers_started))]
     errors: list[BaseException | None] = []
     with single_threaded_blas():
         for ticket in tickets:
@@ -305,10 +306,24 @@ def run_tasks(function: Callable[[Task], Any], tasks: Iterable[Task]) -> None:
                 try:
                     ticket.pop()  # nobody has come for it: nobody to wait for
                 except IndexError:
-                    errors.append(ended.get())
+                    errors.append(_wait_for(ended, remaining))
     for error in errors:
         if error is not None:
             raise error
+
+
+def _wait_for(ended: SimpleQueue[BaseException | None], remaining: list[Any]) -> Any:
+    """Return what a helper ended with. Ctrl-C ends the work early, but not the waiting.
+
+    A helper left behind would go on writing to memory that the caller takes for its own again.
+    """
+    interruption: BaseException | None = None
+    while True:
+        try:
+            return ended.get() or interruption
+        except BaseException as error:
+            remaining.clear()
+            interruption = error
 
 
 # BLAS ------------------------------------------------------------------------------------

@@ -194,6 +194,52 @@ def test_run_tasks_waits_for_helpers_that_did_start(monkeypatch: pytest.MonkeyPa
     assert len(started) == 1
 
 
+def test_helpers_that_cannot_start_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> int:
+        raise RuntimeError("can't start new thread")
+
+    errands: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    monkeypatch.setattr(threads, "_errands", errands)
+    monkeypatch.setattr(threads, "_helpers_started", 0)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
+    monkeypatch.setattr(threads, "_num_threads", 4)
+    done: list[int] = []
+    threads.run_tasks(done.append, range(8))
+    assert sorted(done) == list(range(8))
+    assert errands.empty()
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers")
+def test_an_interrupted_call_leaves_no_helper_at_work() -> None:
+    program = """
+import signal, threading, time
+from fastconv import threads
+threads.set_num_threads(2)
+caller, at_work = threading.get_ident(), []
+
+def work(task):
+    if threading.get_ident() == caller:
+        while not at_work:  # leave one task to the helper
+            time.sleep(0.001)
+        return
+    at_work.append(task)
+    time.sleep(0.5)
+    at_work.remove(task)
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+try:
+    threads.run_tasks(work, range(2))
+except KeyboardInterrupt:
+    print("interrupted", at_work)
+"""
+    done = run_python("-c", program)
+    assert done.stdout.strip() == "interrupted []", done.stderr[-2000:]
+
+
 INTERRUPTED = """
 import signal, numpy as np, fastconv
 rng = np.random.default_rng(0)

@@ -111,8 +111,8 @@ class Im2col(Algorithm):
         if direction == "forward":
             pixels = min(self._forward_pixels(problem), problem.N * problem.P)
             return (rows + problem.K) * pixels * problem.itemsize
-        pixels = min(COLUMN_BYTES // problem.itemsize, problem.N * problem.P * rows)
-        return pixels * problem.itemsize
+        columns = min(COLUMN_BYTES, problem.column_bytes)
+        return columns + (problem.weight_bytes if direction == "weight_grad" else 0)
 
     # Forward -----------------------------------------------------------------------------
 
