@@ -7,9 +7,12 @@ from fastconv.convolution.im2col import Im2col
 from fastconv.convolution.im2col_jit import Im2colJit
 from fastconv.convolution.naive import Naive
 from fastconv.convolution.reference import Reference
+from fastconv.convolution.tiled import Direct, ImplicitGemm
 from fastconv.problem import DIRECTIONS, Direction
 
 ALGORITHMS: tuple[Algorithm, ...] = (
+    ImplicitGemm(),
+    Direct(),
     Im2colJit(),
     Im2col(),
     Naive(),

@@ -41,6 +41,8 @@ class Vectors:
         self.lanes = lanes
         self.type = ir.VectorType(element, lanes)
         self.undefined = ir.Constant(self.type, ir.Undefined)
+        self.zero = ir.Constant(self.type, [0.0] * lanes)
+        self._mask_type = ir.VectorType(I1, lanes)
         self._suffix = f"v{lanes}{'f32' if isinstance(element, ir.FloatType) else 'f64'}"
 
     def at(self, pointer: Any, *offsets: Any) -> Any:
@@ -64,10 +66,29 @@ class Vectors:
         if count == self.lanes:
             self.store(vector, pointer)
             return
-        mask_type = ir.VectorType(I1, self.lanes)
-        arguments = [self.type, self.type.as_pointer(), I32, mask_type]
+        mask = [1] * count + [0] * (self.lanes - count)
+        self.store_masked(vector, pointer, ir.Constant(self._mask_type, mask))
+
+    def first(self, count: Any) -> Any:
+        """Return the mask ``[i < count for i in range(lanes)]``."""
+        lane_numbers = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
+        undefined = ir.Constant(lane_numbers.type, ir.Undefined)
+        one = self.builder.insert_element(undefined, count, ir.Constant(I32, 0))
+        counts = self.shuffle(one, undefined, [0] * self.lanes)
+        return self.builder.icmp_signed("<", lane_numbers, counts)
+
+    def load_masked(self, pointer: Any, mask: Any) -> Any:
+        """Return ``[memory[pointer + i] if mask[i] else 0 for i in range(lanes)]``."""
+        arguments = [self.type.as_pointer(), I32, self._mask_type, self.type]
+        load = self._declare(f"llvm.masked.load.{self._suffix}.p0", self.type, arguments)
+        place = self.builder.bitcast(pointer, self.type.as_pointer())
+        align = ir.Constant(I32, self._align)
+        return self.builder.call(load, [place, align, mask, self.zero])
+
+    def store_masked(self, vector: Any, pointer: Any, mask: Any) -> None:
+        """Do ``memory[pointer + i] = vector[i]`` where ``mask[i]``, touching nothing else."""
+        arguments = [self.type, self.type.as_pointer(), I32, self._mask_type]
         store = self._declare(f"llvm.masked.store.{self._suffix}.p0", ir.VoidType(), arguments)
-        mask = ir.Constant(mask_type, [1] * count + [0] * (self.lanes - count))
         place = self.builder.bitcast(pointer, self.type.as_pointer())
         self.builder.call(store, [vector, place, ir.Constant(I32, self._align), mask])
 
@@ -82,6 +103,12 @@ class Vectors:
             return self.builder.fadd(self.builder.fmul(a, b), c)
         fma = self._declare(f"llvm.fma.{self._suffix}", self.type, [self.type] * 3)
         return self.builder.call(fma, [a, b, c])
+
+    def clamp(self, a: Any, low: Any, high: Any) -> Any:
+        """Return ``min(max(a, low), high)``; NaN stays NaN."""
+        builder = self.builder
+        a = builder.select(builder.fcmp_ordered("<", a, low), low, a)
+        return builder.select(builder.fcmp_ordered(">", a, high), high, a)
 
     def shuffle(self, a: Any, b: Any, picks: Sequence[int]) -> Any:
         """Return ``[(a + b)[i] for i in picks]``, a and b taken as lists."""

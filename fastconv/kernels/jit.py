@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import Any
 
 import numba
+from numba.core import types
+from numba.core.ccallback import CFunc
 
 from fastconv import threads
 from fastconv.kernels.cache import KernelCache
@@ -17,11 +19,15 @@ from fastconv.kernels.cache import KernelCache
 _FLAGS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
-def _compile(function: Callable[..., Any], name: str, **flags: Any) -> Any:
+def _rename(function: Callable[..., Any], name: str) -> None:
     # Symbols in machine code are named after the function, its argument types and a count that
     # each process starts anew. Two variants of one function, stored by two processes, could bear
     # the same symbol, and a third process would run one in place of the other.
     function.__name__ = function.__qualname__ = re.sub(r"\W", "_", name)
+
+
+def _compile(function: Callable[..., Any], name: str, **flags: Any) -> Any:
+    _rename(function, name)
     dispatcher = numba.njit(function, **_FLAGS, **flags)
     if hasattr(dispatcher, "_cache"):  # a plain function under NUMBA_DISABLE_JIT=1
         dispatcher._cache = KernelCache(name)
@@ -36,6 +42,23 @@ def _name(function: Callable[..., Any], variant: str) -> str:
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a loop that runs on the calling thread; other kernels may call it."""
     return _compile(function, _name(function, ""))
+
+
+def address_of(function: Callable[..., None], name: str, arguments: int) -> int:
+    """Return the address of a function of that many 64-bit integers, compiled as C would call it.
+
+    Such a function is compiled apart from its callers, once for all of them. It must neither
+    raise nor use Python objects.
+    """
+    _rename(function, name)
+    compiled = CFunc(function, ((types.int64,) * arguments, types.void), {}, _FLAGS)
+    compiled._cache = KernelCache(name)
+    compiled.compile()
+    _addressed.append(compiled)  # its code lives as long as this object
+    return int(compiled.address)
+
+
+_addressed: list[CFunc] = []
 
 
 class RangeKernel:

@@ -1,0 +1,75 @@
+"""The register tile with filters in the lanes: a few pixels times a few vectors of filters.
+
+Each tap loads its filters' weights as vectors, broadcasts one input element a pixel, multiplies
+and adds. Pixels may lie anywhere, so every stride is as good as another, and a tile of 7 pixels
+wastes nothing on a map 7 pixels wide. The output keeps the pixels of one channel together,
+however, so the sums are transposed in registers before they are stored: this layout is for sums
+over many taps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastconv.codegen.tile import Tile
+from fastconv.codegen.vector import index
+from numba.core import cgutils
+
+
+class FilterLanes(Tile):
+    """``rows * columns`` pixels times ``vectors * lanes`` filters.
+
+    `step` is the distance of neighbouring pixels in the input as a constant, which saves address
+    arithmetic, or 0: then it is read from the layer's numbers.
+    """
+
+    def emit(self, rows: int, columns: int, vectors: int, step: int) -> None:
+        """Write the whole tile."""
+        builder, vector, lanes = self.builder, self.vector, self.vector.lanes
+        bias = [
+            vector.load_masked(
+                vector.at(self.bias, index(v * lanes)),
+                vector.first(builder.sub(self.filters, index(v * lanes))),
+            )
+            for v in range(vectors)
+        ]
+        steps = [index(j * step) if step else builder.mul(self.x_step, index(j)) for j in range(columns)]
+        down = [builder.mul(self.x_row, index(i)) for i in range(rows)]
+
+        def body(tap: Any, corner: Any, sums: list[Any]) -> list[Any]:
+            place = vector.at(self.weight, builder.mul(tap, index(vectors * lanes)))
+            weights = [vector.load(vector.at(place, index(v * lanes))) for v in range(vectors)]
+            updated = []
+            for pixel in range(rows * columns):
+                i, j = divmod(pixel, columns)
+                value = vector.broadcast(builder.load(vector.at(corner, down[i], steps[j])))
+                for v in range(vectors):
+                    total = sums[pixel * vectors + v]
+                    updated.append(vector.multiply_add(value, weights[v], total))
+            return updated
+
+        sums = self.over_taps(bias * (rows * columns), body)
+        self._store(sums, rows, columns, vectors)
+
+    def _store(self, sums: list[Any], rows: int, columns: int, vectors: int) -> None:
+        """Transpose blocks of up to `lanes` neighbouring pixels; store a channel at a time."""
+        builder, vector, lanes = self.builder, self.vector, self.vector.lanes
+        blocks = [(i, j) for i in range(rows) for j in range(0, columns, lanes)]
+        size = index(vectors * lanes * len(blocks))
+        channels = cgutils.alloca_once(builder, vector.type, size=size)
+        for number, (i, j) in enumerate(blocks):
+            count = min(lanes, columns - j)
+            for v in range(vectors):
+                pixels = [sums[(i * columns + j + p) * vectors + v] for p in range(count)]
+                pixels += [vector.undefined] * (lanes - count)
+                for k, channel in enumerate(vector.transpose(pixels), v * lanes):
+                    builder.store(channel, builder.gep(channels, [index(k * len(blocks) + number)]))
+        with cgutils.for_range(builder, self.filters) as loop:
+            first = builder.mul(loop.index, index(len(blocks)))
+            plane = builder.mul(loop.index, self.out_plane)
+            for number, (i, j) in enumerate(blocks):
+                channel = builder.load(builder.gep(channels, [builder.add(first, index(number))]))
+                row = builder.add(plane, builder.mul(self.out_row, index(i)))
+                count = min(lanes, columns - j)
+                mask = None if count == lanes else vector.first(index(count))
+                self.finish(channel, builder.add(row, index(j)), mask)

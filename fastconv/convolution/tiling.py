@@ -1,0 +1,240 @@
+"""Cutting a convolution into register tiles, bands of output, and parts of the filters.
+
+Unlike the blocks of im2col these cuts may depend on the number of threads: every output element
+is summed by one tile, over all its taps in their order, wherever the tile lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import product
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv import cpu
+from fastconv.geometry import extent
+from fastconv.kernels.tiled import LAYOUT
+from fastconv.kernels.tiles import TileShape
+from fastconv.problem import Conv2dProblem
+
+Lanes = Literal["filters", "pixels"]
+
+# What a band of the input may take: it is to stay in the second-level cache.
+BAND_BYTES = 512 * 2**10
+
+#: Tiles with filters in the lanes: vectors of filters, rows and columns of pixels.
+FILTER_TILES = (
+    *((2, 1, 14), (2, 1, 13), (2, 1, 8), (2, 1, 6), (2, 2, 7), (2, 1, 4), (2, 3, 2), (2, 1, 2)),
+    *((3, 1, 7), (3, 1, 4), (2, 1, 1)),
+    *((1, 1, 14), (1, 1, 8), (1, 2, 7), (1, 1, 4), (1, 1, 1)),
+)
+#: Tiles with pixels in the lanes: filters, rows, vectors of pixels.
+PIXEL_TILES = (
+    *((8, 1, 3), (12, 1, 2), (8, 1, 2), (8, 3, 1), (12, 2, 1), (8, 2, 1), (8, 1, 1)),
+    *((4, 2, 2), (4, 1, 2), (4, 2, 1), (4, 1, 1), (1, 4, 2), (1, 2, 4), (1, 4, 1), (1, 7, 1)),
+    *((1, 1, 2), (1, 1, 1), (2, 4, 1), (2, 2, 2)),
+)
+
+
+class Tiling(NamedTuple):
+    """How the work is cut, as the kernel reads it.
+
+    Attributes
+    ----------
+    record : ndarray of one record
+        The numbers `fastconv.kernels.tiled.FIELDS`.
+    offsets : ndarray of int64, (taps,)
+        Where each tap (c, r, s) reads, in elements from where its tile begins.
+    workers : int
+        How many threads have work.
+    phases : int
+        Into how many parts the columns of a band are taken apart.
+    band_bytes : int
+        Buffer of one worker: one band of the input, 0 where the input is read where it lies.
+    """
+
+    record: NDArray[Any]
+    offsets: NDArray[np.int64]
+    workers: int
+    phases: int
+    band_bytes: int
+
+
+def as_rows(problem: Conv2dProblem) -> Conv2dProblem:
+    """Return a problem of the same arrays that suits tiles better.
+
+    A 1x1 kernel at stride 1 without margins does not see where a row ends: the image is one row.
+    """
+    p = problem
+    plain = p.R == p.S == 1 and p.stride == (1, 1) and p.padding == ((0, 0), (0, 0))
+    if not plain or p.H == 1:
+        return p
+    sizes = (p.N, p.C, 1, p.H * p.W, p.K, 1, 1)
+    return Conv2dProblem(*sizes, p.stride, p.padding, p.dilation, p.groups, p.dtype)
+
+
+def shapes(problem: Conv2dProblem, over: Lanes) -> Iterator[TileShape]:
+    """Return the tiles that fit the registers and the output of a problem (as rows)."""
+    p, instructions = problem, cpu.describe().instructions
+    lanes, bits = instructions.lanes(p.dtype), 8 * p.itemsize
+    for first, rows, last in FILTER_TILES if over == "filters" else PIXEL_TILES:
+        sums = first * rows * last
+        operands = first if over == "filters" else rows * last
+        if sums + operands + 1 > instructions.registers or rows > p.OH:
+            continue
+        if over == "pixels":
+            yield TileShape(over, first, rows, last * lanes, 1, bits, lanes)
+        elif last <= p.OW:
+            step = p.stride[1] if p.stride[1] <= 2 else 0
+            yield TileShape(over, first * lanes, rows, last, step, bits, lanes)
+
+
+def cycles(problem: Conv2dProblem, shape: TileShape) -> float:
+    """Return about how many cycles one core computes with these tiles, memory apart."""
+    p, vectors = problem, shape.filters * shape.rows * shape.columns / shape.lanes
+    tiles = (
+        p.N
+        * p.groups
+        * -(-p.K_per_group // shape.filters)
+        * -(-p.OH // shape.rows)
+        * -(-p.OW // shape.columns)
+    )
+    # Two multiplications and two loads a cycle; a sum takes up to four cycles; the loop itself.
+    if shape.lanes_over == "filters":
+        loads = shape.rows * shape.columns + shape.filters / shape.lanes
+        storing = 30 + 4.0 * vectors + 3.0 * shape.filters * shape.rows
+    else:
+        # Vectors of pixels lie across two cache lines.
+        loads = shape.filters + 2 * shape.rows * shape.columns / shape.lanes
+        storing = 30 + 1.5 * vectors
+    tap = max(vectors / 2, loads / 2, 4) + 0.3
+    return tiles * (p.taps * tap + storing)
+
+
+@lru_cache(maxsize=4096)
+def tile_shape(problem: Conv2dProblem, over: Lanes) -> TileShape:
+    """Return the tile that takes fewest cycles."""
+    return min(shapes(problem, over), key=lambda shape: cycles(problem, shape))
+
+
+@lru_cache(maxsize=1024)
+def tiling_of(problem: Conv2dProblem, over: Lanes, num_threads: int) -> Tiling:
+    """Return the cut that keeps `num_threads` busy and moves least memory."""
+    p, shape = problem, tile_shape(problem, over)
+    cut = min(_cuts(p, shape, num_threads), key=lambda cut: _cost(p, shape, num_threads, cut))
+    band = _Band(p, shape, cut)
+    filter_tiles = -(-p.K_per_group // shape.filters)
+    tasks = p.N * p.groups * cut.rows * cut.columns * cut.parts
+    workers = max(1, min(num_threads, tasks))
+    row = band.phases * band.phase_width if band.copied else p.W
+    plane = band.plane if band.copied else p.H * p.W
+    values: dict[str, Any] = {
+        **{name: getattr(p, name) for name in ("itemsize", "groups", "C_per_group", "K_per_group")},
+        **{name: getattr(p, name) for name in ("taps", "H", "W", "OH", "OW")},
+        "x_row": p.stride[0] * row,
+        "x_step": p.stride[1] // band.phases,
+        "out_row": p.OW,
+        "out_plane": p.P,
+        "stride_h": p.stride[0],
+        "stride_w": p.stride[1],
+        "pad_top": p.padding[0][0],
+        "pad_left": p.padding[1][0],
+        "span_h": extent(p.R, p.dilation[0]),
+        "tile_filters": shape.filters,
+        "tile_rows": shape.rows,
+        "tile_columns": shape.columns,
+        "filter_tiles": filter_tiles,
+        "row_bands": cut.rows,
+        "column_bands": cut.columns,
+        "parts": cut.parts,
+        "pixel_tiles": _pixel_tiles(p, shape),
+        "tasks": tasks,
+        "workers": workers,
+        "copied": band.copied,
+        "band_elements": band.elements,
+        "band_plane": band.plane,
+        "phases": band.phases,
+        "phase_width": band.phase_width,
+        "behind": band.behind,
+    }
+    record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)
+    record.flags.writeable = False
+    c, r, s = np.indices((p.C_per_group, p.R, p.S)).reshape(3, -1)
+    column = s * p.dilation[1]
+    across = column % band.phases * band.phase_width + column // band.phases
+    offsets = c * plane + r * p.dilation[0] * row + across
+    offsets.flags.writeable = False
+    return Tiling(record, offsets, workers, band.phases, band.elements * p.itemsize)
+
+
+class Cut(NamedTuple):
+    """Into how many bands of rows and columns and parts of the filters the work is cut."""
+
+    rows: int
+    columns: int
+    parts: int
+
+
+class _Band:
+    """What a task copies of its input, if it does."""
+
+    def __init__(self, problem: Conv2dProblem, shape: TileShape, cut: Cut) -> None:
+        p = problem
+        pixel_lanes = shape.lanes_over == "pixels"
+        self.copied = any(any(sides) for sides in p.padding) or (
+            pixel_lanes and (p.stride[1] > 1 or p.OW < shape.columns)
+        )
+        self.phases = p.stride[1] if pixel_lanes and p.stride[1] > 1 else 1
+        rows, columns = _largest(p.OH, shape.rows, cut.rows), _largest(p.OW, shape.columns, cut.columns)
+        height = (rows - 1) * p.stride[0] + extent(p.R, p.dilation[0])
+        width = (columns - 1) * p.stride[1] + extent(p.S, p.dilation[1])
+        self.phase_width = -(-width // self.phases)
+        self.plane = height * self.phases * self.phase_width
+        # Tiles may read beyond the last row, and copies write whole vectors.
+        self.behind = shape.columns if pixel_lanes else 0
+        total = p.C_per_group * self.plane + self.behind + shape.lanes
+        self.elements = -(-total // 16) * 16 if self.copied else 0
+
+
+def _largest(total: int, unit: int, bands: int) -> int:
+    """Return the size of the largest of `bands` bands that begin at multiples of `unit`."""
+    units = max(1, total // unit)
+    starts = [band * units // bands * unit for band in range(bands)] + [total]
+    return max(stop - start for start, stop in zip(starts, starts[1:], strict=False))
+
+
+def _cuts(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Iterator[Cut]:
+    p = problem
+    units = max(1, p.OH // shape.rows), max(1, p.OW // shape.columns)
+    filter_tiles = -(-p.K_per_group // shape.filters)
+    for rows, columns, parts in product(*map(_counts, (*units, filter_tiles))):
+        if columns == 1 or rows == units[0]:
+            yield Cut(rows, columns, parts)
+
+
+def _counts(most: int) -> list[int]:
+    """Return into how many parts `most` units are worth cutting."""
+    return sorted({n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128) if n < most} | {most})
+
+
+def _cost(problem: Conv2dProblem, shape: TileShape, num_threads: int, cut: Cut) -> float:
+    """Return about how many cycles the busiest thread takes."""
+    p, band = problem, _Band(problem, shape, cut)
+    blocks = p.N * p.groups * cut.rows * cut.columns
+    tasks = blocks * cut.parts
+    share = -(-tasks // num_threads) / tasks
+    computing = cycles(p, shape)
+    copying = blocks * min(cut.parts, num_threads) * (50 + band.elements * p.itemsize / 16)
+    # Weights that do not fit the second-level cache come anew for every band.
+    reading = p.N * cut.rows * cut.columns * p.weight_bytes / 24
+    starting = 60.0 * tasks
+    too_large = max(0, band.elements * p.itemsize - BAND_BYTES)
+    return share * (computing + copying + reading + starting) + 1e3 * too_large
+
+
+def _pixel_tiles(problem: Conv2dProblem, shape: TileShape) -> int:
+    """Return how many tiles of pixels are computed before the next filters are taken."""
+    return 2**30

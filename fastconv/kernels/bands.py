@@ -1,0 +1,63 @@
+"""Bands: the part of the input that a block of output needs, copied with its zero margins.
+
+A band lies in the second-level cache of the thread that reads it. Its rows can be taken apart
+into `phases`, the columns 0, step, 2 * step, ... then 1, step + 1, ...: neighbouring pixels of a
+strided convolution then read neighbouring elements.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from fastconv.codegen.rows import clear_row, copy_element, copy_row
+from fastconv.kernels.jit import address_of
+
+#: What a band's copy is called with: addresses of the image's first channel and of the band, then
+#: channels, height and width of the image, its first row and column in the band (negative in the
+#: margin), the phases of a row, the rows to copy, elements from one channel of the band to the next, elements of one
+#: phase of a row, and how many elements to clear behind the band.
+ARGUMENTS = (
+    *("source", "target", "channels", "height", "width", "top", "left"),
+    *("phases", "rows", "plane", "phase_width", "behind"),
+)
+
+
+@lru_cache(maxsize=32)
+def band_copy_address(step: int, bits: int, lanes: int) -> int:
+    """Return the address of the machine code that fills a band.
+
+    `step` is the number of phases if that is 1 or 2. Others are rare: 0 stands for all of them.
+    """
+    size = bits // 8
+
+    def copy_band(  # type: ignore[no-untyped-def]
+        source, target, channels, height, width, top, left, phases, rows, plane, phase_width, behind
+    ):
+        if step:
+            phases = step
+        for c in range(channels):
+            for i in range(rows):
+                line = target + (c * plane + i * phases * phase_width) * size
+                h = top + i
+                if h < 0 or h >= height:
+                    clear_row(line, phases * phase_width, bits, lanes)
+                    continue
+                row = source + (c * height + h) * width * size
+                for phase in range(phases):
+                    first = left + phase
+                    begin = min(max(0, -(first // phases)), phase_width)
+                    end = max(begin, min(phase_width, -((first - width) // phases)))
+                    clear_row(line, begin, bits, lanes)
+                    place = row + (first + begin * phases) * size
+                    if step:
+                        copy_row(line + begin * size, place, end - begin, step or 1, bits, lanes)
+                    else:
+                        for k in range(end - begin):
+                            at = (begin + k) * size
+                            copy_element(line + at, place + k * phases * size, bits)
+                    clear_row(line + end * size, phase_width - end, bits, lanes)
+                    line += phase_width * size
+        clear_row(target + channels * plane * size, behind, bits, lanes)
+
+    name = f"band-f{bits}x{lanes}-{step or 'n'}"
+    return address_of(copy_band, name, len(ARGUMENTS))

@@ -1,0 +1,77 @@
+"""Register tiles as machine code: one small function for each shape, called by its address."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+from numba.core import types
+from numba.extending import intrinsic
+
+from fastconv.codegen.filter_lanes import FilterLanes
+from fastconv.codegen.pixel_lanes import PixelLanes
+from fastconv.codegen.tile import ARGUMENTS
+from fastconv.kernels.jit import address_of
+
+
+class TileShape(NamedTuple):
+    """What a tile is compiled for; everything else is data.
+
+    Attributes
+    ----------
+    lanes_over : {"filters", "pixels"}
+        What lies side by side in a register.
+    filters, rows, columns : int
+        What one call computes. A whole number of vectors of filters, or of columns.
+    step : int
+        Input columns from one pixel to the next, if lanes are over filters; 0 if that is to be
+        read from the layer. 1 if lanes are over pixels.
+    bits, lanes : int
+        Of an element, and of a vector.
+    """
+
+    lanes_over: Literal["filters", "pixels"]
+    filters: int
+    rows: int
+    columns: int
+    step: int
+    bits: int
+    lanes: int
+
+    @property
+    def name(self) -> str:
+        """What the kernel is called; docs/kernels.md has the grammar."""
+        step = f"-s{self.step or 'n'}" if self.lanes_over == "filters" else ""
+        size = f"{self.filters}x{self.rows}x{self.columns}"
+        return f"tile-{self.lanes_over}-f{self.bits}x{self.lanes}-{size}{step}"
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
+def _write_tile(typingctx, arguments, over, filters, rows, columns, step, bits, lanes):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        from numba.core import cgutils
+
+        numbers = cgutils.unpack_tuple(builder, values[0])
+        f, r, c, s, b, w = (
+            each.literal_value for each in (filters, rows, columns, step, bits, lanes)
+        )
+        if over.literal_value == "filters":
+            FilterLanes(builder, b, w, numbers).emit(r, c, f // w, s)
+        else:
+            PixelLanes(builder, b, w, numbers).emit(f, r, c // w)
+        return context.get_dummy_value()
+
+    shape = (over, filters, rows, columns, step, bits, lanes)
+    return types.void(arguments, *shape), generate
+
+
+@lru_cache(maxsize=256)
+def tile_address(shape: TileShape) -> int:
+    """Return the address of a tile's machine code, compiled or read from the store."""
+    over, filters, rows, columns, step, bits, lanes = shape
+
+    def tile(a0, a1, a2, a3, a4, a5, a6, a7, a8, a9):  # type: ignore[no-untyped-def]
+        arguments = (a0, a1, a2, a3, a4, a5, a6, a7, a8, a9)
+        _write_tile(arguments, over, filters, rows, columns, step, bits, lanes)
+
+    return address_of(tile, shape.name, len(ARGUMENTS))
