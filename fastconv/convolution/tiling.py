@@ -192,7 +192,9 @@ class _Band:
         height = (rows - 1) * p.stride[0] + extent(p.R, p.dilation[0])
         width = (columns - 1) * p.stride[1] + extent(p.S, p.dilation[1])
         self.phase_width = -(-width // self.phases)
-        self.plane = height * self.phases * self.phase_width
+        # An odd number of cache lines: planes a power of two apart would share few cache sets.
+        line = 64 // p.itemsize
+        self.plane = (-(-height * self.phases * self.phase_width // line) | 1) * line
         # Tiles may read beyond the last row, and copies write whole vectors.
         self.behind = shape.columns if pixel_lanes else 0
         total = p.C_per_group * self.plane + self.behind + shape.lanes
@@ -237,4 +239,4 @@ def _cost(problem: Conv2dProblem, shape: TileShape, num_threads: int, cut: Cut) 
 
 def _pixel_tiles(problem: Conv2dProblem, shape: TileShape) -> int:
     """Return how many tiles of pixels are computed before the next filters are taken."""
-    return 2**30
+    return 16
