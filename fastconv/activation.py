@@ -1,47 +1,116 @@
 """What may be applied to a convolution's output before it is returned.
 
-Each function changes its argument in place. NaN stays NaN.
+An activation is a form and three numbers, which is what kernels are told; `Activation.apply` is
+the same in NumPy, for algorithms that do not fuse it into their store. NaN stays NaN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import math
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+#: What a user may pass: a name, or a name with its numbers.
+ActivationLike: TypeAlias = "str | tuple[str | float, ...] | None"
 
-def relu(y: Array) -> None:
-    """max(y, 0)."""
-    np.maximum(y, 0, out=y)
-
-
-def relu6(y: Array) -> None:
-    """min(max(y, 0), 6)."""
-    np.clip(y, 0, 6, out=y)
+#: The forms, as kernels number them. CLAMP is min(max(y, low), high): with infinite bounds it is
+#: no activation at all.
+CLAMP, LEAKY, SILU, HARD_SWISH = range(4)
 
 
-def leaky_relu(y: Array) -> None:
-    """Keep y where it is positive, and a hundredth of it elsewhere (PyTorch's default slope)."""
-    np.multiply(y, y.dtype.type(0.01), out=y, where=y < 0)
+@dataclass(frozen=True)
+class Activation:
+    """A form with its numbers.
+
+    Attributes
+    ----------
+    form : int
+        `CLAMP`, `LEAKY`, `SILU` or `HARD_SWISH`.
+    low, high : float
+        The bounds of CLAMP.
+    slope : float
+        What LEAKY multiplies negative numbers by.
+    """
+
+    form: int = CLAMP
+    low: float = -math.inf
+    high: float = math.inf
+    slope: float = field(default=0.01)
+
+    @property
+    def is_none(self) -> bool:
+        """Whether nothing changes."""
+        return self == Activation()
+
+    def numbers(self, dtype: str) -> Array:
+        """Return (low, high, slope), as kernels read them."""
+        return np.array([self.low, self.high, self.slope], dtype)
+
+    def apply(self, y: Array) -> None:
+        """Change `y` in place."""
+        if self.form == LEAKY:
+            np.multiply(y, y.dtype.type(self.slope), out=y, where=y < 0)
+        elif self.form == SILU:
+            with np.errstate(over="ignore"):  # exp(-y) = infinity gives the right limit, 0
+                y /= 1 + np.exp(-y)
+        elif self.form == HARD_SWISH:
+            y *= np.clip(y + 3, 0, 6) / 6
+        elif not self.is_none:
+            np.clip(y, self.low, self.high, out=y)
 
 
-def silu(y: Array) -> None:
-    """Y / (1 + exp(-y))."""
-    with np.errstate(over="ignore"):  # exp(-y) = infinity gives the right limit, 0
-        y /= 1 + np.exp(-y)
-
-
-def hard_swish(y: Array) -> None:
-    """Y * relu6(y + 3) / 6."""
-    gate = y + 3
-    relu6(gate)
-    y *= gate / 6
-
-
-ACTIVATIONS: dict[str, Callable[[Array], None]] = {
-    function.__name__: function for function in (relu, relu6, leaky_relu, silu, hard_swish)
+#: The activations by name. "clip" and "leaky_relu" take numbers of their own.
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": Activation(low=0),
+    "relu6": Activation(low=0, high=6),
+    "clip": Activation(),
+    "leaky_relu": Activation(LEAKY),
+    "silu": Activation(SILU),
+    "hard_swish": Activation(HARD_SWISH),
 }
+_NUMBERS = {"clip": ("low", "high"), "leaky_relu": ("slope",)}
+
+
+def as_activation(value: Any) -> Activation:
+    """Return what a user passed as an activation.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is none; the message lists what would be.
+
+    Examples
+    --------
+    >>> as_activation(("clip", -1, 1)).high
+    1.0
+    """
+    if value is None:
+        return Activation()
+    name, *numbers = value if isinstance(value, tuple) and value else (value,)
+    if not (isinstance(name, str) and name in ACTIVATIONS):
+        names = ", ".join(repr(name) for name in ACTIVATIONS)
+        raise ValueError(f"activation must be None or one of {names}, got {value!r}")
+    wanted = _NUMBERS.get(name, ())
+    if len(numbers) != len(wanted) and (numbers or name == "clip"):
+        right = ", ".join((repr(name), *wanted))
+        raise ValueError(f"activation {name!r} must be given as ({right}), got {value!r}")
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int | float | np.number):
+            raise TypeError(f"activation {name!r} takes real numbers, got {number!r}")
+        if math.isnan(number):
+            raise ValueError(f"activation {name!r} takes no NaN, got {value!r}")
+    known = ACTIVATIONS[name]
+    given = {field: float(number) for field, number in zip(wanted, numbers, strict=False)}
+    result = Activation(known.form, **{**_bounds(known), **given})
+    if result.low > result.high:
+        raise ValueError(f"activation 'clip' must have low <= high, got {value!r}")
+    return result
+
+
+def _bounds(activation: Activation) -> dict[str, float]:
+    return {name: getattr(activation, name) for name in ("low", "high", "slope")}

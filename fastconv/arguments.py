@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 Array = NDArray[Any]
 
@@ -54,14 +54,16 @@ def result_dtypes(*arrays: Array) -> tuple[str, str]:
     return name, name
 
 
-def as_computed(array: Array, dtype: str) -> Array:
+def as_computed(array: Array, dtype: DTypeLike) -> Array:
     """Return `array` as a read-only, C-contiguous, aligned, native array of `dtype`.
 
     A view where it is one already. Read-only, so that no kernel can write to a user's array,
     and so that one compiled kernel serves writable and read-only inputs alike.
     """
-    ready = np.require(array, dtype, ("C", "A"))
-    view = ready.view(np.ndarray)
+    flags = array.flags
+    if array.dtype != dtype or not (flags.c_contiguous and flags.aligned):
+        array = np.require(array, dtype, ("C", "A"))
+    view = array.view(np.ndarray)
     view.flags.writeable = False
     return view
 
@@ -72,14 +74,15 @@ def check_shape(name: str, array: Array, wanted: tuple[int, ...], meaning: str) 
         raise ValueError(f"{name} must have shape {wanted} ({meaning}), got {array.shape}")
 
 
-def check_out(out: Any, shape: tuple[int, ...], dtype: str, x: Array) -> None:
-    """Raise unless results of `shape` and `dtype` can be written to `out` while `x` is read."""
+def check_out(out: Any, shape: tuple[int, ...], dtype: DTypeLike, name: str, read: Array) -> None:
+    """Raise unless results can be written to `out` while `read`, the argument `name`, is read."""
     if type(out) is not np.ndarray:
         raise TypeError(f"out must be a numpy.ndarray, got {type(out).__name__}")
     check_shape("out", out, shape, "the output")
-    if out.dtype != np.dtype(dtype):
-        raise TypeError(f"out must have dtype {dtype}, got {out.dtype}")
-    if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
+    if out.dtype != dtype:
+        raise TypeError(f"out must have dtype {np.dtype(dtype)}, got {out.dtype}")
+    flags = out.flags
+    if not (flags.c_contiguous and flags.aligned and flags.writeable):
         raise ValueError("out must be C-contiguous, aligned and writable")
-    if np.may_share_memory(out, x):
-        raise ValueError("out must not overlap x in memory")
+    if np.may_share_memory(out, read):
+        raise ValueError(f"out must not overlap {name} in memory")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.activation import ACTIVATIONS
+from fastconv.activation import Activation, ActivationLike, as_activation
 from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
 from fastconv.geometry import (
     IntPair,
@@ -88,9 +88,10 @@ def conv2d(
     chosen = choose(problem, "forward", algorithm)
     out = np.empty(problem.output_shape, dtype)
     if problem.N:
-        prepared = chosen.prepare(problem, as_computed(filters, dtype))
         ready = as_computed(array, dtype)
-        chosen.forward(problem, ready, prepared, _bias_of(problem, offsets), out)
+        offset = _bias_of(problem, offsets)
+        run = chosen.bind(problem, as_computed(filters, dtype), offset, Activation())
+        run(ready, None, out)
     return out.astype(returned, copy=False)
 
 
@@ -103,7 +104,7 @@ def plan_conv2d(
     dilation: IntPair = 1,
     groups: int = 1,
     *,
-    activation: str | None = None,
+    activation: ActivationLike = None,
     algorithm: str = "auto",
 ) -> Conv2dPlan:
     """Make a convolution ready once, to be run on many inputs of one shape.
@@ -114,14 +115,16 @@ def plan_conv2d(
     weight, bias, stride, padding, dilation, groups, algorithm
         As in `conv2d`. The weights and the bias are copied: changing them afterwards does not
         change the plan. The plan computes in the dtype that they give, float32 for float16.
-    activation : {"relu", "relu6", "leaky_relu", "silu", "hard_swish"}, optional
-        Applied to the output.
+    activation : str or tuple, optional
+        Applied to the output: "relu", "relu6", ("clip", low, high), "leaky_relu" (slope 0.01) or
+        ("leaky_relu", slope), "silu", "hard_swish".
 
     Returns
     -------
     Conv2dPlan
-        Call it as ``plan(x, out=None)``; see also ``plan.algorithm``, ``plan.workspace_bytes``
-        and ``plan.explain()``. It may be called from several threads at once.
+        Call it as ``plan(x, out=None, residual=None)``; see also ``plan.algorithm``,
+        ``plan.workspace_bytes`` and ``plan.explain()``. It may be called from several threads at
+        once.
 
     Raises
     ------
@@ -135,9 +138,7 @@ def plan_conv2d(
     >>> plan(np.ones((1, 3, 8, 8), np.float32)).shape
     (1, 5, 8, 8)
     """
-    if activation is not None and not (isinstance(activation, str) and activation in ACTIVATIONS):
-        names = ", ".join(repr(name) for name in ACTIVATIONS)
-        raise ValueError(f"activation must be None or one of {names}, got {activation!r}")
+    applied = as_activation(activation)
     filters, offsets = _parameters(weight, bias)
     dtype, _ = result_dtypes(filters, *offsets)
     problem = Conv2dProblem.from_shapes(
@@ -152,7 +153,7 @@ def plan_conv2d(
     )
     chosen = choose(problem, "forward", algorithm)
     copy = as_computed(filters.astype(dtype), dtype)
-    return Conv2dPlan(problem, chosen, copy, _bias_of(problem, offsets).copy(), activation)
+    return Conv2dPlan(problem, chosen, copy, _bias_of(problem, offsets).copy(), applied)
 
 
 def conv2d_input_grad(

@@ -7,9 +7,11 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv import threads
-from fastconv.activation import ACTIVATIONS
+from fastconv.activation import Activation
+from fastconv.arguments import as_computed, as_numbers, check_out, check_shape
 from fastconv.convolution.base import Algorithm, Array
 from fastconv.problem import Conv2dProblem, Direction
 from fastconv.registry import algorithms, offering
@@ -98,7 +100,7 @@ class Conv2dPlan:
         What it computes.
     algorithm : str
         The algorithm that runs.
-    activation : str or None
+    activation : Activation
         What is applied to the output.
     workspace_bytes : int
         Scratch memory a thread needs besides input and output.
@@ -110,13 +112,15 @@ class Conv2dPlan:
         chosen: Algorithm,
         weight: Array,
         bias: Array,
-        activation: str | None = None,
+        activation: Activation,
     ) -> None:
         self.problem = problem
         self.activation = activation
         self._chosen = chosen
-        self._prepared = chosen.prepare(problem, weight)
-        self._bias = bias
+        self._run = chosen.bind(problem, weight, bias, activation)
+        # What every call compares with, worked out once.
+        self._input_shape, self._output_shape = problem.input_shape, problem.output_shape
+        self._dtype = np.dtype(problem.dtype)
 
     @property
     def algorithm(self) -> str:
@@ -136,37 +140,55 @@ class Conv2dPlan:
         p = self.problem
         return f"<Conv2dPlan {p.input_shape} -> {p.output_shape} by {self.algorithm}>"
 
-    def __call__(self, x: Any, out: Array | None = None) -> Array:
-        """Return the convolution of `x`, written into `out` if one is given.
+    def __call__(
+        self, x: Any, out: Array | None = None, residual: ArrayLike | None = None
+    ) -> Array:
+        """Return ``activation(convolution of x + residual)``, written into `out` if one is given.
 
         Parameters
         ----------
         x : array-like, (N, C, H, W)
             Of the plan's input shape, and of a type that converts to the plan's without loss.
         out : ndarray, (N, K, OH, OW), optional
-            C-contiguous, writable, of the plan's dtype, and apart from `x` in memory.
+            C-contiguous, writable, of the plan's dtype, and apart from `x` and `residual` in
+            memory.
+        residual : array-like, (N, K, OH, OW), optional
+            Added before the activation, as a residual network wants it. Its type must fit as
+            that of `x`.
 
         Raises
         ------
         TypeError, ValueError
-            If `x` or `out` is not as described.
-        """
-        from fastconv.arguments import as_computed, as_numbers, check_out, check_shape
+            If an argument is not as described.
 
-        array = as_numbers("x", x, 4)
-        check_shape("x", array, self.problem.input_shape, "the plan's input")
-        if not np.can_cast(array.dtype, self.problem.dtype):
-            raise TypeError(
-                f"x must fit the plan's {self.problem.dtype} without loss, got {array.dtype}: "
-                f"convert it (x.astype({self.problem.dtype!r})) or plan with weights of its type"
-            )
-        array = as_computed(array, self.problem.dtype)
+        Examples
+        --------
+        >>> import numpy as np, fastconv
+        >>> plan = fastconv.plan_conv2d((1, 1, 1, 2), np.ones((1, 1, 1, 1)), activation="relu")
+        >>> plan([[[[1.0, 2.0]]]], residual=[[[[-3.0, 3.0]]]])
+        array([[[[0., 5.]]]])
+        """
+        array = self._checked("x", x, self._input_shape, "the plan's input")
+        added = None
+        if residual is not None:
+            added = self._checked("residual", residual, self._output_shape, "the output")
         if out is None:
-            out = np.empty(self.problem.output_shape, self.problem.dtype)
+            out = np.empty(self._output_shape, self._dtype)
         else:
-            check_out(out, self.problem.output_shape, self.problem.dtype, array)
+            check_out(out, self._output_shape, self._dtype, "x", array)
+            if added is not None:
+                check_out(out, self._output_shape, self._dtype, "residual", added)
         if self.problem.N:
-            self._chosen.forward(self.problem, array, self._prepared, self._bias, out)
-        if self.activation is not None:
-            ACTIVATIONS[self.activation](out)
+            self._run(array, added, out)
         return out
+
+    def _checked(self, name: str, value: Any, shape: tuple[int, ...], meaning: str) -> Array:
+        array = as_numbers(name, value, 4)
+        check_shape(name, array, shape, meaning)
+        if array.dtype != self._dtype and not np.can_cast(array.dtype, self._dtype):
+            dtype = self.problem.dtype
+            raise TypeError(
+                f"{name} must fit the plan's {dtype} without loss, got {array.dtype}: "
+                f"convert it ({name}.astype({dtype!r})) or plan with weights of its type"
+            )
+        return as_computed(array, self._dtype)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,20 +13,26 @@ _ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
 _idle = threading.local()
 
 
-@contextmanager
-def scratch(name: str, shape: tuple[int, ...], dtype: str) -> Iterator[NDArray[Any]]:
+class scratch:
     """Lend an uninitialized array for the `with` block.
 
     The memory is taken out of the thread's store meanwhile: a signal handler that interrupts the
     block and convolves something itself gets other memory.
     """
-    wanted = math.prod(shape) * np.dtype(dtype).itemsize
-    buffer = _idle.__dict__.pop(name, None)
-    if buffer is None or buffer.nbytes < wanted:
-        raw = np.empty(wanted + _ALIGNMENT, np.uint8)
-        start = -raw.ctypes.data % _ALIGNMENT
-        buffer = raw[start : start + wanted]
-    try:
-        yield buffer[:wanted].view(dtype).reshape(shape)
-    finally:
-        setattr(_idle, name, buffer)
+
+    def __init__(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
+        self._name, self._shape, self._dtype = name, shape, np.dtype(dtype)
+
+    def __enter__(self) -> NDArray[Any]:
+        wanted = math.prod(self._shape) * self._dtype.itemsize
+        buffer = _idle.__dict__.pop(self._name, None)
+        if buffer is None or len(buffer) < wanted:
+            raw = np.empty(wanted + _ALIGNMENT, np.uint8)
+            start = -raw.ctypes.data % _ALIGNMENT
+            buffer = raw[start : start + wanted]
+        self._buffer = buffer
+        lent: NDArray[Any] = buffer[:wanted].view(self._dtype).reshape(self._shape)
+        return lent
+
+    def __exit__(self, *error: object) -> None:
+        setattr(_idle, self._name, self._buffer)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.activation import Activation
 from fastconv.arguments import as_computed
 from fastconv.bench import images
 from fastconv.bench.suites import Layer
@@ -64,8 +65,8 @@ def make_call(
     out = np.full(problem.result_shape(direction), np.nan, problem.dtype)
     x, weight, bias, grad_output = tensors
     if direction == "forward":
-        prepared = algorithm.prepare(problem, weight)
-        return Call(partial(algorithm.forward, problem, x, prepared, bias, out), out)
+        run = algorithm.bind(problem, weight, bias, Activation())
+        return Call(partial(run, x, None, out), out)
     if direction == "input_grad":
         return Call(partial(algorithm.input_grad, problem, weight, grad_output, out), out)
     return Call(partial(algorithm.weight_grad, problem, x, grad_output, out), out)

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from numba.core import cgutils
+
 from fastconv.codegen.tile import Tile
 from fastconv.codegen.vector import index
-from numba.core import cgutils
 
 
 class FilterLanes(Tile):
@@ -33,7 +34,8 @@ class FilterLanes(Tile):
             )
             for v in range(vectors)
         ]
-        steps = [index(j * step) if step else builder.mul(self.x_step, index(j)) for j in range(columns)]
+        along = range(columns)
+        steps = [index(j * step) if step else builder.mul(self.x_step, index(j)) for j in along]
         down = [builder.mul(self.x_row, index(i)) for i in range(rows)]
 
         def body(tap: Any, corner: Any, sums: list[Any]) -> list[Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from numba.core import cgutils
 
+from fastconv.activation import CLAMP
 from fastconv.codegen.tile import Tile
 from fastconv.codegen.vector import index
 
@@ -33,9 +34,7 @@ class PixelLanes(Tile):
 
         def body(tap: Any, corner: Any, sums: list[Any]) -> list[Any]:
             weights = builder.gep(self.weight, [builder.mul(tap, index(filters))])
-            pixels = [
-                vector.load(vector.at(corner, down[i], index(v * lanes))) for i, v in places
-            ]
+            pixels = [vector.load(vector.at(corner, down[i], index(v * lanes))) for i, v in places]
             updated = []
             for k in range(filters):
                 weight = vector.broadcast(builder.load(builder.gep(weights, [index(k)])))
@@ -59,7 +58,8 @@ class PixelLanes(Tile):
             builder.icmp_signed(">=", self.filters, index(filters)),
             builder.icmp_signed(">=", self.columns, index(columns)),
         )
-        plain = builder.and_(whole, builder.not_(self.has_residual))
+        clamped = builder.icmp_signed("==", self.form, index(CLAMP))
+        plain = builder.and_(whole, builder.and_(clamped, builder.not_(self.has_residual)))
         with builder.if_else(plain) as (then, otherwise):
             with then:
                 for number, total in enumerate(sums):

@@ -80,7 +80,7 @@ def _pick(vector: Vectors, loaded: list[Any]) -> Any:
     """Return every second element of two vectors; one vector as it is."""
     if len(loaded) == 1:
         return loaded[0]
-    return vector.shuffle(*loaded, range(0, 2 * vector.lanes, 2))
+    return vector.shuffle(loaded[0], loaded[1], range(0, 2 * vector.lanes, 2))
 
 
 def _vectors(builder: Any, bits: Any, lanes: Any) -> Vectors:

@@ -10,7 +10,7 @@ A tile computes a block of output pixels for a block of filters, with all its su
                 )
                 if residual:
                     total += residual[k * out_plane + i * out_row + j]
-                out[k * out_plane + i * out_row + j] = min(max(total, low), high)
+                out[k * out_plane + i * out_row + j] = activation(total)
 
 The input is read where it lies: a table of offsets says where each tap (c, r, s) finds its
 element, so no column matrix is ever made. There are two ways to lay the block into registers,
@@ -27,14 +27,15 @@ from typing import Any
 
 from llvmlite import ir
 
+from fastconv.codegen.activation import activate
 from fastconv.codegen.vector import I64, Vectors, index
 
 #: What a tile is called with, all as 64-bit integers. Those up to `layer` are addresses;
-#: `residual` may be 0. `limits` holds `low` and `high`. `filters` and `columns` say how much of
-#: the tile is wanted.
+#: `residual` may be 0, `numbers` are those of the activation. `form` is the activation's form;
+#: `filters` and `columns` say how much of the tile is wanted.
 ARGUMENTS = (
-    *("x", "offsets", "weight", "bias", "residual", "out", "limits", "layer"),
-    *("filters", "columns"),
+    *("x", "offsets", "weight", "bias", "residual", "out", "numbers", "layer"),
+    *("form", "filters", "columns"),
 )
 
 #: The 64-bit integers that `layer` points to, counted in elements but for `taps`.
@@ -58,20 +59,22 @@ class Tile:
         element = ir.FloatType() if bits == 32 else ir.DoubleType()
         self.vector = Vectors(builder, element, lanes)
         values = dict(zip(ARGUMENTS, arguments, strict=True))
-        self.filters, self.columns = values["filters"], values["columns"]
+        self.form, self.filters, self.columns = (
+            values[name] for name in ("form", "filters", "columns")
+        )
         self.has_residual = builder.icmp_signed("!=", values["residual"], index(0))
         self.offsets = builder.inttoptr(values["offsets"], I64.as_pointer())
-        self.x, self.weight, self.bias, self.residual, self.out, limits = (
+        self.x, self.weight, self.bias, self.residual, self.out, numbers = (
             builder.inttoptr(values[name], element.as_pointer())
-            for name in ("x", "weight", "bias", "residual", "out", "limits")
+            for name in ("x", "weight", "bias", "residual", "out", "numbers")
         )
         layer = builder.inttoptr(values["layer"], I64.as_pointer())
         self.taps, self.x_row, self.x_step, self.out_row, self.out_plane = (
             builder.load(builder.gep(layer, [index(place)])) for place in range(len(LAYER))
         )
-        self.low, self.high = (
-            self.vector.broadcast(builder.load(builder.gep(limits, [index(place)])))
-            for place in range(2)
+        self.low, self.high, self.slope = (
+            self.vector.broadcast(builder.load(builder.gep(numbers, [index(place)])))
+            for place in range(3)
         )
 
     def over_taps(self, start: list[Any], body: Any) -> list[Any]:
@@ -91,7 +94,7 @@ class Tile:
         for total, first in zip(sums, start, strict=True):
             total.add_incoming(first, before)
         corner = builder.gep(self.x, [builder.load(builder.gep(self.offsets, [tap]))])
-        updated = body(tap, corner, sums)
+        updated: list[Any] = body(tap, corner, sums)
         following = builder.add(tap, index(1))
         tap.add_incoming(following, loop)
         for total, value in zip(sums, updated, strict=True):
@@ -101,7 +104,7 @@ class Tile:
         return updated
 
     def finish(self, sums: Any, offset: Any, mask: Any = None) -> None:
-        """Add the residual if there is one, clamp, and store where `mask` allows."""
+        """Add the residual if there is one, activate, and store where `mask` allows."""
         vector = self.vector
         before = self.builder.block
         with self.builder.if_then(self.has_residual):
@@ -112,7 +115,7 @@ class Tile:
         total = self.builder.phi(vector.type)
         total.add_incoming(sums, before)
         total.add_incoming(with_residual, inside)
-        total = vector.clamp(total, self.low, self.high)
+        total = activate(vector, self.form, total, self.low, self.high, self.slope)
         place = self.builder.gep(self.out, [offset])
         if mask is None:
             vector.store(total, place)

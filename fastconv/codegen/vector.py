@@ -41,7 +41,7 @@ class Vectors:
         self.lanes = lanes
         self.type = ir.VectorType(element, lanes)
         self.undefined = ir.Constant(self.type, ir.Undefined)
-        self.zero = ir.Constant(self.type, [0.0] * lanes)
+        self.zero = self.all(0.0)
         self._mask_type = ir.VectorType(I1, lanes)
         self._suffix = f"v{lanes}{'f32' if isinstance(element, ir.FloatType) else 'f64'}"
 
@@ -91,6 +91,10 @@ class Vectors:
         store = self._declare(f"llvm.masked.store.{self._suffix}.p0", ir.VoidType(), arguments)
         place = self.builder.bitcast(pointer, self.type.as_pointer())
         self.builder.call(store, [vector, place, ir.Constant(I32, self._align), mask])
+
+    def all(self, value: float) -> Any:
+        """Return ``[value] * lanes``, a constant."""
+        return ir.Constant(self.type, [value] * self.lanes)
 
     def broadcast(self, scalar: Any) -> Any:
         """Return ``[scalar] * lanes``."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
 
 from numpy.typing import NDArray
 
+from fastconv.activation import Activation
 from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction
 
 Array = NDArray[Any]
+
+#: A forward convolution bound to its weights: ``run(x, residual, out)``.
+Run: TypeAlias = Callable[[Array, "Array | None", Array], None]
 
 
 class Algorithm:
@@ -62,6 +68,15 @@ class Algorithm:
         """
         raise NotImplementedError
 
+    def bind(
+        self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
+    ) -> Run:
+        """Return a function that computes ``activation(forward + residual)`` many times.
+
+        Here in two passes; algorithms that can do it in one override this.
+        """
+        return _TwoPasses(self, problem, self.prepare(problem, weight), bias, activation)
+
     def input_grad(
         self, problem: Conv2dProblem, weight: Array, grad_output: Array, out: Array
     ) -> None:
@@ -71,3 +86,20 @@ class Algorithm:
     def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
         """Fill `out`, shaped like the weights, with the gradient of that same sum."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class _TwoPasses:
+    """A forward convolution, then what is applied to its output."""
+
+    algorithm: Algorithm
+    problem: Conv2dProblem
+    prepared: Any
+    bias: Array
+    activation: Activation
+
+    def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
+        self.algorithm.forward(self.problem, x, self.prepared, self.bias, out)
+        if residual is not None:
+            out += residual
+        self.activation.apply(out)

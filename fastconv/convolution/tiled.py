@@ -6,26 +6,19 @@ all its weights of one tap stand side by side.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
 from fastconv import threads
-from fastconv.convolution.base import Algorithm, Array
-from fastconv.convolution.tiling import Lanes, as_rows, cycles, tile_shape, tiling_of
+from fastconv.activation import Activation
+from fastconv.convolution.base import Algorithm, Array, Run
+from fastconv.convolution.tiling import Lanes, Tiling, as_rows, cycles, tile_shape, tiling_of
 from fastconv.kernels.bands import band_copy_address
 from fastconv.kernels.tiled import convolve
-from fastconv.kernels.tiles import TileShape, tile_address
+from fastconv.kernels.tiles import tile_address
 from fastconv.problem import Conv2dProblem, Direction
 from fastconv.workspace import scratch
-
-
-class Prepared(NamedTuple):
-    """The weights as the tiles read them."""
-
-    problem: Conv2dProblem  # as rows
-    shape: TileShape
-    weight: Array  # (groups, filter tiles, taps, filters of a tile)
 
 
 class Tiled(Algorithm):
@@ -46,41 +39,88 @@ class Tiled(Algorithm):
         p = as_rows(problem)
         return tiling_of(p, self.lanes_over, threads.get_num_threads()).band_bytes
 
-    def prepare(self, problem: Conv2dProblem, weight: Array) -> Prepared:
-        """Return the weights as (groups, tiles, taps, filters of a tile)."""
-        p = as_rows(problem)
-        shape = tile_shape(p, self.lanes_over)
-        tiles = -(-p.K_per_group // shape.filters)
-        packed = np.zeros((p.groups, tiles, p.taps, shape.filters), p.dtype)
-        rows = weight.reshape(p.groups, p.K_per_group, p.taps)
-        for tile in range(tiles):
-            filters = rows[:, tile * shape.filters : (tile + 1) * shape.filters]
-            packed[:, tile, :, : filters.shape[1]] = filters.swapaxes(1, 2)
-        return Prepared(p, shape, packed)
+    def bind(
+        self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
+    ) -> Run:
+        """Lay out the weights, and fuse bias, residual and activation into the tiles' stores."""
+        return _Launch(as_rows(problem), self.lanes_over, weight, bias, activation)
 
     def forward(
-        self, problem: Conv2dProblem, x: Array, prepared: Prepared, bias: Array, out: Array
+        self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
     ) -> None:
+        """Run once."""
+        self.bind(problem, prepared, bias, Activation())(x, None, out)
+
+
+class _Launch:
+    """A convolution ready to run: everything that is the same for every input."""
+
+    def __init__(
+        self,
+        problem: Conv2dProblem,
+        over: Lanes,
+        weight: Array,
+        bias: Array,
+        activation: Activation,
+    ) -> None:
+        self._problem, self._over = problem, over
+        self._shape = shape = tile_shape(problem, over)
+        self._weight = _by_tiles(problem, shape.filters, weight)
+        self._bias, self._form = bias, activation.form
+        self._numbers = activation.numbers(problem.dtype)
+        self._find_code()
+
+    def _find_code(self) -> None:
+        self._tile = tile_address(self._shape)
+        self._tilings: dict[int, tuple[Tiling, int]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what holds in another process too: addresses do not."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_tile", "_tilings")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Find the machine code in this process."""
+        self.__dict__.update(state)
+        self._find_code()
+
+    def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
         """Give each worker a range of bands and filters."""
-        p, shape, weight = prepared
-        tiling = tiling_of(p, self.lanes_over, threads.get_num_threads())
-        limits = np.array([-np.inf, np.inf], p.dtype)
-        elements = tiling.workers * tiling.band_bytes // p.itemsize
-        with scratch("bands", (elements,), p.dtype) as bands:
+        count = threads.get_num_threads()
+        if count not in self._tilings:
+            tiling = tiling_of(self._problem, self._over, count)
+            step = tiling.phases if tiling.phases <= 2 else 0
+            copy = band_copy_address(step, self._shape.bits, self._shape.lanes)
+            self._tilings[count] = tiling, copy
+        tiling, copy = self._tilings[count]
+        flat = out.reshape(-1)
+        added = flat[:0] if residual is None else residual.reshape(-1)
+        with scratch("bands", (tiling.workers * tiling.band_bytes,), "uint8") as bands:
             convolve(
                 tiling.workers,
-                tile_address(shape),
-                band_copy_address(tiling.phases if tiling.phases <= 2 else 0, shape.bits, shape.lanes),
+                self._tile,
+                copy,
                 x.reshape(-1),
-                weight.reshape(-1),
-                bias,
-                out.reshape(-1)[:0],
-                out.reshape(-1),
-                limits,
+                self._weight,
+                self._bias,
+                added,
+                flat,
+                self._numbers,
+                self._form,
                 tiling.offsets,
                 bands,
                 tiling.record,
             )
+
+
+def _by_tiles(problem: Conv2dProblem, filters: int, weight: Array) -> Array:
+    """Return the weights as (groups, tiles, taps, filters of a tile), flat, zeros at the end."""
+    p, tiles = problem, -(-problem.K_per_group // filters)
+    packed = np.zeros((p.groups, tiles, p.taps, filters), p.dtype)
+    rows = weight.reshape(p.groups, p.K_per_group, p.taps)
+    for tile in range(tiles):
+        some = rows[:, tile * filters : (tile + 1) * filters]
+        packed[:, tile, :, : some.shape[1]] = some.swapaxes(1, 2)
+    return packed.reshape(-1)
 
 
 class ImplicitGemm(Tiled):

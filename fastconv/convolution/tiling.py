@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import product
+from itertools import pairwise, product
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -185,10 +185,11 @@ class _Band:
         p = problem
         pixel_lanes = shape.lanes_over == "pixels"
         self.copied = any(any(sides) for sides in p.padding) or (
-            pixel_lanes and (p.stride[1] > 1 or p.OW < shape.columns)
+            pixel_lanes and (p.stride[1] > 1 or shape.columns > p.OW)
         )
         self.phases = p.stride[1] if pixel_lanes and p.stride[1] > 1 else 1
-        rows, columns = _largest(p.OH, shape.rows, cut.rows), _largest(p.OW, shape.columns, cut.columns)
+        rows = _largest(p.OH, shape.rows, cut.rows)
+        columns = _largest(p.OW, shape.columns, cut.columns)
         height = (rows - 1) * p.stride[0] + extent(p.R, p.dilation[0])
         width = (columns - 1) * p.stride[1] + extent(p.S, p.dilation[1])
         self.phase_width = -(-width // self.phases)
@@ -205,7 +206,7 @@ def _largest(total: int, unit: int, bands: int) -> int:
     """Return the size of the largest of `bands` bands that begin at multiples of `unit`."""
     units = max(1, total // unit)
     starts = [band * units // bands * unit for band in range(bands)] + [total]
-    return max(stop - start for start, stop in zip(starts, starts[1:], strict=False))
+    return max(stop - start for start, stop in pairwise(starts))
 
 
 def _cuts(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Iterator[Cut]:
@@ -227,7 +228,7 @@ def _cost(problem: Conv2dProblem, shape: TileShape, num_threads: int, cut: Cut) 
     p, band = problem, _Band(problem, shape, cut)
     blocks = p.N * p.groups * cut.rows * cut.columns
     tasks = blocks * cut.parts
-    share = -(-tasks // num_threads) / tasks
+    share = -(-tasks // num_threads) / max(1, tasks)
     computing = cycles(p, shape)
     copying = blocks * min(cut.parts, num_threads) * (50 + band.elements * p.itemsize / 16)
     # Weights that do not fit the second-level cache come anew for every band.

@@ -14,8 +14,8 @@ from fastconv.kernels.jit import address_of
 
 #: What a band's copy is called with: addresses of the image's first channel and of the band, then
 #: channels, height and width of the image, its first row and column in the band (negative in the
-#: margin), the phases of a row, the rows to copy, elements from one channel of the band to the next, elements of one
-#: phase of a row, and how many elements to clear behind the band.
+#: margin), the phases of a row, the rows to copy, elements from one channel of the band to the
+#: next, elements of one phase of a row, and how many elements to clear behind the band.
 ARGUMENTS = (
     *("source", "target", "channels", "height", "width", "top", "left"),
     *("phases", "rows", "plane", "phase_width", "behind"),

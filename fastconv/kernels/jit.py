@@ -51,7 +51,7 @@ def address_of(function: Callable[..., None], name: str, arguments: int) -> int:
     raise nor use Python objects.
     """
     _rename(function, name)
-    compiled = CFunc(function, ((types.int64,) * arguments, types.void), {}, _FLAGS)
+    compiled: Any = CFunc(function, ((types.int64,) * arguments, types.void), {}, _FLAGS)
     compiled._cache = KernelCache(name)
     compiled.compile()
     _addressed.append(compiled)  # its code lives as long as this object

@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
-from llvmlite import ir
 
 from fastconv.codegen import tile as codegen_tile
 from fastconv.kernels.jit import range_kernel
@@ -58,7 +58,8 @@ def convolve(
     bias: Any,
     residual: Any,
     out: Any,
-    limits: Any,
+    numbers: Any,
+    form: int,
     offsets: Any,
     bands: Any,
     layer: Any,
@@ -66,9 +67,9 @@ def convolve(
     """Work through the tasks of workers `start` to `stop`.
 
     `tile` and `band_copy` are addresses of machine code. All arrays are flat: `weight` is
-    (groups, filter tiles, taps, filters of a tile), with zeros where there is no filter; `bias` is
-    (K,); `residual` is shaped like `out` or empty; `limits` is (low, high); `offsets` says where a tap's element lies; `bands` has room for
-    every worker.
+    (groups, filter tiles, taps, filters of a tile), with zeros where there is no filter; `bias`
+    is (K,); `residual` is shaped like `out` or empty; `numbers` and `form` are the activation's;
+    `offsets` says where a tap's element lies; `bands` has room for every worker.
     """
     g = layer[0]
     size = g.itemsize
@@ -125,7 +126,9 @@ def convolve(
                     target = (image * g.K_per_group + k) * pixels
                     for p in range(block, min(block + g.pixel_tiles, many)):
                         i = min(p // across * g.tile_rows, row1 - row0 - g.tile_rows)
-                        j = max(0, min(p % across * g.tile_columns, column1 - column0 - g.tile_columns))
+                        j = max(
+                            0, min(p % across * g.tile_columns, column1 - column0 - g.tile_columns)
+                        )
                         place = (target + (row0 + i) * g.OW + column0 + j) * size
                         _call(
                             tile,
@@ -136,8 +139,9 @@ def convolve(
                                 bias.ctypes.data + (group * g.K_per_group + k) * size,
                                 residual.ctypes.data + place if residual.size else 0,
                                 out.ctypes.data + place,
-                                limits.ctypes.data,
+                                numbers.ctypes.data,
                                 layer.ctypes.data,
+                                form,
                                 min(g.tile_filters, g.K_per_group - k),
                                 min(g.tile_columns, column1 - column0 - j),
                             ),

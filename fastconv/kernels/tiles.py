@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from numba.core import types
 from numba.extending import intrinsic
@@ -70,8 +70,8 @@ def tile_address(shape: TileShape) -> int:
     """Return the address of a tile's machine code, compiled or read from the store."""
     over, filters, rows, columns, step, bits, lanes = shape
 
-    def tile(a0, a1, a2, a3, a4, a5, a6, a7, a8, a9):  # type: ignore[no-untyped-def]
-        arguments = (a0, a1, a2, a3, a4, a5, a6, a7, a8, a9)
+    def tile(a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10):  # type: ignore[no-untyped-def]
+        arguments = (a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10)
         _write_tile(arguments, over, filters, rows, columns, step, bits, lanes)
 
     return address_of(tile, shape.name, len(ARGUMENTS))
