@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastconv.convolution.base import Algorithm
+from fastconv.convolution.depthwise import Depthwise
 from fastconv.convolution.im2col import Im2col
 from fastconv.convolution.im2col_jit import Im2colJit
 from fastconv.convolution.naive import Naive
@@ -13,6 +14,7 @@ from fastconv.problem import DIRECTIONS, Direction
 ALGORITHMS: tuple[Algorithm, ...] = (
     ImplicitGemm(),
     Direct(),
+    Depthwise(),
     Im2colJit(),
     Im2col(),
     Naive(),

@@ -68,10 +68,10 @@ class FilterLanes(Tile):
                     builder.store(channel, builder.gep(channels, [index(k * len(blocks) + number)]))
         with cgutils.for_range(builder, self.filters) as loop:
             first = builder.mul(loop.index, index(len(blocks)))
-            plane = builder.mul(loop.index, self.out_plane)
+            plane = builder.mul(loop.index, self.store.out_plane)
             for number, (i, j) in enumerate(blocks):
                 channel = builder.load(builder.gep(channels, [builder.add(first, index(number))]))
-                row = builder.add(plane, builder.mul(self.out_row, index(i)))
+                row = builder.add(plane, builder.mul(self.store.out_row, index(i)))
                 count = min(lanes, columns - j)
                 mask = None if count == lanes else vector.first(index(count))
-                self.finish(channel, builder.add(row, index(j)), mask)
+                self.store.one(channel, builder.add(row, index(j)), mask)

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba.core import cgutils
-
-from fastconv.activation import CLAMP
 from fastconv.codegen.tile import Tile
 from fastconv.codegen.vector import index
 
@@ -44,37 +41,4 @@ class PixelLanes(Tile):
             return updated
 
         sums = self.over_taps([b for b in bias for _ in places], body)
-        self._store(sums, places, filters, vectors * lanes)
-
-    def _store(
-        self, sums: list[Any], places: list[tuple[int, int]], filters: int, columns: int
-    ) -> None:
-        """Store a whole tile straight from its registers, and part of one through memory."""
-        builder, vector, lanes = self.builder, self.vector, self.vector.lanes
-        across = [
-            builder.add(builder.mul(self.out_row, index(i)), index(v * lanes)) for i, v in places
-        ]
-        whole = builder.and_(
-            builder.icmp_signed(">=", self.filters, index(filters)),
-            builder.icmp_signed(">=", self.columns, index(columns)),
-        )
-        clamped = builder.icmp_signed("==", self.form, index(CLAMP))
-        plain = builder.and_(whole, builder.and_(clamped, builder.not_(self.has_residual)))
-        with builder.if_else(plain) as (then, otherwise):
-            with then:
-                for number, total in enumerate(sums):
-                    k, p = divmod(number, len(places))
-                    offset = builder.add(builder.mul(self.out_plane, index(k)), across[p])
-                    total = vector.clamp(total, self.low, self.high)
-                    vector.store(total, builder.gep(self.out, [offset]))
-            with otherwise:
-                kept = cgutils.alloca_once(builder, vector.type, size=index(len(sums)))
-                for number, total in enumerate(sums):
-                    builder.store(total, builder.gep(kept, [index(number)]))
-                with cgutils.for_range(builder, self.filters) as loop:
-                    first = builder.mul(loop.index, index(len(places)))
-                    plane = builder.mul(loop.index, self.out_plane)
-                    for p, (_, v) in enumerate(places):
-                        total = builder.load(builder.gep(kept, [builder.add(first, index(p))]))
-                        mask = vector.first(builder.sub(self.columns, index(v * lanes)))
-                        self.finish(total, builder.add(plane, across[p]), mask)
+        self.store.rows(sums, places, vectors * lanes, self.filters, self.columns)

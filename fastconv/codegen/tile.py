@@ -27,7 +27,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from fastconv.codegen.activation import activate
+from fastconv.codegen.store import Store
 from fastconv.codegen.vector import I64, Vectors, index
 
 #: What a tile is called with, all as 64-bit integers. Those up to `layer` are addresses;
@@ -59,23 +59,19 @@ class Tile:
         element = ir.FloatType() if bits == 32 else ir.DoubleType()
         self.vector = Vectors(builder, element, lanes)
         values = dict(zip(ARGUMENTS, arguments, strict=True))
-        self.form, self.filters, self.columns = (
-            values[name] for name in ("form", "filters", "columns")
-        )
-        self.has_residual = builder.icmp_signed("!=", values["residual"], index(0))
+        self.filters, self.columns = values["filters"], values["columns"]
         self.offsets = builder.inttoptr(values["offsets"], I64.as_pointer())
-        self.x, self.weight, self.bias, self.residual, self.out, numbers = (
-            builder.inttoptr(values[name], element.as_pointer())
-            for name in ("x", "weight", "bias", "residual", "out", "numbers")
+        self.x, self.weight, self.bias = (
+            builder.inttoptr(values[name], element.as_pointer()) for name in ("x", "weight", "bias")
         )
         layer = builder.inttoptr(values["layer"], I64.as_pointer())
-        self.taps, self.x_row, self.x_step, self.out_row, self.out_plane = (
+        self.taps, self.x_row, self.x_step, out_row, out_plane = (
             builder.load(builder.gep(layer, [index(place)])) for place in range(len(LAYER))
         )
-        self.low, self.high, self.slope = (
-            self.vector.broadcast(builder.load(builder.gep(numbers, [index(place)])))
-            for place in range(3)
+        out, residual, numbers, form = (
+            values[name] for name in ("out", "residual", "numbers", "form")
         )
+        self.store = Store(self.vector, out, residual, numbers, form, out_row, out_plane)
 
     def over_taps(self, start: list[Any], body: Any) -> list[Any]:
         """Write the loop over the taps; return the sums.
@@ -102,22 +98,3 @@ class Tile:
         builder.cbranch(builder.icmp_signed("<", following, self.taps), loop, done)
         builder.position_at_end(done)
         return updated
-
-    def finish(self, sums: Any, offset: Any, mask: Any = None) -> None:
-        """Add the residual if there is one, activate, and store where `mask` allows."""
-        vector = self.vector
-        before = self.builder.block
-        with self.builder.if_then(self.has_residual):
-            place = self.builder.gep(self.residual, [offset])
-            added = vector.load(place) if mask is None else vector.load_masked(place, mask)
-            with_residual = self.builder.fadd(sums, added)
-            inside = self.builder.block
-        total = self.builder.phi(vector.type)
-        total.add_incoming(sums, before)
-        total.add_incoming(with_residual, inside)
-        total = activate(vector, self.form, total, self.low, self.high, self.slope)
-        place = self.builder.gep(self.out, [offset])
-        if mask is None:
-            vector.store(total, place)
-        else:
-            vector.store_masked(total, place, mask)

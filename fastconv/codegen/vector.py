@@ -77,6 +77,20 @@ class Vectors:
         counts = self.shuffle(one, undefined, [0] * self.lanes)
         return self.builder.icmp_signed("<", lane_numbers, counts)
 
+    def within(self, start: Any, size: Any) -> Any:
+        """Return ``[0 <= start + i < size for i in range(lanes)]``; all numbers below 2**31."""
+        number = I32 if isinstance(self.element, ir.FloatType) else I64
+        lanes = ir.Constant(ir.VectorType(number, self.lanes), list(range(self.lanes)))
+        undefined = ir.Constant(lanes.type, ir.Undefined)
+
+        def spread(value: Any) -> Any:
+            value = self.builder.trunc(value, number) if number is I32 else value
+            one = self.builder.insert_element(undefined, value, ir.Constant(I32, 0))
+            return self.shuffle(one, undefined, [0] * self.lanes)
+
+        # A negative number is a very large one without its sign.
+        return self.builder.icmp_unsigned("<", self.builder.add(lanes, spread(start)), spread(size))
+
     def load_masked(self, pointer: Any, mask: Any) -> Any:
         """Return ``[memory[pointer + i] if mask[i] else 0 for i in range(lanes)]``."""
         arguments = [self.type.as_pointer(), I32, self._mask_type, self.type]

@@ -107,6 +107,7 @@ class _Launch:
                 self._numbers,
                 self._form,
                 tiling.offsets,
+                tiling.cuts,
                 bands,
                 tiling.record,
             )

@@ -24,6 +24,8 @@ Lanes = Literal["filters", "pixels"]
 
 # What a band of the input may take: it is to stay in the second-level cache.
 BAND_BYTES = 512 * 2**10
+# Tiles of pixels over which all filters pass before the next pixels are taken.
+BLOCK_TILES = 16
 
 #: Tiles with filters in the lanes: vectors of filters, rows and columns of pixels.
 FILTER_TILES = (
@@ -48,6 +50,8 @@ class Tiling(NamedTuple):
         The numbers `fastconv.kernels.tiled.FIELDS`.
     offsets : ndarray of int64, (taps,)
         Where each tap (c, r, s) reads, in elements from where its tile begins.
+    cuts : ndarray of int64
+        Where bands of rows, bands of columns, and parts of the filters begin and end.
     workers : int
         How many threads have work.
     phases : int
@@ -58,6 +62,7 @@ class Tiling(NamedTuple):
 
     record: NDArray[Any]
     offsets: NDArray[np.int64]
+    cuts: NDArray[np.int64]
     workers: int
     phases: int
     band_bytes: int
@@ -131,9 +136,12 @@ def tiling_of(problem: Conv2dProblem, over: Lanes, num_threads: int) -> Tiling:
     workers = max(1, min(num_threads, tasks))
     row = band.phases * band.phase_width if band.copied else p.W
     plane = band.plane if band.copied else p.H * p.W
+    across = -(-p.OW // (shape.columns * cut.columns))
+    block_columns = min(across, BLOCK_TILES) * shape.columns
+    block_rows = max(1, BLOCK_TILES // across) * shape.rows
     values: dict[str, Any] = {
         **{name: getattr(p, name) for name in ("itemsize", "groups", "C_per_group", "K_per_group")},
-        **{name: getattr(p, name) for name in ("taps", "H", "W", "OH", "OW")},
+        **{name: getattr(p, name) for name in ("taps", "H", "W")},
         "x_row": p.stride[0] * row,
         "x_step": p.stride[1] // band.phases,
         "out_row": p.OW,
@@ -150,11 +158,12 @@ def tiling_of(problem: Conv2dProblem, over: Lanes, num_threads: int) -> Tiling:
         "row_bands": cut.rows,
         "column_bands": cut.columns,
         "parts": cut.parts,
-        "pixel_tiles": _pixel_tiles(p, shape),
+        "block_rows": block_rows,
+        "block_columns": block_columns,
         "tasks": tasks,
         "workers": workers,
         "copied": band.copied,
-        "band_elements": band.elements,
+        "band_bytes": band.elements * p.itemsize,
         "band_plane": band.plane,
         "phases": band.phases,
         "phase_width": band.phase_width,
@@ -163,11 +172,19 @@ def tiling_of(problem: Conv2dProblem, over: Lanes, num_threads: int) -> Tiling:
     record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)
     record.flags.writeable = False
     c, r, s = np.indices((p.C_per_group, p.R, p.S)).reshape(3, -1)
-    column = s * p.dilation[1]
-    across = column % band.phases * band.phase_width + column // band.phases
-    offsets = c * plane + r * p.dilation[0] * row + across
+    shift = s * p.dilation[1]
+    within = shift % band.phases * band.phase_width + shift // band.phases
+    offsets = c * plane + r * p.dilation[0] * row + within
     offsets.flags.writeable = False
-    return Tiling(record, offsets, workers, band.phases, band.elements * p.itemsize)
+    cuts = np.array(
+        [
+            *_starts(p.OH, shape.rows, cut.rows),
+            *_starts(p.OW, shape.columns, cut.columns),
+            *_starts(filter_tiles, 1, cut.parts),
+        ]
+    )
+    cuts.flags.writeable = False
+    return Tiling(record, offsets, cuts, workers, band.phases, band.elements * p.itemsize)
 
 
 class Cut(NamedTuple):
@@ -188,8 +205,8 @@ class _Band:
             pixel_lanes and (p.stride[1] > 1 or shape.columns > p.OW)
         )
         self.phases = p.stride[1] if pixel_lanes and p.stride[1] > 1 else 1
-        rows = _largest(p.OH, shape.rows, cut.rows)
-        columns = _largest(p.OW, shape.columns, cut.columns)
+        rows = _largest(_starts(p.OH, shape.rows, cut.rows))
+        columns = _largest(_starts(p.OW, shape.columns, cut.columns))
         height = (rows - 1) * p.stride[0] + extent(p.R, p.dilation[0])
         width = (columns - 1) * p.stride[1] + extent(p.S, p.dilation[1])
         self.phase_width = -(-width // self.phases)
@@ -202,10 +219,13 @@ class _Band:
         self.elements = -(-total // 16) * 16 if self.copied else 0
 
 
-def _largest(total: int, unit: int, bands: int) -> int:
-    """Return the size of the largest of `bands` bands that begin at multiples of `unit`."""
+def _starts(total: int, unit: int, bands: int) -> list[int]:
+    """Return where bands begin, at multiples of `unit`, and where the last one ends."""
     units = max(1, total // unit)
-    starts = [band * units // bands * unit for band in range(bands)] + [total]
+    return [band * units // bands * unit for band in range(bands)] + [total]
+
+
+def _largest(starts: list[int]) -> int:
     return max(stop - start for start, stop in pairwise(starts))
 
 
@@ -236,8 +256,3 @@ def _cost(problem: Conv2dProblem, shape: TileShape, num_threads: int, cut: Cut) 
     starting = 60.0 * tasks
     too_large = max(0, band.elements * p.itemsize - BAND_BYTES)
     return share * (computing + copying + reading + starting) + 1e3 * too_large
-
-
-def _pixel_tiles(problem: Conv2dProblem, shape: TileShape) -> int:
-    """Return how many tiles of pixels are computed before the next filters are taken."""
-    return 16

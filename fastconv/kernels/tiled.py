@@ -4,6 +4,9 @@ The work is a grid of tasks: image, group, band of output rows, band of output c
 the filters. Each worker takes a contiguous range of them. Where the input needs a zero margin,
 or its columns taken apart, a task first copies its band into the worker's buffer.
 
+Within a task the pixels are taken in blocks, and all filters of the task pass over a block before
+the next: what the tiles of a block read stays in the caches meanwhile.
+
 Tiles at the end of a band overlap their neighbours instead of being cut where there is room: an
 element computed twice gets the same value twice. Bands do not overlap.
 """
@@ -13,38 +16,21 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
 from fastconv.codegen import tile as codegen_tile
+from fastconv.kernels.calls import address, call
 from fastconv.kernels.jit import range_kernel
 
 #: The numbers that the loops read from the layer's record; tiles read the first few.
 FIELDS = (
     *codegen_tile.LAYER,
-    *("itemsize", "groups", "C_per_group", "K_per_group", "H", "W", "OH", "OW"),
+    *("itemsize", "groups", "C_per_group", "K_per_group", "H", "W"),
     *("stride_h", "stride_w", "pad_top", "pad_left", "span_h"),
-    *("tile_filters", "tile_rows", "tile_columns", "filter_tiles"),
-    *("row_bands", "column_bands", "parts", "pixel_tiles", "tasks", "workers"),
-    *("copied", "band_elements", "band_plane", "phases", "phase_width", "behind"),
+    *("tile_filters", "tile_rows", "tile_columns", "filter_tiles", "block_rows", "block_columns"),
+    *("row_bands", "column_bands", "parts", "tasks", "workers"),
+    *("copied", "band_bytes", "band_plane", "phases", "phase_width", "behind"),
 )
 LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
-
-
-@intrinsic  # type: ignore[misc, unused-ignore]
-def _call(typingctx, address, arguments):  # type: ignore[no-untyped-def]
-    """Call the machine code at `address` with a tuple of 64-bit integers."""
-
-    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
-        integer = ir.IntType(64)
-        function = ir.FunctionType(ir.VoidType(), [integer] * len(arguments))
-        place = builder.inttoptr(values[0], function.as_pointer())
-        count = len(arguments)
-        builder.call(place, [builder.extract_value(values[1], i) for i in range(count)])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, arguments), generate
 
 
 @range_kernel
@@ -61,6 +47,7 @@ def convolve(
     numbers: Any,
     form: int,
     offsets: Any,
+    cuts: Any,
     bands: Any,
     layer: Any,
 ) -> None:
@@ -69,32 +56,28 @@ def convolve(
     `tile` and `band_copy` are addresses of machine code. All arrays are flat: `weight` is
     (groups, filter tiles, taps, filters of a tile), with zeros where there is no filter; `bias`
     is (K,); `residual` is shaped like `out` or empty; `numbers` and `form` are the activation's;
-    `offsets` says where a tap's element lies; `bands` has room for every worker.
+    `offsets` says where a tap's element lies; `cuts` holds the first row, column and filter tile
+    of each band and part, each list with its end; `bands` has room for every worker.
     """
     g = layer[0]
     size = g.itemsize
-    pixels = g.OH * g.OW
-    row_units, column_units = max(1, g.OH // g.tile_rows), max(1, g.OW // g.tile_columns)
+    row_starts, column_starts = cuts[: g.row_bands + 1], cuts[g.row_bands + 1 :]
+    part_starts = column_starts[g.column_bands + 1 :]
     for worker in range(start, stop):
-        buffer = bands.ctypes.data + worker * g.band_elements * size
-        filled = -1
-        for task in range(worker * g.tasks // g.workers, (worker + 1) * g.tasks // g.workers):
-            band, part = task // g.parts, task % g.parts
-            image, column_band = band // g.column_bands, band % g.column_bands
-            image, row_band = image // g.row_bands, image % g.row_bands
-            group = image % g.groups
-            row0 = row_band * row_units // g.row_bands * g.tile_rows
-            row1 = (row_band + 1) * row_units // g.row_bands * g.tile_rows
-            if row_band + 1 == g.row_bands:
-                row1 = g.OH
-            column0 = column_band * column_units // g.column_bands * g.tile_columns
-            column1 = (column_band + 1) * column_units // g.column_bands * g.tile_columns
-            if column_band + 1 == g.column_bands:
-                column1 = g.OW
-            source = x.ctypes.data + image * g.C_per_group * g.H * g.W * size
+        buffer = address(bands) + worker * g.band_bytes
+        task = worker * g.tasks // g.workers
+        last = (worker + 1) * g.tasks // g.workers
+        image, rest = divmod(task, g.row_bands * g.column_bands * g.parts)
+        row_band, rest = divmod(rest, g.column_bands * g.parts)
+        column_band, part = divmod(rest, g.parts)
+        fresh = True
+        while task < last:
+            row0, row1 = row_starts[row_band], row_starts[row_band + 1]
+            column0, column1 = column_starts[column_band], column_starts[column_band + 1]
+            source = address(x) + image * g.C_per_group * g.H * g.W * size
             if g.copied:
-                if filled != band:
-                    _call(
+                if fresh:
+                    call(
                         band_copy,
                         (
                             source,
@@ -111,38 +94,54 @@ def convolve(
                             g.behind,
                         ),
                     )
-                    filled = band
+                    fresh = False
                 source = buffer
             else:
                 source += (row0 * g.stride_h * g.W + column0 * g.stride_w) * size
-            across = -(-(column1 - column0) // g.tile_columns)
-            many = across * -(-(row1 - row0) // g.tile_rows)
-            first_tile = part * g.filter_tiles // g.parts
-            last_tile = (part + 1) * g.filter_tiles // g.parts
-            for block in range(0, many, g.pixel_tiles):
-                for t in range(first_tile, last_tile):
-                    k = t * g.tile_filters
-                    packed = (group * g.filter_tiles + t) * g.tile_filters
-                    target = (image * g.K_per_group + k) * pixels
-                    for p in range(block, min(block + g.pixel_tiles, many)):
-                        i = min(p // across * g.tile_rows, row1 - row0 - g.tile_rows)
-                        j = max(
-                            0, min(p % across * g.tile_columns, column1 - column0 - g.tile_columns)
-                        )
-                        place = (target + (row0 + i) * g.OW + column0 + j) * size
-                        _call(
-                            tile,
-                            (
-                                source + (i * g.x_row + j * g.x_step) * size,
-                                offsets.ctypes.data,
-                                weight.ctypes.data + packed * g.taps * size,
-                                bias.ctypes.data + (group * g.K_per_group + k) * size,
-                                residual.ctypes.data + place if residual.size else 0,
-                                out.ctypes.data + place,
-                                numbers.ctypes.data,
-                                layer.ctypes.data,
-                                form,
-                                min(g.tile_filters, g.K_per_group - k),
-                                min(g.tile_columns, column1 - column0 - j),
-                            ),
-                        )
+            group = image % g.groups
+            last_row, last_column = row1 - g.tile_rows, max(column0, column1 - g.tile_columns)
+            for block_row in range(row0, row1, g.block_rows):
+                for block_column in range(column0, column1, g.block_columns):
+                    for t in range(part_starts[part], part_starts[part + 1]):
+                        k = t * g.tile_filters
+                        filters = min(g.tile_filters, g.K_per_group - k)
+                        packed = (group * g.filter_tiles + t) * g.tile_filters * g.taps
+                        offset = group * g.K_per_group + k
+                        plane = (image * g.K_per_group + k) * g.out_plane
+                        for i in range(block_row, min(row1, block_row + g.block_rows), g.tile_rows):
+                            i = min(i, last_row)
+                            for j in range(
+                                block_column,
+                                min(column1, block_column + g.block_columns),
+                                g.tile_columns,
+                            ):
+                                j = min(j, last_column)
+                                place = (plane + i * g.out_row + j) * size
+                                corner = (i - row0) * g.x_row + (j - column0) * g.x_step
+                                call(
+                                    tile,
+                                    (
+                                        source + corner * size,
+                                        address(offsets),
+                                        address(weight) + packed * size,
+                                        address(bias) + offset * size,
+                                        address(residual) + place if residual.size else 0,
+                                        address(out) + place,
+                                        address(numbers),
+                                        address(layer),
+                                        form,
+                                        filters,
+                                        column1 - j,
+                                    ),
+                                )
+            task += 1
+            part += 1
+            if part == g.parts:
+                part, fresh = 0, True
+                column_band += 1
+                if column_band == g.column_bands:
+                    column_band = 0
+                    row_band += 1
+                    if row_band == g.row_bands:
+                        row_band = 0
+                        image += 1

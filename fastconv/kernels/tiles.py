@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastconv.codegen.filter_lanes import FilterLanes
@@ -46,32 +46,37 @@ class TileShape(NamedTuple):
         return f"tile-{self.lanes_over}-f{self.bits}x{self.lanes}-{size}{step}"
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
-def _write_tile(typingctx, arguments, over, filters, rows, columns, step, bits, lanes):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
-        from numba.core import cgutils
+_shapes: dict[str, TileShape] = {}
 
-        numbers = cgutils.unpack_tuple(builder, values[0])
-        f, r, c, s, b, w = (
-            each.literal_value for each in (filters, rows, columns, step, bits, lanes)
-        )
-        if over.literal_value == "filters":
-            FilterLanes(builder, b, w, numbers).emit(r, c, f // w, s)
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
+def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
+    """Write the tile of that name: the tile is a type, and its arguments are data."""
+    shape = _shapes[name.literal_value]
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        numbers = cgutils.unpack_tuple(builder, values[1])
+        vectors = shape.columns // shape.lanes
+        if shape.lanes_over == "pixels":
+            PixelLanes(builder, shape.bits, shape.lanes, numbers).emit(
+                shape.filters, shape.rows, vectors
+            )
         else:
-            PixelLanes(builder, b, w, numbers).emit(f, r, c // w)
+            FilterLanes(builder, shape.bits, shape.lanes, numbers).emit(
+                shape.rows, shape.columns, shape.filters // shape.lanes, shape.step
+            )
         return context.get_dummy_value()
 
-    shape = (over, filters, rows, columns, step, bits, lanes)
-    return types.void(arguments, *shape), generate
+    return types.void(name, arguments), generate
 
 
 @lru_cache(maxsize=256)
 def tile_address(shape: TileShape) -> int:
     """Return the address of a tile's machine code, compiled or read from the store."""
-    over, filters, rows, columns, step, bits, lanes = shape
+    name = shape.name
+    _shapes[name] = shape
 
     def tile(a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10):  # type: ignore[no-untyped-def]
-        arguments = (a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10)
-        _write_tile(arguments, over, filters, rows, columns, step, bits, lanes)
+        _write_tile(name, (a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10))
 
-    return address_of(tile, shape.name, len(ARGUMENTS))
+    return address_of(tile, name, len(ARGUMENTS))

@@ -1,0 +1,133 @@
+"""Depthwise convolution, one input channel a filter: rows used again, nothing copied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from fastconv import cpu
+from fastconv.activation import Activation
+from fastconv.convolution.base import Algorithm, Array, Run
+from fastconv.kernels.depthwise import LAYER, DepthwiseShape, depthwise_address, run_blocks
+from fastconv.problem import Conv2dProblem, Direction
+
+# More taps than a kernel of 5 x 5 has are not worth unrolling.
+MOST_TAPS = 25
+#: Tiles: rows, vectors of pixels.
+TILES = ((7, 1), (4, 2), (4, 1), (3, 2), (2, 4), (2, 2), (2, 1), (1, 4), (1, 2), (1, 1))
+
+
+class Depthwise(Algorithm):
+    """One filter a tile, its taps unrolled, straight from the image by masked loads."""
+
+    name = "depthwise"
+
+    def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
+        """Take one input channel a group, small kernels, no dilation."""
+        p = problem
+        if p.C_per_group != 1:
+            return f"needs one input channel a group, got {p.C_per_group}"
+        if p.taps > MOST_TAPS:
+            return f"needs a kernel of at most {MOST_TAPS} taps, got {p.R} x {p.S}"
+        if p.dilation != (1, 1):
+            return f"needs dilation 1, got {p.dilation}"
+        if p.stride[1] > 2 or p.stride[0] > 2:
+            return f"needs stride 1 or 2, got {p.stride}"
+        instructions = cpu.describe().instructions
+        if instructions not in (cpu.AVX512, cpu.AVX2):
+            return f"needs loads by mask, which {instructions.name} vectors do not have"
+        return None
+
+    def estimated_seconds(
+        self, problem: Conv2dProblem, direction: Direction, threads: int
+    ) -> float:
+        """Count instructions and the bytes that pass."""
+        computing = _cycles(problem, depthwise_shape(problem)) / 4e9
+        moving = (problem.input_bytes + problem.output_bytes) / 60e9
+        return 5e-6 + (computing + moving) / threads
+
+    def bind(
+        self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
+    ) -> Run:
+        """Fuse bias, residual and activation into the tiles' stores."""
+        return _Launch(problem, weight, bias, activation)
+
+    def forward(
+        self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
+    ) -> None:
+        """Run once."""
+        self.bind(problem, prepared, bias, Activation())(x, None, out)
+
+
+def _shapes(problem: Conv2dProblem) -> Iterator[DepthwiseShape]:
+    p, instructions = problem, cpu.describe().instructions
+    for rows, vectors in TILES:
+        if rows <= p.OH and 2 * rows * vectors <= instructions.registers:
+            lanes = instructions.lanes(p.dtype)
+            yield DepthwiseShape(p.R, p.S, p.stride, rows, vectors, 8 * p.itemsize, lanes)
+
+
+def _cycles(problem: Conv2dProblem, shape: DepthwiseShape) -> float:
+    """Return about how many cycles one core takes."""
+    p, vectors = problem, shape.rows * shape.vectors
+    blocks = p.N * p.K * -(-p.OH // shape.rows)
+    tiles = blocks * -(-p.OW // (shape.vectors * shape.lanes))
+    rows = (shape.rows - 1) * p.stride[0] + p.R
+    # Most vectors lie across two cache lines; at stride 2 a tap's pixels come from two of them.
+    loads = 2 * rows * shape.vectors * (p.S if p.stride[1] == 1 else p.S + 1)
+    return 20.0 * blocks + tiles * (20 + max(p.taps * vectors / 2, loads / 2) + 2 * vectors)
+
+
+@lru_cache(maxsize=1024)
+def depthwise_shape(problem: Conv2dProblem) -> DepthwiseShape:
+    """Return the kernel that takes fewest cycles."""
+    return min(_shapes(problem), key=lambda shape: _cycles(problem, shape))
+
+
+class _Launch:
+    """A depthwise convolution ready to run."""
+
+    def __init__(
+        self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
+    ) -> None:
+        p = problem
+        self._shape = depthwise_shape(p)
+        self._blocks = p.N * p.K * -(-p.OH // self._shape.rows)
+        self._weight, self._bias = weight.reshape(-1), bias
+        self._numbers = activation.numbers(p.dtype)
+        values: dict[str, int] = {
+            **{name: getattr(p, name) for name in ("C", "K", "H", "W", "OH", "OW")},
+            "form": activation.form,
+            "multiplier": p.K_per_group,
+            "pad_top": p.padding[0][0],
+            "pad_left": p.padding[1][0],
+        }
+        self._layer = np.array([values[name] for name in LAYER], np.int64)
+        self._address = depthwise_address(self._shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what holds in another process too: addresses do not."""
+        return {name: value for name, value in self.__dict__.items() if name != "_address"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Find the machine code in this process."""
+        self.__dict__.update(state)
+        self._address = depthwise_address(self._shape)
+
+    def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
+        """Give each thread a range of blocks of rows."""
+        flat = out.reshape(-1)
+        run_blocks(
+            self._blocks,
+            self._address,
+            x.reshape(-1),
+            self._weight,
+            self._bias,
+            flat[:0] if residual is None else residual.reshape(-1),
+            flat,
+            self._numbers,
+            self._layer,
+        )

@@ -1,0 +1,33 @@
+"""Addresses in kernels: of arrays, and of machine code to call."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+
+@intrinsic  # type: ignore[misc, unused-ignore]
+def call(typingctx, address, arguments):  # type: ignore[no-untyped-def]
+    """Call the machine code at `address` with a tuple of 64-bit integers."""
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        integer = ir.IntType(64)
+        function = ir.FunctionType(ir.VoidType(), [integer] * len(arguments))
+        place = builder.inttoptr(values[0], function.as_pointer())
+        count = len(arguments)
+        builder.call(place, [builder.extract_value(values[1], i) for i in range(count)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, arguments), generate
+
+
+@intrinsic  # type: ignore[misc, unused-ignore]
+def address(typingctx, array):  # type: ignore[no-untyped-def]
+    """Return where an array's first element lies, as a signed integer that can be reckoned with."""
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        data = context.make_array(array)(context, builder, values[0]).data
+        return builder.ptrtoint(data, ir.IntType(64))
+
+    return types.int64(array), generate
