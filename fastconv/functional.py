@@ -6,6 +6,7 @@ its arguments.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -82,9 +83,9 @@ def conv2d(
     array = as_numbers("x", x, 4)
     filters, offsets = _parameters(weight, bias)
     dtype, returned = result_dtypes(array, filters, *offsets)
-    problem = Conv2dProblem.from_shapes(
-        array.shape, filters.shape, stride, padding, dilation, groups, dtype, names=("x", "weight")
-    )
+    plain = type(stride) is type(dilation) is type(groups) is int and type(padding) in (int, str)
+    build = _problem_again if plain else _problem
+    problem = build(array.shape, filters.shape, stride, padding, dilation, groups, dtype)
     chosen = choose(problem, "forward", algorithm)
     out = np.empty(problem.output_shape, dtype)
     if problem.N:
@@ -274,6 +275,15 @@ def conv2d_weight_grad(
     if problem.N:
         chosen.weight_grad(problem, as_computed(array, dtype), as_computed(grad, dtype), out)
     return out.astype(returned, copy=False)
+
+
+def _problem(x_shape: Any, weight_shape: Any, *geometry: Any) -> Conv2dProblem:
+    return Conv2dProblem.from_shapes(x_shape, weight_shape, *geometry, names=("x", "weight"))
+
+
+# Checking takes longer than a small convolution. Only for arguments whose types are known: True,
+# 1.0 and 1 would be one key.
+_problem_again = lru_cache(maxsize=1024)(_problem)
 
 
 def _parameters(weight: ArrayLike, bias: ArrayLike | None) -> tuple[Array, tuple[Array, ...]]:

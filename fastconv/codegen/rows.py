@@ -1,7 +1,7 @@
-"""Rows of elements, cleared and copied a vector at a time.
+"""Rows of elements, cleared, copied and transposed a vector at a time.
 
-Both may write up to one vector beyond the end of what they were asked for: targets are buffers
-with that much room, filled from front to back. What is read is never exceeded.
+Clearing and copying may write up to one vector beyond the end of what they were asked for: targets
+are buffers with that much room, filled from front to back. What is read is never exceeded.
 """
 
 from __future__ import annotations
@@ -74,6 +74,34 @@ def copy_element(typingctx, target, source, bits):  # type: ignore[no-untyped-de
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, bits), generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
+def transpose_block(typingctx, target, to_row, source, of_row, rows, columns, wide, bits, lanes):  # type: ignore[no-untyped-def]
+    """Do ``target[c, r] = source[r, c]`` for r below `wide` and c below `columns`.
+
+    `target` and `source` are addresses, `to_row` and `of_row` elements from row to row. The source
+    has `rows` rows, which may be fewer than `wide`: then zeros are written. No more than `lanes` of
+    each are looked at. `bits` and `lanes` are constants.
+    """
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vector = _vectors(builder, bits, lanes)
+        to, of = (builder.inttoptr(arguments[i], vector.element.as_pointer()) for i in (0, 2))
+        to_row, of_row, rows, columns, wide = (arguments[i] for i in (1, 3, 4, 5, 6))
+        block = []
+        for r in range(vector.lanes):
+            there = builder.icmp_signed("<", index(r), rows)
+            mask = vector.first(builder.select(there, columns, index(0)))
+            place = vector.at(of, builder.mul(of_row, index(r)))
+            block.append(vector.load_masked(place, mask))
+        mask = vector.first(wide)
+        for c, column in enumerate(vector.transpose(block)):
+            with builder.if_then(builder.icmp_signed("<", index(c), columns)):
+                vector.store_masked(column, vector.at(to, builder.mul(to_row, index(c))), mask)
+        return context.get_dummy_value()
+
+    return types.void(*(types.int64,) * 7, bits, lanes), generate
 
 
 def _pick(vector: Vectors, loaded: list[Any]) -> Any:

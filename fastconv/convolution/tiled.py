@@ -13,10 +13,12 @@ import numpy as np
 from fastconv import threads
 from fastconv.activation import Activation
 from fastconv.convolution.base import Algorithm, Array, Run
+from fastconv.convolution.blocks import WORTH_A_TASK, split
 from fastconv.convolution.tiling import Lanes, Tiling, as_rows, cycles, tile_shape, tiling_of
 from fastconv.kernels.bands import band_copy_address
+from fastconv.kernels.packing import packer
 from fastconv.kernels.tiled import convolve
-from fastconv.kernels.tiles import tile_address
+from fastconv.kernels.tiles import TileShape, tile_address
 from fastconv.problem import Conv2dProblem, Direction
 from fastconv.workspace import scratch
 
@@ -65,7 +67,7 @@ class _Launch:
     ) -> None:
         self._problem, self._over = problem, over
         self._shape = shape = tile_shape(problem, over)
-        self._weight = _by_tiles(problem, shape.filters, weight)
+        self._weight = _by_tiles(problem, shape, weight)
         self._bias, self._form = bias, activation.form
         self._numbers = activation.numbers(problem.dtype)
         self._find_code()
@@ -113,15 +115,23 @@ class _Launch:
             )
 
 
-def _by_tiles(problem: Conv2dProblem, filters: int, weight: Array) -> Array:
+def _by_tiles(problem: Conv2dProblem, shape: TileShape, weight: Array) -> Array:
     """Return the weights as (groups, tiles, taps, filters of a tile), flat, zeros at the end."""
-    p, tiles = problem, -(-problem.K_per_group // filters)
-    packed = np.zeros((p.groups, tiles, p.taps, filters), p.dtype)
-    rows = weight.reshape(p.groups, p.K_per_group, p.taps)
-    for tile in range(tiles):
-        some = rows[:, tile * filters : (tile + 1) * filters]
-        packed[:, tile, :, : some.shape[1]] = some.swapaxes(1, 2)
-    return packed.reshape(-1)
+    p, tiles = problem, -(-problem.K_per_group // shape.filters)
+    if shape.filters == 1:
+        return weight.reshape(-1)
+    packed = np.empty(p.groups * tiles * p.taps * shape.filters, p.dtype)
+    pack = packer(shape.bits, shape.lanes)
+    arrays = weight.ctypes.data, packed.ctypes.data
+
+    def work(some: tuple[int, int]) -> None:
+        pack(*some, *arrays, tiles, p.K_per_group, p.taps, shape.filters)
+
+    if packed.size < WORTH_A_TASK:
+        work((0, p.groups * tiles))
+    else:
+        threads.run_tasks(work, split(p.groups * tiles, packed.size // WORTH_A_TASK))
+    return packed
 
 
 class ImplicitGemm(Tiled):
