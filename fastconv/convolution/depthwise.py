@@ -11,6 +11,7 @@ import numpy as np
 from fastconv import cpu
 from fastconv.activation import Activation
 from fastconv.convolution.base import Algorithm, Array, Run
+from fastconv.convolution.tiled import Direct, compiler_missing
 from fastconv.kernels.depthwise import LAYER, DepthwiseShape, depthwise_address, run_blocks
 from fastconv.problem import Conv2dProblem, Direction
 
@@ -39,7 +40,7 @@ class Depthwise(Algorithm):
         instructions = cpu.describe().instructions
         if instructions not in (cpu.AVX512, cpu.AVX2):
             return f"needs loads by mask, which {instructions.name} vectors do not have"
-        return None
+        return compiler_missing()
 
     def estimated_seconds(
         self, problem: Conv2dProblem, direction: Direction, threads: int
@@ -53,6 +54,9 @@ class Depthwise(Algorithm):
         self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
     ) -> Run:
         """Fuse bias, residual and activation into the tiles' stores."""
+        if not np.isfinite(weight).all():
+            # Margins are skipped here, but zero times infinity is not zero.
+            return Direct().bind(problem, weight, bias, activation)
         return _Launch(problem, weight, bias, activation)
 
     def forward(

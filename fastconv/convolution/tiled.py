@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba.core import config
 
 from fastconv import threads
 from fastconv.activation import Activation
@@ -23,10 +24,21 @@ from fastconv.problem import Conv2dProblem, Direction
 from fastconv.workspace import scratch
 
 
+def compiler_missing() -> str | None:
+    """Return why machine code cannot be had, None if it can."""
+    if config.DISABLE_JIT:
+        return "needs Numba's compiler, which NUMBA_DISABLE_JIT switches off"
+    return None
+
+
 class Tiled(Algorithm):
     """Sums of a block of pixels times a block of filters, in registers over all taps."""
 
     lanes_over: Lanes
+
+    def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
+        """Take every geometry."""
+        return compiler_missing()
 
     def estimated_seconds(
         self, problem: Conv2dProblem, direction: Direction, threads: int
