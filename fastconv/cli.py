@@ -99,8 +99,8 @@ def bench(
     """Check and measure the algorithms on the layers of well-known networks.
 
     Without options: real images, then a cross-section of all suites, in one to two minutes.
-    With --peers: fastconv beside PyTorch, ONNX Runtime, OpenVINO, JAX and plain NumPy, those
-    that are installed. Exits with 1 if a result was wrong.
+    With --peers: beside PyTorch, ONNX Runtime, OpenVINO and JAX if installed, and NumPy.
+    Exits with 1 if a result was wrong.
     """
     with plain_errors(MemoryError):
         require("rich", "fastconv bench")

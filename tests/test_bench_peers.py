@@ -20,6 +20,7 @@ import numpy as np
 import peer_doubles as doubles
 import pytest
 from bench_doubles import QUICK, layer, silent
+from rich.console import Console
 
 from fastconv import cli, threads
 from fastconv.bench.calls import make_tensors
@@ -27,6 +28,7 @@ from fastconv.bench.machine import Peak
 from fastconv.bench.peers import command as peers_command
 from fastconv.bench.peers import contest, runtimes, worker
 from fastconv.bench.peers.contest import Crew, measure_layer
+from fastconv.bench.peers.report import ContestReport
 from fastconv.bench.peers.runtimes import PEERS, Fastconv, Numpy, Runtime
 from fastconv.bench.peers.standing import Mean, best_peer, standings
 from fastconv.bench.peers.worker import RuntimeFailure, Worker
@@ -309,12 +311,14 @@ def alive(pid: int) -> bool:
 # Standings ---------------------------------------------------------------------------------------
 
 
-def result_of(identity: str, count: int, **seconds: float | None) -> LayerResult:
+def result_of(
+    identity: str, count: int, suite: str = "small", **seconds: float | None
+) -> LayerResult:
     """Return a made-up result."""
-    here = layer(identity)
+    here = layer(identity, suite)
     records = tuple(
         Record(
-            **{"suite": "small", "layer": identity, "direction": "forward", "algorithm": name},
+            **{"suite": suite, "layer": identity, "direction": "forward", "algorithm": name},
             **{"batch": 1, "dtype": "float32", "threads": 1, "workspace_bytes": None},
             **dict.fromkeys(("C", "K", "H", "W", "R", "S", "OH", "OW"), 1),
             **{"stride": 1, "padding": 0, "groups": 1, "count": count, "gflop": 1.0},
@@ -390,6 +394,23 @@ def test_command_prints_and_writes(capsys: pytest.CaptureFixture[str], tmp_path:
         rows = list(csv.DictReader(stream))
     assert [row["contender"] for row in rows] == ["fastconv", "right"]
     assert paths[2].stat().st_size > 0
+
+
+def test_a_line_with_all_peers_is_at_most_100_wide(capsys: pytest.CaptureFixture[str]) -> None:
+    report = ContestReport(Console(), [Fastconv(), *PEERS])
+    names = ("fastconv", *(peer.name for peer in PEERS))
+    results = [result_of("photo_sharpen", 1, "images", **dict.fromkeys(names, 1.2345))]
+    report.layer(results[0])
+    report.standings(standings(results), results, _peak())
+    lines = capsys.readouterr().out.splitlines()
+    assert "openvino" in lines[2]
+    assert max(map(len, lines)) <= 100
+
+
+def _peak() -> Peak:
+    peak = Peak("float32", 1)
+    peak.measure()
+    return peak
 
 
 def test_wrong_peers_end_with_1_and_failed_ones_do_not(

@@ -17,14 +17,14 @@ from fastconv.bench.text import percent, three_digits, times
 
 LEGEND = """\
 All times are milliseconds a call, medians over rounds in which everyone has a turn.
-of peak    the FMA peak that was measured       best peer  the fastest one on this layer
+peak       share of the FMA peak measured       best peer  the fastest one on this layer
 ratio      its time over that of fastconv: above 1, fastconv is faster"""
 
-_LAYER_WIDTH = 11
-_PEER_WIDTH = 8
+_LAYER_WIDTH = 14
+_PEER_WIDTH = 7
 #: After the layer; the peers come between these and the last two.
-_FIRST = (("fastconv", 9), ("GFLOP/s", 8), ("of peak", 8))
-_LAST = (("best peer", 10), ("ratio", 7))
+_FIRST = (("fastconv", 9), ("GFLOP/s", 8), ("peak", 6))
+_LAST = (("best peer", 10), ("ratio", 6))
 _SUMMARY_WIDTH = 22
 
 
@@ -91,10 +91,10 @@ class ContestReport(Report):
         cells = [
             (_milliseconds(own), 9),
             (three_digits(own.gflops), 8),
-            (percent(own.fraction_of_peak), 8),
+            (percent(own.fraction_of_peak), 6),
             *((_milliseconds(records.get(n)), width) for n, width in self._peers.items()),
             (best.contender if best else "-", 10),
-            (times(ratio), 7),
+            (times(ratio), 6),
         ]
         text = label.ljust(self._label_width) + "".join(cell.rjust(w) for cell, w in cells)
         return Text(text, "bold green" if ratio and ratio > 1 else "")
@@ -142,7 +142,7 @@ class ContestReport(Report):
         name = standing.title
         if len(self._own) > 1:
             algorithm = standing.contender.partition(":")[2] or "auto"
-            name = f"{name:{_LAYER_WIDTH + 2}}{algorithm}"
+            name = f"{name:13}{algorithm}"
         for how, counts in (("by count", True), ("", False)):
             means = (standing.best, *(standing.single[name] for name in self._peers))
             values = [mean.weighted if counts else mean.plain for mean in means]
