@@ -83,6 +83,9 @@ def bench(
         int, typer.Option(metavar="N", min=3, help="The most samples of each time.")
     ] = 15,
     quick: Annotated[bool, typer.Option("--quick", help="Measure shorter, less surely.")] = False,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Compare with other libraries instead, forward.")
+    ] = False,
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write all results as JSON.")
     ] = None,
@@ -96,6 +99,7 @@ def bench(
     """Check and measure the algorithms on the layers of well-known networks.
 
     Without options: real images, then a cross-section of all suites, in one to two minutes.
+    With --peers: beside PyTorch, ONNX Runtime, OpenVINO and JAX if installed, and NumPy.
     Exits with 1 if a result was wrong.
     """
     with plain_errors(MemoryError):
@@ -108,6 +112,8 @@ def bench(
         check_names("direction", [direction] if direction else [], (*DIRECTIONS, "all"))
         check_dtype(dtype)
         one = None if direction is None else (direction,)
+        if peers and direction is None:
+            one = ("forward",)
         directions = cast(Any, DIRECTIONS if direction == "all" else one)
         items = select(suite or (), layer or (), directions)
         known = [n for d in directions or DIRECTIONS for n in fastconv.algorithms(d)]
@@ -118,6 +124,10 @@ def bench(
                 item.layer.problem(batch, dtype)
         length = {"rounds": min(rounds, 5), "seconds": 0.2} if quick else {"rounds": rounds}
         options = Options(tuple(algorithm or ()), batch, dtype, **cast(Any, length))
+        if peers:
+            from fastconv.bench.peers.command import contest
+
+            benchmark = contest
         raise typer.Exit(benchmark(items, options, Targets(json, csv, plot)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -45,14 +46,26 @@ class Targets:
                     raise BenchError(f"--{name} and --{other} must name two files, got {path}")
 
 
+def check(items: Sequence[Item], targets: Targets) -> None:
+    """Raise `BenchError` if something that will be needed is missing."""
+    targets.check()
+    if any(item.layer.suite == "images" for item in items):
+        images.check_available()
+
+
+def show(result: LayerResult, report: Report, bar: ProgressBar) -> None:
+    """Print one more result."""
+    with bar.hidden():
+        report.layer(result)
+    bar.advance()
+
+
 def benchmark(items: Sequence[Item], options: Options, targets: Targets) -> int:
     """Measure, print and write; return the exit code.
 
     Ctrl-C ends the measuring; what was measured until then is printed and written.
     """
-    targets.check()
-    if any(item.layer.suite == "images" for item in items):
-        images.check_available()
+    check(items, targets)
     console = Console()
     report = Report(console)
     peak = Peak(options.dtype, threads.get_num_threads())
@@ -64,9 +77,7 @@ def benchmark(items: Sequence[Item], options: Options, targets: Targets) -> int:
         with ProgressBar(sum(len(item.directions) for item in items)) as bar:
             for result in run(items, options, peak, bar.tell):
                 results.append(result)
-                with bar.hidden():
-                    report.layer(result)
-                bar.advance()
+                show(result, report, bar)
         complete = True
     except KeyboardInterrupt:
         console.print("interrupted", style="bold")
@@ -88,15 +99,21 @@ def _finish(
 ) -> None:
     """Print the summary and write the files, all relative to the best peak of the whole run."""
     final = [with_peak(result, peak.best) for result in results]
-    records = [record for result in final for record in result.records]
     report.summary(scores(final, peak.best, options.algorithms), final, peak)
-    top = header(peak, options.dtype, command_line(), complete)
+    write(header(peak, options.dtype, command_line(), complete), final, targets, report)
+
+
+def write(
+    top: dict[str, Any], results: Sequence[LayerResult], targets: Targets, report: Report
+) -> None:
+    """Write the files that are wanted."""
+    records = [record for result in results for record in result.records]
     writers: list[tuple[Path | None, Callable[[Path], None]]] = [
         (targets.json, lambda path: files.write_json(path, top, records)),
         (targets.csv, lambda path: files.write_csv(path, records)),
-        (targets.plot, lambda path: plot.write_plot(path, top, final)),
+        (targets.plot, lambda path: plot.write_plot(path, top, results)),
     ]
-    for path, write in writers:
+    for path, writer in writers:
         if path is not None:
-            write(path)
+            writer(path)
             report.wrote(path)

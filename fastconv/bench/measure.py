@@ -31,7 +31,7 @@ import numpy as np
 #: A block of calls lasts at least this long.
 BLOCK_SECONDS = 2e-3
 #: Calls longer than this get no untimed call before them.
-_LONG_CALL = 20e-3
+LONG_CALL = 20e-3
 #: However slow a candidate is, it is measured in this many rounds.
 FEWEST_ROUNDS = 3
 
@@ -71,12 +71,12 @@ def time_block(function: Function, repeats: int) -> float:
             gc.enable()
 
 
-def find_repeats(function: Function) -> tuple[int, float]:
-    """Return how many calls make a block, and about how long one call takes."""
+def find_repeats(function: Function, block: float = BLOCK_SECONDS) -> tuple[int, float]:
+    """Return how many calls make a block of that many seconds, and about how long one takes."""
     repeats = 1
-    while (seconds := time_block(function, repeats)) * repeats < BLOCK_SECONDS:
+    while (seconds := time_block(function, repeats)) * repeats < block:
         # Aim a little beyond; at most tenfold, since a very short trial says little.
-        repeats *= min(10, math.ceil(1.2 * BLOCK_SECONDS / (seconds * repeats)))
+        repeats *= min(10, math.ceil(1.2 * block / (seconds * repeats)))
     return repeats, seconds
 
 
@@ -116,7 +116,7 @@ def interleave(functions: Mapping[str, Function], seconds: float, rounds: int) -
                 continue
             repeats, expected = plans[name]
             begin = time.perf_counter()
-            if expected < _LONG_CALL:
+            if expected < LONG_CALL:
                 functions[name]()
             samples[name].append(time_block(functions[name], repeats))
             spent[name] += time.perf_counter() - begin

@@ -47,6 +47,8 @@ scratch    memory of one thread                 compile    how much longer the f
 class Report:
     """Prints a benchmark as it goes along."""
 
+    legend = LEGEND
+
     def __init__(self, console: Console) -> None:
         self._console = console
         self._suite: str | None = None
@@ -74,7 +76,7 @@ class Report:
         self._line(packages, "dim")
         self._line(f"BLAS {', '.join(header['blas']) or 'none'}", "dim")
         self._line()
-        self._line(LEGEND, "dim")
+        self._line(self.legend, "dim")
 
     def layer(self, result: LayerResult) -> None:
         """Print the rows of one layer in one direction."""
@@ -104,20 +106,12 @@ class Report:
         self._misses(results)
         self._line()
         compiling = sum(record.compile_s or 0 for record in records)
-        self._line(
-            f"FMA peak: {peak.best:.0f} GFLOP/s, the best of {len(peak.samples)} measurements "
-            f"during the run (lowest {min(peak.samples):.0f})"
-        )
-        if peak.disturbed:
-            self._line(
-                "the processor was busy with other work at times: distrust times and percentages",
-                "yellow",
-            )
+        self._yardstick(peak)
         self._line(f"compiling: {compiling:.1f} s, not part of any time above")
         wrong = [record for record in records if not record.correct]
         for record in wrong:
             self._line(
-                f"WRONG: {record.algorithm} on {record.layer} {record.direction}: {_fault(record)}",
+                f"WRONG: {record.algorithm} on {record.layer} {record.direction}: {fault(record)}",
                 "bold red",
             )
         if not wrong:
@@ -131,6 +125,17 @@ class Report:
     def wrote(self, path: Path) -> None:
         """Say that a file was written."""
         self._line(f"wrote {path}", "dim")
+
+    def _yardstick(self, peak: Peak) -> None:
+        self._line(
+            f"FMA peak: {peak.best:.0f} GFLOP/s, the best of {len(peak.samples)} measurements "
+            f"during the run (lowest {min(peak.samples):.0f})"
+        )
+        if peak.disturbed:
+            self._line(
+                "the processor was busy with other work at times: distrust times and percentages",
+                "yellow",
+            )
 
     def _scores(self, scores: Sequence[Score]) -> None:
         titles = ("layers", "vs ref.", "vs naive", "of peak", "close to best", "worst miss")
@@ -194,7 +199,7 @@ def _row(record: Record, best: bool) -> Text:
     mark = "*" if record.chosen_by_auto else " "
     name = f" {mark} {record.algorithm}"
     if not record.correct:
-        return Text(f"{name.ljust(_NAME_WIDTH)}  WRONG: {_fault(record)}", "bold red")
+        return Text(f"{name.ljust(_NAME_WIDTH)}  WRONG: {fault(record)}", "bold red")
     estimated = record.reference_is_estimate and record.algorithm == "reference"
     spread = (record.spread_s or 0) / record.median_s if record.median_s else None
     filled = bar(record.fraction_of_peak, _BAR_WIDTH).ljust(_BAR_WIDTH)
@@ -207,14 +212,15 @@ def _row(record: Record, best: bool) -> Text:
         times(record.speedup_over_reference),
         times(record.speedup_over_naive),
         f"{record.max_rel_error:.1e}" if record.max_rel_error else "0",
-        size(record.workspace_bytes),
+        size(record.workspace_bytes or 0),
         f"{compiled:.2f} s" if compiled else "",
     )
     cells = "".join(v.rjust(w) for v, (_, w) in zip(values, _COLUMNS, strict=True))
     return Text(name.ljust(_NAME_WIDTH) + cells, "bold green" if best else "")
 
 
-def _fault(record: Record) -> str:
+def fault(record: Record) -> str:
+    """Return what is wrong with a result."""
     if record.failure:
         return record.failure
     return f"error {record.max_rel_error:.1e}, allowed {record.tolerance:.1e}"

@@ -36,11 +36,16 @@ class Record:
     failure : str
         What the algorithm raised, if it did.
     workspace_bytes : int
-        Scratch memory of one thread.
+        Scratch memory of one thread; unknown of peers.
     compile_s : float
         How much longer the first call took than a later one.
     chosen_by_auto : bool
         Whether ``algorithm="auto"`` runs this one.
+    contender : str
+        In a contest with other libraries who computed it: "fastconv", "fastconv:im2col" if that
+        algorithm was named, or a peer, whose name is then `algorithm` too.
+    time_over_fastconv : float
+        In a contest: `median_s` over that of fastconv; above 1, fastconv was faster.
     """
 
     suite: str
@@ -63,7 +68,7 @@ class Record:
     groups: int
     count: int
     gflop: float
-    workspace_bytes: int
+    workspace_bytes: int | None
     chosen_by_auto: bool
     correct: bool
     max_rel_error: float | None = None
@@ -79,6 +84,8 @@ class Record:
     speedup_over_naive: float | None = None
     reference_is_estimate: bool = False
     compile_s: float | None = None
+    contender: str = "fastconv"
+    time_over_fastconv: float | None = None
 
 
 @dataclass(frozen=True)

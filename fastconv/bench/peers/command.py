@@ -1,0 +1,71 @@
+"""``fastconv bench --peers``: from the wishes of a user to rows, files and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from fastconv import threads
+from fastconv.bench.command import INTERRUPTED, RIGHT, WRONG, Targets, check, show, write
+from fastconv.bench.errors import BenchError
+from fastconv.bench.machine import Peak, command_line, header, version
+from fastconv.bench.peers.contest import Crew, run
+from fastconv.bench.peers.report import ContestReport
+from fastconv.bench.peers.runtimes import PEERS, Fastconv, Runtime
+from fastconv.bench.peers.standing import is_own, standings
+from fastconv.bench.progress import ProgressBar
+from fastconv.bench.results import LayerResult
+from fastconv.bench.run import Options, with_peak
+from fastconv.bench.suites import Item
+
+
+def contest(items: Sequence[Item], options: Options, targets: Targets) -> int:
+    """Let fastconv and its peers compute the same layers; return the exit code.
+
+    Ctrl-C ends the measuring; what was measured until then is printed and written.
+    """
+    check(items, targets)
+    if options.dtype != "float32":
+        raise BenchError(f"--peers measures float32, got --dtype {options.dtype}")
+    if any(item.directions != ("forward",) for item in items):
+        raise BenchError("--peers measures the forward direction only")
+    runtimes: list[Runtime] = [Fastconv(name) for name in options.algorithms or ("auto",)]
+    runtimes += [peer for peer in PEERS if not peer.missing]
+    console = Console()
+    report = ContestReport(console, runtimes)
+    num_threads = threads.get_num_threads()
+    peak = Peak(options.dtype, num_threads)
+    results: list[LayerResult] = []
+    complete = False
+    try:
+        peak.measure()
+        report.header(_header(peak, options, complete))
+        with Crew(runtimes, num_threads) as crew, ProgressBar(len(items)) as bar:
+            for result in run(items, crew, options, peak, bar.tell):
+                results.append(result)
+                show(result, report, bar)
+        complete = True
+    except KeyboardInterrupt:
+        console.print("interrupted", style="bold")
+    if results:
+        final = [with_peak(result, peak.best) for result in results]
+        report.standings(standings(final), final, peak)
+        write(_header(peak, options, complete), final, targets, report)
+    if not complete:
+        return INTERRUPTED
+    return WRONG if any(_is_wrong(result) for result in results) else RIGHT
+
+
+def _header(peak: Peak, options: Options, complete: bool) -> dict[str, Any]:
+    """Return the header of every benchmark, and the peers' versions, None for a missing one."""
+    found = {
+        peer.name: None if peer.missing else version(peer.packages[0]) or "?" for peer in PEERS
+    }
+    return header(peak, options.dtype, command_line(), complete) | {"peers": found}
+
+
+def _is_wrong(result: LayerResult) -> bool:
+    """Return whether anybody computed something wrong, or fastconv nothing at all."""
+    return any(not r.correct and (is_own(r) or r.failure is None) for r in result.records)

@@ -1,0 +1,476 @@
+"""The contest with other libraries: who is wrong, fails or dies, and who runs when."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peer_doubles as doubles
+import pytest
+from bench_doubles import QUICK, layer, silent
+from rich.console import Console
+
+from fastconv import cli, threads
+from fastconv.bench.calls import make_tensors
+from fastconv.bench.machine import Peak
+from fastconv.bench.peers import command as peers_command
+from fastconv.bench.peers import contest, runtimes, worker
+from fastconv.bench.peers.contest import Crew, measure_layer
+from fastconv.bench.peers.report import ContestReport
+from fastconv.bench.peers.runtimes import PEERS, Fastconv, Numpy, Runtime
+from fastconv.bench.peers.standing import Mean, best_peer, standings
+from fastconv.bench.peers.worker import RuntimeFailure, Worker
+from fastconv.bench.results import LayerResult, Record
+from fastconv.bench.suites import Item
+from fastconv.convolution.reference import Reference
+from fastconv.problem import Conv2dProblem
+
+needs_signals = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="cannot stop processes")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="has no /proc")
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Watch that nobody leaves a process behind."""
+    started: list[Worker] = []
+    begin = Worker.__init__
+
+    def spy(self: Worker, runtime: Runtime) -> None:
+        begin(self, runtime)
+        started.append(self)
+
+    monkeypatch.setattr(Worker, "__init__", spy)
+    yield
+    assert not [each.runtime.name for each in started if each.alive]
+    groups = {each.pid for each in started}
+    end = time.monotonic() + 5
+    while groups & groups_alive():  # what a worker has started is not ours to wait for
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def state_of(pid: int) -> str:
+    """Return the state of a process: T is stopped, Z is dead."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def groups_alive() -> set[int]:
+    """Return the numbers of all process groups with somebody alive, none where one cannot tell."""
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            state, _, group = file.read_text().rpartition(")")[2].split()[:3]
+            if state != "Z":
+                found.add(int(group))
+    return found
+
+
+def meet(*members: Runtime, identity: str = "rgb8") -> dict[str, Record]:
+    """Return what each gets on one layer."""
+    with Crew(members, 1) as crew:
+        result = measure_layer(layer(identity), crew, QUICK, silent)
+    return {record.contender: record for record in result.records}
+
+
+# Runtimes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("peer", [Fastconv(), *PEERS], ids=lambda peer: peer.name)
+def test_everybody_computes_every_geometry(peer: Runtime) -> None:
+    for package in peer.packages:
+        pytest.importorskip(package)
+    problems = [
+        Conv2dProblem.from_shapes((2, 4, 9, 8), (6, 4, 3, 3), padding=1),
+        Conv2dProblem.from_shapes((2, 4, 9, 8), (6, 4, 1, 1)),
+        Conv2dProblem.from_shapes((1, 4, 9, 8), (8, 1, 3, 2), (2, 1), (1, 0), (1, 2), groups=4),
+        Conv2dProblem.from_shapes((1, 4, 9, 8), (6, 2, 3, 3), 2, 1, groups=2),
+    ]
+    member = Worker(peer)
+    try:
+        member.ask("start", 2)
+        for problem in problems:
+            x, weight, bias, _ = make_tensors(problem)
+            truth = np.empty(problem.output_shape, np.float32)
+            Reference().forward(problem, x, weight, bias, truth)
+            first = member.ask("prepare", problem, x, weight)
+            np.testing.assert_allclose(first.output, truth, rtol=0, atol=1e-4)
+            for _ in range(2):
+                block = member.ask("block")
+                assert block.seconds > 0
+                assert block.repeats >= 1
+            np.testing.assert_allclose(member.ask("output"), truth, rtol=0, atol=1e-4)
+    finally:
+        member.kill()
+
+
+def test_peers_are_loaded_nowhere_else() -> None:
+    program = "import sys, fastconv.bench.peers.command; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    loaded = set(done.stdout.decode().split())
+    assert not loaded & {package for peer in PEERS for package in peer.packages} - {"numpy"}
+
+
+def test_missing_packages_are_known_without_importing() -> None:
+    assert doubles.Absent().missing == "no_such_package_anywhere"
+    assert Numpy().missing is None
+
+
+def test_pytorch_refuses_what_it_cannot_do() -> None:
+    with pytest.raises(ValueError, match="same padding on both sides"):
+        runtimes._symmetric(((0, 1), (0, 0)))
+
+
+# One layer ---------------------------------------------------------------------------------------
+
+
+def test_records() -> None:
+    records = meet(Fastconv(), Fastconv("im2col"), doubles.Right(), doubles.Chatty())
+    assert list(records) == ["fastconv", "fastconv:im2col", "right", "chatty"]
+    for name, record in records.items():
+        assert record.correct, name
+        assert (record.layer, record.batch, record.direction) == ("rgb8", 3, "forward")
+        assert record.rounds == QUICK.rounds
+        assert record.median_s
+        assert record.gflops == pytest.approx(record.gflop / record.median_s)
+        own = records["fastconv"].median_s
+        assert own
+        assert record.time_over_fastconv == pytest.approx(record.median_s / own)
+    assert records["fastconv"].chosen_by_auto
+    assert records["fastconv:im2col"].algorithm == "im2col"
+    assert records["right"].algorithm == "right"
+    assert records["right"].workspace_bytes is None
+    assert not records["right"].chosen_by_auto
+
+
+def test_wrong_results_get_no_time() -> None:
+    records = meet(
+        Fastconv(), doubles.Wrong(), doubles.WrongShape(), doubles.WrongLater(), doubles.Right()
+    )
+    for name in ("wrong", "wrong_shape", "wrong_later"):
+        assert not records[name].correct
+        assert records[name].failure is None
+        assert records[name].median_s is None
+        assert records[name].time_over_fastconv is None
+    assert records["wrong"].max_rel_error == pytest.approx(0.01, rel=0.1)
+    assert records["right"].correct
+
+
+@needs_signals
+def test_failures_are_results() -> None:
+    members = (doubles.Raising(), doubles.Unstartable(), doubles.Exiting(), doubles.Killed())
+    records = meet(*members, doubles.Right())
+    assert {name: record.failure for name, record in records.items()} == {
+        "raising": "ZeroDivisionError: no luck",
+        "unstartable": "ImportError: half of it is missing",
+        "exiting": "its process died: exit code 7",
+        "killed": "its process died: SIGKILL",
+        "right": None,
+    }
+    assert [name for name, record in records.items() if record.correct] == ["right"]
+    assert all(record.median_s is None for name, record in records.items() if name != "right")
+
+
+@needs_signals
+def test_who_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "PATIENCE_SECONDS", 2.0)
+    assert meet(doubles.Hanging())["hanging"].failure == "no answer within 2 s"
+
+
+@needs_signals
+def test_the_dead_are_replaced() -> None:
+    with Crew([doubles.Right()], 1) as crew:
+        measure_layer(layer("rgb8"), crew, QUICK, silent)
+        os.kill(crew.pids["right"], signal.SIGKILL)
+        problem = layer("rgb8").problem(1)
+        x, weight, *_ = make_tensors(problem)
+        with pytest.raises(RuntimeFailure, match="SIGKILL"):
+            crew.ask(doubles.Right(), "prepare", problem, x, weight)
+        result = measure_layer(layer("rgb8"), crew, QUICK, silent)
+        assert result.records[0].correct
+
+
+def test_algorithms_may_refuse() -> None:
+    refusing = [
+        name
+        for name in ("im2col_jit", "im2col", "naive", "reference")
+        if contest._refuses(Fastconv(name), layer("rgb8").problem())
+    ]
+    assert refusing == []
+    assert not contest._refuses(Numpy(), layer("rgb8").problem())
+
+
+# Stopping ----------------------------------------------------------------------------------------
+
+
+@needs_signals
+@needs_proc
+def test_at_most_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = (Fastconv(), doubles.Right(), doubles.Chatty())
+    seen: list[tuple[str, dict[str, str]]] = []
+    send = worker._send
+
+    def watch(pipe: Any, message: Any) -> None:
+        send(pipe, message)
+        if isinstance(message, tuple) and message[0] == "block":
+            running = {n: state_of(pid) for n, pid in crew.pids.items()}
+            asked = next(n for n, w in crew._workers.items() if w._questions is pipe)
+            seen.append((asked, running))
+
+    with Crew(members, 1) as crew:
+        monkeypatch.setattr(worker, "_send", watch)
+        measure_layer(layer("rgb8"), crew, QUICK, silent)
+        assert {state_of(pid) for pid in crew.pids.values()} == {"T"}
+    assert len(seen) == QUICK.rounds * len(members)
+    assert {asked for asked, _ in seen} == {each.name for each in members}
+    for asked, states in seen:
+        others = {state for name, state in states.items() if name != asked}
+        assert others == {"T"}
+        assert states[asked] != "T"
+
+
+@needs_signals
+@needs_proc
+def test_no_worker_outlives_an_interruption() -> None:
+    pids: list[int] = []
+
+    def interrupt(text: str) -> None:
+        if "measuring" in text:
+            pids.extend(crew.pids.values())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Crew([Fastconv(), doubles.Right()], 1) as crew:
+        measure_layer(layer("rgb8"), crew, QUICK, interrupt)
+    assert len(pids) == 2
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+# The program runs one contest without end; its first line of output are the workers' numbers.
+_ENDLESS = """
+import sys
+from bench_doubles import QUICK, layer, silent
+import peer_doubles as doubles
+from fastconv.bench.peers.contest import Crew, measure_layer
+with Crew([doubles.Right(), doubles.Chatty()], 1) as crew:
+    measure_layer(layer("rgb8"), crew, QUICK, silent)
+    print(*crew.pids.values(), flush=True)
+    while True:
+        measure_layer(layer("rgb8"), crew, QUICK, silent)
+"""
+
+
+@needs_signals
+@needs_proc
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=str)
+def test_no_worker_outlives_the_benchmark(number: int) -> None:
+    here = str(Path(__file__).parent)
+    package = str(Path(contest.__file__).parents[3])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((package, here))}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _ENDLESS],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    )
+    try:
+        assert process.stdout is not None
+        pids = [int(word) for word in process.stdout.readline().split()]
+        assert len(pids) == 2
+        os.killpg(process.pid, number)  # as a terminal does
+        process.wait(20)
+    finally:
+        process.kill()
+        process.communicate()
+    # Whoever was killed cannot wait for them: a running worker finds the pipe closed.
+    end = time.monotonic() + 20
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process is there and not merely waiting for somebody to take note."""
+    try:
+        return state_of(pid) != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+# Standings ---------------------------------------------------------------------------------------
+
+
+def result_of(
+    identity: str, count: int, suite: str = "small", **seconds: float | None
+) -> LayerResult:
+    """Return a made-up result."""
+    here = layer(identity, suite)
+    records = tuple(
+        Record(
+            **{"suite": suite, "layer": identity, "direction": "forward", "algorithm": name},
+            **{"batch": 1, "dtype": "float32", "threads": 1, "workspace_bytes": None},
+            **dict.fromkeys(("C", "K", "H", "W", "R", "S", "OH", "OW"), 1),
+            **{"stride": 1, "padding": 0, "groups": 1, "count": count, "gflop": 1.0},
+            chosen_by_auto=name == "fastconv",
+            correct=time is not None,
+            median_s=time,
+            contender=name,
+        )
+        for name, time in seconds.items()
+    )
+    return LayerResult(here, "forward", here.problem(), records, ())
+
+
+def test_standings() -> None:
+    results = [
+        result_of("rgb8", 3, fastconv=1.0, torch=2.0, jax=4.0),
+        result_of("digits", 1, fastconv=2.0, torch=None, jax=1.0),
+        result_of("mnist1", 5, fastconv=None, torch=1.0, jax=1.0),
+    ]
+    (standing,) = standings(results)
+    assert (standing.title, standing.contender) == ("small", "fastconv")
+    assert (standing.layers, standing.ahead) == (2, 1)
+    assert standing.best.plain == pytest.approx(1.0)
+    assert standing.best.weighted == pytest.approx((2**3 * 0.5) ** (1 / 4))
+    assert standing.single["torch"] == Mean(pytest.approx(2.0), pytest.approx(2.0))  # type: ignore[arg-type]
+    assert standing.single["jax"].plain == pytest.approx(2**0.5)
+    assert (standing.worst, standing.worst_layer, standing.worst_peer) == (0.5, "digits", "jax")
+    assert standings([result_of("rgb8", 1, fastconv=1.0)]) == []
+    best = best_peer(results[0])
+    assert best is not None
+    assert best.contender == "torch"
+
+
+# The command -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def crew_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    peers = (doubles.Right(), doubles.Absent())
+    for module in (peers_command, sys.modules["fastconv.bench.peers.report"]):
+        monkeypatch.setattr(module, "PEERS", peers)
+
+
+def end_of(*arguments: str | Path) -> int:
+    before = threads.get_num_threads()
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.build()(["bench", "--peers", *map(str, arguments)])
+    finally:
+        threads.set_num_threads(before)
+    return int(end.value.code or 0)
+
+
+TINY = ("--layer", "rgb8", "--batch", "2", "--quick", "--rounds", "3")
+
+
+@pytest.mark.usefixtures("crew_of_two")
+def test_command_prints_and_writes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("r.json", "r.csv", "r.svg")]
+    targets = ("--json", paths[0], "--csv", paths[1], "--plot", paths[2])
+    assert end_of(*TINY, "--threads", "1", *targets) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "not installed: absent (needs no_such_package_anywhere)" in captured.out
+    assert re.search(r"^rgb8( +[\d.]+){2} +[\d.]+% +[\d.]+ +right +[\d.]+x$", captured.out, re.M)
+    assert "worst: " in captured.out
+    assert max(map(len, captured.out.splitlines())) <= 100
+    content = json.loads(paths[0].read_text())
+    assert content["header"]["peers"] == {"right": np.__version__, "absent": None}
+    assert [record["contender"] for record in content["records"]] == ["fastconv", "right"]
+    assert all(record["fraction_of_peak"] for record in content["records"])
+    with open(paths[1], newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["contender"] for row in rows] == ["fastconv", "right"]
+    assert paths[2].stat().st_size > 0
+
+
+def test_a_line_with_all_peers_is_at_most_100_wide(capsys: pytest.CaptureFixture[str]) -> None:
+    report = ContestReport(Console(), [Fastconv(), *PEERS])
+    names = ("fastconv", *(peer.name for peer in PEERS))
+    results = [result_of("photo_sharpen", 1, "images", **dict.fromkeys(names, 1.2345))]
+    report.layer(results[0])
+    report.standings(standings(results), results, _peak())
+    lines = capsys.readouterr().out.splitlines()
+    assert "openvino" in lines[2]
+    assert max(map(len, lines)) <= 100
+
+
+def _peak() -> Peak:
+    peak = Peak("float32", 1)
+    peak.measure()
+    return peak
+
+
+def test_wrong_peers_end_with_1_and_failed_ones_do_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for peers, code in (((doubles.Wrong(),), 1), ((doubles.Raising(),), 0)):
+        for module in (peers_command, sys.modules["fastconv.bench.peers.report"]):
+            monkeypatch.setattr(module, "PEERS", peers)
+        assert end_of(*TINY) == code
+    out = capsys.readouterr().out
+    assert "WRONG: wrong on rgb8: error 1.0e-02" in out
+    assert "failed: raising on rgb8: ZeroDivisionError: no luck" in out
+
+
+@pytest.mark.usefixtures("crew_of_two")
+def test_command_takes_named_algorithms(capsys: pytest.CaptureFixture[str]) -> None:
+    assert end_of(*TINY, "--algorithm", "im2col", "--algorithm", "naive") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^rgb8 +im2col +\d", out, re.M)
+    assert re.search(r"^rgb8 +naive +\d", out, re.M)
+
+
+@pytest.mark.usefixtures("crew_of_two")
+def test_interrupted_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done: list[str] = []
+
+    def second_time(*arguments: Any) -> LayerResult:
+        done.append("one")
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return measure_layer(*arguments)
+
+    monkeypatch.setattr(contest, "measure_layer", second_time)
+    assert end_of(*TINY, "--layer", "digits") == 130
+    out = capsys.readouterr().out
+    assert "interrupted" in out
+    assert "worst: " in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(("--dtype", "float64"), "float32"), (("--direction", "all"), "forward direction only")],
+)
+def test_command_refuses(
+    options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert end_of(*TINY, *options) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+
+
+def test_a_run_measures_the_peak_before_each_layer() -> None:
+    items = [Item(layer(name), ("forward",)) for name in ("rgb8", "digits")]
+    peak = Peak("float32", 1)
+    options = dataclasses.replace(QUICK, batch=1)
+    with Crew([Fastconv()], 1) as crew:
+        results = list(contest.run(items, crew, options, peak, silent))
+    assert [result.layer.id for result in results] == ["rgb8", "digits"]
+    assert len(peak.samples) == 2
+    assert all(result.records[0].fraction_of_peak for result in results)
