@@ -15,13 +15,24 @@ from fastconv import threads
 from fastconv.activation import Activation
 from fastconv.convolution.base import Algorithm, Array, Run
 from fastconv.convolution.blocks import WORTH_A_TASK, split
-from fastconv.convolution.tiling import Lanes, Tiling, as_rows, cycles, tile_shape, tiling_of
+from fastconv.convolution.tiling import (
+    FARTHEST_STRIDE,
+    Lanes,
+    Tiling,
+    as_rows,
+    cycles,
+    tile_shape,
+    tiling_of,
+)
 from fastconv.kernels.bands import band_copy_address
 from fastconv.kernels.packing import packer
 from fastconv.kernels.tiled import convolve
 from fastconv.kernels.tiles import TileShape, tile_address
 from fastconv.problem import Conv2dProblem, Direction
 from fastconv.workspace import scratch
+
+# Beyond this a band is no longer a matter of caches.
+MOST_BAND_BYTES = 2**28
 
 
 def compiler_missing() -> str | None:
@@ -37,7 +48,14 @@ class Tiled(Algorithm):
     lanes_over: Lanes
 
     def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
-        """Take every geometry."""
+        """Take every geometry but such as would need bands of absurd size."""
+        if compiler_missing() is None:
+            p = as_rows(problem)
+            if self.lanes_over == "pixels" and p.stride[1] > FARTHEST_STRIDE:
+                return f"needs a horizontal stride of at most {FARTHEST_STRIDE}, got {p.stride[1]}"
+            band = self.workspace_bytes(problem, direction)
+            if band > MOST_BAND_BYTES:
+                return f"needs {band} bytes for the smallest band of the input"
         return compiler_missing()
 
     def estimated_seconds(

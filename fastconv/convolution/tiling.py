@@ -24,6 +24,8 @@ Lanes = Literal["filters", "pixels"]
 
 # What a band of the input may take: it is to stay in the second-level cache.
 BAND_BYTES = 512 * 2**10
+# Pixels of the input between those of one tile.
+FARTHEST_STRIDE = 16
 # Tiles of pixels over which all filters pass before the next pixels are taken.
 BLOCK_TILES = 16
 
@@ -89,6 +91,9 @@ def shapes(problem: Conv2dProblem, over: Lanes) -> Iterator[TileShape]:
         sums = first * rows * last
         operands = first if over == "filters" else rows * last
         if sums + operands + 1 > instructions.registers or rows > p.OH:
+            continue
+        # A band holds all the input between the pixels of a tile.
+        if max(rows, last if over == "filters" else 1) > 1 and max(p.stride) > FARTHEST_STRIDE:
             continue
         if over == "pixels":
             yield TileShape(over, first, rows, last * lanes, 1, bits, lanes)
