@@ -20,7 +20,7 @@ from fastconv.convolution.tiling import (
     Lanes,
     Tiling,
     as_rows,
-    cycles,
+    seconds,
     tile_shape,
     tiling_of,
 )
@@ -61,15 +61,13 @@ class Tiled(Algorithm):
     def estimated_seconds(
         self, problem: Conv2dProblem, direction: Direction, threads: int
     ) -> float:
-        """Count the tiles' instructions, the stores at their ends, and the padding."""
-        p = as_rows(problem)
-        computing = cycles(p, tile_shape(p, self.lanes_over))
-        return 5e-6 + (computing / 4e9 + problem.input_bytes / 20e9) / threads
+        """Count the tiles' instructions, the stores at their ends, and the copies."""
+        return seconds(as_rows(problem), self.lanes_over, threads)
 
     def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
         """One band of the input."""
-        p = as_rows(problem)
-        return tiling_of(p, self.lanes_over, threads.get_num_threads()).band_bytes
+        p, count = as_rows(problem), threads.get_num_threads()
+        return tiling_of(p, tile_shape(p, self.lanes_over, count), count).band_bytes
 
     def bind(
         self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
@@ -95,8 +93,8 @@ class _Launch:
         bias: Array,
         activation: Activation,
     ) -> None:
-        self._problem, self._over = problem, over
-        self._shape = shape = tile_shape(problem, over)
+        self._problem = problem
+        self._shape = shape = tile_shape(problem, over, threads.get_num_threads())
         self._weight = _by_tiles(problem, shape, weight)
         self._bias, self._form = bias, activation.form
         self._numbers = activation.numbers(problem.dtype)
@@ -119,7 +117,7 @@ class _Launch:
         """Give each worker a range of bands and filters."""
         count = threads.get_num_threads()
         if count not in self._tilings:
-            tiling = tiling_of(self._problem, self._over, count)
+            tiling = tiling_of(self._problem, self._shape, count)
             step = tiling.phases if tiling.phases <= 2 else 0
             copy = band_copy_address(step, self._shape.bits, self._shape.lanes)
             self._tilings[count] = tiling, copy

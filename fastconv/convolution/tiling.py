@@ -24,6 +24,10 @@ Lanes = Literal["filters", "pixels"]
 
 # What a band of the input may take: it is to stay in the second-level cache.
 BAND_BYTES = 512 * 2**10
+# How many tiles with few cycles are considered with all that comes on top.
+CONSIDERED = 5
+# What estimates are made in; they only have to rank.
+CYCLES_PER_SECOND = 4e9
 # Pixels of the input between those of one tile.
 FARTHEST_STRIDE = 16
 # Tiles of pixels over which all filters pass before the next pixels are taken.
@@ -31,8 +35,8 @@ BLOCK_TILES = 16
 
 #: Tiles with filters in the lanes: vectors of filters, rows and columns of pixels.
 FILTER_TILES = (
-    *((2, 1, 14), (2, 1, 13), (2, 1, 8), (2, 1, 6), (2, 2, 7), (2, 1, 4), (2, 3, 2), (2, 1, 2)),
-    *((3, 1, 7), (3, 1, 4), (2, 1, 1)),
+    *((2, 1, 14), (2, 1, 13), (2, 1, 10), (2, 1, 8), (2, 1, 7), (2, 1, 6), (2, 2, 7)),
+    *((3, 1, 7), (3, 1, 4), (2, 1, 4), (2, 3, 2), (2, 1, 2), (2, 1, 1)),
     *((1, 1, 14), (1, 1, 8), (1, 2, 7), (1, 1, 4), (1, 1, 1)),
 )
 #: Tiles with pixels in the lanes: filters, rows, vectors of pixels.
@@ -115,26 +119,33 @@ def cycles(problem: Conv2dProblem, shape: TileShape) -> float:
     # Two multiplications and two loads a cycle; a sum takes up to four cycles; the loop itself.
     if shape.lanes_over == "filters":
         loads = shape.rows * shape.columns + shape.filters / shape.lanes
-        storing = 30 + 4.0 * vectors + 3.0 * shape.filters * shape.rows
+        storing = 40 + 3.6 * vectors
     else:
         # Vectors of pixels lie across two cache lines.
         loads = shape.filters + 2 * shape.rows * shape.columns / shape.lanes
-        storing = 30 + 1.5 * vectors
+        storing = 40 + 2.2 * vectors
     tap = max(vectors / 2, loads / 2, 4) + 0.3
     return tiles * (p.taps * tap + storing)
 
 
 @lru_cache(maxsize=4096)
-def tile_shape(problem: Conv2dProblem, over: Lanes) -> TileShape:
-    """Return the tile that takes fewest cycles."""
-    return min(shapes(problem, over), key=lambda shape: cycles(problem, shape))
+def tile_shape(problem: Conv2dProblem, over: Lanes, num_threads: int) -> TileShape:
+    """Return the tile that is done first, all threads considered."""
+    best = sorted(shapes(problem, over), key=lambda shape: cycles(problem, shape))[:CONSIDERED]
+    return min(best, key=lambda shape: _best_cut(problem, shape, num_threads)[0])
 
 
-@lru_cache(maxsize=1024)
-def tiling_of(problem: Conv2dProblem, over: Lanes, num_threads: int) -> Tiling:
+def seconds(problem: Conv2dProblem, over: Lanes, num_threads: int) -> float:
+    """Return about how long a convolution takes."""
+    shape = tile_shape(problem, over, num_threads)
+    return 8e-6 + _best_cut(problem, shape, num_threads)[0] / CYCLES_PER_SECOND
+
+
+@lru_cache(maxsize=4096)
+def tiling_of(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Tiling:
     """Return the cut that keeps `num_threads` busy and moves least memory."""
-    p, shape = problem, tile_shape(problem, over)
-    cut = min(_cuts(p, shape, num_threads), key=lambda cut: _cost(p, shape, num_threads, cut))
+    p = problem
+    cut = _best_cut(problem, shape, num_threads)[1]
     band = _Band(p, shape, cut)
     filter_tiles = -(-p.K_per_group // shape.filters)
     tasks = p.N * p.groups * cut.rows * cut.columns * cut.parts
@@ -192,6 +203,13 @@ def tiling_of(problem: Conv2dProblem, over: Lanes, num_threads: int) -> Tiling:
     return Tiling(record, offsets, cuts, workers, band.phases, band.elements * p.itemsize)
 
 
+@lru_cache(maxsize=4096)
+def _best_cut(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> tuple[float, Cut]:
+    """Return the cut and the cycles of its busiest thread."""
+    cuts = _cuts(problem, shape)
+    return min((_cost(problem, shape, num_threads, cut), cut) for cut in cuts)
+
+
 class Cut(NamedTuple):
     """Into how many bands of rows and columns and parts of the filters the work is cut."""
 
@@ -234,7 +252,7 @@ def _largest(starts: list[int]) -> int:
     return max(stop - start for start, stop in pairwise(starts))
 
 
-def _cuts(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Iterator[Cut]:
+def _cuts(problem: Conv2dProblem, shape: TileShape) -> Iterator[Cut]:
     p = problem
     units = max(1, p.OH // shape.rows), max(1, p.OW // shape.columns)
     filter_tiles = -(-p.K_per_group // shape.filters)
@@ -254,10 +272,16 @@ def _cost(problem: Conv2dProblem, shape: TileShape, num_threads: int, cut: Cut) 
     blocks = p.N * p.groups * cut.rows * cut.columns
     tasks = blocks * cut.parts
     share = -(-tasks // num_threads) / max(1, tasks)
-    computing = cycles(p, shape)
+    # Parts, and bands, are of equal size but for one tile.
+    for total, pieces in (
+        (-(-p.K_per_group // shape.filters), cut.parts),
+        (-(-p.OH // shape.rows), cut.rows),
+        (-(-p.OW // shape.columns), cut.columns),
+    ):
+        share *= -(-total // pieces) * pieces / total
     copying = blocks * min(cut.parts, num_threads) * (50 + band.elements * p.itemsize / 16)
     # Weights that do not fit the second-level cache come anew for every band.
     reading = p.N * cut.rows * cut.columns * p.weight_bytes / 24
     starting = 60.0 * tasks
     too_large = max(0, band.elements * p.itemsize - BAND_BYTES)
-    return share * (computing + copying + reading + starting) + 1e3 * too_large
+    return share * (cycles(p, shape) + copying + reading + starting) + 1e3 * too_large
