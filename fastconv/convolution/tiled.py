@@ -118,7 +118,7 @@ class _Launch:
         count = threads.get_num_threads()
         if count not in self._tilings:
             tiling = tiling_of(self._problem, self._shape, count)
-            step = tiling.phases if tiling.phases <= 2 else 0
+            step = tiling.step if tiling.step <= 2 else 0
             copy = band_copy_address(step, self._shape.bits, self._shape.lanes)
             self._tilings[count] = tiling, copy
         tiling, copy = self._tilings[count]

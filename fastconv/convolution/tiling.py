@@ -26,6 +26,8 @@ Lanes = Literal["filters", "pixels"]
 BAND_BYTES = 512 * 2**10
 # How many tiles with few cycles are considered with all that comes on top.
 CONSIDERED = 5
+# What the second-level cache delivers while the core computes.
+L2_BYTES_PER_CYCLE = 28
 # What estimates are made in; they only have to rank.
 CYCLES_PER_SECOND = 4e9
 # Pixels of the input between those of one tile.
@@ -60,8 +62,8 @@ class Tiling(NamedTuple):
         Where bands of rows, bands of columns, and parts of the filters begin and end.
     workers : int
         How many threads have work.
-    phases : int
-        Into how many parts the columns of a band are taken apart.
+    step : int
+        Distance of the columns that lie side by side in a band.
     band_bytes : int
         Buffer of one worker: one band of the input, 0 where the input is read where it lies.
     """
@@ -70,7 +72,7 @@ class Tiling(NamedTuple):
     offsets: NDArray[np.int64]
     cuts: NDArray[np.int64]
     workers: int
-    phases: int
+    step: int
     band_bytes: int
 
 
@@ -124,7 +126,13 @@ def cycles(problem: Conv2dProblem, shape: TileShape) -> float:
         # Vectors of pixels lie across two cache lines.
         loads = shape.filters + 2 * shape.rows * shape.columns / shape.lanes
         storing = 40 + 2.2 * vectors
-    tap = max(vectors / 2, loads / 2, 4) + 0.3
+    # More than the first-level cache holds comes from the second, weights and new lines of input.
+    line = 64 // p.itemsize
+    wide = min(line + (shape.columns - 1) * p.stride[1], line * shape.columns) / (p.R * p.S)
+    moved = shape.filters + wide * (shape.rows - 1 + p.R)
+    near = p.taps * moved * p.itemsize < cpu.describe().l1_bytes
+    moving = 0 if near else moved * p.itemsize / L2_BYTES_PER_CYCLE
+    tap = max(vectors / 2, loads / 2, moving, 4) * (1 if shape.rows == 1 else 1.05) + 0.3
     return tiles * (p.taps * tap + storing)
 
 
@@ -152,14 +160,12 @@ def tiling_of(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Til
     workers = max(1, min(num_threads, tasks))
     row = band.phases * band.phase_width if band.copied else p.W
     plane = band.plane if band.copied else p.H * p.W
-    across = -(-p.OW // (shape.columns * cut.columns))
-    block_columns = min(across, BLOCK_TILES) * shape.columns
-    block_rows = max(1, BLOCK_TILES // across) * shape.rows
+    block_rows, block_columns = _block(p, shape, cut, row)
     values: dict[str, Any] = {
         **{name: getattr(p, name) for name in ("itemsize", "groups", "C_per_group", "K_per_group")},
         **{name: getattr(p, name) for name in ("taps", "H", "W")},
-        "x_row": p.stride[0] * row,
-        "x_step": p.stride[1] // band.phases,
+        "x_row": p.stride[0] // band.row_step * row if band.copied else p.stride[0] * row,
+        "x_step": p.stride[1] // band.step if band.copied else p.stride[1],
         "out_row": p.OW,
         "out_plane": p.P,
         "stride_h": p.stride[0],
@@ -181,7 +187,9 @@ def tiling_of(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Til
         "copied": band.copied,
         "band_bytes": band.elements * p.itemsize,
         "band_plane": band.plane,
+        "band_step": band.step,
         "phases": band.phases,
+        "row_step": band.row_step,
         "phase_width": band.phase_width,
         "behind": band.behind,
     }
@@ -189,7 +197,7 @@ def tiling_of(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Til
     record.flags.writeable = False
     c, r, s = np.indices((p.C_per_group, p.R, p.S)).reshape(3, -1)
     shift = s * p.dilation[1]
-    within = shift % band.phases * band.phase_width + shift // band.phases
+    within = shift % band.step * band.phase_width + shift // band.step if band.copied else shift
     offsets = c * plane + r * p.dilation[0] * row + within
     offsets.flags.writeable = False
     cuts = np.array(
@@ -200,7 +208,7 @@ def tiling_of(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Til
         ]
     )
     cuts.flags.writeable = False
-    return Tiling(record, offsets, cuts, workers, band.phases, band.elements * p.itemsize)
+    return Tiling(record, offsets, cuts, workers, band.step, band.elements * p.itemsize)
 
 
 @lru_cache(maxsize=4096)
@@ -224,22 +232,51 @@ class _Band:
     def __init__(self, problem: Conv2dProblem, shape: TileShape, cut: Cut) -> None:
         p = problem
         pixel_lanes = shape.lanes_over == "pixels"
-        self.copied = any(any(sides) for sides in p.padding) or (
-            pixel_lanes and (p.stride[1] > 1 or shape.columns > p.OW)
-        )
-        self.phases = p.stride[1] if pixel_lanes and p.stride[1] > 1 else 1
+        narrow = pixel_lanes and (p.stride[1] > 1 or shape.columns > p.OW)
+        self.copied = any(any(sides) for sides in p.padding) or narrow
+        # Rows and phases that no tap reads are left out.
+        self.step = p.stride[1] if pixel_lanes else 1
+        self.phases = self.step if p.S > 1 else 1
+        self.row_step = p.stride[0] if p.R == 1 else 1
         rows = _largest(_starts(p.OH, shape.rows, cut.rows))
         columns = _largest(_starts(p.OW, shape.columns, cut.columns))
-        height = (rows - 1) * p.stride[0] + extent(p.R, p.dilation[0])
+        height = ((rows - 1) * p.stride[0] + extent(p.R, p.dilation[0]) - 1) // self.row_step + 1
         width = (columns - 1) * p.stride[1] + extent(p.S, p.dilation[1])
-        self.phase_width = -(-width // self.phases)
-        # An odd number of cache lines: planes a power of two apart would share few cache sets.
-        line = 64 // p.itemsize
-        self.plane = (-(-height * self.phases * self.phase_width // line) | 1) * line
+        self.phase_width = -(-width // self.step)
+        self.plane = height * self.phases * self.phase_width
         # Tiles may read beyond the last row, and copies write whole vectors.
         self.behind = shape.columns if pixel_lanes else 0
         total = p.C_per_group * self.plane + self.behind + shape.lanes
         self.elements = -(-total // 16) * 16 if self.copied else 0
+
+
+def _block(problem: Conv2dProblem, shape: TileShape, cut: Cut, row: int) -> tuple[int, int]:
+    """Return the rows and columns over which all filters pass before the next pixels are taken.
+
+    As many tiles as have their input in the second-level cache; the rows of a block are equal.
+    `row` is the width of what is read.
+    """
+    p, line = problem, 64 // problem.itemsize
+    room = cpu.describe().l2_bytes * 5 // 8 // 64
+    across = max(1, -(-p.OW // (shape.columns * cut.columns)))
+    down = max(1, -(-p.OH // (shape.rows * cut.rows)))
+
+    def lines(tiles_down: int, tiles_across: int) -> int:
+        height = (tiles_down * shape.rows - 1) * p.stride[0] + extent(p.R, p.dilation[0])
+        height = min(height, tiles_down * shape.rows * p.R)
+        width = (tiles_across * shape.columns - 1) * p.stride[1] + extent(p.S, p.dilation[1])
+        if width >= row:  # whole rows lie side by side
+            height, width = 1, height * row
+        return p.C_per_group * height * (line + width) // line
+
+    wide = min(across, BLOCK_TILES)
+    while wide > 1 and lines(1, wide) > room:
+        wide -= 1
+    high = min(down, max(1, BLOCK_TILES // wide)) if wide == across else 1
+    while high > 1 and lines(high, wide) > room:
+        high -= 1
+    wide, high = -(-across // -(-across // wide)), -(-down // -(-down // high))
+    return high * shape.rows, wide * shape.columns
 
 
 def _starts(total: int, unit: int, bands: int) -> list[int]:

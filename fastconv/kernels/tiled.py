@@ -28,7 +28,8 @@ FIELDS = (
     *("stride_h", "stride_w", "pad_top", "pad_left", "span_h"),
     *("tile_filters", "tile_rows", "tile_columns", "filter_tiles", "block_rows", "block_columns"),
     *("row_bands", "column_bands", "parts", "tasks", "workers"),
-    *("copied", "band_bytes", "band_plane", "phases", "phase_width", "behind"),
+    *("copied", "band_bytes", "band_plane", "band_step", "phases", "row_step"),
+    *("phase_width", "behind"),
 )
 LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
 
@@ -87,8 +88,10 @@ def convolve(
                             g.W,
                             row0 * g.stride_h - g.pad_top,
                             column0 * g.stride_w - g.pad_left,
+                            g.band_step,
                             g.phases,
-                            (row1 - row0 - 1) * g.stride_h + g.span_h,
+                            g.row_step,
+                            ((row1 - row0 - 1) * g.stride_h + g.span_h - 1) // g.row_step + 1,
                             g.band_plane,
                             g.phase_width,
                             g.behind,
