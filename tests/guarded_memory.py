@@ -24,7 +24,7 @@ from fastconv.workspace import scratch
 
 PAGE = mmap.PAGESIZE
 PROT_NONE = 0
-DIFFERENT_TILES = 12
+DIFFERENT_TILES = 1  # of each type and step, beside the smallest
 
 Array = NDArray[Any]
 
@@ -52,7 +52,7 @@ class Guard:
 
     def __init__(self, rng: np.random.Generator) -> None:
         enter = scratch.__enter__
-        pack, cut, best = tiled._by_tiles, tiling.tiling_of, tiling.tile_shape
+        pack, cut = tiled._by_tiles, tiling.tiling_of
 
         def lend(self: scratch) -> Array:
             lent = enter(self)
@@ -65,8 +65,9 @@ class Guard:
         def tile_shape(problem: Any, over: Any) -> Any:
             """Return any tile that fits, not only the one that seems fastest."""
             fitting = list(tiling.shapes(problem, over))
-            if len(used) >= DIFFERENT_TILES:  # each takes its time to compile
-                fitting = [shape for shape in fitting if shape in used] or [best(problem, over)]
+            alike = [shape for shape in used if shape[-3:] == fitting[0][-3:]]
+            if len(alike) >= DIFFERENT_TILES:  # each takes its time to compile
+                fitting = [shape for shape in fitting if shape in used] or fitting[-1:]
             shape = fitting[rng.integers(len(fitting))]
             used.add(shape)
             return shape
