@@ -24,7 +24,7 @@ from fastconv.workspace import scratch
 
 PAGE = mmap.PAGESIZE
 PROT_NONE = 0
-DIFFERENT_TILES = 1  # of each type and step, beside the smallest
+DIFFERENT_TILES = 2  # of each type and step, beside the smallest
 
 Array = NDArray[Any]
 

@@ -9,17 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from instruction_sets import NARROWER
 
 import fastconv
 
 SCRIPT = Path(__file__).with_name("guarded_memory.py")
 COUNT = 60
 
-# As NUMBA_CPU_NAME and NUMBA_CPU_FEATURES; what this machine has, and narrower ones.
-NARROWER = {
-    "AVX2": ("haswell", "+avx,+avx2,+fma"),
-    "plain": ("x86-64", "+sse2"),
-}
 # Those that hand addresses to compiled code; "reference" is Python alone.
 ALGORITHMS = [name for name in fastconv.algorithms() if name != "reference"]
 
@@ -70,5 +66,4 @@ def test_protected_pages(algorithm: str) -> None:
 @pytest.mark.parametrize("algorithm", ["implicit_gemm", "direct"])
 @pytest.mark.parametrize("name", NARROWER)
 def test_protected_pages_with_narrower_vectors(name: str, algorithm: str) -> None:
-    cpu, features = NARROWER[name]
-    run(algorithm, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES=features)
+    run(algorithm, **NARROWER[name])
