@@ -108,3 +108,29 @@ def test_overflow_and_underflow(algorithm: str) -> None:
     tiny = np.full((1, 1, 3, 40), 1e-30, np.float32)
     out = fastconv.conv2d(tiny, np.full((1, 1, 1, 1), 1e-30, np.float32), algorithm=algorithm)
     assert_identical(out, np.zeros((1, 1, 3, 40)), np.float32)
+
+
+DEPTHS = {
+    27: ((1, 3, 56, 56), (64, 3, 3, 3), 1),
+    576: ((1, 64, 28, 28), (64, 64, 3, 3), 1),
+    2048: ((1, 2048, 14, 14), (64, 2048, 1, 1), 0),
+    4608: ((1, 512, 14, 14), (64, 512, 3, 3), 1),
+}
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("algorithm", TILED)
+def test_rounding_errors_beside_pytorch(algorithm: str, depth: int) -> None:
+    """Sums of many products err no more than half again as much as PyTorch's."""
+    torch = pytest.importorskip("torch")
+    _, weight_shape, padding = DEPTHS[depth]
+    rng = np.random.default_rng(depth)
+    x, weight = (rng.standard_normal(shape).astype(np.float32) for shape in DEPTHS[depth][:2])
+    assert np.prod(weight_shape[1:]) == depth
+    exact = reference.conv2d(x, weight, padding=padding)
+    ours = fastconv.conv2d(x, weight, padding=padding, algorithm=algorithm)
+    tensors = torch.from_numpy(x), torch.from_numpy(weight)
+    theirs = torch.nn.functional.conv2d(*tensors, padding=padding).numpy()
+    our_error, their_error = (np.abs(y.astype(float) - exact) for y in (ours, theirs))
+    assert np.sqrt((our_error**2).mean()) <= 1.5 * np.sqrt((their_error**2).mean())
+    assert our_error.max() <= 1.5 * their_error.max()
