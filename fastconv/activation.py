@@ -100,7 +100,9 @@ def as_activation(value: Any) -> Activation:
         right = ", ".join((repr(name), *wanted))
         raise ValueError(f"activation {name!r} must be given as ({right}), got {value!r}")
     for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, int | float | np.number):
+        if isinstance(number, bool) or not isinstance(
+            number, int | float | np.integer | np.floating
+        ):
             raise TypeError(f"activation {name!r} takes real numbers, got {number!r}")
         if math.isnan(number):
             raise ValueError(f"activation {name!r} takes no NaN, got {value!r}")

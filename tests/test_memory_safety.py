@@ -9,17 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from instruction_sets import NARROWER
 
 import fastconv
 
 SCRIPT = Path(__file__).with_name("guarded_memory.py")
 COUNT = 60
 
-# As NUMBA_CPU_NAME and NUMBA_CPU_FEATURES; what this machine has, and narrower ones.
-NARROWER = {
-    "AVX2": ("haswell", "+avx,+avx2,+fma"),
-    "plain": ("x86-64", "+sse2"),
-}
+# Those that hand addresses to compiled code; "reference" is Python alone.
+ALGORITHMS = [name for name in fastconv.algorithms() if name != "reference"]
 
 
 def run(algorithm: str, **environment: str) -> None:
@@ -32,32 +30,40 @@ def run(algorithm: str, **environment: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.strip() == str(COUNT)
+    assert done.stdout.strip() == str(COUNT), done.stderr[-2000:]
 
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="mprotect as on POSIX systems")
 
 
-def test_the_guard_catches_a_stray_access() -> None:
-    for index in ("-1", "array.size"):
-        program = f"""
+@pytest.mark.parametrize(("at_end", "index"), [(False, "-1"), (True, "array.size")])
+@pytest.mark.parametrize("access", ["element.value", "element.value = 1"])
+def test_the_guard_catches_a_stray_access(at_end: bool, index: str, access: str) -> None:
+    program = f"""
 import sys; sys.path.insert(0, {str(SCRIPT.parent)!r})
 import ctypes, numpy as np
 from guarded_memory import guarded
-array = guarded(np.ones(100, np.float32), {index} != -1)
-ctypes.c_float.from_address(array.ctypes.data + 4 * {index}).value
+array = guarded(np.ones(100, np.float32), {at_end})
+assert array.sum() == 100
+element = ctypes.c_float.from_address(array.ctypes.data + 4 * ({index}))
+print("reached", flush=True)
+{access}
+print("survived")
 """
-        done = subprocess.run([sys.executable, "-c", program], check=False, timeout=60)
-        assert done.returncode < 0
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout.split() == ["reached"], done.stderr
+    assert done.returncode < 0
 
 
-@pytest.mark.parametrize("algorithm", [a for a in fastconv.algorithms() if a != "reference"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_protected_pages(algorithm: str) -> None:
     run(algorithm)
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86-64 code")
+@pytest.mark.parametrize("algorithm", ["implicit_gemm", "direct"])
 @pytest.mark.parametrize("name", NARROWER)
-def test_protected_pages_with_narrower_vectors(name: str) -> None:
-    cpu, features = NARROWER[name]
-    run("direct", NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES=features)
+def test_protected_pages_with_narrower_vectors(name: str, algorithm: str) -> None:
+    run(algorithm, **NARROWER[name])

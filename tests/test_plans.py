@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -119,9 +123,202 @@ def test_activations_at_infinity() -> None:
         np.testing.assert_allclose(result, [[[[0, 0, 1e30, 0, 0]]]], rtol=1e-6)
 
 
-def test_unknown_activation_is_refused() -> None:
-    with refused("activation", "softplus"):
-        make_plan(activation="softplus")
+# An activation as it is passed, its meaning, and whether integers stay exact.
+WITH_NUMBERS: tuple[tuple[Any, Callable[[Array], Array], bool], ...] = (
+    (None, lambda y: y, True),
+    ("relu", ACTIVATIONS["relu"], True),
+    ("relu6", ACTIVATIONS["relu6"], True),
+    (("clip", -2, 3.5), lambda y: np.where(y < -2, -2, np.where(y > 3.5, 3.5, y)), True),
+    (("clip", -np.inf, 1), lambda y: np.where(y > 1, 1, y), True),
+    (("clip", 2, 2), lambda y: np.full_like(y, 2), True),
+    (("leaky_relu", 0.25), lambda y: np.where(y < 0, 0.25 * y, y), True),
+    (("leaky_relu", -2), lambda y: np.where(y < 0, -2 * y, y), True),
+    (("leaky_relu", np.float32(0)), lambda y: np.where(y < 0, 0, y), True),
+    (("leaky_relu",), ACTIVATIONS["leaky_relu"], False),
+    (("relu",), ACTIVATIONS["relu"], True),
+    ("silu", ACTIVATIONS["silu"], False),
+    ("hard_swish", ACTIVATIONS["hard_swish"], False),
+)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("algorithm", ["auto", *fastconv.algorithms()])
+def test_residual_then_activation(algorithm: str, dtype: DTypeLike) -> None:
+    case = ConvCase("residual", (2, 4, 9, 23), (10, 2, 3, 2), stride=(2, 1), padding=1, groups=2)
+    data = make_integer_inputs(case, dtype)
+    residual = np.random.default_rng(5).integers(-40, 41, case.output_shape).astype(dtype)
+    residual.flags.writeable = False
+    before = residual.copy()
+    convolved = reference.conv2d(data.x, data.weight, data.bias, *case.geometry)
+    for activation, apply, exact in WITH_NUMBERS:
+        try:
+            plan = fastconv.plan_conv2d(
+                *(case.input_shape, data.weight, data.bias, *case.geometry),
+                activation=activation,
+                algorithm=algorithm,
+            )
+        except ValueError as error:
+            refusal = str(error)
+            assert algorithm in refusal
+            return
+        for added in (None, residual):
+            expected = apply(convolved if added is None else convolved + added)
+            out = np.full(case.output_shape, np.nan, dtype)
+            assert plan(data.x, out, added) is out
+            actual = plan(data.x, residual=added)
+            assert_identical(actual, out, dtype)
+            if exact:
+                assert_identical(actual, expected, dtype)
+            else:
+                rtol = 16 * np.finfo(dtype).eps
+                np.testing.assert_allclose(actual, expected, rtol=rtol, atol=1e-30)
+    np.testing.assert_array_equal(residual, before)
+
+
+@pytest.mark.parametrize("algorithm", fastconv.algorithms())
+def test_residual_that_is_not_finite(algorithm: str) -> None:
+    data = make_integer_inputs(CASE)
+    plan = make_plan(algorithm=algorithm, activation="relu6")
+    residual = np.zeros(CASE.output_shape, np.float32)
+    flat = residual.reshape(-1)
+    flat[[0, 7, -1]] = np.nan, np.inf, -np.inf
+    clean, actual = plan(data.x), plan(data.x, residual=residual).reshape(-1)
+    assert np.isnan(actual[0])
+    assert (actual[7], actual[-1]) == (6, 0)
+    wanted = clean.reshape(-1).copy()
+    wanted[[0, 7, -1]] = np.nan, 6, 0
+    np.testing.assert_array_equal(actual, wanted)
+
+
+@pytest.mark.parametrize("algorithm", fastconv.algorithms())
+def test_residual_of_any_layout_and_fitting_type(algorithm: str) -> None:
+    data, plan = make_integer_inputs(CASE), make_plan(algorithm=algorithm)
+    residual = np.random.default_rng(5).integers(-9, 10, CASE.output_shape).astype(np.float32)
+    expected = plan(data.x, residual=residual)
+    assert not np.array_equal(expected, plan(data.x))
+    for same in (
+        np.asfortranarray(residual),
+        residual[::-1, ::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1, ::-1],
+        np.repeat(residual, 2, axis=3)[..., ::2],
+        residual.astype(">f4"),
+        residual.astype(np.float16),
+        residual.astype(np.int8),
+    ):
+        assert_identical(plan(data.x, residual=same), expected, np.float32)
+    wide = fastconv.plan_conv2d(CASE.input_shape, data.weight.astype(float), None, *CASE.geometry)
+    summed = reference.conv2d(data.x, data.weight, None, *CASE.geometry) + residual
+    assert_identical(wide(data.x, residual=residual.tolist()), summed, np.float64)
+    one = np.broadcast_to(np.float32(3), CASE.output_shape)
+    assert_identical(plan(data.x, residual=one), plan(data.x) + 3, np.float32)
+
+
+@pytest.mark.parametrize("algorithm", fastconv.algorithms())
+def test_residual_may_be_the_input(algorithm: str) -> None:
+    shape = (2, 5, 6, 19)
+    x = np.random.default_rng(0).integers(-9, 10, shape).astype(np.float32)
+    weight = np.random.default_rng(1).integers(-3, 4, (5, 5, 3, 3)).astype(np.float32)
+    plan = fastconv.plan_conv2d(shape, weight, padding=1, activation="relu", algorithm=algorithm)
+    before = x.copy()
+    expected = np.maximum(reference.conv2d(x, weight, padding=1) + x, 0)
+    assert_identical(plan(x, residual=x), expected, np.float32)
+    assert_identical(plan(x, residual=x.view()[:]), expected, np.float32)
+    np.testing.assert_array_equal(x, before)
+
+
+@pytest.mark.parametrize("algorithm", fastconv.algorithms())
+def test_wrong_residual_is_refused(algorithm: str) -> None:
+    plan, x = make_plan(algorithm=algorithm), make_inputs(CASE).x
+    n, k, oh, ow = CASE.output_shape
+    out = np.full(CASE.output_shape, 7, np.float32)
+    for shape in ((n, k, oh, ow + 1), (n, k, ow, oh), (1, k, oh, ow), (n, k, 1, 1), (k, oh, ow)):
+        with refused("residual", shape):
+            plan(x, out, np.zeros(shape, np.float32))
+    with refused("residual", ()):
+        plan(x, out, 1.0)
+    for dtype in ("float64", "int32", "complex64", "object", "<U1"):
+        with refused("residual", dtype):
+            plan(x, out, np.zeros(CASE.output_shape, dtype))
+    with pytest.raises(TypeError, match=r"residual must not be a masked array"):
+        plan(x, out, np.ma.zeros(CASE.output_shape, np.float32))
+    assert (out == 7).all()
+
+
+def test_out_that_overlaps_the_residual_is_refused() -> None:
+    shape = (1, 2, 4, 4)
+    plan = fastconv.plan_conv2d(shape, np.ones((2, 2, 1, 1), np.float32))
+    x, memory = np.ones(shape, np.float32), np.zeros(3 * 32, np.float32)
+    residual = memory[32:64].reshape(shape)
+    for start in (32, 1, 31, 33, 63):
+        out = memory[start : start + 32].reshape(shape)
+        with pytest.raises(ValueError, match=r"\bout\b.*\bresidual\b"):
+            plan(x, out, residual)
+        assert not memory.any()
+    for start in (0, 64):
+        out = memory[start : start + 32].reshape(shape)
+        assert plan(x, out, residual) is out
+
+
+def test_empty_batch_with_residual() -> None:
+    plan = fastconv.plan_conv2d((0, 2, 4, 4), np.ones((3, 2, 1, 1)), activation="silu")
+    empty = np.zeros((0, 3, 4, 4))
+    assert plan(np.zeros((0, 2, 4, 4)), residual=empty).shape == empty.shape
+    with refused("residual", (0, 3, 4, 5)):
+        plan(np.zeros((0, 2, 4, 4)), residual=np.zeros((0, 3, 4, 5)))
+
+
+UNKNOWN = (
+    "softplus",
+    "RELU",
+    "",
+    b"relu",
+    0,
+    True,
+    (),
+    [],
+    ["relu"],
+    ("softplus", 1),
+    (("relu",),),
+)
+WRONG_COUNT: tuple[Any, ...] = (
+    *("clip", ("clip",), ("clip", 1), ("clip", 0, 1, 2), ("clip", (0, 1)), ("relu", 1)),
+    *(("relu6", 6), ("leaky_relu", 0.1, 0.2), ("silu", 1.0), ("hard_swish", 0, 6)),
+)
+NOT_A_NUMBER: tuple[Any, ...] = (
+    *("1", None, True, np.True_, 1j, np.complex64(1), [0.1], (0.1,), np.zeros(()), b"1"),
+)
+
+
+@pytest.mark.parametrize("activation", UNKNOWN, ids=repr)
+def test_unknown_activation_is_refused(activation: Any) -> None:
+    with pytest.raises(ValueError, match=r"activation must be None or one of 'relu', .*, got") as e:
+        make_plan(activation=activation)
+    assert repr(activation) in str(e.value)
+
+
+@pytest.mark.parametrize("activation", WRONG_COUNT, ids=repr)
+def test_activation_with_a_wrong_number_of_numbers(activation: Any) -> None:
+    name = activation if isinstance(activation, str) else activation[0]
+    with pytest.raises(ValueError, match=f"activation '{name}' must be given as .*, got") as e:
+        make_plan(activation=activation)
+    assert str(e.value).endswith(repr(activation))
+
+
+@pytest.mark.parametrize("value", NOT_A_NUMBER, ids=repr)
+def test_activation_with_something_else_than_numbers(value: Any) -> None:
+    for activation in (("leaky_relu", value), ("clip", value, 5), ("clip", -5, value)):
+        with pytest.raises(TypeError, match=r"activation .* takes real numbers, got") as e:
+            make_plan(activation=activation)
+        assert str(e.value).endswith(repr(value))
+
+
+def test_activation_with_nan_or_reversed_bounds() -> None:
+    for nan in (np.nan, np.float32("nan"), -np.nan):
+        for activation in (("leaky_relu", nan), ("clip", nan, 5), ("clip", 5, nan)):
+            with pytest.raises(ValueError, match="takes no NaN, got"):
+                make_plan(activation=activation)
+    for low, high in ((1, 0), (np.inf, -np.inf), (1e-30, 0), (-1, -1.5)):
+        with pytest.raises(ValueError, match="'clip' must have low <= high, got"):
+            make_plan(activation=("clip", low, high))
 
 
 @pytest.mark.parametrize("algorithm", fastconv.algorithms())
@@ -181,6 +378,38 @@ def test_one_plan_in_several_threads(algorithm: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         for actual, wanted in zip(pool.map(plan, images), expected, strict=True):
             assert_identical(actual, wanted, np.float32)
+
+
+@pytest.mark.parametrize("algorithm", fastconv.algorithms())
+def test_one_plan_in_several_threads_with_residuals(algorithm: str) -> None:
+    """Each thread has other inputs; the number of fastconv's own threads changes meanwhile."""
+    case = ConvCase("threads", (1, 3, 20, 25), (5, 3, 3, 3), stride=(1, 2), padding=1)
+    data = make_integer_inputs(case)
+    plan = fastconv.plan_conv2d(
+        *(case.input_shape, data.weight, data.bias, *case.geometry),
+        activation=("clip", -50, 20),
+        algorithm=algorithm,
+    )
+    work = []
+    for seed in range(12):
+        x = make_integer_inputs(case, seed=seed).x
+        residual = np.random.default_rng(seed).integers(-9, 10, case.output_shape)
+        convolved = reference.conv2d(x, data.weight, data.bias, *case.geometry)
+        expected = np.clip(convolved + residual, -50, 20)
+        work.append((x, residual.astype(np.float32), expected, 1 + seed % 3))
+
+    def run(number: int) -> None:
+        x, residual, expected, threads = work[number % len(work)]
+        fastconv.set_num_threads(threads)
+        for _ in range(5):
+            assert_identical(plan(x, residual=residual), expected, np.float32)
+
+    before = fastconv.get_num_threads()
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(run, range(4 if algorithm == "reference" else 48)))
+    finally:
+        fastconv.set_num_threads(before)
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 7, 9), (2, 4, 9, 7), (2, 3, 7, 9), (4, 7, 9)])
@@ -265,3 +494,50 @@ def test_problems_and_plans_can_be_pickled() -> None:
     assert np.array_equal(other(x), plan(x))
     assert other.explain() == plan.explain()
     assert "* " in plan.explain()
+
+
+UNPICKLED = """
+import pickle, sys, numpy as np, fastconv
+plans, x, residual = pickle.load(sys.stdin.buffer)
+assert fastconv.get_num_threads() == 3
+pickle.dump([plan(x, residual=residual) for plan in plans], sys.stdout.buffer)
+"""
+
+
+def test_plans_pickled_under_another_number_of_threads() -> None:
+    case = ConvCase("pickle", (2, 6, 30, 31), (34, 3, 3, 3), stride=(1, 2), padding=1, groups=2)
+    data = make_inputs(case)
+    residual = np.random.default_rng(1).standard_normal(case.output_shape).astype(np.float32)
+    plans = [
+        make_plan(case, algorithm=algorithm, activation=("leaky_relu", 0.1))
+        for algorithm in fastconv.algorithms()
+        if algorithm != "reference"
+    ]
+    before = fastconv.get_num_threads()
+    try:
+        fastconv.set_num_threads(1)
+        expected = [plan(data.x, residual=residual) for plan in plans]
+        stored = pickle.dumps((plans, data.x, residual))
+        fastconv.set_num_threads(2)
+        here = [plan(data.x, residual=residual) for plan in pickle.loads(stored)[0]]
+    finally:
+        fastconv.set_num_threads(before)
+    done = subprocess.run(
+        [sys.executable, "-c", UNPICKLED],
+        input=stored,
+        env={**os.environ, "FASTCONV_NUM_THREADS": "3"},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    for wanted, local, elsewhere in zip(expected, here, pickle.loads(done.stdout), strict=True):
+        assert_identical(local, wanted, np.float32)
+        assert_identical(elsewhere, wanted, np.float32)
+
+
+def test_copies_of_plans() -> None:
+    data, plan = make_inputs(CASE), make_plan(activation="silu")
+    expected = plan(data.x)
+    for again in (copy.copy(plan), copy.deepcopy(plan)):
+        assert_identical(again(data.x), expected, np.float32)

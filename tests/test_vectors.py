@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 import pytest
+from instruction_sets import NARROWER
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from fastconv.codegen.vector import Vectors, index
+from fastconv.codegen.vector import I64, Vectors, index
 
 Array = NDArray[Any]
+
+SCRIPT = Path(__file__).with_name("block_scenarios.py")
 
 LANES = (2, 4, 8, 16)
 TYPES = (np.float32, np.float64)
@@ -41,6 +49,29 @@ def run_block(typingctx, name, lanes, source, target):  # type: ignore[no-untype
             results = [vector.shuffle(rows[0], rows[1], picks(n))]
         elif block == "transpose":
             results = vector.transpose(rows)
+        elif block == "all":
+            results = [vector.all(-0.375)]
+        elif block == "clamp":
+            results = [vector.clamp(row, rows[0], rows[1]) for row in rows]
+        elif block == "first":
+            # Counts that are known when the code runs only, some of them out of range.
+            counts = [
+                builder.fptosi(builder.load(vector.at(read, index(i * n))), I64) for i in range(n)
+            ]
+            results = [
+                builder.select(vector.first(count), row, vector.all(99.0))
+                for count, row in zip(counts, rows, strict=True)
+            ]
+        elif block == "load_masked":
+            results = [
+                vector.load_masked(vector.at(read, index(i * n)), vector.first(index(i)))
+                for i in range(n)
+            ]
+        elif block == "store_masked":
+            for i, row in enumerate(rows):
+                odd = builder.fcmp_ordered("<", row, rows[(i + 1) % n])
+                vector.store_masked(row, vector.at(write, index(i * n)), odd)
+            results = []
         else:
             for count in range(1, n + 1):
                 vector.store_first(rows[count - 1], vector.at(write, index((count - 1) * n)), count)
@@ -70,6 +101,25 @@ def plain(block: str, rows: Array) -> list[list[float]]:
         return [[[*rows[0], *rows[1]][i] for i in picks(lanes)]]
     if block == "transpose":
         return [list(column) for column in zip(*rows, strict=True)]
+    if block == "all":
+        return [[-0.375] * lanes]
+    if block == "clamp":
+        return [
+            [min(max(a, low), high) for a, low, high in zip(row, rows[0], rows[1], strict=True)]
+            for row in rows
+        ]
+    if block == "first":
+        return [[a if i < row[0] else 99 for i, a in enumerate(row)] for row in rows]
+    if block == "load_masked":
+        return [
+            [a if i < count else 0 for i, a in enumerate(row)] for count, row in enumerate(rows)
+        ]
+    if block == "store_masked":
+        following = [*rows[1:], rows[0]]
+        return [
+            [a if a < b else np.nan for a, b in zip(row, other, strict=True)]
+            for row, other in zip(rows, following, strict=True)
+        ]
     return [
         [*rows[count - 1][:count], *[np.nan] * (lanes - count)] for count in range(1, lanes + 1)
     ]
@@ -79,7 +129,10 @@ def plain(block: str, rows: Array) -> list[list[float]]:
 @pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize(
     "block",
-    ["load and store", "broadcast", "multiply_add", "shuffle", "transpose", "store_first"],
+    [
+        *("load and store", "broadcast", "multiply_add", "shuffle", "transpose", "store_first"),
+        *("all", "clamp", "first", "load_masked", "store_masked"),
+    ],
 )
 def test_block(block: str, lanes: int, dtype: Any) -> None:
     # Small integers: fused or not, the products and sums are exact.
@@ -99,6 +152,38 @@ def test_block(block: str, lanes: int, dtype: Any) -> None:
     np.testing.assert_array_equal(written[: len(wanted)], np.array(wanted, dtype))
     assert np.isnan(written[len(wanted) :]).all()
     np.testing.assert_array_equal(source, rows.ravel())
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_clamp_keeps_nan_and_infinity(dtype: Any) -> None:
+    inf, nan = np.inf, np.nan
+    rows = np.array([[-1, -inf, 0, -1], [1, inf, 0, 1], [nan, nan, nan, inf], [-inf, -inf, 2, -2]])
+    source, target = rows.astype(dtype).ravel(), np.empty(16, dtype)
+
+    @numba.njit
+    def run(source: Any, target: Any) -> None:
+        run_block("clamp", 4, source, target)
+
+    run(source, target)
+    np.testing.assert_array_equal(target[8:], [nan, nan, nan, 1, -1, -inf, 0, -1])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="mprotect as on POSIX systems")
+@pytest.mark.parametrize("name", ["native", *NARROWER])
+def test_rows_masks_and_activations(name: str) -> None:
+    """In a process of its own: a stray access ends it, and it takes another instruction set."""
+    if name != "native" and platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("x86-64 code")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(SCRIPT)],
+        env={**os.environ, **NARROWER.get(name, {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert name == "native" or done.stdout.startswith(name)
 
 
 def test_the_blocks_write_vector_instructions() -> None:

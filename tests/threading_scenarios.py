@@ -22,7 +22,7 @@ WEIGHT = RNG.integers(-3, 4, (8, 6, 3, 3)).astype(np.float32)
 # Small integers: every summation order gives the same bits.
 EXPECTED = fastconv.conv2d(X, WEIGHT, padding=1, algorithm="reference")
 POOLED = fastconv.max_pool2d(X, 2, algorithm="reference")
-ALGORITHMS = ("naive", "im2col", "im2col_jit")
+ALGORITHMS = ("implicit_gemm", "direct", "naive", "im2col", "im2col_jit")
 
 
 def compute(_: int = 0) -> bool:

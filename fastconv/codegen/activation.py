@@ -75,12 +75,12 @@ def exponential(vector: Vectors, y: Any) -> Any:
     builder, single = vector.builder, isinstance(vector.element, ir.FloatType)
     largest, terms, fraction = (104.0, 8, 23) if single else (746.0, 14, 52)
     # The leading part of ln 2 has so few bits that n times it is exact.
-    leading = math.floor(math.log(2) * 2**10) / 2**10
+    leading, trailing = 709 / 2**10, 7.643680599453094172e-4
     y = vector.clamp(y, vector.all(-largest), vector.all(largest))
     shift = vector.all(1.5 * 2.0**fraction)  # adding and subtracting it rounds to an integer
     n = builder.fsub(vector.multiply_add(y, vector.all(1 / math.log(2)), shift), shift)
     r = vector.multiply_add(n, vector.all(-leading), y)
-    r = vector.multiply_add(n, vector.all(-(math.log(2) - leading)), r)
+    r = vector.multiply_add(n, vector.all(-trailing), r)
     series = vector.all(1 / math.factorial(terms - 1))
     for term in reversed(range(terms - 1)):
         series = vector.multiply_add(series, r, vector.all(1 / math.factorial(term)))

@@ -1,0 +1,227 @@
+"""Building blocks that take addresses, and activations, with this process's instruction set.
+
+Run as ``python block_scenarios.py``: with NUMBA_CPU_NAME and NUMBA_CPU_FEATURES it takes another
+instruction set, and a block that reads or writes too far meets a protected page and ends it.
+Prints the instruction set; any wrong result is an AssertionError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from guarded_memory import Array, guarded
+from numba.core import types
+from numba.extending import intrinsic
+
+from fastconv import cpu
+from fastconv.codegen import activation
+from fastconv.codegen.rows import clear_row, copy_element, copy_row
+from fastconv.codegen.vector import I64, Vectors
+
+SLOPE = 0.1
+TYPES = (np.float32, np.float64)
+
+
+def lanes_of(dtype: Any) -> int:
+    return cpu.describe().instructions.lanes(np.dtype(dtype).name)
+
+
+# Rows -------------------------------------------------------------------------------------------
+
+
+def check_rows(dtype: Any, at_end: bool) -> None:
+    """Find what was asked for, zeros to the end of the vector, and not one element more."""
+    lanes, bits = lanes_of(dtype), 8 * np.dtype(dtype).itemsize
+    rng = np.random.default_rng(lanes)
+
+    @numba.njit
+    def clear(target: int, count: int) -> None:
+        clear_row(target, count, bits, lanes)
+
+    @numba.njit
+    def copy_each(target: int, source: int, count: int) -> None:
+        copy_row(target, source, count, 1, bits, lanes)
+
+    @numba.njit
+    def copy_every_second(target: int, source: int, count: int) -> None:
+        copy_row(target, source, count, 2, bits, lanes)
+
+    @numba.njit
+    def copy_one(target: int, source: int) -> None:
+        copy_element(target, source, bits)
+
+    def room(count: int) -> Array:
+        """One vector more than was asked for."""
+        return guarded(np.full(max(count, 0) + lanes, 7, dtype), at_end)
+
+    for count in (-3, *range(3 * lanes + 2)):
+        written = max(0, -(-count // lanes) * lanes)
+        target = room(count)
+        clear(target.ctypes.data, count)
+        assert (target[:written] == 0).all(), count
+        assert (target[written:] == 7).all(), count
+        for step, copy in ((1, copy_each), (2, copy_every_second)):
+            # The last element wanted is the last there is.
+            values = rng.standard_normal(max(1, (count - 1) * step + 1)).astype(dtype)
+            values[rng.integers(values.size)] = np.nan
+            source, target = guarded(values, at_end), room(count)
+            copy(target.ctypes.data, source.ctypes.data, count)
+            wanted = values[::step][: max(count, 0)]
+            np.testing.assert_array_equal(target[: len(wanted)], wanted)
+            assert (target[len(wanted) : written] == 0).all(), (count, step)
+            assert (target[written:] == 7).all(), (count, step)
+
+    for value in (1.5, -0.0, np.nan, np.finfo(dtype).smallest_subnormal):
+        source, target = (guarded(np.full(1, number, dtype), at_end) for number in (value, 7))
+        copy_one(target.ctypes.data, source.ctypes.data)
+        assert target.tobytes() == source.tobytes()
+
+
+# Masks ------------------------------------------------------------------------------------------
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
+def copy_masked(typingctx, source, target, count, lanes, bits):  # type: ignore[no-untyped-def]
+    """Load and store the first `count` elements of a vector; both arrays may be that short."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        read, write = (
+            context.make_array(array)(context, builder, value).data
+            for array, value in ((source, arguments[0]), (target, arguments[1]))
+        )
+        vector = Vectors(builder, read.type.pointee, lanes.literal_value)
+        mask = vector.first(builder.sext(arguments[2], I64))
+        vector.store_masked(vector.load_masked(read, mask), write, mask)
+        return context.get_dummy_value()
+
+    return types.void(source, target, count, lanes, bits), generate
+
+
+def check_masks(dtype: Any, at_end: bool) -> None:
+    """Lanes that are masked out touch no memory."""
+    lanes, bits = lanes_of(dtype), 8 * np.dtype(dtype).itemsize
+
+    @numba.njit
+    def run(source: Array, target: Array, count: int) -> None:
+        copy_masked(source, target, np.int32(count), lanes, bits)
+
+    for count in range(1, lanes + 1):
+        source = guarded(np.arange(1, count + 1).astype(dtype), at_end)
+        target = guarded(np.full(count, 7, dtype), at_end)
+        run(source, target, count)
+        np.testing.assert_array_equal(target, source)
+
+
+# Activations ------------------------------------------------------------------------------------
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
+def write_function(typingctx, name, lanes, source, target, place):  # type: ignore[no-untyped-def]
+    """Do ``target[place : place + lanes] = name(source[place : place + lanes])``."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        read, write = (
+            context.make_array(array)(context, builder, value).data
+            for array, value in ((source, arguments[2]), (target, arguments[3]))
+        )
+        vector = Vectors(builder, read.type.pointee, lanes.literal_value)
+        y = vector.load(vector.at(read, arguments[4]))
+        function = getattr(activation, name.literal_value)
+        extra = (vector.all(SLOPE),) if name.literal_value == "leaky" else ()
+        vector.store(function(vector, y, *extra), vector.at(write, arguments[4]))
+        return context.get_dummy_value()
+
+    return types.void(name, lanes, source, target, place), generate
+
+
+def compute(name: str, y: Array) -> Array:
+    """Return what the vector code makes of each element."""
+    lanes = lanes_of(y.dtype)
+    padded = np.zeros(-(-y.size // lanes) * lanes, y.dtype)
+    padded[: y.size] = y
+    result = np.empty_like(padded)
+
+    @numba.njit
+    def run(source: Array, target: Array) -> None:
+        for place in range(0, source.size, lanes):
+            write_function(name, lanes, source, target, place)
+
+    run(padded, result)
+    return result[: y.size]
+
+
+# In long double: 64 bits of fraction on x86, never fewer than float64.
+FUNCTIONS: dict[str, Callable[[Array], Array]] = {
+    "exponential": np.exp,
+    "silu": lambda y: y / (1 + np.exp(-y)),
+    "hard_swish": lambda y: y * np.clip(y + 3, 0, 6) / 6,
+    "leaky": lambda y: np.where(y < 0, y * SLOPE, y),
+}
+#: The largest error in units of the last bit: the roundings of each formula, and for the
+#: exponential the last bit of its series.
+ULPS = {"exponential": 1.5, "silu": 3.0, "hard_swish": 3.0, "leaky": 1.0}
+
+
+def check_activation(name: str, dtype: Any) -> None:
+    """Hold the vector code against its formula, from denormals to overflow."""
+    info = np.finfo(dtype)
+    rng = np.random.default_rng(3)
+    highest, lowest = np.log(float(info.max)), np.log(float(info.smallest_subnormal))
+    signs = rng.choice([-1, 1], 20000)
+    sizes = np.exp(rng.uniform(lowest, highest, signs.size).astype(np.longdouble))
+    y = np.concatenate(
+        [
+            *(rng.uniform(-size, size, 20000) for size in (0.5, 4, 40, highest)),
+            rng.uniform(lowest - 2, np.log(float(info.tiny)) + 2, 5000),
+            signs * sizes,
+            [0.0, -0.0, 3, -3, 6, info.max, info.tiny, -info.tiny],
+        ]
+    ).astype(dtype)
+    actual = compute(name, y)
+    with np.errstate(over="ignore", under="ignore"):
+        exact = FUNCTIONS[name](y.astype(np.longdouble))
+        expected = exact.astype(dtype)
+    assert not np.isnan(actual).any()
+    infinite = np.isinf(expected)
+    np.testing.assert_array_equal(actual[infinite], expected[infinite])
+    assert np.isfinite(actual[~infinite]).all()
+    near = ~infinite
+    if name == "silu":
+        # Where exp(-y) overflows, the result is 0 instead of a number next to the denormals.
+        near &= y > -highest
+        assert (np.abs(actual - expected)[~near & ~infinite] <= 1000 * info.tiny).all()
+    below_max = np.minimum(np.abs(expected[near]), np.nextafter(info.max, dtype(0)))
+    last_bit = np.spacing(below_max).astype(np.longdouble)
+    error = np.abs(actual[near].astype(np.longdouble) - exact[near]) / last_bit
+    worst = error.argmax()
+    assert error[worst] <= ULPS[name], (name, dtype, error[worst], y[near][worst])
+
+
+def check_special_values(dtype: Any) -> None:
+    """NaN stays NaN in its lane alone, infinity has the limits of the formula."""
+    special = np.array([np.nan, np.inf, 1, -np.inf, 0, -0.0, -1, -np.nan], dtype)
+    wanted = {
+        "exponential": [np.nan, np.inf, np.exp(1), 0, 1, 1, np.exp(-1), np.nan],
+        "leaky": [np.nan, np.inf, 1, -np.inf, 0, 0, -SLOPE, np.nan],
+        "silu": [np.nan, np.inf, 1 / (1 + np.exp(-1)), np.nan, 0, 0, -1 / (1 + np.e), np.nan],
+        "hard_swish": [np.nan, np.inf, 4 / 6, np.nan, 0, 0, -2 / 6, np.nan],
+    }
+    for name, values in wanted.items():
+        actual = compute(name, special)
+        np.testing.assert_allclose(actual, values, rtol=4 * np.finfo(dtype).eps, err_msg=name)
+    for name in ("leaky", "silu", "hard_swish"):
+        assert np.signbit(compute(name, special)[5]), name
+
+
+if __name__ == "__main__":
+    for each in TYPES:
+        for end in (True, False):
+            check_rows(each, end)
+            check_masks(each, end)
+        for function in FUNCTIONS:
+            check_activation(function, each)
+        check_special_values(each)
+    print(cpu.describe().instructions.name)

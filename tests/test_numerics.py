@@ -1,0 +1,136 @@
+"""Rounding: the same bits for any number of threads, nothing lost at the edges of a type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import reference
+from cases import ConvCase, make_inputs, make_integer_inputs
+from checks import assert_identical
+from numpy.typing import DTypeLike
+
+import fastconv
+
+TILED = ("implicit_gemm", "direct")
+
+# Bands, parts and tiles of several kinds, and something left over of each.
+AWKWARD = (
+    ConvCase("wide", (1, 20, 9, 151), (37, 20, 3, 2), (1, 3), ((2, 0), (1, 3)), (2, 1)),
+    ConvCase("tall", (1, 7, 300, 5), (19, 7, 5, 4), padding=((4, 0), (0, 0))),
+    ConvCase("depthwise", (2, 41, 13, 29), (41, 1, 3, 3), (2, 1), 1, groups=41),
+    ConvCase("grouped", (3, 30, 11, 17), (51, 10, 3, 3), 2, "same", groups=3),
+    ConvCase("pointwise", (1, 200, 13, 11), (70, 200, 1, 1)),
+    ConvCase("one_row", (1, 3, 1, 997), (5, 3, 1, 7), (1, 4), padding=(0, 9)),
+    ConvCase("one_pixel", (1, 333, 3, 3), (67, 333, 3, 3)),
+    ConvCase("dilated", (2, 5, 23, 37), (33, 5, 3, 3), padding=6, dilation=(6, 5)),
+)
+
+
+@pytest.fixture(autouse=True)
+def _restored_threads() -> Iterator[None]:
+    before = fastconv.get_num_threads()
+    yield
+    fastconv.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", AWKWARD, ids=lambda case: case.name)
+@pytest.mark.parametrize("algorithm", TILED)
+def test_threads_change_no_bits(algorithm: str, case: ConvCase, dtype: DTypeLike) -> None:
+    data = make_inputs(case, dtype)
+    residual = np.random.default_rng(9).standard_normal(case.output_shape).astype(dtype)
+    plan = fastconv.plan_conv2d(
+        *(case.input_shape, data.weight, data.bias, *case.geometry),
+        activation="silu",
+        algorithm=algorithm,
+    )
+    results = []
+    for count in (1, 2, 3, 8):
+        fastconv.set_num_threads(count)
+        summed = fastconv.conv2d(
+            data.x, data.weight, data.bias, *case.geometry, algorithm=algorithm
+        )
+        results.append((summed.tobytes(), plan(data.x, residual=residual).tobytes()))
+    assert all(result == results[0] for result in results)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("algorithm", fastconv.algorithms())
+def test_denormals_are_numbers(algorithm: str, dtype: DTypeLike) -> None:
+    """On every thread: a processor can be told to take them for zeros."""
+    least = np.finfo(dtype).smallest_subnormal
+    case = ConvCase("denormals", (2, 3, 12, 40), (5, 3, 3, 3), padding=1)
+    data = make_integer_inputs(case, dtype)
+    # Integers times the least number: their sums are exact, and denormal all of them.
+    integers = reference.conv2d(data.x, data.weight, None, *case.geometry)
+    expected = integers.astype(dtype) * least
+    assert (expected != 0).sum() > expected.size / 2
+    for count in (1, 3):
+        fastconv.set_num_threads(count)
+        for x, weight in ((data.x * least, data.weight), (data.x, data.weight * least)):
+            actual = fastconv.conv2d(x, weight, None, *case.geometry, algorithm=algorithm)
+            assert_identical(actual, expected, dtype)
+
+
+@pytest.mark.parametrize("algorithm", TILED)
+@pytest.mark.parametrize("case", AWKWARD, ids=lambda case: case.name)
+def test_nan_and_infinity_reach_their_windows_alone(algorithm: str, case: ConvCase) -> None:
+    """In whole tiles, in tails and across bands; `test_arrays` has small maps."""
+    rng = np.random.default_rng(4)
+    fastconv.set_num_threads(3)
+    data = make_integer_inputs(case)
+    for array in (data.x, data.weight):
+        clean = array.copy()
+        places = rng.integers(0, array.size, 3)
+        array.reshape(-1)[places] = np.nan, np.inf, -np.inf
+        with np.errstate(invalid="ignore"):
+            expected = reference.conv2d(data.x, data.weight, data.bias, *case.geometry)
+            actual = fastconv.conv2d(
+                data.x, data.weight, data.bias, *case.geometry, algorithm=algorithm
+            )
+        assert not np.isfinite(expected).all()
+        assert_identical(actual, expected, np.float32)
+        array[...] = clean
+
+
+@pytest.mark.parametrize("algorithm", TILED)
+def test_overflow_and_underflow(algorithm: str) -> None:
+    """A sum may leave the range of its type: infinity, not a wrapped or clipped number."""
+    x = np.full((1, 2, 3, 40), 2e38, np.float32)
+    weight = np.ones((3, 2, 1, 1), np.float32)
+    weight[1] = -1
+    weight[2, 1] = -1
+    out = fastconv.conv2d(x, weight, algorithm=algorithm)
+    wanted = np.array([np.inf, -np.inf, 0], np.float32)[:, None, None]
+    assert_identical(out, np.broadcast_to(wanted, (1, 3, 3, 40)), np.float32)
+    tiny = np.full((1, 1, 3, 40), 1e-30, np.float32)
+    out = fastconv.conv2d(tiny, np.full((1, 1, 1, 1), 1e-30, np.float32), algorithm=algorithm)
+    assert_identical(out, np.zeros((1, 1, 3, 40)), np.float32)
+
+
+DEPTHS = {
+    27: ((1, 3, 56, 56), (64, 3, 3, 3), 1),
+    576: ((1, 64, 28, 28), (64, 64, 3, 3), 1),
+    2048: ((1, 2048, 14, 14), (64, 2048, 1, 1), 0),
+    4608: ((1, 512, 14, 14), (64, 512, 3, 3), 1),
+}
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("algorithm", TILED)
+def test_rounding_errors_beside_pytorch(algorithm: str, depth: int) -> None:
+    """Sums of many products err no more than half again as much as PyTorch's."""
+    torch = pytest.importorskip("torch")
+    _, weight_shape, padding = DEPTHS[depth]
+    rng = np.random.default_rng(depth)
+    x, weight = (rng.standard_normal(shape).astype(np.float32) for shape in DEPTHS[depth][:2])
+    assert np.prod(weight_shape[1:]) == depth
+    exact = reference.conv2d(x, weight, padding=padding)
+    ours = fastconv.conv2d(x, weight, padding=padding, algorithm=algorithm)
+    tensors = torch.from_numpy(x), torch.from_numpy(weight)
+    theirs = torch.nn.functional.conv2d(*tensors, padding=padding).numpy()
+    our_error, their_error = (np.abs(y.astype(float) - exact) for y in (ours, theirs))
+    assert np.sqrt((our_error**2).mean()) <= 1.5 * np.sqrt((their_error**2).mean())
+    assert our_error.max() <= 1.5 * their_error.max()
