@@ -26,6 +26,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
+from numba.core import cgutils
 
 from fastconv.codegen.store import Store
 from fastconv.codegen.vector import I64, Vectors, index
@@ -38,8 +39,9 @@ ARGUMENTS = (
     *("form", "filters", "columns"),
 )
 
-#: The 64-bit integers that `layer` points to, counted in elements but for `taps`.
-LAYER = ("taps", "x_row", "x_step", "out_row", "out_plane")
+#: The 64-bit integers that `layer` points to, counted in elements but for `taps` and for `run`,
+#: the number of taps that are summed before their sum is added to the others.
+LAYER = ("taps", "run", "x_row", "x_step", "out_row", "out_plane")
 
 
 class Tile:
@@ -65,7 +67,7 @@ class Tile:
             builder.inttoptr(values[name], element.as_pointer()) for name in ("x", "weight", "bias")
         )
         layer = builder.inttoptr(values["layer"], I64.as_pointer())
-        self.taps, self.x_row, self.x_step, out_row, out_plane = (
+        self.taps, self.run, self.x_row, self.x_step, out_row, out_plane = (
             builder.load(builder.gep(layer, [index(place)])) for place in range(len(LAYER))
         )
         out, residual, numbers, form = (
@@ -78,23 +80,72 @@ class Tile:
 
         ``body(tap, corner, sums)`` returns the new sums; `corner` is where the tap's element of
         the tile's first pixel lies.
+
+        The taps are summed in runs, and the sums of the runs are then added up: rounding errors
+        grow with the length of a sum, and so they stay as small as those of a run. (N. Higham,
+        "The accuracy of floating point summation", SIAM J. Sci. Comput. 14, 1993, section 3.)
         """
-        builder = self.builder
+        builder, vector = self.builder, self.vector
+        totals = cgutils.alloca_once(builder, vector.type, size=index(len(start)))
+        places = [builder.gep(totals, [index(i)]) for i in range(len(start))]
         before = builder.block
-        loop, done = (builder.append_basic_block(name) for name in ("taps", "summed"))
+        run, loop, ended, keep, copy, add, again, last, merge, done = (
+            builder.append_basic_block(name)
+            for name in (
+                *("run", "taps", "ended", "keep", "copy", "add", "again"),
+                *("last", "merge", "done"),
+            )
+        )
+
+        def phis(block: Any, values: list[Any]) -> list[Any]:
+            """Return a phi for each value, which comes from `block`."""
+            result = [builder.phi(value.type) for value in values]
+            for phi, value in zip(result, values, strict=True):
+                phi.add_incoming(value, block)
+            return result
+
+        builder.branch(run)
+        builder.position_at_end(run)
+        begin, *sums = phis(before, [index(0), *start])
+        end = builder.add(begin, self.run)
+        stop = builder.select(builder.icmp_signed("<", end, self.taps), end, self.taps)
         builder.branch(loop)
+
         builder.position_at_end(loop)
-        tap = builder.phi(I64)
-        tap.add_incoming(index(0), before)
-        sums = [builder.phi(self.vector.type) for _ in start]
-        for total, first in zip(sums, start, strict=True):
-            total.add_incoming(first, before)
+        tap, *sums_of_loop = phis(run, [begin, *sums])
         corner = builder.gep(self.x, [builder.load(builder.gep(self.offsets, [tap]))])
-        updated: list[Any] = body(tap, corner, sums)
+        updated: list[Any] = body(tap, corner, sums_of_loop)
         following = builder.add(tap, index(1))
-        tap.add_incoming(following, loop)
-        for total, value in zip(sums, updated, strict=True):
-            total.add_incoming(value, loop)
-        builder.cbranch(builder.icmp_signed("<", following, self.taps), loop, done)
+        for phi, value in zip([tap, *sums_of_loop], [following, *updated], strict=True):
+            phi.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("<", following, stop), loop, ended)
+
+        builder.position_at_end(ended)
+        is_first = builder.icmp_signed("==", begin, index(0))
+        builder.cbranch(builder.icmp_signed("<", stop, self.taps), keep, last)
+        builder.position_at_end(keep)
+        builder.cbranch(is_first, copy, add)
+        for block in (copy, add):
+            builder.position_at_end(block)
+            for place, value in zip(places, updated, strict=True):
+                kept = value if block is copy else builder.fadd(value, builder.load(place))
+                builder.store(kept, place)
+            builder.branch(again)
+        builder.position_at_end(again)
+        builder.branch(run)
+        for phi, value in zip([begin, *sums], [stop, *[vector.zero] * len(sums)], strict=True):
+            phi.add_incoming(value, again)
+
+        builder.position_at_end(last)
+        builder.cbranch(is_first, done, merge)
+        builder.position_at_end(merge)
+        added = [
+            builder.fadd(value, builder.load(place))
+            for place, value in zip(places, updated, strict=True)
+        ]
+        builder.branch(done)
         builder.position_at_end(done)
-        return updated
+        results = phis(last, updated)
+        for phi, value in zip(results, added, strict=True):
+            phi.add_incoming(value, merge)
+        return results

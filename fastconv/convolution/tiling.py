@@ -26,6 +26,8 @@ Lanes = Literal["filters", "pixels"]
 BAND_BYTES = 512 * 2**10
 # How many tiles with few cycles are considered with all that comes on top.
 CONSIDERED = 5
+# Taps of a partial sum: the error of sums this long is that of PyTorch's, or less.
+RUN = 64
 # What the second-level cache delivers while the core computes.
 L2_BYTES_PER_CYCLE = 28
 # What estimates are made in; they only have to rank.
@@ -168,6 +170,7 @@ def tiling_of(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Til
         "x_step": p.stride[1] // band.step if band.copied else p.stride[1],
         "out_row": p.OW,
         "out_plane": p.P,
+        "run": -(-p.taps // -(-p.taps // RUN)),
         "stride_h": p.stride[0],
         "stride_w": p.stride[1],
         "pad_top": p.padding[0][0],
