@@ -6,8 +6,9 @@ the same in NumPy, for algorithms that do not fuse it into their store. NaN stay
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -40,7 +41,7 @@ class Activation:
     form: int = CLAMP
     low: float = -math.inf
     high: float = math.inf
-    slope: float = field(default=0.01)
+    slope: float = 0.01
 
     @property
     def is_none(self) -> bool:
@@ -49,17 +50,20 @@ class Activation:
 
     def numbers(self, dtype: str) -> Array:
         """Return (low, high, slope), as kernels read them."""
-        return np.array([self.low, self.high, self.slope], dtype)
+        with np.errstate(over="ignore"):  # beyond float32 is infinity
+            return np.array([self.low, self.high, self.slope]).astype(dtype)
 
     def apply(self, y: Array) -> None:
         """Change `y` in place."""
         if self.form == LEAKY:
-            np.multiply(y, y.dtype.type(self.slope), out=y, where=y < 0)
+            np.multiply(y, self.numbers(y.dtype.name)[2], out=y, where=y < 0)
         elif self.form == SILU:
-            with np.errstate(over="ignore"):  # exp(-y) = infinity gives the right limit, 0
+            # exp(-y) = infinity gives the right limit, 0; minus infinity has none.
+            with np.errstate(over="ignore", invalid="ignore"):
                 y /= 1 + np.exp(-y)
         elif self.form == HARD_SWISH:
-            y *= np.clip(y + 3, 0, 6) / 6
+            with np.errstate(invalid="ignore"):
+                y *= np.clip(y + 3, 0, 6) / 6
         elif not self.is_none:
             np.clip(y, self.low, self.high, out=y)
 
@@ -100,19 +104,17 @@ def as_activation(value: Any) -> Activation:
         right = ", ".join((repr(name), *wanted))
         raise ValueError(f"activation {name!r} must be given as ({right}), got {value!r}")
     for number in numbers:
-        if isinstance(number, bool) or not isinstance(
-            number, int | float | np.integer | np.floating
-        ):
+        real = isinstance(number, int | float | np.integer | np.floating)
+        if isinstance(number, bool) or not real:
             raise TypeError(f"activation {name!r} takes real numbers, got {number!r}")
-        if math.isnan(number):
-            raise ValueError(f"activation {name!r} takes no NaN, got {value!r}")
-    known = ACTIVATIONS[name]
-    given = {field: float(number) for field, number in zip(wanted, numbers, strict=False)}
-    result = Activation(known.form, **{**_bounds(known), **given})
+        try:
+            fits = not math.isnan(number)
+        except OverflowError:  # an integer beyond all floats
+            fits = False
+        if not fits:
+            raise ValueError(f"activation {name!r} takes numbers that a float holds, got {value!r}")
+    given: dict[str, Any] = dict(zip(wanted, map(float, numbers), strict=False))
+    result = dataclasses.replace(ACTIVATIONS[name], **given)
     if result.low > result.high:
         raise ValueError(f"activation 'clip' must have low <= high, got {value!r}")
     return result
-
-
-def _bounds(activation: Activation) -> dict[str, float]:
-    return {name: getattr(activation, name) for name in ("low", "high", "slope")}

@@ -17,6 +17,13 @@ Array = NDArray[Any]
 Run: TypeAlias = Callable[[Array, "Array | None", Array], None]
 
 
+def as_read_only(array: Array) -> Array:
+    """Return a view that cannot be written to: kernels then see one type, whoever's array it is."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 class Algorithm:
     """One way to compute a convolution, in those of the three directions that it defines.
 

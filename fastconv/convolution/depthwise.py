@@ -10,7 +10,7 @@ import numpy as np
 
 from fastconv import cpu
 from fastconv.activation import Activation
-from fastconv.convolution.base import Algorithm, Array, Run
+from fastconv.convolution.base import Algorithm, Array, Run, as_read_only
 from fastconv.convolution.tiled import Direct, compiler_missing
 from fastconv.kernels.depthwise import LAYER, DepthwiseShape, depthwise_address, run_blocks
 from fastconv.problem import Conv2dProblem, Direction
@@ -100,8 +100,9 @@ class _Launch:
         p = problem
         self._shape = depthwise_shape(p)
         self._blocks = p.N * p.K * -(-p.OH // self._shape.rows)
-        self._weight, self._bias = weight.reshape(-1), bias
-        self._numbers = activation.numbers(p.dtype)
+        self._weight, self._bias = as_read_only(weight.reshape(-1)), as_read_only(bias)
+        self._numbers = as_read_only(activation.numbers(p.dtype))
+        self._none = as_read_only(np.empty(0, p.dtype))
         values: dict[str, int] = {
             **{name: getattr(p, name) for name in ("C", "K", "H", "W", "OH", "OW")},
             "form": activation.form,
@@ -123,15 +124,14 @@ class _Launch:
 
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
         """Give each thread a range of blocks of rows."""
-        flat = out.reshape(-1)
         run_blocks(
             self._blocks,
             self._address,
             x.reshape(-1),
             self._weight,
             self._bias,
-            flat[:0] if residual is None else residual.reshape(-1),
-            flat,
+            self._none if residual is None else residual.reshape(-1),
+            out.reshape(-1),
             self._numbers,
             self._layer,
         )

@@ -13,10 +13,11 @@ from numba.core import config
 
 from fastconv import threads
 from fastconv.activation import Activation
-from fastconv.convolution.base import Algorithm, Array, Run
+from fastconv.convolution.base import Algorithm, Array, Run, as_read_only
 from fastconv.convolution.blocks import WORTH_A_TASK, split
 from fastconv.convolution.tiling import (
     FARTHEST_STRIDE,
+    MOST_BAND_BYTES,
     Lanes,
     Tiling,
     as_rows,
@@ -30,9 +31,6 @@ from fastconv.kernels.tiled import convolve
 from fastconv.kernels.tiles import TileShape, tile_address
 from fastconv.problem import Conv2dProblem, Direction
 from fastconv.workspace import scratch
-
-# Beyond this a band is no longer a matter of caches.
-MOST_BAND_BYTES = 2**28
 
 
 def compiler_missing() -> str | None:
@@ -48,14 +46,13 @@ class Tiled(Algorithm):
     lanes_over: Lanes
 
     def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
-        """Take every geometry but such as would need bands of absurd size."""
-        if compiler_missing() is None:
-            p = as_rows(problem)
-            if self.lanes_over == "pixels" and p.stride[1] > FARTHEST_STRIDE:
-                return f"needs a horizontal stride of at most {FARTHEST_STRIDE}, got {p.stride[1]}"
-            band = self.workspace_bytes(problem, direction)
-            if band > MOST_BAND_BYTES:
-                return f"needs {band} bytes for the smallest band of the input"
+        """Take every geometry whose smallest band of input is not too large."""
+        if self.lanes_over == "pixels" and problem.stride[1] > FARTHEST_STRIDE:
+            return f"needs a horizontal stride of at most {FARTHEST_STRIDE}, got {problem.stride}"
+        band = self.workspace_bytes(problem, direction)
+        if band > MOST_BAND_BYTES:
+            needed, most = (size / 2**20 for size in (band, MOST_BAND_BYTES))
+            return f"needs {needed:.1f} MiB for the smallest band of the input, most is {most:.0f}"
         return compiler_missing()
 
     def estimated_seconds(
@@ -96,8 +93,9 @@ class _Launch:
         self._problem = problem
         self._shape = shape = tile_shape(problem, over, threads.get_num_threads())
         self._weight = _by_tiles(problem, shape, weight)
-        self._bias, self._form = bias, activation.form
-        self._numbers = activation.numbers(problem.dtype)
+        self._bias, self._form = as_read_only(bias), activation.form
+        self._numbers = as_read_only(activation.numbers(problem.dtype))
+        self._none = as_read_only(np.empty(0, problem.dtype))
         self._find_code()
 
     def _find_code(self) -> None:
@@ -122,8 +120,7 @@ class _Launch:
             copy = band_copy_address(step, self._shape.bits, self._shape.lanes)
             self._tilings[count] = tiling, copy
         tiling, copy = self._tilings[count]
-        flat = out.reshape(-1)
-        added = flat[:0] if residual is None else residual.reshape(-1)
+        added = self._none if residual is None else residual.reshape(-1)
         with scratch("bands", (tiling.workers * tiling.band_bytes,), "uint8") as bands:
             convolve(
                 tiling.workers,
@@ -133,7 +130,7 @@ class _Launch:
                 self._weight,
                 self._bias,
                 added,
-                flat,
+                out.reshape(-1),
                 self._numbers,
                 self._form,
                 tiling.offsets,

@@ -24,6 +24,8 @@ Lanes = Literal["filters", "pixels"]
 
 # What a band of the input may take: it is to stay in the second-level cache.
 BAND_BYTES = 512 * 2**10
+# No thread borrows more than this, whatever the layer.
+MOST_BAND_BYTES = 4 * 2**20
 # How many tiles with few cycles are considered with all that comes on top.
 CONSIDERED = 5
 # Taps of a partial sum: the error of sums this long is that of PyTorch's, or less.
@@ -160,8 +162,7 @@ def tiling_of(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Til
     filter_tiles = -(-p.K_per_group // shape.filters)
     tasks = p.N * p.groups * cut.rows * cut.columns * cut.parts
     workers = max(1, min(num_threads, tasks))
-    row = band.phases * band.phase_width if band.copied else p.W
-    plane = band.plane if band.copied else p.H * p.W
+    row, plane = (band.row, band.plane) if band.copied else (p.W, p.H * p.W)
     block_rows, block_columns = _block(p, shape, cut, row)
     values: dict[str, Any] = {
         **{name: getattr(p, name) for name in ("itemsize", "groups", "C_per_group", "K_per_group")},
@@ -175,7 +176,7 @@ def tiling_of(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Til
         "stride_w": p.stride[1],
         "pad_top": p.padding[0][0],
         "pad_left": p.padding[1][0],
-        "span_h": extent(p.R, p.dilation[0]),
+        "span_h": band.span,
         "tile_filters": shape.filters,
         "tile_rows": shape.rows,
         "tile_columns": shape.columns,
@@ -192,6 +193,9 @@ def tiling_of(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Til
         "band_plane": band.plane,
         "band_step": band.step,
         "phases": band.phases,
+        "sets": band.sets,
+        "set_step": band.set_step,
+        "set_size": band.set_size,
         "row_step": band.row_step,
         "phase_width": band.phase_width,
         "behind": band.behind,
@@ -199,9 +203,11 @@ def tiling_of(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Til
     record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)
     record.flags.writeable = False
     c, r, s = np.indices((p.C_per_group, p.R, p.S)).reshape(3, -1)
-    shift = s * p.dilation[1]
-    within = shift % band.step * band.phase_width + shift // band.step if band.copied else shift
-    offsets = c * plane + r * p.dilation[0] * row + within
+    down, across = r * p.dilation[0] * row, s * p.dilation[1]
+    if band.copied:
+        down = r * band.set_size if band.apart else down
+        across = across % band.step * band.phase_width + across // band.step
+    offsets = c * plane + down + across
     offsets.flags.writeable = False
     cuts = np.array(
         [
@@ -237,16 +243,22 @@ class _Band:
         pixel_lanes = shape.lanes_over == "pixels"
         narrow = pixel_lanes and (p.stride[1] > 1 or shape.columns > p.OW)
         self.copied = any(any(sides) for sides in p.padding) or narrow
-        # Rows and phases that no tap reads are left out.
+        # Of the columns, phases that no tap reads are left out.
         self.step = p.stride[1] if pixel_lanes else 1
         self.phases = self.step if p.S > 1 else 1
-        self.row_step = p.stride[0] if p.R == 1 else 1
         rows = _largest(_starts(p.OH, shape.rows, cut.rows))
         columns = _largest(_starts(p.OW, shape.columns, cut.columns))
-        height = ((rows - 1) * p.stride[0] + extent(p.R, p.dilation[0]) - 1) // self.row_step + 1
         width = (columns - 1) * p.stride[1] + extent(p.S, p.dilation[1])
         self.phase_width = -(-width // self.step)
-        self.plane = height * self.phases * self.phase_width
+        # All rows from the first to the last, or for each row of the kernel those that it reads.
+        span = extent(p.R, p.dilation[0])
+        height = (rows - 1) * p.stride[0] + span
+        self.apart = p.R * rows < height
+        self.sets, self.set_step = (p.R, p.dilation[0]) if self.apart else (1, 0)
+        self.row_step, self.span = (p.stride[0], 1) if self.apart else (1, span)
+        self.row = self.phases * self.phase_width
+        self.set_size = (rows if self.apart else height) * self.row
+        self.plane = self.sets * self.set_size
         # Tiles may read beyond the last row, and copies write whole vectors.
         self.behind = shape.columns if pixel_lanes else 0
         total = p.C_per_group * self.plane + self.behind + shape.lanes
@@ -323,5 +335,6 @@ def _cost(problem: Conv2dProblem, shape: TileShape, num_threads: int, cut: Cut) 
     # Weights that do not fit the second-level cache come anew for every band.
     reading = p.N * cut.rows * cut.columns * p.weight_bytes / 24
     starting = 60.0 * tasks
-    too_large = max(0, band.elements * p.itemsize - BAND_BYTES)
-    return share * (cycles(p, shape) + copying + reading + starting) + 1e3 * too_large
+    size = band.elements * p.itemsize
+    too_large = 1e2 * max(0, size - BAND_BYTES) + 1e12 * (size > MOST_BAND_BYTES)
+    return share * (cycles(p, shape) + copying + reading + starting) + too_large

@@ -2,8 +2,8 @@
 
 A band lies in the second-level cache of the thread that reads it. Its rows can be taken apart
 into phases, the columns 0, step, 2 * step, ... then 1, step + 1, ...: neighbouring pixels of a
-strided convolution then read neighbouring elements. Rows and phases that no tap reads are left
-out.
+strided convolution then read neighbouring elements. Where the rows of the kernel are far apart,
+a band holds what each of them reads, one after the other, and nothing between.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from fastconv.kernels.jit import address_of
 
 #: What a band's copy is called with: addresses of the image's first channel and of the band, then
 #: channels, height and width of the image, its first row and column in the band (negative in the
-#: margin), the distance of the columns of a phase, how many phases to keep, the distance of the
-#: rows and how many to copy, elements from one channel of the band to the next, elements of one
-#: phase of a row, and how many elements to clear behind the band.
+#: margin), the distance of the columns of a phase and how many phases to keep, how many sets of
+#: rows to copy and the distance of their first rows, the distance of the rows of a set and how
+#: many to copy, elements from one set, and from one channel, of the band to the next, elements of
+#: one phase of a row, and how many elements to clear behind the band.
 ARGUMENTS = (
     *("source", "target", "channels", "height", "width", "top", "left"),
-    *("step", "phases", "row_step", "rows", "plane", "phase_width", "behind"),
+    *("step", "phases", "sets", "set_step", "row_step", "rows"),
+    *("set_size", "plane", "phase_width", "behind"),
 )
 
 
@@ -34,16 +36,18 @@ def band_copy_address(column_step: int, bits: int, lanes: int) -> int:
 
     def copy_band(  # type: ignore[no-untyped-def]
         source, target, channels, height, width, top, left,
-        step, phases, row_step, rows, plane, phase_width, behind,
+        step, phases, sets, set_step, row_step, rows, set_size, plane, phase_width, behind,
     ):  # fmt: skip
         if column_step:
             step = column_step
-        for c in range(channels):
+        for number in range(channels * sets):
+            c, r = divmod(number, sets)
+            line = target + (c * plane + r * set_size) * size
             for i in range(rows):
-                line = target + (c * plane + i * phases * phase_width) * size
-                h = top + i * row_step
+                h = top + r * set_step + i * row_step
                 if h < 0 or h >= height:
                     clear_row(line, phases * phase_width, bits, lanes)
+                    line += phases * phase_width * size
                     continue
                 row = source + (c * height + h) * width * size
                 for phase in range(phases):

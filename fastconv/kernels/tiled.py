@@ -28,7 +28,8 @@ FIELDS = (
     *("stride_h", "stride_w", "pad_top", "pad_left", "span_h"),
     *("tile_filters", "tile_rows", "tile_columns", "filter_tiles", "block_rows", "block_columns"),
     *("row_bands", "column_bands", "parts", "tasks", "workers"),
-    *("copied", "band_bytes", "band_plane", "band_step", "phases", "row_step"),
+    *("copied", "band_bytes", "band_plane", "band_step", "phases"),
+    *("sets", "set_step", "set_size", "row_step"),
     *("phase_width", "behind"),
 )
 LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
@@ -90,8 +91,11 @@ def convolve(
                             column0 * g.stride_w - g.pad_left,
                             g.band_step,
                             g.phases,
+                            g.sets,
+                            g.set_step,
                             g.row_step,
                             ((row1 - row0 - 1) * g.stride_h + g.span_h - 1) // g.row_step + 1,
+                            g.set_size,
                             g.band_plane,
                             g.phase_width,
                             g.behind,
