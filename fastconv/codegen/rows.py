@@ -30,50 +30,66 @@ def clear_row(typingctx, target, count, bits, lanes):  # type: ignore[no-untyped
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
-def copy_row(typingctx, target, source, count, step, bits, lanes):  # type: ignore[no-untyped-def]
-    """Do ``target[:count] = source[:count * step:step]``, and zeros up to the next whole vector.
+def copy_row(typingctx, target, row, width, left, distance, count, step, bits, lanes):  # type: ignore[no-untyped-def]
+    """Do ``target[k] = row[left + k * distance]`` for k below `count`, 0 where that is outside.
 
-    `target` and `source` are addresses; `step` is 1 or 2, it, `bits` and `lanes` are constants.
+    `target` and `row` are addresses; the row has the columns 0 to `width`. `distance` is `step`
+    unless that is 0; it, `bits` and `lanes` are constants.
     """
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        vector = _vectors(builder, bits, lanes)
-        to, of = (builder.inttoptr(a, vector.element.as_pointer()) for a in arguments[:2])
-        size, apart = lanes.literal_value, step.literal_value
-        parts = [index(part * size) for part in range(apart)]
-        with _every(builder, arguments[2], size) as (k, _):
-            begin = builder.mul(k, index(apart))
-            # Elements of the source from here on: the last one wanted is the last one read.
-            left = builder.mul(builder.sub(arguments[2], k), index(apart))
-            left = builder.sub(left, index(apart - 1))
-            whole = builder.icmp_signed(">=", left, index(size * apart))
-            with builder.if_else(whole) as (then, otherwise):
-                with then:
-                    loaded = [vector.load(vector.at(of, begin, part)) for part in parts]
-                    vector.store(_pick(vector, loaded), vector.at(to, k))
-                with otherwise:
-                    masks = [vector.first(builder.sub(left, part)) for part in parts]
-                    loaded = [
-                        vector.load_masked(vector.at(of, begin, part), mask)
-                        for part, mask in zip(parts, masks, strict=True)
-                    ]
-                    vector.store(_pick(vector, loaded), vector.at(to, k))
+        copy = _RowCopy(builder, _vectors(builder, bits, lanes), arguments)
+        with _every(builder, arguments[5], lanes.literal_value if step.literal_value else 1) as k:
+            if step.literal_value:
+                copy.vector_at(k[0], step.literal_value)
+            else:
+                copy.element_at(k[0])
         return context.get_dummy_value()
 
-    return types.void(*(types.int64,) * 3, step, bits, lanes), generate
+    return types.void(*(types.int64,) * 6, step, bits, lanes), generate
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
-def copy_element(typingctx, target, source, bits):  # type: ignore[no-untyped-def]
-    """Do ``target[0] = source[0]``; both are addresses, `bits` is a constant."""
+class _RowCopy:
+    """Writes one step of `copy_row`."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        pointer = ir.IntType(bits.literal_value).as_pointer()
-        to, of = (builder.inttoptr(address, pointer) for address in arguments[:2])
-        builder.store(builder.load(of), to)
-        return context.get_dummy_value()
+    def __init__(self, builder: Any, vector: Vectors, arguments: Any) -> None:
+        self.builder, self.vector = builder, vector
+        self.to, self.of = (
+            builder.inttoptr(address, vector.element.as_pointer()) for address in arguments[:2]
+        )
+        self.width, self.left, self.apart = arguments[2:5]
 
-    return types.void(types.int64, types.int64, bits), generate
+    def vector_at(self, k: Any, step: int) -> None:
+        """Copy a whole vector; where the row ends within, by mask."""
+        builder, vector = self.builder, self.vector
+        first = builder.add(self.left, builder.mul(k, index(step)))
+        parts = [builder.add(first, index(part * vector.lanes)) for part in range(step)]
+        end = builder.add(first, index(step * vector.lanes))
+        whole = builder.and_(
+            builder.icmp_signed(">=", first, index(0)), builder.icmp_signed("<=", end, self.width)
+        )
+        with builder.if_else(whole) as (then, otherwise):
+            with then:
+                loaded = [vector.load(vector.at(self.of, part)) for part in parts]
+                vector.store(_pick(vector, loaded), vector.at(self.to, k))
+            with otherwise:
+                masks = [vector.within(part, self.width) for part in parts]
+                loaded = [
+                    vector.load_masked(vector.at(self.of, part), mask)
+                    for part, mask in zip(parts, masks, strict=True)
+                ]
+                vector.store(_pick(vector, loaded), vector.at(self.to, k))
+
+    def element_at(self, k: Any) -> None:
+        """Copy one element."""
+        builder, to = self.builder, self.vector.at(self.to, k)
+        column = builder.add(self.left, builder.mul(k, self.apart))
+        inside = builder.icmp_unsigned("<", column, self.width)
+        with builder.if_else(inside) as (then, otherwise):
+            with then:
+                builder.store(builder.load(self.vector.at(self.of, column)), to)
+            with otherwise:
+                builder.store(ir.Constant(self.vector.element, 0.0), to)
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]

@@ -114,14 +114,14 @@ class _Launch:
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
         """Give each worker a range of bands and filters."""
         count = threads.get_num_threads()
-        if count not in self._tilings:
+        found = self._tilings.get(count)
+        if found is None:
             tiling = tiling_of(self._problem, self._shape, count)
             step = tiling.step if tiling.step <= 2 else 0
-            copy = band_copy_address(step, self._shape.bits, self._shape.lanes)
-            self._tilings[count] = tiling, copy
-        tiling, copy = self._tilings[count]
-        added = self._none if residual is None else residual.reshape(-1)
-        with scratch("bands", (tiling.workers * tiling.band_bytes,), "uint8") as bands:
+            found = tiling, band_copy_address(step, self._shape.bits, self._shape.lanes)
+            self._tilings[count] = found
+        tiling, copy = found
+        with scratch("bands", tiling.workers * tiling.band_bytes) as bands:
             convolve(
                 tiling.workers,
                 self._tile,
@@ -129,7 +129,7 @@ class _Launch:
                 x.reshape(-1),
                 self._weight,
                 self._bias,
-                added,
+                self._none if residual is None else residual.reshape(-1),
                 out.reshape(-1),
                 self._numbers,
                 self._form,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from fastconv.codegen.rows import clear_row, copy_element, copy_row
+from fastconv.codegen.rows import clear_row, copy_row
 from fastconv.kernels.jit import address_of
 
 #: What a band's copy is called with: addresses of the image's first channel and of the band, then
@@ -38,32 +38,16 @@ def band_copy_address(column_step: int, bits: int, lanes: int) -> int:
         source, target, channels, height, width, top, left,
         step, phases, sets, set_step, row_step, rows, set_size, plane, phase_width, behind,
     ):  # fmt: skip
-        if column_step:
-            step = column_step
         for number in range(channels * sets):
             c, r = divmod(number, sets)
             line = target + (c * plane + r * set_size) * size
             for i in range(rows):
                 h = top + r * set_step + i * row_step
-                if h < 0 or h >= height:
-                    clear_row(line, phases * phase_width, bits, lanes)
-                    line += phases * phase_width * size
-                    continue
                 row = source + (c * height + h) * width * size
+                there = width if 0 <= h < height else 0
                 for phase in range(phases):
                     first = left + phase
-                    begin = min(max(0, -(first // step)), phase_width)
-                    end = max(begin, min(phase_width, -((first - width) // step)))
-                    clear_row(line, begin, bits, lanes)
-                    place = row + (first + begin * step) * size
-                    if column_step:
-                        count = end - begin
-                        copy_row(line + begin * size, place, count, column_step or 1, bits, lanes)
-                    else:
-                        for k in range(end - begin):
-                            at = (begin + k) * size
-                            copy_element(line + at, place + k * step * size, bits)
-                    clear_row(line + end * size, phase_width - end, bits, lanes)
+                    copy_row(line, row, there, first, step, phase_width, column_step, bits, lanes)
                     line += phase_width * size
         clear_row(target + channels * plane * size, behind, bits, lanes)
 
