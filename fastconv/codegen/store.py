@@ -79,29 +79,29 @@ class Store:
         """Store vectors of neighbouring pixels: ``sums[filter * len(places) + place]``.
 
         A place is a row and a vector in it; `columns` is the width of a whole tile. Of filters
-        and columns there may be fewer left than the tile has. A whole tile that is only clamped,
-        the common case, goes straight from its registers; others by way of memory, so that the
-        code for all that may happen to a vector is there once.
+        and columns there may be fewer left than the tile has. All filters of a tile that are only
+        clamped, the common case, go straight from their registers; others by way of memory, so
+        that the code for all that may happen to a vector is there once.
         """
         vector, builder, lanes = self.vector, self.vector.builder, self.vector.lanes
         filters = len(sums) // len(places)
         across = [
             builder.add(builder.mul(self.out_row, index(i)), index(v * lanes)) for i, v in places
         ]
+        masks = {v: vector.first(builder.sub(columns_left, index(v * lanes))) for _, v in places}
         plain = builder.icmp_signed(">=", filters_left, index(filters))
         for condition in (
-            builder.icmp_signed(">=", columns_left, index(columns)),
             builder.icmp_signed("==", self.form, index(CLAMP)),
             builder.not_(self.has_residual),
         ):
             plain = builder.and_(plain, condition)
+        whole = builder.icmp_signed(">=", columns_left, index(columns))
         with builder.if_else(plain) as (then, otherwise):
-            with then:
-                for number, total in enumerate(sums):
-                    k, p = divmod(number, len(places))
-                    offset = builder.add(builder.mul(self.out_plane, index(k)), across[p])
-                    total = vector.clamp(total, self.low, self.high)
-                    vector.store(total, builder.gep(self.out, [offset]))
+            with then, builder.if_else(whole) as (unmasked, masked):
+                with unmasked:
+                    self._straight(sums, places, across, None)
+                with masked:
+                    self._straight(sums, places, across, masks)
             with otherwise:
                 kept = cgutils.alloca_once(builder, vector.type, size=index(len(sums)))
                 for number, total in enumerate(sums):
@@ -111,5 +111,22 @@ class Store:
                     plane = builder.mul(loop.index, self.out_plane)
                     for p, (_, v) in enumerate(places):
                         total = builder.load(builder.gep(kept, [builder.add(first, index(p))]))
-                        mask = vector.first(builder.sub(columns_left, index(v * lanes)))
-                        self.one(total, builder.add(plane, across[p]), mask)
+                        self.one(total, builder.add(plane, across[p]), masks[v])
+
+    def _straight(
+        self,
+        sums: list[Any],
+        places: list[tuple[int, int]],
+        across: list[Any],
+        masks: dict[int, Any] | None,
+    ) -> None:
+        """Clamp and store all sums, each vector of a row where its mask allows."""
+        vector, builder = self.vector, self.vector.builder
+        for number, total in enumerate(sums):
+            k, p = divmod(number, len(places))
+            offset = builder.add(builder.mul(self.out_plane, index(k)), across[p])
+            total, place = vector.clamp(total, self.low, self.high), builder.gep(self.out, [offset])
+            if masks is None:
+                vector.store(total, place)
+            else:
+                vector.store_masked(total, place, masks[places[p][1]])
