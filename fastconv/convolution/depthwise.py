@@ -82,7 +82,7 @@ def _cycles(problem: Conv2dProblem, shape: DepthwiseShape) -> float:
     rows = (shape.rows - 1) * p.stride[0] + p.R
     # Most vectors lie across two cache lines; at stride 2 a tap's pixels come from two of them.
     loads = 2 * rows * shape.vectors * (p.S if p.stride[1] == 1 else p.S + 1)
-    return 20.0 * blocks + tiles * (20 + max(p.taps * vectors / 2, loads / 2) + 2 * vectors)
+    return 10.0 * blocks + tiles * (12 + max(p.taps * vectors / 2, loads / 2) + 1.5 * vectors)
 
 
 @lru_cache(maxsize=1024)

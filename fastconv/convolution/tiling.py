@@ -125,11 +125,15 @@ def cycles(problem: Conv2dProblem, shape: TileShape) -> float:
     # Two multiplications and two loads a cycle; a sum takes up to four cycles; the loop itself.
     if shape.lanes_over == "filters":
         loads = shape.rows * shape.columns + shape.filters / shape.lanes
-        storing = 40 + 3.6 * vectors
+        if shape.filters == shape.lanes:  # each product loads its pixel anew
+            loads *= 1.2
+        storing = 60 + 4.0 * vectors
+        if p.output_bytes > 2 * cpu.describe().l2_bytes:  # parts of lines, far away
+            storing += 5.0 * shape.filters * shape.rows
     else:
         # Vectors of pixels lie across two cache lines.
         loads = shape.filters + 2 * shape.rows * shape.columns / shape.lanes
-        storing = 40 + 2.2 * vectors
+        storing = 40 + 2.0 * vectors
     # More than the first-level cache holds comes from the second, weights and new lines of input.
     line = 64 // p.itemsize
     wide = min(line + (shape.columns - 1) * p.stride[1], line * shape.columns) / (p.R * p.S)
