@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from fastconv.codegen.vector import Vectors, index
+from fastconv.codegen.vector import I64, Vectors, index
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
@@ -93,18 +93,21 @@ class _RowCopy:
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
-def transpose_block(typingctx, target, to_row, source, of_row, rows, columns, wide, bits, lanes):  # type: ignore[no-untyped-def]
-    """Do ``target[c, r] = source[r, c]`` for r below `wide` and c below `columns`.
+def transpose_block(  # type: ignore[no-untyped-def]
+    typingctx, target, to_row, source, of_row, places, rows, columns, wide, bits, lanes
+):
+    """Do ``target[places[c], r] = source[r, c]`` for r below `wide` and c below `columns`.
 
-    `target` and `source` are addresses, `to_row` and `of_row` elements from row to row. The source
-    has `rows` rows, which may be fewer than `wide`: then zeros are written. No more than `lanes` of
-    each are looked at. `bits` and `lanes` are constants.
+    `target`, `source` and `places` (of int64) are addresses, `to_row` and `of_row` elements from
+    row to row. The source has `rows` rows, which may be fewer than `wide`: then zeros are written.
+    No more than `lanes` of each are looked at. `bits` and `lanes` are constants.
     """
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         vector = _vectors(builder, bits, lanes)
         to, of = (builder.inttoptr(arguments[i], vector.element.as_pointer()) for i in (0, 2))
-        to_row, of_row, rows, columns, wide = (arguments[i] for i in (1, 3, 4, 5, 6))
+        to_row, of_row, rows, columns, wide = (arguments[i] for i in (1, 3, 5, 6, 7))
+        places = builder.inttoptr(arguments[4], I64.as_pointer())
         block = []
         for r in range(vector.lanes):
             there = builder.icmp_signed("<", index(r), rows)
@@ -114,10 +117,11 @@ def transpose_block(typingctx, target, to_row, source, of_row, rows, columns, wi
         mask = vector.first(wide)
         for c, column in enumerate(vector.transpose(block)):
             with builder.if_then(builder.icmp_signed("<", index(c), columns)):
-                vector.store_masked(column, vector.at(to, builder.mul(to_row, index(c))), mask)
+                row = builder.mul(to_row, builder.load(builder.gep(places, [index(c)])))
+                vector.store_masked(column, vector.at(to, row), mask)
         return context.get_dummy_value()
 
-    return types.void(*(types.int64,) * 7, bits, lanes), generate
+    return types.void(*(types.int64,) * 8, bits, lanes), generate
 
 
 def _pick(vector: Vectors, loaded: list[Any]) -> Any:

@@ -36,12 +36,12 @@ from fastconv.codegen.vector import I64, Vectors, index
 #: `filters` and `columns` say how much of the tile is wanted.
 ARGUMENTS = (
     *("x", "offsets", "weight", "bias", "residual", "out", "numbers", "layer"),
-    *("form", "filters", "columns"),
+    *("taps", "head", "form", "filters", "columns"),
 )
 
-#: The 64-bit integers that `layer` points to, counted in elements but for `taps` and for `run`,
-#: the number of taps that are summed before their sum is added to the others.
-LAYER = ("taps", "run", "x_row", "x_step", "out_row", "out_plane")
+#: The 64-bit integers that `layer` points to, counted in elements but for `run`, the number of
+#: taps that are summed before their sum is added to the others. The first run has `head` taps.
+LAYER = ("run", "x_row", "x_step", "out_row", "out_plane")
 
 
 class Tile:
@@ -61,13 +61,15 @@ class Tile:
         element = ir.FloatType() if bits == 32 else ir.DoubleType()
         self.vector = Vectors(builder, element, lanes)
         values = dict(zip(ARGUMENTS, arguments, strict=True))
-        self.filters, self.columns = values["filters"], values["columns"]
+        self.taps, self.head, self.filters, self.columns = (
+            values[name] for name in ("taps", "head", "filters", "columns")
+        )
         self.offsets = builder.inttoptr(values["offsets"], I64.as_pointer())
         self.x, self.weight, self.bias = (
             builder.inttoptr(values[name], element.as_pointer()) for name in ("x", "weight", "bias")
         )
         layer = builder.inttoptr(values["layer"], I64.as_pointer())
-        self.taps, self.run, self.x_row, self.x_step, out_row, out_plane = (
+        self.run, self.x_row, self.x_step, out_row, out_plane = (
             builder.load(builder.gep(layer, [index(place)])) for place in range(len(LAYER))
         )
         out, residual, numbers, form = (
@@ -76,7 +78,7 @@ class Tile:
         self.store = Store(self.vector, out, residual, numbers, form, out_row, out_plane)
 
     def over_taps(self, start: list[Any], body: Any) -> list[Any]:
-        """Write the loop over the taps; return the sums.
+        """Write the loop over the taps; return the sums, those of `start` included.
 
         ``body(tap, corner, sums)`` returns the new sums; `corner` is where the tap's element of
         the tile's first pixel lies.
@@ -84,6 +86,8 @@ class Tile:
         The taps are summed in runs, and the sums of the runs are then added up: rounding errors
         grow with the length of a sum, and so they stay as small as those of a run. (N. Higham,
         "The accuracy of floating point summation", SIAM J. Sci. Comput. 14, 1993, section 3.)
+        Taps left out because they lie in the margin change no bit: the others are cut into the
+        same runs, and a run of zeros adds nothing.
         """
         builder, vector = self.builder, self.vector
         totals = cgutils.alloca_once(builder, vector.type, size=index(len(start)))
@@ -106,8 +110,7 @@ class Tile:
 
         builder.branch(run)
         builder.position_at_end(run)
-        begin, *sums = phis(before, [index(0), *start])
-        end = builder.add(begin, self.run)
+        begin, end, *sums = phis(before, [index(0), self.head, *[vector.zero] * len(start)])
         stop = builder.select(builder.icmp_signed("<", end, self.taps), end, self.taps)
         builder.branch(loop)
 
@@ -132,9 +135,10 @@ class Tile:
                 builder.store(kept, place)
             builder.branch(again)
         builder.position_at_end(again)
-        builder.branch(run)
-        for phi, value in zip([begin, *sums], [stop, *[vector.zero] * len(sums)], strict=True):
+        following_run = [stop, builder.add(stop, self.run), *[vector.zero] * len(sums)]
+        for phi, value in zip([begin, end, *sums], following_run, strict=True):
             phi.add_incoming(value, again)
+        builder.branch(run)
 
         builder.position_at_end(last)
         builder.cbranch(is_first, done, merge)
@@ -148,4 +152,4 @@ class Tile:
         results = phis(last, updated)
         for phi, value in zip(results, added, strict=True):
             phi.add_incoming(value, merge)
-        return results
+        return [builder.fadd(sums, first) for sums, first in zip(results, start, strict=True)]

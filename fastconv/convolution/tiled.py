@@ -22,6 +22,7 @@ from fastconv.convolution.tiling import (
     Tiling,
     as_rows,
     seconds,
+    tap_places,
     tile_shape,
     tiling_of,
 )
@@ -95,6 +96,8 @@ class _Launch:
         self._weight = _by_tiles(problem, shape, weight)
         self._bias, self._form = as_read_only(bias), activation.form
         self._numbers = as_read_only(activation.numbers(problem.dtype))
+        # Zero times infinity is not zero.
+        self._skip = int(any(problem.padding[0]) and bool(np.isfinite(weight.sum())))
         self._none = as_read_only(np.empty(0, problem.dtype))
         self._find_code()
 
@@ -133,6 +136,7 @@ class _Launch:
                 out.reshape(-1),
                 self._numbers,
                 self._form,
+                self._skip,
                 tiling.offsets,
                 tiling.cuts,
                 bands,
@@ -141,13 +145,15 @@ class _Launch:
 
 
 def _by_tiles(problem: Conv2dProblem, shape: TileShape, weight: Array) -> Array:
-    """Return the weights as (groups, tiles, taps, filters of a tile), flat, zeros at the end."""
+    """Return the weights as (groups, tiles, taps, filters of a tile), flat, zeros at the end.
+
+    Taps are ordered (r, c, s): those of one row of the kernel stand together.
+    """
     p, tiles = problem, -(-problem.K_per_group // shape.filters)
-    if shape.filters == 1:
-        return weight.reshape(-1)
     packed = np.empty(p.groups * tiles * p.taps * shape.filters, p.dtype)
     pack = packer(shape.bits, shape.lanes)
-    arrays = weight.ctypes.data, packed.ctypes.data
+    places = tap_places(p.C_per_group, p.R, p.S)
+    arrays = weight.ctypes.data, packed.ctypes.data, places.ctypes.data
 
     def work(some: tuple[int, int]) -> None:
         pack(*some, *arrays, tiles, p.K_per_group, p.taps, shape.filters)

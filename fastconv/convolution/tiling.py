@@ -61,7 +61,7 @@ class Tiling(NamedTuple):
     record : ndarray of one record
         The numbers `fastconv.kernels.tiled.FIELDS`.
     offsets : ndarray of int64, (taps,)
-        Where each tap (c, r, s) reads, in elements from where its tile begins.
+        Where each tap (r, c, s) reads, in elements from where its tile begins.
     cuts : ndarray of int64
         Where bands of rows, bands of columns, and parts of the filters begin and end.
     workers : int
@@ -141,7 +141,19 @@ def cycles(problem: Conv2dProblem, shape: TileShape) -> float:
     near = p.taps * moved * p.itemsize < cpu.describe().l1_bytes
     moving = 0 if near else moved * p.itemsize / L2_BYTES_PER_CYCLE
     tap = max(vectors / 2, loads / 2, moving, 4) * (1 if shape.rows == 1 else 1.05) + 0.3
-    return tiles * (p.taps * tap + storing)
+    used = 1.0
+    if shape.rows == 1:  # rows of the kernel that lie in the margin are left out
+        used = sum(max(1, stop - start) for start, stop in map(p.rows_of_tap, range(p.R)))
+        used /= p.R * p.OH
+    return tiles * (p.taps * tap * used + storing)
+
+
+@lru_cache(maxsize=256)
+def tap_places(C: int, R: int, S: int) -> NDArray[np.int64]:
+    """Return the place of each tap (c, r, s) in the order (r, c, s)."""
+    places = np.arange(R * C * S).reshape(R, C, S).swapaxes(0, 1).reshape(-1)
+    places.flags.writeable = False
+    return places
 
 
 @lru_cache(maxsize=4096)
@@ -170,7 +182,9 @@ def tiling_of(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Til
     block_rows, block_columns = _block(p, shape, cut, row)
     values: dict[str, Any] = {
         **{name: getattr(p, name) for name in ("itemsize", "groups", "C_per_group", "K_per_group")},
-        **{name: getattr(p, name) for name in ("taps", "H", "W")},
+        **{name: getattr(p, name) for name in ("R", "H", "W")},
+        "row_taps": p.C_per_group * p.S,
+        "dilation_h": p.dilation[0],
         "x_row": p.stride[0] // band.row_step * row if band.copied else p.stride[0] * row,
         "x_step": p.stride[1] // band.step if band.copied else p.stride[1],
         "out_row": p.OW,
@@ -206,7 +220,7 @@ def tiling_of(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Til
     }
     record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)
     record.flags.writeable = False
-    c, r, s = np.indices((p.C_per_group, p.R, p.S)).reshape(3, -1)
+    r, c, s = np.indices((p.R, p.C_per_group, p.S)).reshape(3, -1)
     down, across = r * p.dilation[0] * row, s * p.dilation[1]
     if band.copied:
         down = r * band.set_size if band.apart else down

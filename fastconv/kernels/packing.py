@@ -14,26 +14,28 @@ from fastconv.kernels.jit import address_of
 def packer(bits: int, lanes: int) -> Callable[..., None]:
     """Return the function that packs filter tiles.
 
-    It is called as ``pack(start, stop, source, target, tiles, filters, taps, tile_filters)``:
-    tiles `start` to `stop` of all groups, addresses of the weights (groups, filters, taps) and of
-    where they go, (groups, tiles, taps, tile_filters), and those numbers. Places without a filter
-    get zeros.
+    It is called as ``pack(start, stop, source, target, places, tiles, filters, taps,
+    tile_filters)``: tiles `start` to `stop` of all groups, addresses of the weights (groups,
+    filters, taps), of where they go, (groups, tiles, taps, tile_filters), and of the place that
+    each tap gets (int64), and those numbers. Places without a filter get zeros.
     """
     size = bits // 8
 
-    def pack(start, stop, source, target, tiles, filters, taps, tile_filters):  # type: ignore[no-untyped-def]
+    def pack(  # type: ignore[no-untyped-def]
+        start, stop, source, target, places, tiles, filters, taps, tile_filters
+    ):
         for number in range(start, stop):
             group, tile = divmod(number, tiles)
             for first in range(0, tile_filters, lanes):
                 k = tile * tile_filters + first
                 row = (group * filters + k) * taps
                 for tap in range(0, taps, lanes):
-                    place = (number * taps + tap) * tile_filters + first
                     transpose_block(
-                        target + place * size,
+                        target + (number * taps * tile_filters + first) * size,
                         tile_filters,
                         source + (row + tap) * size,
                         taps,
+                        places + tap * 8,
                         filters - k,
                         taps - tap,
                         tile_filters - first,
@@ -41,5 +43,5 @@ def packer(bits: int, lanes: int) -> Callable[..., None]:
                         lanes,
                     )
 
-    address = address_of(pack, f"pack-f{bits}x{lanes}", 8)
-    return ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 8)(address)
+    address = address_of(pack, f"pack-f{bits}x{lanes}", 9)
+    return ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 9)(address)

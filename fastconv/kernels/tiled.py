@@ -25,7 +25,7 @@ from fastconv.kernels.jit import range_kernel
 FIELDS = (
     *codegen_tile.LAYER,
     *("itemsize", "groups", "C_per_group", "K_per_group", "H", "W"),
-    *("stride_h", "stride_w", "pad_top", "pad_left", "span_h"),
+    *("R", "row_taps", "dilation_h", "stride_h", "stride_w", "pad_top", "pad_left", "span_h"),
     *("tile_filters", "tile_rows", "tile_columns", "filter_tiles", "block_rows", "block_columns"),
     *("row_bands", "column_bands", "parts", "tasks", "workers"),
     *("copied", "band_bytes", "band_plane", "band_step", "phases"),
@@ -48,6 +48,7 @@ def convolve(
     out: Any,
     numbers: Any,
     form: int,
+    skip: int,
     offsets: Any,
     cuts: Any,
     bands: Any,
@@ -58,6 +59,7 @@ def convolve(
     `tile` and `band_copy` are addresses of machine code. All arrays are flat: `weight` is
     (groups, filter tiles, taps, filters of a tile), with zeros where there is no filter; `bias`
     is (K,); `residual` is shaped like `out` or empty; `numbers` and `form` are the activation's;
+    `skip` says whether rows of the kernel that lie in the margin may be left out;
     `offsets` says where a tap's element lies; `cuts` holds the first row, column and filter tile
     of each band and part, each list with its end; `bands` has room for every worker.
     """
@@ -112,11 +114,21 @@ def convolve(
                     for t in range(part_starts[part], part_starts[part + 1]):
                         k = t * g.tile_filters
                         filters = min(g.tile_filters, g.K_per_group - k)
-                        packed = (group * g.filter_tiles + t) * g.tile_filters * g.taps
+                        packed = (group * g.filter_tiles + t) * g.tile_filters * g.R * g.row_taps
                         offset = group * g.K_per_group + k
                         plane = (image * g.K_per_group + k) * g.out_plane
                         for i in range(block_row, min(row1, block_row + g.block_rows), g.tile_rows):
                             i = min(i, last_row)
+                            r0, r1 = 0, g.R
+                            if skip:
+                                top = i * g.stride_h - g.pad_top
+                                bottom = top + (g.tile_rows - 1) * g.stride_h
+                                r0 = max(0, -(bottom // g.dilation_h))
+                                r1 = min(g.R, -((top - g.H) // g.dilation_h))
+                                if r1 <= r0:  # all margin: zeros come out
+                                    r0, r1 = 0, 1
+                            first = r0 * g.row_taps
+                            head = g.run - first % g.run
                             for j in range(
                                 block_column,
                                 min(column1, block_column + g.block_columns),
@@ -129,13 +141,15 @@ def convolve(
                                     tile,
                                     (
                                         source + corner * size,
-                                        address(offsets),
-                                        address(weight) + packed * size,
+                                        address(offsets) + first * 8,
+                                        address(weight) + (packed + first * g.tile_filters) * size,
                                         address(bias) + offset * size,
                                         address(residual) + place if residual.size else 0,
                                         address(out) + place,
                                         address(numbers),
                                         address(layer),
+                                        (r1 - r0) * g.row_taps,
+                                        head,
                                         form,
                                         filters,
                                         column1 - j,
