@@ -14,7 +14,9 @@ import numpy as np
 
 import fastconv
 from fastconv import registry, threads
+from fastconv.convolution.tiling import all_shapes
 from fastconv.kernels.cache import cache_folder, usable_folder
+from fastconv.kernels.tiles import tile_address
 from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction
 
 # Problems so small that they take no time, of every kind that some algorithm is made for:
@@ -95,6 +97,8 @@ def steps(dtypes: Sequence[str]) -> Iterator[Step]:
         for name in fastconv.pool_algorithms():
             yield f"{name} pooling {dtype}", partial(_pool, dtype, name)
         yield f"columns {dtype}", partial(_columns, dtype)
+        for shape in all_shapes(dtype):
+            yield shape.name, partial(tile_address, shape)
 
 
 def run(step: Callable[[], Any]) -> None:

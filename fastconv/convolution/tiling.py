@@ -93,23 +93,38 @@ def as_rows(problem: Conv2dProblem) -> Conv2dProblem:
     return Conv2dProblem(*sizes, p.stride, p.padding, p.dilation, p.groups, p.dtype)
 
 
+@lru_cache(maxsize=4)
+def all_shapes(dtype: str) -> tuple[TileShape, ...]:
+    """Return the tiles of both tables that fit the registers, for each step of pixels."""
+    instructions = cpu.describe().instructions
+    lanes, bits = instructions.lanes(dtype), 32 if dtype == "float32" else 64
+    found = []
+    for vectors, rows, columns in FILTER_TILES:
+        if vectors * (rows * columns + 1) + 1 <= instructions.registers:
+            size = vectors * lanes, rows, columns
+            found += [TileShape("filters", *size, step, bits, lanes) for step in (1, 2, 0)]
+    for filters, rows, vectors in PIXEL_TILES:
+        if (filters + 1) * rows * vectors + 1 <= instructions.registers:
+            found.append(TileShape("pixels", filters, rows, vectors * lanes, 1, bits, lanes))
+    return tuple(found)
+
+
 def shapes(problem: Conv2dProblem, over: Lanes) -> Iterator[TileShape]:
     """Return the tiles that fit the registers and the output of a problem (as rows)."""
-    p, instructions = problem, cpu.describe().instructions
-    lanes, bits = instructions.lanes(p.dtype), 8 * p.itemsize
-    for first, rows, last in FILTER_TILES if over == "filters" else PIXEL_TILES:
-        sums = first * rows * last
-        operands = first if over == "filters" else rows * last
-        if sums + operands + 1 > instructions.registers or rows > p.OH:
+    p = problem
+    step = p.stride[1] if p.stride[1] <= 2 else 0
+    for shape in all_shapes(p.dtype):
+        if shape.lanes_over != over or shape.rows > p.OH:
             continue
+        columns = 1
+        if over == "filters":
+            columns = shape.columns
+            if columns > p.OW or shape.step != step:
+                continue
         # A band holds all the input between the pixels of a tile.
-        if max(rows, last if over == "filters" else 1) > 1 and max(p.stride) > FARTHEST_STRIDE:
+        if max(shape.rows, columns) > 1 and max(p.stride) > FARTHEST_STRIDE:
             continue
-        if over == "pixels":
-            yield TileShape(over, first, rows, last * lanes, 1, bits, lanes)
-        elif last <= p.OW:
-            step = p.stride[1] if p.stride[1] <= 2 else 0
-            yield TileShape(over, first * lanes, rows, last, step, bits, lanes)
+        yield shape
 
 
 def cycles(problem: Conv2dProblem, shape: TileShape) -> float:
