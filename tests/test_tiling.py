@@ -147,8 +147,9 @@ def what_is_copied(p: Conv2dProblem, found: tiling.Tiling, copy: dict[str, int])
     )
     h = a["top"] + r * a["set_step"] + i * a["row_step"] + p.padding[0][0]
     w = a["left"] + phase + k * a["step"] + p.padding[1][0]
-    inside = (0 <= h) & (h < image.shape[1]) & (0 <= w) & (w < image.shape[2])
-    numbers = image[c, np.clip(h, 0, image.shape[1] - 1), np.clip(w, 0, image.shape[2] - 1)]
+    last_h, last_w = image.shape[1] - 1, image.shape[2] - 1
+    near_h, near_w = np.clip(h, 0, last_h), np.clip(w, 0, last_w)
+    inside, numbers = (near_h == h) & (near_w == w), image[c, near_h, near_w]
     at = c * a["plane"] + r * a["set_size"] + i * row + phase * a["phase_width"] + k
     band[at] = np.where(inside, numbers, -1)
     return band
@@ -205,7 +206,7 @@ def test_tiles_cover_the_output_and_stay_inside() -> None:
                 assert 1 <= filters <= shape.filters, what
                 # Of more columns than the tile has, it takes those it has.
                 columns = min(columns, shape.columns)
-                assert 1 <= columns, what
+                assert columns >= 1, what
                 assert over == "pixels" or columns == shape.columns, what
                 # The whole block lies inside the output, and inside its group.
                 assert 0 <= number < p.N, what
@@ -230,7 +231,7 @@ def test_tiles_cover_the_output_and_stay_inside() -> None:
                 if g.copied:
                     assert copy["source"] == source, what
                     reads -= start
-                    assert 0 <= reads.min(), what
+                    assert reads.min() >= 0, what
                     assert reads.max() < len(held), what
                     right = image[c[wanted], rows[wanted], places[wanted]]
                     assert (held[reads[wanted]] == right).all(), what
