@@ -7,6 +7,7 @@ functions that write down what they are called with, so that no memory is needed
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -481,19 +482,20 @@ def test_auto_computes_what_tiles_refuse(
 EVERY_TILE = Conv2dProblem.from_shapes((2, 3, 17, 117), (53, 3, 3, 2), (2, 1), ((1, 0), (0, 1)))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("algorithm", ["implicit_gemm", "direct"])
-def test_every_tile_is_right(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_tile_is_right(algorithm: str, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those too that the estimate of cycles seldom chooses."""
     over: tiling.Lanes = "filters" if algorithm == "implicit_gemm" else "pixels"
     rng = np.random.default_rng(2)
-    p = EVERY_TILE
+    p = dataclasses.replace(EVERY_TILE, dtype=np.dtype(dtype).name)
     shapes = list(tiling.shapes(p, over))
     assert len(shapes) > 10
     x, weight = (
-        rng.integers(-4, 5, shape).astype(np.float32) for shape in (p.input_shape, p.weight_shape)
+        rng.integers(-4, 5, shape).astype(dtype) for shape in (p.input_shape, p.weight_shape)
     )
-    bias = rng.integers(-4, 5, p.K).astype(np.float32)
-    residual = rng.integers(-50, 50, p.output_shape).astype(np.float32)
+    bias = rng.integers(-4, 5, p.K).astype(dtype)
+    residual = rng.integers(-50, 50, p.output_shape).astype(dtype)
     geometry = (p.stride, p.padding, p.dilation, p.groups)
     plain = reference.conv2d(x, weight, bias, *geometry)
     monkeypatch.setattr(tiled, "tiling_of", tiling.tiling_of.__wrapped__)
@@ -511,4 +513,4 @@ def test_every_tile_is_right(algorithm: str, monkeypatch: pytest.MonkeyPatch) ->
                 expected = np.where(
                     expected < 0, expected * (0 if added is not None else 0.5), expected
                 )
-            assert_identical(plan(x, residual=added), expected, np.float32)
+            assert_identical(plan(x, residual=added), expected, dtype)
