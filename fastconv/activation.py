@@ -112,7 +112,8 @@ def as_activation(value: Any) -> Activation:
         except OverflowError:  # an integer beyond all floats
             fits = False
         if not fits:
-            raise ValueError(f"activation {name!r} takes numbers that a float holds, got {value!r}")
+            limits = "takes numbers that a float holds, and no NaN"
+            raise ValueError(f"activation {name!r} {limits}, got {value!r}")
     given: dict[str, Any] = dict(zip(wanted, map(float, numbers), strict=False))
     result = dataclasses.replace(ACTIVATIONS[name], **given)
     if result.low > result.high:

@@ -7,6 +7,7 @@ Prints the instruction set; any wrong result is an AssertionError.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from numba.extending import intrinsic
 
 from fastconv import cpu
 from fastconv.codegen import activation
-from fastconv.codegen.rows import clear_row, copy_element, copy_row
+from fastconv.codegen.rows import clear_row, copy_element, copy_row, transpose_block
 from fastconv.codegen.vector import I64, Vectors
 
 SLOPE = 0.1
@@ -80,6 +81,33 @@ def check_rows(dtype: Any, at_end: bool) -> None:
         assert target.tobytes() == source.tobytes()
 
 
+def check_transpose_block(dtype: Any, at_end: bool) -> None:
+    """Columns become rows; places without a row get zeros; nothing else is touched."""
+    lanes, bits = lanes_of(dtype), 8 * np.dtype(dtype).itemsize
+    rng = np.random.default_rng(lanes)
+
+    @numba.njit
+    def transpose(
+        target: int, to_row: int, source: int, of_row: int, rows: int, columns: int, wide: int
+    ) -> None:
+        transpose_block(target, to_row, source, of_row, rows, columns, wide, bits, lanes)
+
+    sizes = sorted({1, 2, lanes - 1, lanes, lanes + 1, 3 * lanes})
+    for rows, columns, wide in itertools.product((-lanes, 0, *sizes), sizes, sizes):
+        # No more than one vector of each is looked at; rows that are not there are zeros.
+        seen = max(0, min(rows, lanes)), min(columns, lanes), min(wide, lanes)
+        of_row, to_row = columns + int(rng.integers(3)), wide + int(rng.integers(3))
+        # The last element wanted is the last there is.
+        values = rng.standard_normal(max(1, (seen[0] - 1) * of_row + seen[1])).astype(dtype)
+        values[rng.integers(values.size)] = np.nan
+        expected = np.full((seen[1] - 1) * to_row + seen[2], 7, dtype)
+        for c, r in np.ndindex(seen[1], seen[2]):
+            expected[c * to_row + r] = values[r * of_row + c] if r < seen[0] else 0
+        source, target = guarded(values, at_end), guarded(np.full_like(expected, 7), at_end)
+        transpose(target.ctypes.data, to_row, source.ctypes.data, of_row, rows, columns, wide)
+        np.testing.assert_array_equal(target, expected, str((rows, columns, wide)))
+
+
 # Masks ------------------------------------------------------------------------------------------
 
 
@@ -113,6 +141,42 @@ def check_masks(dtype: Any, at_end: bool) -> None:
         target = guarded(np.full(count, 7, dtype), at_end)
         run(source, target, count)
         np.testing.assert_array_equal(target, source)
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
+def load_within(typingctx, source, target, start, size, lanes):  # type: ignore[no-untyped-def]
+    """Load ``source[start : start + lanes]`` as far as it is within ``source[:size]``."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        read, write = (
+            context.make_array(array)(context, builder, value).data
+            for array, value in ((source, arguments[0]), (target, arguments[1]))
+        )
+        vector = Vectors(builder, read.type.pointee, lanes.literal_value)
+        mask = vector.within(arguments[2], arguments[3])
+        vector.store(vector.load_masked(vector.at(read, arguments[2]), mask), write)
+        return context.get_dummy_value()
+
+    return types.void(source, target, start, size, lanes), generate
+
+
+def check_within(dtype: Any, at_end: bool) -> None:
+    """Find zeros where a vector begins before a row, or ends behind it."""
+    lanes = lanes_of(dtype)
+
+    @numba.njit
+    def run(source: Array, target: Array, start: int, size: int) -> None:
+        load_within(source, target, start, size, lanes)
+
+    far = 2**31 - 1
+    for size in range(1, 2 * lanes + 3):
+        source = guarded(np.arange(1, size + 1).astype(dtype), at_end)
+        for start in (-far, -far // 2, *range(-lanes - 2, size + 3), far // 2, far - lanes, far):
+            target = np.full(lanes, np.nan, dtype)
+            run(source, target, start, size)
+            places = [start + lane for lane in range(lanes)]
+            wanted = [source[place] if 0 <= place < size else 0 for place in places]
+            np.testing.assert_array_equal(target, wanted, str((start, size)))
 
 
 # Activations ------------------------------------------------------------------------------------
@@ -220,7 +284,9 @@ if __name__ == "__main__":
     for each in TYPES:
         for end in (True, False):
             check_rows(each, end)
+            check_transpose_block(each, end)
             check_masks(each, end)
+            check_within(each, end)
         for function in FUNCTIONS:
             check_activation(function, each)
         check_special_values(each)

@@ -19,12 +19,13 @@ import reference
 from numpy.typing import NDArray
 
 import fastconv
-from fastconv.convolution import tiled, tiling
+from fastconv.convolution import depthwise, tiled, tiling
 from fastconv.workspace import scratch
 
 PAGE = mmap.PAGESIZE
 PROT_NONE = 0
 DIFFERENT_TILES = 2  # of each type and step, beside the smallest
+DIFFERENT_KERNELS = 24  # of depthwise convolution: size, stride and type
 
 Array = NDArray[Any]
 
@@ -54,15 +55,20 @@ class Guard:
         enter = scratch.__enter__
         pack, cut = tiled._by_tiles, tiling.tiling_of
 
+        def guard(array: Array) -> Array:
+            kept = guarded(array, Guard.at_end)
+            kept.flags.writeable = array.flags.writeable
+            return kept
+
         def lend(self: scratch) -> Array:
             lent = enter(self)
             lent.view(np.uint8)[...] = 0xFF  # NaN in every type of float
-            return guarded(lent, Guard.at_end)
+            return guard(lent)
 
         used: set[Any] = set()
 
         @cache
-        def tile_shape(problem: Any, over: Any) -> Any:
+        def tile_shape(problem: Any, over: Any, num_threads: int) -> Any:
             """Return any tile that fits, not only the one that seems fastest."""
             fitting = list(tiling.shapes(problem, over))
             alike = [shape for shape in used if shape[-3:] == fitting[0][-3:]]
@@ -72,14 +78,31 @@ class Guard:
             used.add(shape)
             return shape
 
+        tiles: dict[Any, Any] = {}
+
+        def depthwise_shape(problem: Any) -> Any:
+            """Return the same tile for a kernel as before, as long as it fits."""
+            fitting = list(depthwise._shapes(problem))
+            kernel = fitting[0]._replace(rows=0, vectors=0)
+            shape = tiles.setdefault(kernel, fitting[rng.integers(len(fitting))])
+            return shape if shape in fitting else fitting[-1]
+
         def tiling_of(*arguments: Any) -> tiling.Tiling:
             found = cut(*arguments)
-            return found._replace(offsets=guarded(found.offsets, Guard.at_end))
+            arrays = {name: guard(getattr(found, name)) for name in ("record", "offsets", "cuts")}
+            return found._replace(**arrays)
+
+        def as_read_only(array: Array) -> Array:
+            kept = guard(array)
+            kept.flags.writeable = False
+            return kept
 
         scratch.__enter__ = lend  # type: ignore[method-assign]
-        tiled._by_tiles = lambda *arguments: guarded(pack(*arguments), Guard.at_end)
+        tiled._by_tiles = lambda *arguments: guard(pack(*arguments))
         tiled.tiling_of = tiling_of  # type: ignore[assignment]
         tiled.tile_shape = tiling.tile_shape = tile_shape  # type: ignore[assignment]
+        tiled.as_read_only = depthwise.as_read_only = as_read_only
+        depthwise.depthwise_shape = depthwise_shape  # type: ignore[assignment]
 
 
 def random_problem(rng: np.random.Generator) -> dict[str, Any]:
@@ -93,7 +116,7 @@ def random_problem(rng: np.random.Generator) -> dict[str, Any]:
         groups = c = int(rng.integers(1, 24))
         k = groups * int(rng.integers(1, 3))
     kernel = rng.integers(1, 5, 2)
-    stride, dilation = rng.integers(1, 5, 2), rng.integers(1, 4, 2)
+    stride, dilation = rng.integers(1, 5, 2), rng.choice([1, 1, 2, 3, 9], 2)
     padding = rng.integers(0, 4, (2, 2)) * rng.integers(0, 2)
     if kind == "pointwise":
         kernel[:], stride[:] = 1, rng.integers(1, 3)
@@ -111,6 +134,37 @@ def random_problem(rng: np.random.Generator) -> dict[str, Any]:
         "stride": tuple(map(int, stride)),
         "padding": tuple(tuple(map(int, sides)) for sides in padding),
         "dilation": tuple(map(int, dilation)),
+        "groups": groups,
+    }
+
+
+def depthwise_kernels(rng: np.random.Generator) -> list[tuple[Any, ...]]:
+    """Return kernel sizes, strides and types: the usual, the largest, and some of the others."""
+    kernels: list[tuple[Any, ...]] = [((3, 3), (1, 1), np.float32), ((3, 3), (2, 2), np.float32)]
+    for size in (1, 5):
+        kernels += [((size, size), (2, 2), np.float32), ((size, size), (1, 1), np.float64)]
+    while len(kernels) < DIFFERENT_KERNELS:
+        size, stride = rng.integers(1, 6, 2), rng.integers(1, 3, 2)
+        dtype = (np.float32, np.float64)[len(kernels) % 2]
+        kernels.append((tuple(map(int, size)), tuple(map(int, stride)), dtype))
+    return kernels
+
+
+def random_depthwise_problem(rng: np.random.Generator, kernel: Any, stride: Any) -> dict[str, Any]:
+    """Return shapes and parameters: images narrower than a vector and wider than several."""
+    groups, multiplier = int(rng.integers(1, 12)), int(rng.choice([1, 1, 1, 2, 3]))
+    wide, high = (int(rng.integers(1, most + 1)) for most in (rng.choice([9, 70]), 40))
+    padding = rng.integers(0, 9, (2, 2)) * rng.integers(0, 2, (2, 2))
+    # Whole tiles of margin, before the image and behind it.
+    if rng.random() < 0.1:
+        padding[rng.integers(2), rng.integers(2)] = 40
+    size = np.maximum((high, wide), np.array(kernel) - padding.sum(axis=1))
+    return {
+        "input_shape": (int(rng.integers(1, 3)), groups, *map(int, size)),
+        "weight_shape": (groups * multiplier, 1, *kernel),
+        "stride": stride,
+        "padding": tuple(tuple(map(int, sides)) for sides in padding),
+        "dilation": (1, 1),
         "groups": groups,
     }
 
@@ -135,11 +189,17 @@ def is_right(actual: Array, expected: Array, activation: Any) -> bool:
     return np.array_equal(actual, expected)
 
 
+KERNELS = depthwise_kernels(np.random.default_rng(8))
+
+
 def check(rng: np.random.Generator, algorithm: str, number: int) -> bool:
     """Return whether one problem comes out right; integers, so that it is exactly right."""
-    options = random_problem(rng)
+    if algorithm == "depthwise":
+        kernel, stride, dtype = KERNELS[number % len(KERNELS)]
+        options = random_depthwise_problem(rng, kernel, stride)
+    else:
+        options, dtype = random_problem(rng), rng.choice([np.float32, np.float64])
     input_shape, weight_shape = options.pop("input_shape"), options.pop("weight_shape")
-    dtype = rng.choice([np.float32, np.float64])
     x, weight = (rng.integers(-3, 4, shape).astype(dtype) for shape in (input_shape, weight_shape))
     bias = rng.integers(-3, 4, weight_shape[0]).astype(dtype) if rng.random() < 0.7 else None
     summed = reference.conv2d(x, weight, bias, **options)

@@ -14,18 +14,31 @@ from numpy.typing import DTypeLike
 import fastconv
 
 TILED = ("implicit_gemm", "direct")
+ALGORITHMS = (*TILED, "depthwise")
 
 # Bands, parts and tiles of several kinds, and something left over of each.
 AWKWARD = (
     ConvCase("wide", (1, 20, 9, 151), (37, 20, 3, 2), (1, 3), ((2, 0), (1, 3)), (2, 1)),
     ConvCase("tall", (1, 7, 300, 5), (19, 7, 5, 4), padding=((4, 0), (0, 0))),
     ConvCase("depthwise", (2, 41, 13, 29), (41, 1, 3, 3), (2, 1), 1, groups=41),
+    ConvCase("multiplied", (1, 5, 31, 70), (15, 1, 5, 4), (1, 2), ((9, 0), (3, 7)), groups=5),
+    ConvCase("narrow", (2, 9, 40, 3), (9, 1, 5, 5), padding=2, groups=9),
+    ConvCase("small", (1, 7, 1, 1), (14, 1, 2, 3), (2, 2), ((5, 3), (20, 1)), groups=7),
     ConvCase("grouped", (3, 30, 11, 17), (51, 10, 3, 3), 2, "same", groups=3),
     ConvCase("pointwise", (1, 200, 13, 11), (70, 200, 1, 1)),
     ConvCase("one_row", (1, 3, 1, 997), (5, 3, 1, 7), (1, 4), padding=(0, 9)),
     ConvCase("one_pixel", (1, 333, 3, 3), (67, 333, 3, 3)),
     ConvCase("dilated", (2, 5, 23, 37), (33, 5, 3, 3), padding=6, dilation=(6, 5)),
 )
+
+
+#: Algorithms with the cases they take.
+BOTH = [
+    pytest.param(algorithm, case, id=f"{algorithm}-{case.name}")
+    for algorithm in ALGORITHMS
+    for case in AWKWARD
+    if algorithm in TILED or case.groups == case.input_shape[1]
+]
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +49,7 @@ def _restored_threads() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("case", AWKWARD, ids=lambda case: case.name)
-@pytest.mark.parametrize("algorithm", TILED)
+@pytest.mark.parametrize(("algorithm", "case"), BOTH)
 def test_threads_change_no_bits(algorithm: str, case: ConvCase, dtype: DTypeLike) -> None:
     data = make_inputs(case, dtype)
     residual = np.random.default_rng(9).standard_normal(case.output_shape).astype(dtype)
@@ -62,6 +74,8 @@ def test_denormals_are_numbers(algorithm: str, dtype: DTypeLike) -> None:
     """On every thread: a processor can be told to take them for zeros."""
     least = np.finfo(dtype).smallest_subnormal
     case = ConvCase("denormals", (2, 3, 12, 40), (5, 3, 3, 3), padding=1)
+    if algorithm == "depthwise":
+        case = ConvCase("denormals", (2, 3, 12, 40), (6, 1, 3, 3), padding=1, groups=3)
     data = make_integer_inputs(case, dtype)
     # Integers times the least number: their sums are exact, and denormal all of them.
     integers = reference.conv2d(data.x, data.weight, None, *case.geometry)
@@ -74,8 +88,7 @@ def test_denormals_are_numbers(algorithm: str, dtype: DTypeLike) -> None:
             assert_identical(actual, expected, dtype)
 
 
-@pytest.mark.parametrize("algorithm", TILED)
-@pytest.mark.parametrize("case", AWKWARD, ids=lambda case: case.name)
+@pytest.mark.parametrize(("algorithm", "case"), BOTH)
 def test_nan_and_infinity_reach_their_windows_alone(algorithm: str, case: ConvCase) -> None:
     """In whole tiles, in tails and across bands; `test_arrays` has small maps."""
     rng = np.random.default_rng(4)
@@ -95,14 +108,46 @@ def test_nan_and_infinity_reach_their_windows_alone(algorithm: str, case: ConvCa
         array[...] = clean
 
 
-@pytest.mark.parametrize("algorithm", TILED)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("algorithm", "case"), BOTH)
+def test_weights_that_are_not_finite_meet_the_margins(
+    algorithm: str, case: ConvCase, dtype: DTypeLike
+) -> None:
+    """Zero times infinity is NaN, in the margins too, with every call and every plan."""
+    fastconv.set_num_threads(2)
+    data = make_integer_inputs(case, dtype)
+    taps = int(np.prod(case.weight_shape[2:]))
+    for value in (np.inf, -np.inf, np.nan):
+        # The first and the last tap of a filter: one of them, or both, see margins.
+        data.weight.reshape(-1)[[0, -1, taps - 1]] = value
+        with np.errstate(invalid="ignore"):
+            expected = reference.conv2d(data.x, data.weight, data.bias, *case.geometry)
+            actual = fastconv.conv2d(
+                data.x, data.weight, data.bias, *case.geometry, algorithm=algorithm
+            )
+            plan = fastconv.plan_conv2d(
+                *(case.input_shape, data.weight, data.bias, *case.geometry),
+                algorithm=algorithm,
+            )
+            assert plan.algorithm == algorithm
+            planned = plan(data.x)
+        assert np.isnan(expected).any() or case.padding == 0
+        assert_identical(actual, expected, dtype)
+        assert_identical(planned, expected, dtype)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_overflow_and_underflow(algorithm: str) -> None:
     """A sum may leave the range of its type: infinity, not a wrapped or clipped number."""
     x = np.full((1, 2, 3, 40), 2e38, np.float32)
     weight = np.ones((3, 2, 1, 1), np.float32)
     weight[1] = -1
     weight[2, 1] = -1
-    out = fastconv.conv2d(x, weight, algorithm=algorithm)
+    groups = 1
+    if algorithm == "depthwise":  # of one channel: the taps of a column
+        x = np.full((1, 3, 4, 40), 2e38, np.float32)
+        weight, groups = weight.reshape(3, 1, 2, 1), 3
+    out = fastconv.conv2d(x, weight, groups=groups, algorithm=algorithm)
     wanted = np.array([np.inf, -np.inf, 0], np.float32)[:, None, None]
     assert_identical(out, np.broadcast_to(wanted, (1, 3, 3, 40)), np.float32)
     tiny = np.full((1, 1, 3, 40), 1e-30, np.float32)
@@ -121,7 +166,7 @@ DEPTHS = {
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("algorithm", TILED)
 def test_rounding_errors_beside_pytorch(algorithm: str, depth: int) -> None:
-    """Sums of many products err no more than half again as much as PyTorch's."""
+    """Sums of many products err about as much as PyTorch's, at the worst half again as much."""
     torch = pytest.importorskip("torch")
     _, weight_shape, padding = DEPTHS[depth]
     rng = np.random.default_rng(depth)
@@ -132,5 +177,5 @@ def test_rounding_errors_beside_pytorch(algorithm: str, depth: int) -> None:
     tensors = torch.from_numpy(x), torch.from_numpy(weight)
     theirs = torch.nn.functional.conv2d(*tensors, padding=padding).numpy()
     our_error, their_error = (np.abs(y.astype(float) - exact) for y in (ours, theirs))
-    assert np.sqrt((our_error**2).mean()) <= 1.5 * np.sqrt((their_error**2).mean())
+    assert np.sqrt((our_error**2).mean()) <= 1.25 * np.sqrt((their_error**2).mean())
     assert our_error.max() <= 1.5 * their_error.max()

@@ -7,6 +7,8 @@ functions that write down what they are called with, so that no memory is needed
 from __future__ import annotations
 
 import ctypes
+import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,14 +17,19 @@ import numpy as np
 import pytest
 import reference
 from checks import assert_identical
+from numpy.typing import NDArray
 
 import fastconv
+from fastconv import cpu
 from fastconv.bench.suites import load_suite, suite_names
 from fastconv.codegen import tile as codegen_tile
 from fastconv.convolution import tiled, tiling
+from fastconv.convolution.tiled import Direct, ImplicitGemm, Tiled
 from fastconv.kernels import bands
 from fastconv.kernels.tiled import convolve
 from fastconv.problem import Conv2dProblem
+
+Array = NDArray[Any]
 
 LANES: tuple[tiling.Lanes, ...] = ("filters", "pixels")
 MEBIBYTE = 2**20
@@ -40,7 +47,7 @@ class Log:
     tiles: list[dict[str, int]] = field(default_factory=list)
 
 
-def follow(record: Any, offsets: Any, worker: int) -> Log:
+def follow(found: tiling.Tiling, record: Any, worker: int) -> Log:
     """Run the loops of one worker and return what they do; addresses become element numbers."""
     log, size = Log(), int(record["itemsize"][0])
     arrays = {name: EMPTY.copy() for name in NAMES}
@@ -63,7 +70,7 @@ def follow(record: Any, offsets: Any, worker: int) -> Log:
     convolve.serial(
         *(worker, worker + 1, *addresses),
         *(a["x"], a["weight"], a["bias"], a["residual"], a["out"], a["numbers"]),
-        *(0, offsets, a["bands"], record),
+        *(0, found.offsets, found.cuts, a["bands"], record),
     )
     if record[0].copied:  # tiles read what was copied
         for call in log.tiles:
@@ -71,9 +78,23 @@ def follow(record: Any, offsets: Any, worker: int) -> Log:
     return log
 
 
+def task_by_task(found: tiling.Tiling) -> Iterator[Log]:
+    """Return what each task does: as many workers as tasks, so each log is that of one task."""
+    record = found.record.copy()
+    record["workers"] = tasks = found.record[0].tasks
+    for task in range(tasks):
+        yield follow(found, record, task)
+
+
+def cut(problem: Conv2dProblem, over: tiling.Lanes, num_threads: int) -> tiling.Tiling:
+    shape = tiling.tile_shape(problem, over, num_threads)
+    return tiling.tiling_of(problem, shape, num_threads)
+
+
 def random_problem(rng: np.random.Generator) -> Conv2dProblem:
     groups = int(rng.choice([1, 1, 1, 2, 5]))
-    kernel, stride, dilation = rng.integers(1, 5, 2), rng.integers(1, 5, 2), rng.integers(1, 4, 2)
+    kernel, stride = rng.integers(1, 5, 2), rng.integers(1, 5, 2)
+    dilation = rng.choice([1, 1, 2, 3, 11], 2)
     padding = rng.integers(0, 4, (2, 2)) * rng.integers(0, 2)
     if rng.random() < 0.25:
         kernel[:], stride[:], padding[:] = 1, 1, 0
@@ -96,122 +117,206 @@ def problems() -> Iterator[tuple[Conv2dProblem, tiling.Lanes, int]]:
         yield problem, LANES[number % 2], 1 + number // 2 % 9
 
 
+def places_in_the_image(p: Conv2dProblem) -> Array:
+    """Return a number for each place (c, h, w) a window may cover, margins included."""
+    (top, bottom), (left, right) = p.padding
+    size = p.C_per_group, top + p.H + bottom, left + p.W + right
+    return np.arange(np.prod(size)).reshape(size)
+
+
+def what_is_copied(p: Conv2dProblem, found: tiling.Tiling, copy: dict[str, int]) -> Array:
+    """Return the buffer after a copy: numbers of `places_in_the_image`, -1 where nothing is.
+
+    Written down from what the arguments of the copy mean. All that is written lies inside the
+    buffer of the worker: vectors are written whole, so up to one of them beyond a row.
+    """
+    g, a = found.record[0], copy
+    lanes = cpu.describe().instructions.lanes(p.dtype)
+    image = places_in_the_image(p)
+    size = g.band_bytes // p.itemsize
+    row = a["phases"] * a["phase_width"]
+    assert (a["channels"], a["height"], a["width"]) == (p.C_per_group, p.H, p.W)
+    # From front to back: what is written beyond a row is written over later, or not read.
+    assert 0 < a["rows"] * row <= a["set_size"]
+    assert 0 < a["sets"] * a["set_size"] <= a["plane"]
+    end = a["channels"] * a["plane"]
+    assert end + lanes - 1 < size
+    assert end + -(-a["behind"] // lanes) * lanes <= size
+    band = np.full(size, -1)
+    c, r, i, phase, k = np.indices(
+        (a["channels"], a["sets"], a["rows"], a["phases"], a["phase_width"]), sparse=True
+    )
+    h = a["top"] + r * a["set_step"] + i * a["row_step"] + p.padding[0][0]
+    w = a["left"] + phase + k * a["step"] + p.padding[1][0]
+    last_h, last_w = image.shape[1] - 1, image.shape[2] - 1
+    near_h, near_w = np.clip(h, 0, last_h), np.clip(w, 0, last_w)
+    inside, numbers = (near_h == h) & (near_w == w), image[c, near_h, near_w]
+    at = c * a["plane"] + r * a["set_size"] + i * row + phase * a["phase_width"] + k
+    band[at] = np.where(inside, numbers, -1)
+    return band
+
+
 def test_tiles_cover_the_output_and_stay_inside() -> None:
+    seen_kinds: Counter[str] = Counter()
     for problem, over, threads in problems():
         p, what = problem, (problem, over, threads)
-        found = tiling.tiling_of(problem, over, threads)
+        shape = tiling.tile_shape(problem, over, threads)
+        found = tiling.tiling_of(problem, shape, threads)
         g = found.record[0]
-        shape = tiling.tile_shape(problem, over)
         assert 1 <= found.workers == g.workers <= min(threads, g.tasks), what
-        # As many workers as tasks: so each log is that of one task.
-        record = found.record.copy()
-        record["workers"] = g.tasks
+        assert found.band_bytes == g.band_bytes, what
+        assert found.band_bytes % 64 == 0, what  # bands of different workers share no line
+        kinds = {
+            "copied": g.copied,
+            "read where it lies": not g.copied,
+            "rows apart": g.sets > 1,
+            "some rows left out": g.row_step > 1,
+            "columns apart": g.phases > 1,
+            "columns left out": g.phases < g.band_step,
+            "bands of rows": g.row_bands > 1,
+            "bands of columns": g.column_bands > 1,
+            "parts": g.parts > 1,
+            "blocks of rows": g.block_rows * g.row_bands < p.OH - shape.rows,
+            "blocks of columns": g.block_columns * g.column_bands < p.OW - shape.columns,
+        }
+        seen_kinds.update(kind for kind, has in kinds.items() if has)
+        image = places_in_the_image(p)
+        c, r, s, i, j = np.indices((p.C_per_group, p.R, p.S, shape.rows, shape.columns))
+        down = r * p.dilation[0] + i * p.stride[0]
+        across = s * p.dilation[1] + j * p.stride[1]
+        c, down, across = (a.reshape(p.taps, shape.rows, shape.columns) for a in (c, down, across))
+        steps = np.add.outer(
+            found.offsets,
+            np.add.outer(np.arange(shape.rows) * g.x_row, np.arange(shape.columns) * g.x_step),
+        )
         owner = np.full(p.output_shape, -1)
-        reads = found.offsets
-        for task in range(g.tasks):
-            log = follow(record, found.offsets, task)
+        for task, log in enumerate(task_by_task(found)):
             assert len(log.copies) == bool(g.copied), what
             assert log.tiles, what
+            if g.copied:
+                copy = log.copies[0]
+                start = task * g.band_bytes // p.itemsize
+                assert copy["target"] == start, what
+                held = what_is_copied(p, found, copy)
             seen = np.zeros(p.output_shape, bool)
             for call in log.tiles:
-                image, rest = divmod(call["out"], p.K * p.P)
+                number, rest = divmod(call["out"], p.K * p.P)
                 k, rest = divmod(rest, p.P)
                 i, j = divmod(rest, p.OW)
                 filters, columns = call["filters"], call["columns"]
                 assert 1 <= filters <= shape.filters, what
-                assert 1 <= columns <= shape.columns, what
+                # Of more columns than the tile has, it takes those it has.
+                columns = min(columns, shape.columns)
+                assert columns >= 1, what
                 assert over == "pixels" or columns == shape.columns, what
                 # The whole block lies inside the output, and inside its group.
-                assert 0 <= image < p.N, what
+                assert 0 <= number < p.N, what
                 assert i + shape.rows <= p.OH, what
                 assert j + columns <= p.OW, what
                 group = k // p.K_per_group
                 assert k + filters <= (group + 1) * p.K_per_group, what
-                block = np.s_[image, k : k + filters, i : i + shape.rows, j : j + columns]
+                block = np.s_[number, k : k + filters, i : i + shape.rows, j : j + columns]
                 seen[block] = True
                 # Whatever belongs to the block is found where it is.
                 assert call["residual"] == call["out"], what
                 assert call["bias"] == k, what
-                number, inside = divmod(k % p.K_per_group, shape.filters)
+                tile, inside = divmod(k % p.K_per_group, shape.filters)
                 assert inside == 0, what
-                packed = (group * g.filter_tiles + number) * shape.filters * p.taps
+                packed = (group * g.filter_tiles + tile) * shape.filters * p.taps
                 assert call["weight"] == packed, what
-                first = call["x"] + reads.min()
-                last = call["x"] + reads.max() + (shape.rows - 1) * g.x_row
-                last += (shape.columns - 1) * g.x_step
+                # Every tap of every pixel reads the element it is to read.
+                source = (number * p.groups + group) * p.C_per_group * p.H * p.W
+                reads = call["x"] + steps
+                wanted = np.s_[..., :columns]  # the others are computed, but not stored
+                rows, places = down + i * p.stride[0], across + j * p.stride[1]
                 if g.copied:
-                    copy = log.copies[0]
-                    assert copy["target"] == task * g.band_elements, what
-                    assert task * g.band_elements <= first, what
-                    assert last < (task + 1) * g.band_elements, what
-                    plane = image * p.groups + group
-                    assert copy["source"] == plane * p.C_per_group * p.H * p.W, what
-                    # The place in the band is the place in the image.
-                    at = call["x"] - copy["target"]
-                    row, column = divmod(at, g.x_row) if g.x_row else (0, at)
-                    row = row * p.stride[0] + copy["top"]
-                    column = column // g.x_step * p.stride[1] + copy["left"]
-                    assert row == i * p.stride[0] - p.padding[0][0], what
-                    assert column == j * p.stride[1] - p.padding[1][0], what
-                    # Rows and columns that the block needs are among those copied.
-                    needed = (shape.rows - 1) * p.stride[0] + g.span_h
-                    assert row + needed <= copy["top"] + copy["rows"], what
-                    assert copy["rows"] * g.phases * g.phase_width <= g.band_plane, what
-                    needed = (columns - 1) * p.stride[1] + (p.S - 1) * p.dilation[1]
-                    width = copy["phases"] * copy["phase_width"]
-                    assert column + needed < copy["left"] + width, what
+                    assert copy["source"] == source, what
+                    reads -= start
+                    assert reads.min() >= 0, what
+                    assert reads.max() < len(held), what
+                    right = image[c[wanted], rows[wanted], places[wanted]]
+                    assert (held[reads[wanted]] == right).all(), what
                 else:
-                    place = (image * p.groups + group) * p.C_per_group * p.H * p.W
-                    assert call["x"] == place + i * p.stride[0] * p.W + j * p.stride[1], what
-                    assert place <= first, what
-                    assert last < place + p.C_per_group * p.H * p.W, what
+                    assert source <= reads.min(), what
+                    assert reads.max() < source + p.C_per_group * p.H * p.W, what
+                    right = source + (c * p.H + rows) * p.W + places
+                    assert (reads == right)[wanted].all(), what
             assert (owner[seen] == -1).all(), what  # by no other task
             owner[seen] = task
         assert (owner >= 0).all(), what
+    assert len(seen_kinds) == len(kinds), seen_kinds
+    assert min(seen_kinds.values()) >= 5, seen_kinds
 
 
 def test_workers_share_the_tasks() -> None:
     for problem, over, threads in problems():
-        found = tiling.tiling_of(problem, over, threads)
-        each = found.record.copy()
-        each["workers"] = found.record[0].tasks
-        one_by_one = [
-            call["out"]
-            for task in range(found.record[0].tasks)
-            for call in follow(each, found.offsets, task).tiles
-        ]
-        logs = [follow(found.record, found.offsets, worker) for worker in range(found.workers)]
+        found = cut(problem, over, threads)
+        one_by_one = [call["out"] for log in task_by_task(found) for call in log.tiles]
+        logs = [follow(found, found.record, worker) for worker in range(found.workers)]
         assert [call["out"] for log in logs for call in log.tiles] == one_by_one
         for worker, log in enumerate(logs):
             assert log.tiles
             for copy in log.copies:
-                assert copy["target"] == worker * found.record[0].band_elements
+                assert copy["target"] * problem.itemsize == worker * found.band_bytes
+
+
+def test_filters_pass_over_a_block_before_the_next() -> None:
+    several = 0
+    for problem, over, threads in problems():
+        p, found = problem, cut(problem, over, threads)
+        g = found.record[0]
+        for log in task_by_task(found):
+            row0, column0 = divmod(min(call["out"] for call in log.tiles) % p.P, p.OW)
+            passed: list[tuple[tuple[int, int], int]] = []
+            for call in log.tiles:
+                k, rest = divmod(call["out"], p.P)
+                i, j = divmod(rest, p.OW)
+                # A tile at the end of a band has moved back, but by less than its own size.
+                block = (
+                    int(i - row0 + g.tile_rows - 1) // g.block_rows,
+                    int(j - column0 + g.tile_columns - 1) // g.block_columns,
+                )
+                if not passed or passed[-1] != (block, k):
+                    passed.append((block, k))
+            # Blocks row by row, and each filter tile once in each.
+            assert passed == sorted(set(passed)), (problem, over, threads)
+            several += len({block for block, _ in passed}) > 1 < len({k for _, k in passed})
+    assert several > 5
 
 
 @pytest.mark.parametrize("over", LANES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_tap_has_its_offset(over: tiling.Lanes, dtype: str) -> None:
     """An offset is how far a tap lies from the first one in what the tiles read."""
+    kinds = set()
     for problem in (
         Conv2dProblem.from_shapes((1, 3, 9, 70), (4, 3, 3, 2), dilation=(2, 3), dtype=dtype),
         Conv2dProblem.from_shapes((1, 3, 9, 70), (4, 3, 3, 5), (2, 3), 1, (1, 2), dtype=dtype),
         Conv2dProblem.from_shapes((2, 4, 9, 7), (4, 2, 2, 3), 2, 2, groups=2, dtype=dtype),
+        Conv2dProblem.from_shapes((1, 3, 9, 70), (4, 3, 3, 3), 1, (20, 1), (20, 1), dtype=dtype),
+        Conv2dProblem.from_shapes((1, 3, 29, 70), (4, 3, 2, 3), (9, 2), 2, (5, 2), dtype=dtype),
     ):
-        found = tiling.tiling_of(problem, over, 2)
+        found = cut(problem, over, 2)
         g, p = found.record[0], problem
+        kinds.add((bool(g.copied), g.sets > 1))
         row = g.phases * g.phase_width if g.copied else p.W
         plane = g.band_plane if g.copied else p.H * p.W
         # Write down every column's place: phase after phase.
         places = {w: w % g.phases * g.phase_width + w // g.phases for w in range(row)}
         if not g.copied:
             places = {w: w for w in range(row)}
+        # And every row's: all of them, or those of each row of the kernel together.
+        lines = {r * p.dilation[0]: r * p.dilation[0] * row for r in range(p.R)}
+        if g.sets > 1:
+            lines = {r * p.dilation[0]: r * g.set_size for r in range(p.R)}
         wanted = [
-            c * plane + r * p.dilation[0] * row + places[s * p.dilation[1]]
+            c * plane + lines[r * p.dilation[0]] + places[s * p.dilation[1]]
             for c in range(p.C_per_group)
             for r in range(p.R)
             for s in range(p.S)
         ]
         assert found.offsets.tolist() == wanted
+    assert kinds >= {(True, False), (True, True)}
 
 
 def test_a_band_stays_in_the_cache() -> None:
@@ -222,7 +327,7 @@ def test_a_band_stays_in_the_cache() -> None:
                 problem = tiling.as_rows(layer.problem(dtype=dtype))
                 for over in LANES:
                     for threads in (1, 2, 3, 8):
-                        found = tiling.tiling_of(problem, over, threads)
+                        found = cut(problem, over, threads)
                         assert found.band_bytes <= 4 * MEBIBYTE, (layer, over, threads)
                         compared += 1
     assert compared > 100
@@ -245,26 +350,152 @@ def test_a_band_of_a_monstrous_image_is_small_too(
 ) -> None:
     problem = Conv2dProblem.from_shapes(input_shape, weight_shape, padding=padding)
     for threads in range(1, 10):
-        assert tiling.tiling_of(problem, over, threads).band_bytes <= 4 * MEBIBYTE
+        assert cut(problem, over, threads).band_bytes <= 4 * MEBIBYTE
+
+
+# Monstrous problems, as input shape, weight shape, stride, padding and dilation: C x 33 x 33 is
+# what networks with pyramids of dilations see.
+MONSTROUS = (
+    *(((1, 2048, 33, 33), (256, 2048, 3, 3), 1, d, d) for d in range(1, 37, 5)),
+    *(((1, 2048, 33, 33), (256, 2048, 3, 3), 1, d, d) for d in (12, 18, 24, 36)),
+    ((1, 4096, 20, 2000), (64, 4096, 7, 7), 1, 3, 1),
+    ((1, 4096, 20, 2000), (64, 4096, 7, 7), 2, 3, 1),
+    ((1, 20000, 56, 56), (64, 20000, 3, 3), 2, 1, 1),
+    ((1, 20000, 56, 56), (1, 20000, 3, 3), 2, 1, 1),
+    ((1, 30000, 9, 9), (2, 30000, 5, 5), 1, 2, 1),
+    ((1, 120000, 5, 5), (2, 120000, 3, 3), 1, 1, 1),
+    ((1, 3, 9, 2**21), (8, 3, 3, 3), (1, 3), 1, (1, 2**19)),
+    ((1, 3, 2**21, 9), (8, 3, 3, 3), (3, 1), 1, (2**19, 1)),
+    ((1, 1, 3000, 3000), (1, 1, 2001, 1001), 1, 7, 1),
+    ((1, 64, 40, 70), (8, 64, 3, 3), (16, 16), 1, 1),
+    ((1, 64, 40, 70), (8, 64, 3, 3), (17, 17), 1, 1),
+    ((1, 64, 40, 70), (8, 64, 3, 3), (1, 17), 1, 1),
+    ((1, 64, 40, 70), (8, 64, 3, 3), (999, 1), 500, 9),
+)
+
+
+def enormous_problem(rng: np.random.Generator) -> Conv2dProblem:
+    """Return a problem with sizes of every magnitude; nothing of it is ever allocated."""
+
+    def size(most: float) -> int:
+        return int(np.exp(rng.uniform(0, np.log(most))))
+
+    kernel = size(12), size(12)
+    stride, dilation = (size(6), size(6)), (size(50), size(50))
+    padding = tuple((size(40) - 1, size(40) - 1) if rng.random() < 0.7 else (0, 0) for _ in "hw")
+    spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    image = (
+        max(1, span - sum(sides)) + size(3000) - 1
+        for span, sides in zip(spans, padding, strict=True)
+    )
+    groups, c = int(rng.choice([1, 1, 2, 32])), size(30000)
+    return Conv2dProblem.from_shapes(
+        (size(20), groups * c, *image),
+        (groups * size(1000), c, *kernel),
+        *(stride, padding, dilation, groups, str(rng.choice(["float32", "float64"]))),
+    )
+
+
+@pytest.fixture
+def _restored_threads() -> Iterator[None]:
+    before = fastconv.get_num_threads()
+    yield
+    fastconv.set_num_threads(before)
+
+
+def check_memory(problem: Conv2dProblem, algorithm: Tiled, num_threads: int) -> bool:
+    """Return whether a problem is refused; it is if its bands are too large, and only then."""
+    what = (problem, algorithm.name, num_threads)
+    fastconv.set_num_threads(num_threads)
+    refusal = algorithm.supports(problem, "forward")
+    band = cut(tiling.as_rows(problem), algorithm.lanes_over, num_threads).band_bytes
+    if refusal is None:
+        assert band <= 4 * MEBIBYTE, what
+        assert algorithm.workspace_bytes(problem, "forward") == band, what
+        assert algorithm.estimated_seconds(problem, "forward", num_threads) < 1e9, what
+        # The tile of a plan stays what it is, whatever the number of threads is later.
+        shape = tiling.tile_shape(tiling.as_rows(problem), algorithm.lanes_over, num_threads)
+        for other in (1, 2, 5, 64):
+            tiles = tiling.tiling_of(tiling.as_rows(problem), shape, other)
+            assert tiles.band_bytes <= 4 * MEBIBYTE, (*what, other)
+    elif "stride" in refusal:
+        assert problem.stride[1] > 16, what
+        assert str(problem.stride) in refusal, what
+    else:
+        assert band > 4 * MEBIBYTE, what
+        assert f"{band / MEBIBYTE:.1f} MiB" in refusal, what
+        assert "band of the input" in refusal, what
+        assert refusal.endswith("most is 4"), what
+    tiling.tiling_of.cache_clear()  # offsets of so many taps take much memory
+    return refusal is not None
+
+
+@pytest.mark.usefixtures("_restored_threads")
+@pytest.mark.parametrize("algorithm", [ImplicitGemm(), Direct()], ids=lambda a: a.name)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_bands_of_monstrous_problems_are_small_or_refused(dtype: str, algorithm: Tiled) -> None:
+    refused = 0
+    for input_shape, weight_shape, *geometry in MONSTROUS:
+        problem = Conv2dProblem.from_shapes(input_shape, weight_shape, *geometry, dtype=dtype)
+        answers = {check_memory(problem, algorithm, threads) for threads in (1, 2, 3, 16)}
+        assert len(answers) == 1, problem  # what is refused does not depend on threads
+        refused += answers.pop()
+    assert 1 <= refused < len(MONSTROUS) / 2
+
+
+@pytest.mark.usefixtures("_restored_threads")
+@pytest.mark.parametrize("algorithm", [ImplicitGemm(), Direct()], ids=lambda a: a.name)
+def test_bands_of_any_problem_are_small_or_refused(algorithm: Tiled) -> None:
+    rng = np.random.default_rng(23)
+    refused = sum(check_memory(enormous_problem(rng), algorithm, 1 + n % 9) for n in range(1000))
+    assert 10 < refused < 500
+
+
+@pytest.mark.parametrize(
+    ("input_shape", "weight_shape", "stride", "padding"),
+    [
+        # Refused by both kinds of tiles: few pixels, but very many channels.
+        ((1, 120000, 5, 5), (2, 120000, 3, 3), 1, 1),
+        ((1, 110000, 4, 4), (1, 110000, 3, 4), 2, ((1, 1), (2, 0))),
+    ],
+)
+def test_auto_computes_what_tiles_refuse(
+    input_shape: tuple[int, ...], weight_shape: tuple[int, ...], stride: int, padding: Any
+) -> None:
+    rng = np.random.default_rng(3)
+    # Sums of whole numbers are exact, in whatever order.
+    x, weight = (
+        rng.integers(-2, 3, shape).astype(np.float32) for shape in (input_shape, weight_shape)
+    )
+    for name in ("implicit_gemm", "direct"):
+        with pytest.raises(ValueError, match=rf"{name!r} refuses .*\bMiB\b.*band of the input"):
+            fastconv.conv2d(x, weight, None, stride, padding, algorithm=name)
+    plan = fastconv.plan_conv2d(input_shape, weight, None, stride, padding)
+    assert plan.algorithm not in ("implicit_gemm", "direct")
+    assert plan.explain().count("band of the input") == 2
+    expected = reference.conv2d(x, weight, None, stride, padding)
+    assert_identical(plan(x), expected, np.float32)
+    assert_identical(fastconv.conv2d(x, weight, None, stride, padding), expected, np.float32)
 
 
 # A problem that every tile fits: taller and wider than any, filters and columns left over.
 EVERY_TILE = Conv2dProblem.from_shapes((2, 3, 17, 117), (53, 3, 3, 2), (2, 1), ((1, 0), (0, 1)))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("algorithm", ["implicit_gemm", "direct"])
-def test_every_tile_is_right(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_tile_is_right(algorithm: str, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those too that the estimate of cycles seldom chooses."""
     over: tiling.Lanes = "filters" if algorithm == "implicit_gemm" else "pixels"
     rng = np.random.default_rng(2)
-    p = EVERY_TILE
+    p = dataclasses.replace(EVERY_TILE, dtype=np.dtype(dtype).name)
     shapes = list(tiling.shapes(p, over))
     assert len(shapes) > 10
     x, weight = (
-        rng.integers(-4, 5, shape).astype(np.float32) for shape in (p.input_shape, p.weight_shape)
+        rng.integers(-4, 5, shape).astype(dtype) for shape in (p.input_shape, p.weight_shape)
     )
-    bias = rng.integers(-4, 5, p.K).astype(np.float32)
-    residual = rng.integers(-50, 50, p.output_shape).astype(np.float32)
+    bias = rng.integers(-4, 5, p.K).astype(dtype)
+    residual = rng.integers(-50, 50, p.output_shape).astype(dtype)
     geometry = (p.stride, p.padding, p.dilation, p.groups)
     plain = reference.conv2d(x, weight, bias, *geometry)
     monkeypatch.setattr(tiled, "tiling_of", tiling.tiling_of.__wrapped__)
@@ -282,4 +513,4 @@ def test_every_tile_is_right(algorithm: str, monkeypatch: pytest.MonkeyPatch) ->
                 expected = np.where(
                     expected < 0, expected * (0 if added is not None else 0.5), expected
                 )
-            assert_identical(plan(x, residual=added), expected, np.float32)
+            assert_identical(plan(x, residual=added), expected, dtype)

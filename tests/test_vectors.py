@@ -62,6 +62,16 @@ def run_block(typingctx, name, lanes, source, target):  # type: ignore[no-untype
                 builder.select(vector.first(count), row, vector.all(99.0))
                 for count, row in zip(counts, rows, strict=True)
             ]
+        elif block == "within":
+            # Starts on both sides of 0, sizes that some vectors begin or end beyond.
+            results = []
+            for i, row in enumerate(rows):
+                start, root = (
+                    builder.fptosi(builder.load(vector.at(read, index(i * n + at))), I64)
+                    for at in (0, 1)
+                )
+                inside = vector.within(start, builder.mul(root, root))
+                results.append(builder.select(inside, row, vector.all(99.0)))
         elif block == "load_masked":
             results = [
                 vector.load_masked(vector.at(read, index(i * n)), vector.first(index(i)))
@@ -110,6 +120,10 @@ def plain(block: str, rows: Array) -> list[list[float]]:
         ]
     if block == "first":
         return [[a if i < row[0] else 99 for i, a in enumerate(row)] for row in rows]
+    if block == "within":
+        return [
+            [a if 0 <= row[0] + i < row[1] ** 2 else 99 for i, a in enumerate(row)] for row in rows
+        ]
     if block == "load_masked":
         return [
             [a if i < count else 0 for i, a in enumerate(row)] for count, row in enumerate(rows)
@@ -131,7 +145,7 @@ def plain(block: str, rows: Array) -> list[list[float]]:
     "block",
     [
         *("load and store", "broadcast", "multiply_add", "shuffle", "transpose", "store_first"),
-        *("all", "clamp", "first", "load_masked", "store_masked"),
+        *("all", "clamp", "first", "within", "load_masked", "store_masked"),
     ],
 )
 def test_block(block: str, lanes: int, dtype: Any) -> None:

@@ -369,5 +369,5 @@ def _cost(problem: Conv2dProblem, shape: TileShape, num_threads: int, cut: Cut) 
     reading = p.N * cut.rows * cut.columns * p.weight_bytes / 24
     starting = 60.0 * tasks
     size = band.elements * p.itemsize
-    too_large = 1e2 * max(0, size - BAND_BYTES) + 1e12 * (size > MOST_BAND_BYTES)
+    too_large = 1e2 * max(0, size - BAND_BYTES) + 1e20 * max(0, size - MOST_BAND_BYTES)
     return share * (cycles(p, shape) + copying + reading + starting) + too_large
