@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from fastconv import cpu
 from fastconv.codegen import activation
-from fastconv.codegen.rows import clear_row, copy_element, copy_row, transpose_block
+from fastconv.codegen.rows import clear_row, copy_row, transpose_block
 from fastconv.codegen.vector import I64, Vectors
 
 SLOPE = 0.1
@@ -42,17 +42,14 @@ def check_rows(dtype: Any, at_end: bool) -> None:
     def clear(target: int, count: int) -> None:
         clear_row(target, count, bits, lanes)
 
-    @numba.njit
-    def copy_each(target: int, source: int, count: int) -> None:
-        copy_row(target, source, count, 1, bits, lanes)
+    def copier(step: int) -> Any:
+        @numba.njit
+        def copy(target: int, row: int, width: int, left: int, distance: int, count: int) -> None:
+            copy_row(target, row, width, left, distance, count, step, bits, lanes)
 
-    @numba.njit
-    def copy_every_second(target: int, source: int, count: int) -> None:
-        copy_row(target, source, count, 2, bits, lanes)
+        return copy
 
-    @numba.njit
-    def copy_one(target: int, source: int) -> None:
-        copy_element(target, source, bits)
+    copiers = {1: copier(1), 2: copier(2), 3: copier(0)}
 
     def room(count: int) -> Array:
         """One vector more than was asked for."""
@@ -64,21 +61,17 @@ def check_rows(dtype: Any, at_end: bool) -> None:
         clear(target.ctypes.data, count)
         assert (target[:written] == 0).all(), count
         assert (target[written:] == 7).all(), count
-        for step, copy in ((1, copy_each), (2, copy_every_second)):
-            # The last element wanted is the last there is.
-            values = rng.standard_normal(max(1, (count - 1) * step + 1)).astype(dtype)
-            values[rng.integers(values.size)] = np.nan
-            source, target = guarded(values, at_end), room(count)
-            copy(target.ctypes.data, source.ctypes.data, count)
-            wanted = values[::step][: max(count, 0)]
-            np.testing.assert_array_equal(target[: len(wanted)], wanted)
-            assert (target[len(wanted) : written] == 0).all(), (count, step)
-            assert (target[written:] == 7).all(), (count, step)
-
-    for value in (1.5, -0.0, np.nan, np.finfo(dtype).smallest_subnormal):
-        source, target = (guarded(np.full(1, number, dtype), at_end) for number in (value, 7))
-        copy_one(target.ctypes.data, source.ctypes.data)
-        assert target.tobytes() == source.tobytes()
+        for step, copy in copiers.items():
+            width = int(rng.integers(0, 3 * lanes))
+            left = int(rng.integers(-2 * lanes, width + 2))
+            values = rng.standard_normal(width).astype(dtype)
+            row, target = guarded(values, at_end), room(count)
+            copy(target.ctypes.data, row.ctypes.data, width, left, step, count)
+            whole = max(0, count) if step == 3 else written  # one by one, or whole vectors
+            columns = left + step * np.arange(whole)
+            wanted = [values[w] if 0 <= w < width else 0 for w in columns]
+            np.testing.assert_array_equal(target[:whole], wanted, str((count, step, left)))
+            assert (target[whole:] == 7).all(), (count, step)
 
 
 def check_transpose_block(dtype: Any, at_end: bool) -> None:
@@ -88,9 +81,16 @@ def check_transpose_block(dtype: Any, at_end: bool) -> None:
 
     @numba.njit
     def transpose(
-        target: int, to_row: int, source: int, of_row: int, rows: int, columns: int, wide: int
+        target: int,
+        to_row: int,
+        source: int,
+        of_row: int,
+        places: int,
+        rows: int,
+        columns: int,
+        wide: int,
     ) -> None:
-        transpose_block(target, to_row, source, of_row, rows, columns, wide, bits, lanes)
+        transpose_block(target, to_row, source, of_row, places, rows, columns, wide, bits, lanes)
 
     sizes = sorted({1, 2, lanes - 1, lanes, lanes + 1, 3 * lanes})
     for rows, columns, wide in itertools.product((-lanes, 0, *sizes), sizes, sizes):
@@ -100,11 +100,13 @@ def check_transpose_block(dtype: Any, at_end: bool) -> None:
         # The last element wanted is the last there is.
         values = rng.standard_normal(max(1, (seen[0] - 1) * of_row + seen[1])).astype(dtype)
         values[rng.integers(values.size)] = np.nan
+        places = guarded(rng.permutation(seen[1]), at_end)
         expected = np.full((seen[1] - 1) * to_row + seen[2], 7, dtype)
         for c, r in np.ndindex(seen[1], seen[2]):
-            expected[c * to_row + r] = values[r * of_row + c] if r < seen[0] else 0
+            expected[places[c] * to_row + r] = values[r * of_row + c] if r < seen[0] else 0
         source, target = guarded(values, at_end), guarded(np.full_like(expected, 7), at_end)
-        transpose(target.ctypes.data, to_row, source.ctypes.data, of_row, rows, columns, wide)
+        addresses = target.ctypes.data, to_row, source.ctypes.data, of_row, places.ctypes.data
+        transpose(*addresses, rows, columns, wide)
         np.testing.assert_array_equal(target, expected, str((rows, columns, wide)))
 
 

@@ -47,7 +47,7 @@ class Log:
     tiles: list[dict[str, int]] = field(default_factory=list)
 
 
-def follow(found: tiling.Tiling, record: Any, worker: int) -> Log:
+def follow(found: tiling.Tiling, record: Any, worker: int, skip: bool = False) -> Log:
     """Run the loops of one worker and return what they do; addresses become element numbers."""
     log, size = Log(), int(record["itemsize"][0])
     arrays = {name: EMPTY.copy() for name in NAMES}
@@ -70,20 +70,23 @@ def follow(found: tiling.Tiling, record: Any, worker: int) -> Log:
     convolve.serial(
         *(worker, worker + 1, *addresses),
         *(a["x"], a["weight"], a["bias"], a["residual"], a["out"], a["numbers"]),
-        *(0, found.offsets, found.cuts, a["bands"], record),
+        *(0, int(skip), found.offsets, found.cuts, a["bands"], record),
     )
+    for call in log.tiles:
+        call["first"], left = divmod(call["offsets"] - found.offsets.ctypes.data, 8)
+        assert left == 0
     if record[0].copied:  # tiles read what was copied
         for call in log.tiles:
             call["x"] += (bases["x"] - bases["bands"]) // size
     return log
 
 
-def task_by_task(found: tiling.Tiling) -> Iterator[Log]:
+def task_by_task(found: tiling.Tiling, skip: bool = False) -> Iterator[Log]:
     """Return what each task does: as many workers as tasks, so each log is that of one task."""
     record = found.record.copy()
     record["workers"] = tasks = found.record[0].tasks
     for task in range(tasks):
-        yield follow(found, record, task)
+        yield follow(found, record, task, skip)
 
 
 def cut(problem: Conv2dProblem, over: tiling.Lanes, num_threads: int) -> tiling.Tiling:
@@ -158,6 +161,7 @@ def what_is_copied(p: Conv2dProblem, found: tiling.Tiling, copy: dict[str, int])
 
 def test_tiles_cover_the_output_and_stay_inside() -> None:
     seen_kinds: Counter[str] = Counter()
+    left_out = 0
     for problem, over, threads in problems():
         p, what = problem, (problem, over, threads)
         shape = tiling.tile_shape(problem, over, threads)
@@ -181,7 +185,7 @@ def test_tiles_cover_the_output_and_stay_inside() -> None:
         }
         seen_kinds.update(kind for kind, has in kinds.items() if has)
         image = places_in_the_image(p)
-        c, r, s, i, j = np.indices((p.C_per_group, p.R, p.S, shape.rows, shape.columns))
+        r, c, s, i, j = np.indices((p.R, p.C_per_group, p.S, shape.rows, shape.columns))
         down = r * p.dilation[0] + i * p.stride[0]
         across = s * p.dilation[1] + j * p.stride[1]
         c, down, across = (a.reshape(p.taps, shape.rows, shape.columns) for a in (c, down, across))
@@ -190,7 +194,8 @@ def test_tiles_cover_the_output_and_stay_inside() -> None:
             np.add.outer(np.arange(shape.rows) * g.x_row, np.arange(shape.columns) * g.x_step),
         )
         owner = np.full(p.output_shape, -1)
-        for task, log in enumerate(task_by_task(found)):
+        skip = any(p.padding[0]) and p.N % 2 == 1
+        for task, log in enumerate(task_by_task(found, skip)):
             assert len(log.copies) == bool(g.copied), what
             assert log.tiles, what
             if g.copied:
@@ -223,7 +228,13 @@ def test_tiles_cover_the_output_and_stay_inside() -> None:
                 tile, inside = divmod(k % p.K_per_group, shape.filters)
                 assert inside == 0, what
                 packed = (group * g.filter_tiles + tile) * shape.filters * p.taps
-                assert call["weight"] == packed, what
+                first, last = call["first"], call["first"] + call["taps"]
+                assert call["weight"] == packed + first * shape.filters, what
+                # Runs have the same limits, wherever the taps begin.
+                assert 1 <= call["head"] <= g.run, what
+                assert (first + call["head"]) % g.run == 0, what
+                assert 0 <= first < last <= p.taps, what
+                assert skip or last - first == p.taps, what
                 # Every tap of every pixel reads the element it is to read.
                 source = (number * p.groups + group) * p.C_per_group * p.H * p.W
                 reads = call["x"] + steps
@@ -236,6 +247,11 @@ def test_tiles_cover_the_output_and_stay_inside() -> None:
                     assert reads.max() < len(held), what
                     right = image[c[wanted], rows[wanted], places[wanted]]
                     assert (held[reads[wanted]] == right).all(), what
+                    # What is left out is margin.
+                    outside = (rows < p.padding[0][0]) | (rows >= p.padding[0][0] + p.H)
+                    assert outside[:first].all(), what
+                    assert outside[last:].all(), what
+                    left_out += p.taps - (last - first)
                 else:
                     assert source <= reads.min(), what
                     assert reads.max() < source + p.C_per_group * p.H * p.W, what
@@ -244,6 +260,7 @@ def test_tiles_cover_the_output_and_stay_inside() -> None:
             assert (owner[seen] == -1).all(), what  # by no other task
             owner[seen] = task
         assert (owner >= 0).all(), what
+    assert left_out > 1000
     assert len(seen_kinds) == len(kinds), seen_kinds
     assert min(seen_kinds.values()) >= 5, seen_kinds
 
@@ -311,8 +328,8 @@ def test_every_tap_has_its_offset(over: tiling.Lanes, dtype: str) -> None:
             lines = {r * p.dilation[0]: r * g.set_size for r in range(p.R)}
         wanted = [
             c * plane + lines[r * p.dilation[0]] + places[s * p.dilation[1]]
-            for c in range(p.C_per_group)
             for r in range(p.R)
+            for c in range(p.C_per_group)
             for s in range(p.S)
         ]
         assert found.offsets.tolist() == wanted

@@ -24,6 +24,8 @@ Lanes = Literal["filters", "pixels"]
 
 # What a band of the input may take: it is to stay in the second-level cache.
 BAND_BYTES = 512 * 2**10
+# More cycles than any convolution takes.
+TOO_LARGE = 1e20
 # No thread borrows more than this, whatever the layer.
 MOST_BAND_BYTES = 4 * 2**20
 # How many tiles with few cycles are considered with all that comes on top.
@@ -174,8 +176,11 @@ def tap_places(C: int, R: int, S: int) -> NDArray[np.int64]:
 @lru_cache(maxsize=4096)
 def tile_shape(problem: Conv2dProblem, over: Lanes, num_threads: int) -> TileShape:
     """Return the tile that is done first, all threads considered."""
-    best = sorted(shapes(problem, over), key=lambda shape: cycles(problem, shape))[:CONSIDERED]
-    return min(best, key=lambda shape: _best_cut(problem, shape, num_threads)[0])
+    every = sorted(shapes(problem, over), key=lambda shape: cycles(problem, shape))
+    best = min(every[:CONSIDERED], key=lambda shape: _best_cut(problem, shape, num_threads)[0])
+    if _best_cut(problem, best, num_threads)[0] < TOO_LARGE:
+        return best
+    return min(every, key=lambda shape: _best_cut(problem, shape, num_threads)[0])
 
 
 def seconds(problem: Conv2dProblem, over: Lanes, num_threads: int) -> float:
@@ -369,5 +374,5 @@ def _cost(problem: Conv2dProblem, shape: TileShape, num_threads: int, cut: Cut) 
     reading = p.N * cut.rows * cut.columns * p.weight_bytes / 24
     starting = 60.0 * tasks
     size = band.elements * p.itemsize
-    too_large = 1e2 * max(0, size - BAND_BYTES) + 1e20 * max(0, size - MOST_BAND_BYTES)
+    too_large = 1e2 * max(0, size - BAND_BYTES) + TOO_LARGE * max(0, size - MOST_BAND_BYTES)
     return share * (cycles(p, shape) + copying + reading + starting) + too_large
