@@ -46,11 +46,11 @@ def kernels_in(folder: Path) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a store that eight processes filled at once."""
+    """Return a store that four processes filled at once."""
     folder = tmp_path_factory.mktemp("kernels")
-    with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(lambda _: convolve(folder), range(8)))
-    assert results == [("right", "")] * 8
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: convolve(folder), range(4)))
+    assert results == [("right", "")] * 4
     return folder
 
 

@@ -432,7 +432,7 @@ def check_memory(problem: Conv2dProblem, algorithm: Tiled, num_threads: int) -> 
         assert algorithm.estimated_seconds(problem, "forward", num_threads) < 1e9, what
         # The tile of a plan stays what it is, whatever the number of threads is later.
         shape = tiling.tile_shape(tiling.as_rows(problem), algorithm.lanes_over, num_threads)
-        for other in (1, 2, 5, 64):
+        for other in (1, 64):
             tiles = tiling.tiling_of(tiling.as_rows(problem), shape, other)
             assert tiles.band_bytes <= 4 * MEBIBYTE, (*what, other)
     elif "stride" in refusal:
@@ -454,7 +454,7 @@ def test_bands_of_monstrous_problems_are_small_or_refused(dtype: str, algorithm:
     refused = 0
     for input_shape, weight_shape, *geometry in MONSTROUS:
         problem = Conv2dProblem.from_shapes(input_shape, weight_shape, *geometry, dtype=dtype)
-        answers = {check_memory(problem, algorithm, threads) for threads in (1, 2, 3, 16)}
+        answers = {check_memory(problem, algorithm, threads) for threads in (1, 16)}
         assert len(answers) == 1, problem  # what is refused does not depend on threads
         refused += answers.pop()
     assert 1 <= refused < len(MONSTROUS) / 2
@@ -464,8 +464,8 @@ def test_bands_of_monstrous_problems_are_small_or_refused(dtype: str, algorithm:
 @pytest.mark.parametrize("algorithm", [ImplicitGemm(), Direct()], ids=lambda a: a.name)
 def test_bands_of_any_problem_are_small_or_refused(algorithm: Tiled) -> None:
     rng = np.random.default_rng(23)
-    refused = sum(check_memory(enormous_problem(rng), algorithm, 1 + n % 9) for n in range(1000))
-    assert 10 < refused < 500
+    refused = sum(check_memory(enormous_problem(rng), algorithm, 1 + n % 9) for n in range(300))
+    assert 5 < refused < 150
 
 
 @pytest.mark.parametrize(
