@@ -23,6 +23,7 @@ PACKAGE = Path(fastconv.__file__).parent
 LEVELS = (
     ("cli", "__main__"),
     ("bench",),
+    ("nn",),
     ("functional", "transposed", "columns", "pooling.maximum", "pooling.mean"),
     ("plan",),
     ("registry", "pooling.registry"),
