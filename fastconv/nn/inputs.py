@@ -31,14 +31,14 @@ def as_floats(layer: object, x: ArrayLike, dtype: np.dtype[Any] | None = None) -
 def as_images(
     layer: object, x: ArrayLike, channels: int | None = None, dtype: np.dtype[Any] | None = None
 ) -> Array:
-    """Return `x` as images (N, C, H, W) with that many channels."""
+    """Return `x` as contiguous images (N, C, H, W) with that many channels."""
     array = as_floats(layer, as_numbers("x", x, 4), dtype)
     if channels is not None and array.shape[1] != channels:
         raise ValueError(
             f"x must have {channels} channels for this {type(layer).__name__}, (N, {channels}, H, "
             f"W), got shape {array.shape}"
         )
-    return array
+    return np.ascontiguousarray(array)
 
 
 def as_generator(rng: RngLike) -> Generator:
