@@ -196,7 +196,7 @@ def plan_of(
     plan = plan_conv2d(shape, weight, bias, *conv.geometry, activation=activation)  # type: ignore[arg-type]
     conv.plans.pop(key, None)
     while len(conv.plans) >= _SHAPES:
-        conv.plans.pop(next(iter(conv.plans)), None)
+        conv.plans.pop(next(iter(list(conv.plans)), None), None)  # threads may do so too
     conv.plans[key] = (stamp, plan)
     return plan
 
