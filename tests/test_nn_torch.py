@@ -14,6 +14,8 @@ from reference import Array
 from fastconv import nn
 
 torch = pytest.importorskip("torch")
+# On a busy machine several threads of so small a network would wait for each other.
+torch.set_num_threads(1)
 
 
 def to_torch(state: dict[str, Array]) -> dict[str, Any]:
