@@ -37,10 +37,15 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME_OF)
+# Packages that are public themselves.
+_PACKAGES = ("nn",)
+
+__all__ = sorted([*_HOME_OF, *_PACKAGES])
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"fastconv.{name}")
     try:
         home = _HOME_OF[name]
     except KeyError:

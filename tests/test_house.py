@@ -23,6 +23,7 @@ PACKAGE = Path(fastconv.__file__).parent
 LEVELS = (
     ("cli", "__main__"),
     ("bench",),
+    ("nn",),
     ("functional", "transposed", "columns", "pooling.maximum", "pooling.mean"),
     ("plan",),
     ("registry", "pooling.registry"),
@@ -113,6 +114,7 @@ def test_importing_loads_no_numba() -> None:
     assert not heavy & loaded_by("import fastconv")
     assert not heavy & loaded_by("import fastconv; fastconv.Conv2dProblem")
     assert "numba" in loaded_by("import fastconv; fastconv.conv2d")
+    assert not {"torch", "safetensors"} & loaded_by("import fastconv; fastconv.nn.Conv2d")
 
 
 def public_names() -> list[str]:

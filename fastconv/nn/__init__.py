@@ -1,0 +1,126 @@
+"""Convolutional networks to build, train and run: PyTorch's names, NumPy's arrays, no autograd.
+
+A layer is a small class with parameters, ``forward(x)`` and ``backward(grad)``, as a textbook
+writes it. Images are (N, C, H, W), float32 unless the model is converted with
+``model.astype("float64")``.
+
+Building and training
+---------------------
+>>> import numpy as np
+>>> from fastconv import nn
+>>> rng = np.random.default_rng(0)
+>>> model = nn.Sequential(
+...     nn.Conv2d(1, 8, 3, padding=1, rng=rng),
+...     nn.BatchNorm2d(8),
+...     nn.ReLU(),
+...     nn.Residual(
+...         nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, rng=rng), nn.BatchNorm2d(8)),
+...     ),
+...     nn.ReLU(),
+...     nn.AdaptiveAvgPool2d(1),
+...     nn.Flatten(),
+...     nn.Linear(8, 2, rng=rng),
+... )
+>>> x = rng.standard_normal((16, 1, 8, 8), dtype=np.float32)
+>>> target = (x.mean(axis=(1, 2, 3)) > 0).astype(int)
+>>> loss = nn.CrossEntropyLoss()
+>>> optimizer = nn.AdamW(model.parameters(), lr=0.05)
+>>> schedule = nn.CosineAnnealingLR(optimizer, T_max=20)
+>>> for _ in range(20):
+...     value = loss(model(x), target)
+...     model.zero_grad()
+...     _ = model.backward(loss.backward())
+...     _ = nn.clip_grad_norm_(model.parameters(), 1.0)
+...     optimizer.step()
+...     schedule.step()
+>>> value < 0.1
+True
+
+`forward` keeps what `backward` needs, and `backward` uses it up: one of each in turn. Gradients
+are summed in ``parameter.grad`` until ``zero_grad()``. Set ``model[0].input_grad = False`` to save
+the gradient of the images, which training does not need. Every random number comes from the
+generators given as ``rng``.
+
+Evaluation
+----------
+``model.eval()`` keeps nothing for `backward`, uses running statistics, and fuses: batch
+normalization and activations go into the convolution before them, the sum of a residual block and
+the activation after it too. ``model.eval(keep=True)`` fuses nothing and allows `backward`.
+
+>>> model.eval()(x).argmax(axis=1).shape
+(16,)
+
+Changes of parameters are noticed, whether by an optimizer, `load_state_dict` or a write to
+``parameter.data``: see `Parameter`.
+
+Files
+-----
+``nn.save(model, path)`` and ``nn.load(model, path)`` write and read safetensors files with
+PyTorch's names and layouts, in both directions.
+
+What there is
+-------------
+- Layers: `Conv2d`, `ConvTranspose2d`, `DepthwiseSeparableConv2d`, `Linear`, `BatchNorm2d`,
+  `ReLU`, `LeakyReLU`, `SiLU`, `Softmax`, `Dropout`, `MaxPool2d`, `AvgPool2d`,
+  `AdaptiveAvgPool2d`, `Flatten`; put together by `Sequential`, `Residual`, or a `Module` of
+  your own
+- Losses: `CrossEntropyLoss`, `MSELoss`
+- Optimizers: `SGD`, `Adam`, `AdamW`; schedules `StepLR`, `CosineAnnealingLR`, `OneCycleLR`;
+  `clip_grad_norm_`, `clip_grad_value_`
+- First weights: the functions of `fastconv.nn.init`
+- To look at: ``print(model)``, ``print(model.summary((1, 1, 8, 8)))``
+"""
+
+from fastconv.nn import init
+from fastconv.nn.activation import Dropout, LeakyReLU, ReLU, SiLU, Softmax
+from fastconv.nn.clipping import clip_grad_norm_, clip_grad_value_
+from fastconv.nn.containers import DepthwiseSeparableConv2d, Residual, Sequential
+from fastconv.nn.convolution import Conv2d, ConvTranspose2d
+from fastconv.nn.files import load, save
+from fastconv.nn.linear import Linear
+from fastconv.nn.losses import CrossEntropyLoss, Loss, MSELoss
+from fastconv.nn.module import Module
+from fastconv.nn.norm import BatchNorm2d
+from fastconv.nn.optim import SGD, Adam, AdamW, Optimizer
+from fastconv.nn.parameter import Parameter
+from fastconv.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, Flatten, MaxPool2d
+from fastconv.nn.schedules import CosineAnnealingLR, OneCycleLR, Schedule, StepLR
+from fastconv.nn.summary import Summary
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
+    "BatchNorm2d",
+    "Conv2d",
+    "ConvTranspose2d",
+    "CosineAnnealingLR",
+    "CrossEntropyLoss",
+    "DepthwiseSeparableConv2d",
+    "Dropout",
+    "Flatten",
+    "LeakyReLU",
+    "Linear",
+    "Loss",
+    "MSELoss",
+    "MaxPool2d",
+    "Module",
+    "OneCycleLR",
+    "Optimizer",
+    "Parameter",
+    "ReLU",
+    "Residual",
+    "Schedule",
+    "Sequential",
+    "SiLU",
+    "Softmax",
+    "StepLR",
+    "Summary",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "init",
+    "load",
+    "save",
+]

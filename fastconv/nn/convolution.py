@@ -1,0 +1,286 @@
+"""Convolutions with learned filters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastconv.functional import conv2d, conv2d_input_grad, conv2d_weight_grad
+from fastconv.geometry import IntPair, Padding, as_int, as_pair, resolve_padding
+from fastconv.nn.init import default_bias, default_weight
+from fastconv.nn.inputs import RngLike, as_generator, as_images
+from fastconv.nn.module import Module
+from fastconv.nn.parameter import Parameter
+from fastconv.plan import choose
+from fastconv.problem import Conv2dProblem
+from fastconv.transposed import conv_transpose2d
+
+Array = NDArray[Any]
+
+
+class _Convolution(Module):
+    """What convolution and transposed convolution have in common."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntPair,
+        stride: IntPair,
+        padding: Padding,
+        dilation: IntPair,
+        groups: int,
+        bias: bool,
+        rng: RngLike,
+        *,
+        transposed: bool = False,
+    ) -> None:
+        self.in_channels = as_int("in_channels", in_channels, 1)
+        self.out_channels = as_int("out_channels", out_channels, 1)
+        self.kernel_size = as_pair("kernel_size", kernel_size, 1)
+        self.stride = as_pair("stride", stride, 1)
+        self.dilation = as_pair("dilation", dilation, 1)
+        self.groups = as_int("groups", groups, 1)
+        resolve_padding(padding, (1, 1), self.kernel_size, self.stride, self.dilation)
+        plain = isinstance(padding, int | np.integer)
+        self.padding: Padding = as_pair("padding", padding, 0) if plain else padding
+        if self.in_channels % self.groups or self.out_channels % self.groups:
+            raise ValueError(
+                f"groups must divide in_channels and out_channels, got groups={groups} with "
+                f"in_channels={in_channels} and out_channels={out_channels}"
+            )
+        first, second = self.out_channels, self.in_channels
+        if transposed:
+            first, second = second, first
+        self.weight_shape = (first, second // self.groups, *self.kernel_size)
+        shape = self.weight_shape
+        generator = as_generator(rng)
+        self.weight = Parameter(default_weight(shape, generator))
+        self.bias = Parameter(default_bias(self.out_channels, shape, generator)) if bias else None
+        self.input_grad = True
+
+    @property
+    def _offsets(self) -> Array | None:
+        return None if self.bias is None else self.bias.value
+
+    def extra_repr(self) -> str:
+        """Return the arguments, as PyTorch shows them."""
+        text = (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}"
+        )
+        if self.padding != (0, 0):
+            text += f", padding={self.padding}"
+        if self.dilation != (1, 1):
+            text += f", dilation={self.dilation}"
+        if getattr(self, "output_padding", (0, 0)) != (0, 0):
+            text += f", output_padding={self.output_padding}"  # type: ignore[attr-defined]
+        if self.groups != 1:
+            text += f", groups={self.groups}"
+        return text + ("" if self.bias is not None else ", bias=False")
+
+
+class Conv2d(_Convolution):
+    """Convolution of images with learned filters.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size, stride, dilation : int or (int, int)
+        For height and width.
+    padding : int, (int, int), ((top, bottom), (left, right)), "same" or "valid"
+        Zeros around the images.
+    groups : int
+        An output channel sees only the input channels of its group.
+    bias : bool
+        Whether to add a learned number to each output channel.
+    rng : numpy.random.Generator or int, optional
+        For the first weights: evenly within ±1 / sqrt(fan_in), as in PyTorch.
+
+    Attributes
+    ----------
+    weight : Parameter, (out_channels, in_channels / groups, R, S)
+    bias : Parameter, (out_channels,), or None
+    input_grad : bool
+        Whether `backward` returns the input's gradient. Set it to False in the first layer of a
+        model, where nobody needs it: `backward` then returns None and is faster.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument.
+
+    Examples
+    --------
+    >>> layer = Conv2d(3, 8, 3, padding=1, rng=0)
+    >>> y = layer(np.ones((2, 3, 5, 5), np.float32))
+    >>> y.shape
+    (2, 8, 5, 5)
+    >>> layer.backward(np.ones_like(y)).shape, layer.weight.grad.shape
+    ((2, 3, 5, 5), (8, 3, 3, 3))
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntPair,
+        stride: IntPair = 1,
+        padding: Padding = 0,
+        dilation: IntPair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        rng: RngLike = None,
+    ) -> None:
+        super().__init__(
+            *(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, rng)
+        )
+        self.plans: dict[Any, Any] = {}  # made and looked after by fusion.py
+
+    def checked(self, x: ArrayLike) -> Array:
+        """Return `x` as images that this layer accepts."""
+        return as_images(self, x, self.in_channels, self.weight.dtype)
+
+    @property
+    def geometry(self) -> tuple[IntPair, Padding, IntPair, int]:
+        """(stride, padding, dilation, groups), as `fastconv.conv2d` takes them."""
+        return self.stride, self.padding, self.dilation, self.groups
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return the convolution of `x`, (N, in_channels, H, W)."""
+        images = self.checked(x)
+        y = conv2d(images, self.weight.value, self._offsets, *self.geometry)
+        self.keep(y, images)
+        return y
+
+    def backward(self, grad: Array) -> Array | None:
+        """Add to the gradients of weight and bias; return the input's."""
+        grad, x = self.recall(grad)
+        self.weight.accumulate(conv2d_weight_grad(x, self.weight_shape, grad, *self.geometry))
+        if self.bias is not None:
+            self.bias.accumulate(grad.sum(axis=(0, 2, 3)))
+        if not self.input_grad:
+            return None
+        return conv2d_input_grad(x.shape, self.weight.value, grad, *self.geometry)
+
+    def forget(self) -> None:
+        """Forget the plans made for evaluation."""
+        self.plans.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled: no plans."""
+        return {**super().__getstate__(), "plans": {}}
+
+    def problem(self, input_shape: tuple[int, ...]) -> Conv2dProblem:
+        """Return what is computed for inputs of that shape."""
+        dtype = self.weight.dtype.name
+        return Conv2dProblem.from_shapes(input_shape, self.weight.shape, *self.geometry, dtype)
+
+    def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
+        """Return two for each product."""
+        return self.problem(input_shape).flops
+
+    def algorithm(self, input_shape: tuple[int, ...]) -> str:
+        """Return the name of the algorithm that runs."""
+        return choose(self.problem(input_shape), "forward").name
+
+
+class ConvTranspose2d(_Convolution):
+    """Transposed convolution: enlarges images with learned filters.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size, stride, dilation : int or (int, int)
+        Of the convolution whose transpose this is.
+    padding : int or (int, int)
+        Rows and columns cut from the result's edges.
+    output_padding : int or (int, int)
+        Rows and columns added at the bottom and right; below the stride or the dilation.
+    groups : int
+    bias : bool
+    rng : numpy.random.Generator or int, optional
+        For the first weights, as in `Conv2d`.
+
+    Attributes
+    ----------
+    weight : Parameter, (in_channels, out_channels / groups, R, S)
+    bias : Parameter, (out_channels,), or None
+    input_grad : bool
+        As in `Conv2d`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument.
+
+    Examples
+    --------
+    >>> layer = ConvTranspose2d(4, 2, 2, stride=2, rng=0)
+    >>> layer(np.ones((1, 4, 5, 5), np.float32)).shape
+    (1, 2, 10, 10)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntPair,
+        stride: IntPair = 1,
+        padding: IntPair = 0,
+        output_padding: IntPair = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: IntPair = 1,
+        *,
+        rng: RngLike = None,
+    ) -> None:
+        self.output_padding = as_pair("output_padding", output_padding, 0)
+        self.margins = as_pair("padding", padding, 0)
+        super().__init__(
+            *(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, rng),
+            transposed=True,
+        )
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return the transposed convolution of `x`, (N, in_channels, H, W)."""
+        images = as_images(self, x, self.in_channels, self.weight.dtype)
+        y = conv_transpose2d(
+            images,
+            self.weight.value,
+            self._offsets,
+            self.stride,
+            self.padding,
+            self.output_padding,
+            self.groups,
+            self.dilation,
+        )
+        self.keep(y, images)
+        return y
+
+    def backward(self, grad: Array) -> Array | None:
+        """Add to the gradients of weight and bias; return the input's.
+
+        What transposed convolution is the input gradient of is a convolution from the large
+        images to the small ones; so this layer's gradients are that convolution and its weight
+        gradient.
+        """
+        grad, x = self.recall(grad)
+        if self.bias is not None:
+            self.bias.accumulate(grad.sum(axis=(0, 2, 3)))
+        # Rows of output_padding that no tap reaches have no part in it.
+        extra, cut = self.output_padding, self.margins
+        beyond = [max(0, e - p) for e, p in zip(extra, cut, strict=True)]
+        reached = grad[:, :, : grad.shape[2] - beyond[0], : grad.shape[3] - beyond[1]]
+        margins = tuple((p, max(0, p - e)) for e, p in zip(extra, cut, strict=True))
+        geometry: Any = (self.stride, margins, self.dilation, self.groups)
+        self.weight.accumulate(conv2d_weight_grad(reached, self.weight_shape, x, *geometry))
+        return conv2d(reached, self.weight.value, None, *geometry) if self.input_grad else None
+
+    def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
+        """Return two for each product."""
+        pixels = input_shape[0] * input_shape[2] * input_shape[3]
+        return 2 * pixels * self.weight.size

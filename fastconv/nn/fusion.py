@@ -1,0 +1,225 @@
+"""How layers run in evaluation: one plan for a convolution and what follows it.
+
+Batch normalization with fixed statistics multiplies a channel by a number and adds another, so it
+goes into the weights and the bias of the convolution before it. A rectifier goes into the plan's
+store, and so does the sum of a residual block.
+
+Plans are kept by the convolution, for a few input shapes. Each bears a stamp of all it was made
+from, which is compared at every use: the versions of the parameters, which any write changes (see
+`Parameter`), and the running statistics themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastconv.activation import ActivationLike, as_activation
+from fastconv.functional import plan_conv2d
+from fastconv.nn.activation import Dropout, LeakyReLU, ReLU, SiLU
+from fastconv.nn.convolution import Conv2d
+from fastconv.nn.inputs import as_floats
+from fastconv.nn.module import Module
+from fastconv.nn.norm import BatchNorm2d
+from fastconv.nn.parameter import Parameter
+from fastconv.plan import Conv2dPlan
+
+Array = NDArray[Any]
+M = TypeVar("M", bound=Module)
+
+# Input shapes for which a convolution keeps plans: a batch, the last smaller batch, single images.
+_SHAPES = 4
+
+
+class Chain(Module):
+    """Layers that run one after another. A subclass says which: `stages`."""
+
+    def stages(self) -> Sequence[Module]:
+        """Return the layers in their order."""
+        raise NotImplementedError
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Send `x` through all layers; in evaluation, fused where that is possible."""
+        y = as_floats(self, x)
+        if not self.training and not self.keeping:
+            return run(self.stages(), y)
+        for layer in self.stages():
+            y = layer(y)
+        return y
+
+
+class Branches(Module):
+    """``body(x) + shortcut(x)``, with x itself where there is no shortcut."""
+
+    body: Module
+    shortcut: Module | None
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return the sum; in evaluation, fused where that is possible."""
+        array = as_floats(self, x)
+        if not self.training and not self.keeping:
+            return run([self], array)
+        y, other = self.body(array), array if self.shortcut is None else self.shortcut(array)
+        return np.asarray(y + same_shape(other, y.shape))
+
+
+def same_shape(shortcut: Array, wanted: tuple[int, ...]) -> Array:
+    """Return what the shortcut gave, if the body's output can be added to it."""
+    if shortcut.shape != wanted:
+        raise ValueError(
+            f"shortcut must give what the body of a Residual gives, shape {wanted}, got "
+            f"{shortcut.shape}: a 1x1 Conv2d with the body's channels and stride does"
+        )
+    return shortcut
+
+
+@dataclass
+class Step:
+    """A layer and what was taken into it."""
+
+    layer: Module
+    norm: BatchNorm2d | None = None
+    activation: ActivationLike = None
+
+    def take(self, layer: Module) -> bool:
+        """Take in the layer that follows, if it can be; return whether it was."""
+        if self.activation is not None:
+            return False
+        if _is(self.layer, Conv2d) and self.norm is None and _is(layer, BatchNorm2d):
+            if layer.num_features == self.layer.out_channels:
+                self.norm = layer
+            return self.norm is layer
+        if _is(self.layer, Conv2d) or _is(self.layer, Branches):
+            self.activation = _activation(layer)
+        return self.activation is not None
+
+    def run(
+        self, x: Array, residual: Array | None = None, activation: ActivationLike = None
+    ) -> Array:
+        """Return the output for `x`, with the residual added and an activation after that."""
+        layer = self.layer
+        if _is(layer, Conv2d) and (residual is None or self.activation is None):
+            images = layer.checked(x)
+            plan = plan_of(layer, self.norm, self.activation or activation, images.shape)
+            if residual is not None:
+                same_shape(residual, plan.problem.output_shape)
+            return plan(images, residual=residual)
+        whole = self._run_whole if self.activation is not None or _is(layer, Branches) else layer
+        return _summed(whole(x), residual, activation)
+
+    def _run_whole(self, x: Array) -> Array:
+        """Run a layer that has its activation already, without a residual."""
+        if isinstance(self.layer, Branches):
+            block = self.layer
+            shortcut = x if block.shortcut is None else run([block.shortcut], x)
+            return run([block.body], x, shortcut, self.activation)
+        return self.run(x)
+
+
+def run(
+    layers: Iterable[Module],
+    x: Array,
+    residual: Array | None = None,
+    activation: ActivationLike = None,
+) -> Array:
+    """Return ``activation(layers(x) + residual)``, each convolution with what follows it."""
+    steps: list[Step] = []
+    for layer in _flat(layers):
+        if _is(layer, Dropout):
+            continue
+        if not (steps and steps[-1].take(layer)):
+            steps.append(Step(layer))
+    for step in steps[:-1]:
+        x = step.run(x)
+    if steps:
+        return steps[-1].run(x, residual, activation)
+    return _summed(x, residual, activation)
+
+
+def _summed(y: Array, residual: Array | None, activation: ActivationLike) -> Array:
+    """Return ``activation(y + residual)`` in a new array, or `y` itself without a residual."""
+    if residual is None:
+        return y
+    total = np.asarray(y + same_shape(residual, y.shape))
+    as_activation(activation).apply(total)
+    return total
+
+
+def _is(layer: Module, kind: type[M]) -> TypeGuard[M]:
+    """Return whether a layer is in evaluation and runs as `kind` does: no subclass's own way."""
+    return (
+        isinstance(layer, kind)
+        and type(layer).forward is kind.forward
+        and "forward" not in vars(layer)
+        and not (layer.training or layer.keeping)
+    )
+
+
+def _flat(layers: Iterable[Module]) -> Iterator[Module]:
+    """Yield layers, chains within them opened."""
+    for layer in layers:
+        if _is(layer, Chain):
+            yield from _flat(layer.stages())
+        else:
+            yield layer
+
+
+def _activation(layer: Module) -> ActivationLike:
+    if _is(layer, ReLU):
+        return "relu"
+    if _is(layer, SiLU):
+        return "silu"
+    if _is(layer, LeakyReLU):
+        return ("leaky_relu", layer.negative_slope)
+    return None
+
+
+# Plans -----------------------------------------------------------------------------------
+
+
+def plan_of(
+    conv: Conv2d, norm: BatchNorm2d | None, activation: ActivationLike, shape: tuple[int, ...]
+) -> Conv2dPlan:
+    """Return a plan for images of that shape: the one made before, if nothing changed since."""
+    key = (shape, norm, activation, conv.geometry)
+    stamp = (_version(conv.weight), _version(conv.bias), _stamp(norm))
+    known = conv.plans.get(key)
+    if known is not None and known[0] == stamp:
+        return known[1]  # type: ignore[no-any-return]
+    for parameter in (*conv.parameters(), *(norm.parameters() if norm else ())):
+        parameter.freeze()
+    weight, bias = folded(conv, norm)
+    plan = plan_conv2d(shape, weight, bias, *conv.geometry, activation=activation)  # type: ignore[arg-type]
+    conv.plans.pop(key, None)
+    while len(conv.plans) >= _SHAPES:
+        conv.plans.pop(next(iter(list(conv.plans)), None), None)  # threads may do so too
+    conv.plans[key] = (stamp, plan)
+    return plan
+
+
+def folded(conv: Conv2d, norm: BatchNorm2d | None) -> tuple[Array, Array | None]:
+    """Return weights and bias of the convolution that does what `conv` and `norm` do."""
+    weight = conv.weight.value
+    bias = None if conv.bias is None else conv.bias.value
+    if norm is None:
+        return weight, bias
+    scale, shift = norm.scale_and_shift()
+    if bias is not None:
+        shift = shift + scale * bias
+    dtype = weight.dtype
+    return (weight * scale[:, None, None, None]).astype(dtype), shift.astype(dtype)
+
+
+def _version(parameter: Parameter | None) -> int | None:
+    return None if parameter is None else parameter.version
+
+
+def _stamp(norm: BatchNorm2d | None) -> Any:
+    if norm is None:
+        return None
+    statistics = norm.running_mean.tobytes(), norm.running_var.tobytes(), norm.eps
+    return _version(norm.weight), _version(norm.bias), *statistics

@@ -1,0 +1,62 @@
+"""What layers ask of their inputs, and random generators of their callers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike, NDArray
+
+from fastconv.arguments import as_numbers
+
+Array = NDArray[Any]
+
+#: What a user may pass as `rng`: a generator, a seed, or None for other numbers every time.
+RngLike = Generator | int | None
+
+
+def as_floats(layer: object, x: ArrayLike, dtype: np.dtype[Any] | None = None) -> Array:
+    """Return `x` as an array of float32 or float64, of `dtype` if one is given."""
+    array = x if isinstance(x, np.ndarray) else np.asarray(x)
+    if array.dtype == dtype or (dtype is None and array.dtype in (np.float32, np.float64)):
+        return array
+    name, wanted = type(layer).__name__, dtype or "float32 or float64"
+    hint = f"convert x (x.astype({str(dtype or 'float32')!r}))"
+    if dtype is not None and array.dtype in (np.float32, np.float64):
+        hint += f" or the model (model.astype({str(array.dtype)!r}))"
+    raise TypeError(f"x must be {wanted} for this {name}, got {array.dtype}: {hint}")
+
+
+def as_images(
+    layer: object, x: ArrayLike, channels: int | None = None, dtype: np.dtype[Any] | None = None
+) -> Array:
+    """Return `x` as contiguous images (N, C, H, W) with that many channels."""
+    array = as_floats(layer, as_numbers("x", x, 4), dtype)
+    if channels is not None and array.shape[1] != channels:
+        raise ValueError(
+            f"x must have {channels} channels for this {type(layer).__name__}, (N, {channels}, H, "
+            f"W), got shape {array.shape}"
+        )
+    return np.ascontiguousarray(array)
+
+
+def as_generator(rng: RngLike) -> Generator:
+    """Return `rng` as a generator: a seed makes a new one, None one that nobody can repeat."""
+    if rng is None or isinstance(rng, Generator):
+        return rng or np.random.default_rng()
+    if isinstance(rng, bool) or not isinstance(rng, int | np.integer):
+        raise TypeError(
+            f"rng must be a numpy.random.Generator, a whole number as seed, or None, got {rng!r}"
+        )
+    return np.random.default_rng(rng)
+
+
+def as_number(name: str, value: Any, low: float, high: float = float("inf")) -> float:
+    """Return `value` as a float from low to high."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not low <= value <= high:
+        top = "" if high == float("inf") else f" and at most {high:g}"
+        raise ValueError(f"{name} must be at least {low:g}{top}, got {value!r}")
+    return float(value)

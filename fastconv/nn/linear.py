@@ -1,0 +1,124 @@
+"""The layer in which everything is connected with everything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastconv.geometry import as_int
+from fastconv.nn.init import default_bias, default_weight
+from fastconv.nn.inputs import RngLike, as_floats, as_generator
+from fastconv.nn.module import Module
+from fastconv.nn.parameter import Parameter
+from fastconv.threads import run_tasks
+
+Array = NDArray[Any]
+
+# Multiplications that are worth a task of their own.
+_PART = 2**21
+
+
+class Linear(Module):
+    """Every output is a weighted sum of all inputs: ``y = x @ weight.T + bias``.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    bias : bool
+    rng : numpy.random.Generator or int, optional
+        For the first weights: evenly within ±1 / sqrt(in_features), as in PyTorch.
+
+    Attributes
+    ----------
+    weight : Parameter, (out_features, in_features)
+    bias : Parameter, (out_features,), or None
+    input_grad : bool
+        As in `Conv2d`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument.
+
+    Examples
+    --------
+    >>> layer = Linear(3, 2, rng=0)
+    >>> layer.weight.data[...], layer.bias.data[...] = 1, [0, 10]
+    >>> layer(np.ones((1, 3), np.float32))
+    array([[ 3., 13.]], dtype=float32)
+    >>> layer.backward(np.ones((1, 2)))
+    array([[2., 2., 2.]], dtype=float32)
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, *, rng: RngLike = None
+    ) -> None:
+        self.in_features = as_int("in_features", in_features, 1)
+        self.out_features = as_int("out_features", out_features, 1)
+        shape, generator = (self.out_features, self.in_features), as_generator(rng)
+        self.weight = Parameter(default_weight(shape, generator))
+        self.bias = Parameter(default_bias(self.out_features, shape, generator)) if bias else None
+        self.input_grad = True
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return the weighted sums of `x`, (..., in_features)."""
+        array = as_floats(self, x, self.weight.dtype)
+        if array.ndim < 1 or array.shape[-1] != self.in_features:
+            hint = ": put Flatten() before" if array.ndim > 2 else ""
+            raise ValueError(
+                f"x must have shape (..., {self.in_features}) for this Linear, "
+                f"got {array.shape}{hint}"
+            )
+        rows = array.reshape(-1, self.in_features)
+        sums = _product(rows, self.weight.value.T)
+        if self.bias is not None:
+            sums += self.bias.value
+        y = sums.reshape(*array.shape[:-1], self.out_features)
+        self.keep(y, array)
+        return y
+
+    def backward(self, grad: Array) -> Array | None:
+        """Add to the gradients of weight and bias; return the input's."""
+        grad, x = self.recall(grad)
+        outputs = grad.reshape(-1, self.out_features)
+        self.weight.accumulate(_product(outputs.T, x.reshape(-1, self.in_features)))
+        if self.bias is not None:
+            self.bias.accumulate(outputs.sum(axis=0))
+        if not self.input_grad:
+            return None
+        return _product(outputs, self.weight.value).reshape(x.shape)
+
+    def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
+        """Return two for each product."""
+        return 2 * self.in_features * int(np.prod(output_shape))
+
+    def extra_repr(self) -> str:
+        """Return the arguments, as PyTorch shows them."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}"
+        )
+
+
+def _product(a: Array, b: Array) -> Array:
+    """Return ``a @ b``, cut along the longer side of the result into parts for threads.
+
+    The parts depend on the shapes alone, and BLAS works on each with one thread: the same bits
+    for every number of threads.
+    """
+    out = np.empty((a.shape[0], b.shape[1]), a.dtype)
+    rows, columns = out.shape
+    parts = max(1, min(16, a.shape[1] * out.size // _PART))
+    step = -(-max(rows, columns) // parts)
+
+    def part(start: int) -> None:
+        if rows >= columns:
+            np.matmul(a[start : start + step], b, out=out[start : start + step])
+        else:
+            np.matmul(a, b[:, start : start + step], out=out[:, start : start + step])
+
+    if out.size:
+        run_tasks(part, range(0, max(rows, columns), step))
+    return out

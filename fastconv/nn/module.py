@@ -1,0 +1,342 @@
+"""What every layer is: parameters, buffers, two modes, a state, and children that are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastconv.nn.parameter import Parameter
+from fastconv.nn.summary import Summary, summarize
+
+Array = NDArray[Any]
+
+
+class Keys(NamedTuple):
+    """What `Module.load_state_dict` found different in a state: names missing, names too many."""
+
+    missing_keys: tuple[str, ...]
+    unexpected_keys: tuple[str, ...]
+
+
+class Module:
+    """A layer, or layers put together.
+
+    A subclass writes `forward` and `backward`, and sets parameters and other modules as
+    attributes (or lists of modules); everything else follows. `forward` calls
+    ``self.keep(output, ...)`` with what `backward` will need, and `backward` begins with
+    ``grad, ... = self.recall(grad)``.
+
+    Attributes
+    ----------
+    training : bool
+        Batch normalization and dropout work otherwise in training than in evaluation.
+    keeping : bool
+        Whether `forward` keeps what `backward` needs.
+    buffer_names : tuple of str
+        Of the attributes that are part of the state though they are not learned.
+
+    Examples
+    --------
+    >>> from fastconv import nn
+    >>> class Scale(nn.Module):
+    ...     def __init__(self):
+    ...         self.factor = nn.Parameter(np.ones(1, np.float32))
+    ...
+    ...     def forward(self, x):
+    ...         self.keep(x, x)
+    ...         return x * self.factor.value
+    ...
+    ...     def backward(self, grad):
+    ...         grad, x = self.recall(grad)
+    ...         self.factor.accumulate(np.sum(grad * x, keepdims=True).reshape(1))
+    ...         return grad * self.factor.value
+    >>> layer = Scale()
+    >>> layer(np.full((1, 2), 3, np.float32))
+    array([[3., 3.]], dtype=float32)
+    >>> layer.backward(np.ones((1, 2)))
+    array([[1., 1.]], dtype=float32)
+    >>> layer.factor.grad
+    array([6.], dtype=float32)
+    """
+
+    training: bool = True
+    keeping: bool = True
+    buffer_names: ClassVar[tuple[str, ...]] = ()
+    #: Operations for one element of the output, for `summary`.
+    flops_per_output: ClassVar[int] = 0
+
+    _kept: tuple[Any, ...] | None = None
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return the output for `x`."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(x)")
+
+    def backward(self, grad: Array) -> Array | None:
+        """Add to the parameters' gradients and return that of the input.
+
+        Parameters
+        ----------
+        grad : ndarray
+            Gradient of the loss with respect to what `forward` returned last, of its shape.
+
+        Raises
+        ------
+        RuntimeError
+            If `forward` was not called before, or kept nothing.
+        ValueError
+            For another shape.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define backward(grad)")
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """Return the output for `x`."""
+        return self.forward(x)
+
+    # From forward to backward ------------------------------------------------------------
+
+    def keep(self, output: Array, *values: Any) -> None:
+        """Keep `values` for `backward`, if this layer keeps anything."""
+        if self.keeping:
+            self._kept = (output.shape, output.dtype, values)
+
+    def recall(self, grad: Array) -> tuple[Any, ...]:
+        """Return `grad`, checked against the last output, and the values kept, once."""
+        name = type(self).__name__
+        if self._kept is None:
+            raise RuntimeError(
+                f"{name}.backward needs a forward pass before it, one for each backward pass, "
+                "whose values were kept: in training mode (train()), or after eval(keep=True)"
+            )
+        shape, dtype, values = self._kept
+        array = np.asarray(grad)
+        if array.shape != shape:
+            raise ValueError(
+                f"grad must have shape {shape}, that of the last output of {name}, "
+                f"got {array.shape}"
+            )
+        self._kept = None
+        return np.ascontiguousarray(array, dtype), *values
+
+    # Modes -------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Self:
+        """Enter training mode, or with False evaluation mode; return the module."""
+        if not mode:
+            return self.eval()
+        for module in self.modules():
+            module.training = module.keeping = True
+        return self.refresh()
+
+    def eval(self, *, keep: bool = False) -> Self:
+        """Enter evaluation mode and return the module.
+
+        Batch normalization uses its running statistics and dropout does nothing. Convolutions
+        take normalization and activations that follow them into one fused step, and nothing is
+        kept for `backward`.
+
+        Parameters
+        ----------
+        keep : bool
+            Keep what `backward` needs all the same, and fuse nothing: for fine-tuning with
+            frozen statistics (``batch_norm.eval(keep=True)``) or gradients for the input.
+        """
+        for module in self.modules():
+            module.training, module.keeping = False, keep
+            module._kept = None
+        return self.refresh()
+
+    def refresh(self) -> Self:
+        """Forget everything made from the parameters; return the module.
+
+        Needed only after writing to a *view* of an array got from ``Parameter.data`` earlier:
+        all other changes are noticed.
+        """
+        for module in self.modules():
+            module.forget()
+        for parameter in self.parameters():
+            parameter.thaw()
+        return self
+
+    def forget(self) -> None:
+        """Forget what this module alone has made from its parameters."""
+
+    # Parts -------------------------------------------------------------------------------
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Yield the modules that are attributes, or in lists that are."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, list | tuple):
+                for i, item in enumerate(value):
+                    if isinstance(item, Module):
+                        yield f"{name}.{i}", item
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Yield this module and all below it, parents first."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def modules(self) -> Iterator[Module]:
+        """Yield this module and all below it, parents first."""
+        return (module for _, module in self.named_modules())
+
+    def _state(self) -> Iterator[tuple[str, Parameter | Array]]:
+        """Yield every parameter and buffer, in PyTorch's order."""
+        for prefix, module in self.named_modules():
+            dot = f"{prefix}." if prefix else ""
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter):
+                    yield dot + name, value
+            for name in module.buffer_names:
+                yield dot + name, getattr(module, name)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield every parameter once, with its name in the state."""
+        seen = set()
+        for name, value in self._state():
+            if isinstance(value, Parameter) and value not in seen:
+                seen.add(value)
+                yield name, value
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield every parameter once."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Array]]:
+        """Yield every buffer: part of the state, but not learned."""
+        for name, value in self._state():
+            if not isinstance(value, Parameter):
+                yield name, value
+
+    def buffers(self) -> Iterator[Array]:
+        """Yield every buffer: part of the state, but not learned."""
+        return (buffer for _, buffer in self.named_buffers())
+
+    def zero_grad(self) -> None:
+        """Drop every parameter's gradient."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    # dtype -------------------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What the parameters are, and inputs must be; float32 without any."""
+        return next((p.dtype for p in self.parameters()), np.dtype(np.float32))
+
+    def astype(self, dtype: DTypeLike) -> Self:
+        """Convert parameters and buffers to float32 or float64; return the module.
+
+        Gradients are dropped. Make the optimizer afterwards.
+        """
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+        for parameter in self.parameters():
+            parameter.astype(dtype)
+        for module in self.modules():
+            for name in module.buffer_names:
+                buffer = getattr(module, name)
+                if buffer.dtype.kind == "f":
+                    setattr(module, name, buffer.astype(dtype))
+        return self
+
+    # State -------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of all parameters and buffers by name: PyTorch's names and layouts."""
+        return {name: _array(value).copy() for name, value in self._state()}
+
+    def load_state_dict(self, state: Mapping[str, ArrayLike], strict: bool = True) -> Keys:
+        """Copy parameters and buffers from a state, all of them or none.
+
+        Parameters
+        ----------
+        state : mapping of str to array-like
+            As `state_dict` returns it, or PyTorch's.
+        strict : bool
+            Whether names that are missing or too many are an error.
+
+        Returns
+        -------
+        Keys
+            ``missing_keys`` and ``unexpected_keys``.
+
+        Raises
+        ------
+        ValueError
+            Naming every key that is missing, unknown, or of another shape or dtype. The module
+            is then as it was.
+        """
+        own = dict(self._state())
+        given = {name: np.asarray(value) for name, value in state.items()}
+        missing = tuple(name for name in own if name not in given)
+        unexpected = tuple(name for name in given if name not in own)
+        wrong = [f"missing: {name}" for name in missing if strict]
+        wrong += [f"not in this {type(self).__name__}: {name}" for name in unexpected if strict]
+        for name in own.keys() & given.keys():
+            old, new = _array(own[name]), given[name]
+            if (old.shape, old.dtype) != (new.shape, new.dtype):
+                wrong.append(
+                    f"{name} must be {old.dtype} of shape {old.shape}, "
+                    f"got {new.dtype} of shape {new.shape}"
+                )
+        if wrong:
+            raise ValueError("state does not fit the model:\n  " + "\n  ".join(sorted(wrong)))
+        for name, target in own.items():
+            if name in given:
+                array = target.data if isinstance(target, Parameter) else target
+                array[...] = given[name]
+        return Keys(missing, unexpected)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled: not what is kept for `backward`."""
+        return {name: value for name, value in vars(self).items() if name != "_kept"}
+
+    # To look at --------------------------------------------------------------------------
+
+    def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
+        """Return the operations of a forward pass, a multiplication and an addition being two."""
+        return self.flops_per_output * int(np.prod(output_shape))
+
+    def algorithm(self, input_shape: tuple[int, ...]) -> str:
+        """Return the name of the algorithm that runs, empty where there is no choice."""
+        return ""
+
+    def summary(self, input_shape: tuple[int, ...]) -> Summary:
+        """Return a table of the layers: output shapes, parameters, FLOPs, memory, algorithms.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+            With the batch, e.g. (1, 3, 32, 32). Zeros of that shape are sent through the model.
+
+        Examples
+        --------
+        >>> from fastconv import nn
+        >>> print(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).summary((1, 1, 2, 2)))
+        layer  kind     output  parameters    MFLOP     KiB  algorithm
+        0      Flatten  (1, 4)           0        0  0.0156
+        1      Linear   (1, 2)          10  1.6e-05  0.0469
+        total                           10  1.6e-05  0.0625
+        """
+        return summarize(self, input_shape)
+
+    def extra_repr(self) -> str:
+        """Return what `repr` shows of this layer's own arguments."""
+        return ""
+
+    def __repr__(self) -> str:
+        children = list(self.named_children())
+        if not children:
+            return f"{type(self).__name__}({self.extra_repr()})"
+        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in children]
+        return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
+
+
+def _array(value: Parameter | Array) -> Array:
+    return value.value if isinstance(value, Parameter) else value

@@ -1,0 +1,364 @@
+"""Optimizers: from gradients to steps.
+
+The formulas are PyTorch's, which names its sources; each stands in one function that changes
+pieces of arrays in place.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv.nn.inputs import as_number
+from fastconv.nn.parameter import Parameter
+from fastconv.nn.pieces import in_pieces
+
+Array = NDArray[Any]
+
+
+class Optimizer:
+    """What optimizers have in common.
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        Each with its "params" and its settings ("lr", ...), which schedules change.
+    state : dict
+        What is remembered for each parameter from step to step.
+    """
+
+    def __init__(
+        self, params: Iterable[Parameter] | Iterable[Mapping[str, Any]], **defaults: Any
+    ) -> None:
+        given = list(params)
+        groups: list[Any] = given
+        if not (given and isinstance(given[0], Mapping)):
+            groups = [{"params": given}]
+        self.defaults = defaults
+        self.state: dict[Parameter, dict[str, Any]] = {}
+        self.param_groups: list[dict[str, Any]] = []
+        for group in groups:
+            unknown = group.keys() - defaults.keys() - {"params"}
+            if unknown:
+                raise ValueError(
+                    f"params must be given with {', '.join(defaults)}, got {', '.join(unknown)}"
+                )
+            self.param_groups.append({**defaults, **group, "params": list(group["params"])})
+        seen: set[Parameter] = set()
+        for group in self.param_groups:
+            self.check(group)
+            for p in group["params"]:
+                if not isinstance(p, Parameter):
+                    raise TypeError(
+                        f"params must hold Parameters, as model.parameters() does, got {p!r}"
+                    )
+                if p in seen:
+                    raise ValueError(f"params must hold each parameter once, got {p.shape} twice")
+                seen.add(p)
+        if not seen:
+            raise ValueError("params must hold at least one Parameter, got none")
+
+    def check(self, group: Mapping[str, Any]) -> None:
+        """Raise unless the settings of a group make sense."""
+        for name in ("lr", "weight_decay"):
+            as_number(name, group[name], 0)
+
+    def update(
+        self, p: Parameter, grad: Array, state: dict[str, Any], group: Mapping[str, Any]
+    ) -> None:
+        """Take one step for one parameter and its gradient."""
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Change every parameter that has a gradient."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if p.grad.shape != p.shape:
+                    raise ValueError(
+                        f"grad must have its parameter's shape {p.shape}, got {p.grad.shape}"
+                    )
+                self.update(p, p.grad, self.state.setdefault(p, {}), group)
+
+    def zero_grad(self) -> None:
+        """Drop every parameter's gradient."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return copies of the state and the settings; parameters are numbered."""
+        numbers = {p: i for i, p in enumerate(self._parameters())}
+        groups = [
+            {**copy.deepcopy(_settings(group)), "params": [numbers[p] for p in group["params"]]}
+            for group in self.param_groups
+        ]
+        state = {numbers[p]: copy.deepcopy(kept) for p, kept in self.state.items()}
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that `state_dict` returned.
+
+        Raises
+        ------
+        ValueError
+            If it is of other parameters or another optimizer. Nothing has changed then.
+        """
+        parameters = self._parameters()
+        numbered = {p: i for i, p in enumerate(parameters)}
+        own = [[numbered[p] for p in group["params"]] for group in self.param_groups]
+        given = [list(group["params"]) for group in state["param_groups"]]
+        if own != given:
+            raise ValueError(f"state must be of parameters numbered {own}, got {given}")
+        for group in state["param_groups"]:
+            if group.keys() - {"initial_lr"} != {*self.defaults, "params"}:
+                raise ValueError(
+                    f"state must have the settings {', '.join(self.defaults)} of "
+                    f"{type(self).__name__}, got {', '.join(group.keys() - {'params'})}"
+                )
+        for number, kept in state["state"].items():
+            for name, value in kept.items():
+                wanted = parameters[number].shape
+                if isinstance(value, np.ndarray) and value.shape != wanted:
+                    raise ValueError(
+                        f"state must fit its parameters: {name} of parameter {number} must have "
+                        f"shape {wanted}, got {value.shape}"
+                    )
+        self.state = {parameters[i]: copy.deepcopy(v) for i, v in state["state"].items()}
+        for group, new in zip(self.param_groups, state["param_groups"], strict=True):
+            group.update(copy.deepcopy(_settings(new)))
+
+    def _parameters(self) -> list[Parameter]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def __repr__(self) -> str:
+        lines = [f"  {k}: {v}" for group in self.param_groups for k, v in _settings(group).items()]
+        return f"{type(self).__name__} (\n" + "\n".join(lines) + "\n)"
+
+
+def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum if wanted.
+
+    ``v = momentum * v + (1 - dampening) * g``, ``p = p - lr * v``; with Nesterov's momentum
+    ``p = p - lr * (g + momentum * v)``. Weight decay adds ``weight_decay * p`` to g. The first v
+    is g.
+
+    Parameters
+    ----------
+    params : iterable of Parameter, or of dict
+        ``model.parameters()``, or groups such as ``{"params": [...], "lr": 0.1}``.
+    lr, momentum, dampening, weight_decay : float
+    nesterov : bool
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument.
+
+    References
+    ----------
+    I. Sutskever et al., "On the importance of initialization and momentum in deep learning",
+    ICML 2013.
+
+    Examples
+    --------
+    >>> p = Parameter(np.ones(1))
+    >>> optimizer = SGD([p], lr=0.1)
+    >>> p.grad = np.array([2.0])
+    >>> optimizer.step()
+    >>> p.value
+    array([0.8])
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float = 0,
+        nesterov: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            momentum=momentum,
+            dampening=dampening,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+        )
+
+    def check(self, group: Mapping[str, Any]) -> None:
+        """Raise unless the settings of a group make sense."""
+        super().check(group)
+        as_number("momentum", group["momentum"], 0)
+        as_number("dampening", group["dampening"], -np.inf)
+        if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
+            raise ValueError(
+                "nesterov must be with a momentum above 0 and no dampening, got "
+                f"momentum={group['momentum']}, dampening={group['dampening']}"
+            )
+
+    def update(
+        self, p: Parameter, grad: Array, state: dict[str, Any], group: Mapping[str, Any]
+    ) -> None:
+        """Take one step for one parameter."""
+        lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
+        kept, nesterov = 1 - group["dampening"], group["nesterov"]
+
+        def plain(data: Array, grad: Array) -> None:
+            data -= lr * (grad + decay * data if decay else grad)
+
+        def first(data: Array, grad: Array, velocity: Array) -> None:
+            velocity[...] = grad + decay * data if decay else grad
+            data -= lr * (velocity + momentum * velocity if nesterov else velocity)
+
+        def later(data: Array, grad: Array, velocity: Array) -> None:
+            g = grad + decay * data if decay else grad
+            velocity *= momentum
+            velocity += kept * g
+            data -= lr * (g + momentum * velocity if nesterov else velocity)
+
+        if momentum == 0:
+            in_pieces(plain, p.data, grad)
+        elif "momentum_buffer" not in state:
+            state["momentum_buffer"] = np.empty(p.shape, p.dtype)
+            in_pieces(first, p.data, grad, state["momentum_buffer"])
+        else:
+            in_pieces(later, p.data, grad, state["momentum_buffer"])
+
+
+class Adam(Optimizer):
+    """Steps of about lr for every number, whatever the size of its gradient.
+
+    ``m = β1 * m + (1 - β1) * g``, ``v = β2 * v + (1 - β2) * g²``,
+    ``p = p - lr * m' / (sqrt(v') + eps)`` with ``m' = m / (1 - β1^t)``, ``v' = v / (1 - β2^t)``.
+    Weight decay adds ``weight_decay * p`` to g.
+
+    Parameters
+    ----------
+    params : iterable of Parameter, or of dict
+        As in `SGD`.
+    lr : float
+    betas : (float, float)
+        How much the running means of g and g² keep from step to step.
+    eps, weight_decay : float
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument.
+
+    References
+    ----------
+    D. Kingma, J. Ba, "Adam: a method for stochastic optimization", arXiv:1412.6980.
+
+    Examples
+    --------
+    >>> p = Parameter(np.ones(2))
+    >>> optimizer = Adam([p], lr=0.1)
+    >>> p.grad = np.array([1e-3, 1e3])
+    >>> optimizer.step()
+    >>> p.value.round(4)
+    array([0.9, 0.9])
+    """
+
+    decoupled: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+    def check(self, group: Mapping[str, Any]) -> None:
+        """Raise unless the settings of a group make sense."""
+        super().check(group)
+        as_number("eps", group["eps"], 0)
+        for i, beta in enumerate(group["betas"]):
+            if as_number(f"betas[{i}]", beta, 0) >= 1:
+                raise ValueError(f"betas must each be below 1, got {group['betas']}")
+
+    def update(
+        self, p: Parameter, grad: Array, state: dict[str, Any], group: Mapping[str, Any]
+    ) -> None:
+        """Take one step for one parameter."""
+        if not state:
+            zeros = np.zeros(p.shape, p.dtype)
+            state.update(step=0, exp_avg=zeros, exp_avg_sq=zeros.copy())
+        state["step"] += 1
+        (beta1, beta2), decay = group["betas"], group["weight_decay"]
+        shrink = 1 - group["lr"] * decay
+        size = group["lr"] / (1 - beta1 ** state["step"])
+        root, eps = (1 - beta2 ** state["step"]) ** 0.5, group["eps"]
+
+        def piece(data: Array, grad: Array, m: Array, v: Array) -> None:
+            if decay and self.decoupled:
+                data *= shrink
+            g = grad + decay * data if decay and not self.decoupled else grad
+            m += (1 - beta1) * (g - m)
+            v *= beta2
+            v += (1 - beta2) * g * g
+            step = np.sqrt(v)
+            step /= root
+            step += eps
+            np.divide(m, step, out=step)
+            step *= size
+            data -= step
+
+        in_pieces(piece, p.data, grad, state["exp_avg"], state["exp_avg_sq"])
+
+
+class AdamW(Adam):
+    """Adam whose weight decay shrinks the weights themselves, by ``lr * weight_decay`` a step.
+
+    Parameters
+    ----------
+    params : iterable of Parameter, or of dict
+        As in `SGD`.
+    lr, betas, eps, weight_decay
+        As in `Adam`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument.
+
+    References
+    ----------
+    I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", arXiv:1711.05101.
+
+    Examples
+    --------
+    >>> p = Parameter(np.ones(1))
+    >>> optimizer = AdamW([p], lr=0.1, weight_decay=0.5)
+    >>> p.grad = np.zeros(1)
+    >>> optimizer.step()
+    >>> p.value
+    array([0.95])
+    """
+
+    decoupled: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)

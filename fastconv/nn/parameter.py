@@ -1,0 +1,145 @@
+"""A parameter: an array that is learned, its gradient, and a version that tells when it changed."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+Array = NDArray[Any]
+
+# One count for all parameters: none ever shares a version, nor returns to an old one.
+_versions = itertools.count()
+
+
+class Parameter:
+    """An array that is learned.
+
+    Parameters
+    ----------
+    data : array-like of float32 or float64
+        Copied.
+
+    Attributes
+    ----------
+    data : ndarray
+        To read and to write. As whoever holds it may write to it, every access counts as a
+        change. Assigning copies; shape and dtype must stay.
+    value : ndarray
+        The same array, read-only: reading it is no change.
+    grad : ndarray or None
+        What `backward` has summed since the last ``zero_grad()``; None for nothing.
+    version : int
+        Another number after every possible change. Whatever is made from a parameter, such as a
+        plan with packed weights, keeps the version and is made anew when it differs.
+
+    Raises
+    ------
+    TypeError
+        If `data` is neither float32 nor float64.
+
+    Notes
+    -----
+    A plan made from a parameter *freezes* it: an array got from ``data`` before can no longer be
+    written to, so that no change goes unseen; get ``data`` again, and it can. Only views of the
+    array made before (``w = p.data[0]``) escape this: after writing to such a view, call
+    ``model.refresh()``.
+
+    Examples
+    --------
+    >>> p = Parameter(np.ones(2, np.float32))
+    >>> p.accumulate(np.array([1, 3], np.float32))
+    >>> p.data -= 0.5 * p.grad
+    >>> p.value
+    array([ 0.5, -0.5], dtype=float32)
+    """
+
+    __slots__ = ("__weakref__", "_data", "grad", "version")
+
+    def __init__(self, data: ArrayLike) -> None:
+        self._data = _as_floats(data)
+        self.grad: Array | None = None
+        self.version = next(_versions)
+
+    @property
+    def data(self) -> Array:
+        """The array, to be written to: an access counts as a change."""
+        self.thaw()
+        return self._data
+
+    @data.setter
+    def data(self, value: ArrayLike) -> None:
+        if value is not self._data:  # p.data -= step has written already
+            array = np.asarray(value)
+            if array.shape != self.shape:
+                raise ValueError(
+                    f"data must keep the parameter's shape {self.shape}, got {array.shape}"
+                )
+            if not np.can_cast(array.dtype, self.dtype, "same_kind"):
+                raise TypeError(f"data must fit the parameter's {self.dtype}, got {array.dtype}")
+            self._data = np.array(array, self.dtype, order="C")
+        self.version = next(_versions)
+
+    @property
+    def value(self) -> Array:
+        """The array, read-only."""
+        view = self._data.view()
+        view.flags.writeable = False
+        return view
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return self._data.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the array."""
+        return self._data.dtype
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self._data.size
+
+    def accumulate(self, grad: Array) -> None:
+        """Add `grad`, an array that the caller gives away, to the gradient."""
+        if self.grad is None:
+            self.grad = grad
+        else:
+            self.grad += grad
+
+    def astype(self, dtype: DTypeLike) -> None:
+        """Convert the array to float32 or float64; the gradient is dropped."""
+        self._data = _as_floats(self._data.astype(dtype))
+        self.grad = None
+        self.version = next(_versions)
+
+    def freeze(self) -> int:
+        """Refuse writes until `data` is asked for again; return the version that is frozen."""
+        self._data.flags.writeable = False
+        return self.version
+
+    def thaw(self) -> None:
+        """Allow writes again, which counts as a change."""
+        self._data.flags.writeable = True
+        self.version = next(_versions)
+
+    def __getstate__(self) -> tuple[Array, Array | None]:
+        return self._data, self.grad
+
+    def __setstate__(self, state: tuple[Array, Array | None]) -> None:
+        data, self.grad = state
+        self._data, self.version = np.array(data), next(_versions)
+
+    def __repr__(self) -> str:
+        return f"Parameter({self._data!r})"
+
+
+def _as_floats(data: ArrayLike) -> Array:
+    array = np.array(data, order="C")
+    if array.dtype not in (np.float32, np.float64):
+        raise TypeError(f"data must be float32 or float64, got {array.dtype}")
+    return array

@@ -1,0 +1,148 @@
+"""Models in files: complete or not there, refused if damaged or foreign, never run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from nn_cases import scramble, small_net
+from reference import Array
+
+from fastconv import nn
+
+safetensors = pytest.importorskip("safetensors.numpy")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "model.safetensors"
+    model = small_net()
+    scramble(model, np.random.default_rng(1))
+    nn.save(model, path)
+    return path
+
+
+def assert_refused(path: Path, *words: str, strict: bool = True) -> None:
+    """Ask that a file is refused, with these words, and the model is as it was."""
+    model = small_net()
+    before = model.state_dict()
+    with pytest.raises(ValueError, match=path.name) as caught:
+        nn.load(model, path, strict)
+    for word in words:
+        assert word in str(caught.value)
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def state_in(path: Path) -> dict[str, Array]:
+    return dict(safetensors.load_file(path))
+
+
+def test_there_and_back(path: Path) -> None:
+    model = nn.load(small_net(5), str(path))
+    for name, value in state_in(path).items():
+        np.testing.assert_array_equal(model.state_dict()[name], value)
+    assert model.state_dict()["1.num_batches_tracked"] == 7
+    nn.save(model.astype("float64"), path)
+    nn.load(small_net(6).astype("float64"), path)
+    assert_refused(path, "0.weight must be float32 of shape (8, 3, 3, 3), got float64")
+
+
+@pytest.mark.parametrize("kept", [0, 1, 7, 8, 100, 0.5, 0.999])
+def test_truncated_files(path: Path, kept: float) -> None:
+    content = path.read_bytes()
+    size = int(kept * len(content)) if isinstance(kept, float) else kept
+    path.write_bytes(content[:size])
+    assert_refused(path, "damaged")
+
+
+def test_changed_bytes_of_the_header(path: Path) -> None:
+    content = path.read_bytes()
+    for place in range(0, 60):
+        damaged = bytearray(content)
+        damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
+        assert_refused(path)
+
+
+class Bomb:
+    """What makes a folder when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("exploded",)
+
+
+def test_pickles_are_refused_and_not_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    path.write_bytes(pickle.dumps({"0.weight": Bomb()}))
+    assert_refused(path, "damaged")
+    assert not Path("exploded").exists()
+    path.write_text("not a model")
+    assert_refused(path, "damaged")
+
+
+def test_other_models(path: Path) -> None:
+    state = state_in(path)
+    safetensors.save_file({**state, "extra.weight": state["1.bias"]}, path)
+    assert_refused(path, "not in this Sequential: extra.weight")
+    short = dict(state)
+    del short["1.bias"], short["4.shortcut.0.weight"]
+    safetensors.save_file(short, path)
+    assert_refused(path, "missing: 1.bias", "missing: 4.shortcut.0.weight")
+    safetensors.save_file({**state, "1.bias": np.zeros(9, np.float32)}, path)
+    assert_refused(path, "1.bias must be float32 of shape (8,), got float32 of shape (9,)")
+    safetensors.save_file({**state, "1.bias": np.zeros(8, np.float16)}, path)
+    assert_refused(path, "1.bias", "got float16", strict=False)
+    safetensors.save_file({}, path)
+    assert_refused(path, "missing: 0.weight", "missing: 10.bias")
+
+
+def test_parts_of_a_state(path: Path) -> None:
+    model = small_net()
+    before, state = model.state_dict(), state_in(path)
+    safetensors.save_file({"0.weight": state["0.weight"], "head": state["1.bias"]}, path)
+    nn.load(model, path, strict=False)
+    np.testing.assert_array_equal(model.state_dict()["0.weight"], state["0.weight"])
+    np.testing.assert_array_equal(model.state_dict()["1.weight"], before["1.weight"])
+    keys = model.load_state_dict({"head": [1.0]}, strict=False)
+    assert keys.unexpected_keys == ("head",)
+    assert keys.missing_keys == tuple(before)
+
+
+def test_a_file_is_replaced_at_once_or_not_at_all(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = path.read_bytes()
+
+    def fail(*_: Any) -> None:
+        raise OSError("no space left")
+
+    for step in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, step, fail)
+            with pytest.raises(OSError, match="no space left"):
+                nn.save(small_net(3), path)
+        assert path.read_bytes() == content
+        assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_permissions_are_those_of_any_new_file(path: Path) -> None:
+    plain = path.parent / "plain"
+    plain.touch()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+    path.chmod(0o640)
+    nn.save(small_net(), path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        nn.load(small_net(), tmp_path / "none")
+    with pytest.raises(FileNotFoundError):
+        nn.save(small_net(), tmp_path / "none" / "model")

@@ -1,0 +1,356 @@
+"""Evaluation, fused: the same numbers as layer by layer, and never from parameters of yesterday."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from nn_cases import scramble, small_net
+from reference import Array
+
+from fastconv import nn
+
+SHAPE = (2, 3, 12, 10)
+
+
+def images(shape: tuple[int, ...] = SHAPE, dtype: Any = np.float32) -> Array:
+    return np.random.default_rng(1).standard_normal(shape).astype(dtype)
+
+
+def assert_fused_right(model: nn.Module, x: Array) -> None:
+    """Ask that evaluation, fused, gives what the layers give one by one."""
+    wanted = model.eval(keep=True)(x)
+    model.eval()
+    tolerance = 2e-6 if x.dtype == np.float32 else 1e-14
+    largest = np.abs(wanted).max(initial=0)
+    for _ in range(2):
+        actual = model(x)
+        assert actual.dtype == x.dtype
+        np.testing.assert_allclose(actual, wanted, rtol=0, atol=tolerance * largest)
+
+
+def scrambled(model: nn.Module, dtype: Any = np.float32) -> nn.Module:
+    scramble(model.astype(dtype), np.random.default_rng(2))
+    return model
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_network(dtype: str) -> None:
+    model = scrambled(small_net(), dtype)
+    assert_fused_right(model, images(dtype=dtype))
+    assert_fused_right(model, images((1, 3, 9, 9), dtype))
+    assert_fused_right(model, images((0, 3, 9, 9), dtype))
+
+
+ACTIVATIONS: list[Callable[[], list[nn.Module]]] = [
+    list,
+    lambda: [nn.ReLU()],
+    lambda: [nn.LeakyReLU(0.2)],
+    lambda: [nn.SiLU()],
+    lambda: [nn.ReLU(), nn.SiLU()],
+]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("affine", [None, True, False])
+@pytest.mark.parametrize("bias", [False, True])
+def test_convolution_norm_activation(
+    bias: bool, affine: bool | None, activation: Callable[[], list[nn.Module]]
+) -> None:
+    norm = [] if affine is None else [nn.BatchNorm2d(4, affine=affine)]
+    for conv in (
+        nn.Conv2d(3, 4, 3, bias=bias),
+        nn.Conv2d(3, 4, (3, 2), (2, 1), "valid", (1, 2), bias=bias),
+        nn.DepthwiseSeparableConv2d(3, 4, 3, padding=1, bias=bias),
+    ):
+        assert_fused_right(scrambled(nn.Sequential(conv, *norm, *activation())), images())
+
+
+class Doubled(nn.Module):
+    """A layer of a user's own."""
+
+    def forward(self, x: Any) -> Array:
+        """Return twice the input."""
+        return np.asarray(2 * x)
+
+
+BODIES: list[Callable[[], nn.Module]] = [
+    lambda: nn.Sequential(),
+    lambda: nn.Conv2d(3, 3, 3, padding=1),
+    lambda: nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)),
+    lambda: nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()),
+    lambda: nn.Sequential(nn.Conv2d(3, 3, 1), nn.MaxPool2d(3, 1, 1)),
+    lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Sequential(nn.Dropout(), nn.Conv2d(3, 3, 1))),
+    lambda: nn.Residual(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Residual(nn.Conv2d(3, 3, 1)))),
+    lambda: nn.Sequential(nn.Residual(nn.Conv2d(3, 3, 1)), nn.SiLU()),
+    Doubled,
+]
+
+
+@pytest.mark.parametrize("after", ACTIVATIONS)
+@pytest.mark.parametrize("shortcut", [False, True])
+@pytest.mark.parametrize("body", BODIES)
+def test_residual(
+    body: Callable[[], nn.Module], shortcut: bool, after: Callable[[], list[nn.Module]]
+) -> None:
+    around = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)) if shortcut else None
+    block = nn.Residual(body(), around)
+    assert_fused_right(scrambled(block), images())
+    assert_fused_right(scrambled(nn.Sequential(block, *after())), images())
+
+
+def test_as_pytorch_evaluates() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Residual(torch.nn.Module):
+        def __init__(self, body: Any, shortcut: Any) -> None:
+            super().__init__()
+            self.body, self.shortcut = body, shortcut
+
+        def forward(self, x: Any) -> Any:
+            return self.body(x) + self.shortcut(x)
+
+    def convert(layer: nn.Module) -> Any:
+        name = type(layer).__name__
+        if isinstance(layer, nn.Residual):
+            assert layer.shortcut is not None
+            return Residual(convert(layer.body), convert(layer.shortcut))
+        if isinstance(layer, nn.Sequential):
+            return torch.nn.Sequential(*map(convert, layer))
+        if isinstance(layer, nn.DepthwiseSeparableConv2d):
+            parts = {"depthwise": layer.depthwise, "pointwise": layer.pointwise}
+            built = torch.nn.Sequential()
+            for part, conv in parts.items():
+                built.add_module(part, convert(conv))
+            return built
+        call = repr(layer).replace(name, f"torch.nn.{name}", 1)
+        return eval(call, {"torch": torch})
+
+    model = scrambled(small_net())
+    theirs = convert(model)
+    state = {name: torch.from_numpy(value) for name, value in model.state_dict().items()}
+    theirs.load_state_dict(state)
+    wanted = theirs.eval()(torch.from_numpy(images())).detach().numpy()
+    np.testing.assert_allclose(model.eval()(images()), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_but_plans_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_net().eval()
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a layer that should be fused ran by itself")
+
+    for name in ("Conv2d", "BatchNorm2d", "ReLU", "LeakyReLU", "SiLU", "Residual", "Dropout"):
+        kind = getattr(nn, name)
+        # The class where forward is defined, so that the layers still are what they were.
+        owner = next(c for c in kind.__mro__ if "forward" in vars(c))
+        monkeypatch.setattr(owner, "forward", refuse)
+    model(images())
+
+
+def test_plans_are_kept_for_a_few_shapes() -> None:
+    model = small_net().eval()
+    model(images())
+    conv = model[0]
+    assert isinstance(conv, nn.Conv2d)
+    first = list(conv.plans.values())
+    model(images())
+    assert list(conv.plans.values()) == first
+    for n in range(1, 9):
+        model(images((n, 3, 8, 8)))
+    assert len(conv.plans) == 4
+    model.train()
+    assert not conv.plans
+
+
+def test_several_threads_at_once() -> None:
+    model = scrambled(small_net()).eval()
+    batches = [images((n, 3, 8, 8)) for n in range(1, 9)]
+    wanted = [model(x) for x in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for y, right in zip(pool.map(model, batches), wanted, strict=True):
+                np.testing.assert_array_equal(y, right)
+
+
+# Changes ---------------------------------------------------------------------------------
+
+
+def by_step(model: Any) -> None:
+    optimizer = nn.SGD(model.parameters(), lr=0.1)
+    for p in model.parameters():
+        p.grad = np.ones(p.shape, p.dtype)
+    optimizer.step()
+
+
+def by_state(model: Any) -> None:
+    model.load_state_dict({k: v + np.ones_like(v) for k, v in model.state_dict().items()})
+
+
+def by_item(model: Any) -> None:
+    model[0].weight.data[0, 0, 0, 0] += 3
+
+
+def by_augmented(model: Any) -> None:
+    model[0].weight.data *= 2
+
+
+def by_assignment(model: Any) -> None:
+    model[0].weight.data = 2 * model[0].weight.value
+
+
+def by_bias(model: Any) -> None:
+    model[0].bias.data[:] += 5
+
+
+def by_another_parameter(model: Any) -> None:
+    model[0].weight = nn.Parameter(2 * model[0].weight.value)
+
+
+def by_statistics(model: Any) -> None:
+    model[1].running_mean += 1
+
+
+def by_a_view_of_statistics(model: Any) -> None:
+    model[1].running_var[1:] *= 4
+
+
+def by_norm_weight(model: Any) -> None:
+    model[1].weight.data[0] += 9
+
+
+def by_eps(model: Any) -> None:
+    model[1].eps = 0.5
+
+
+def by_slope(model: Any) -> None:
+    model[2].negative_slope = 0.7
+
+
+def by_stride(model: Any) -> None:
+    model[0].padding = (0, 0)
+
+
+def by_training(model: Any) -> None:
+    model.train()(images())
+    model.eval()
+
+
+def by_refresh(model: Any) -> None:
+    weight = model[0].weight.data
+    model.refresh()
+    weight += 1
+
+
+CHANGES = [
+    *(by_step, by_state, by_item, by_augmented, by_assignment, by_bias, by_another_parameter),
+    *(by_statistics, by_a_view_of_statistics, by_norm_weight, by_eps, by_slope, by_stride),
+    *(by_training, by_refresh),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changes_are_noticed(change: Callable[[Any], None]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.LeakyReLU(0.1))
+    scramble(model, np.random.default_rng(3))
+    model.eval()
+    for _ in range(2):
+        before = model(images())
+        change(model)
+        after = model(images())
+        assert after.shape != before.shape or np.any(after != before)
+        assert_fused_right(model, images())
+        if change in (by_another_parameter, by_stride, by_eps, by_slope):
+            break
+
+
+def test_changes_of_the_type_are_noticed() -> None:
+    model = small_net().eval()
+    y = model(images())
+    np.testing.assert_allclose(model.astype("float64")(images(dtype=float)), y, rtol=1e-4)
+    with pytest.raises(TypeError, match=r"x\.astype\('float64'\).*model\.astype\('float32'\)"):
+        model(images())
+
+
+def test_an_array_held_from_before_cannot_be_written_to() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3)).eval()
+    held = model[0].weight.data
+    held[...] = 1
+    y = model(images())
+    with pytest.raises(ValueError, match="read-only"):
+        held[...] = 2
+    np.testing.assert_array_equal(model(images()), y)
+    model[0].weight.data[...] = 2
+    assert np.any(model(images()) != y)
+    model.train()
+    held[...] = 1
+    np.testing.assert_allclose(model.eval()(images()), y)
+
+
+def test_a_view_held_from_before_needs_a_refresh() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3)).eval()
+    view = model[0].weight.data[0]
+    model(images())
+    view[...] = 7
+    model.refresh()
+    assert_fused_right(model, images())
+
+
+def test_reading_a_value_makes_no_new_plan() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3)).eval()
+    model(images())
+    plans = list(model[0].plans.values())
+    model.state_dict()
+    assert model[0].weight.value.flags.writeable is False
+    model(images())
+    assert list(model[0].plans.values()) == plans
+
+
+# Mixed modes -----------------------------------------------------------------------------
+
+
+def test_a_layer_in_training_is_not_fused() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    model[1].train()
+    y = model(images())
+    np.testing.assert_array_equal(model[1].num_batches_tracked, 1)
+    conv = model[0](images())
+    wanted = np.maximum(
+        (conv - conv.mean((0, 2, 3), keepdims=True)) / conv.std((0, 2, 3), keepdims=True), 0
+    )
+    np.testing.assert_allclose(y, wanted, atol=1e-4)
+
+
+def test_fine_tuning_with_frozen_statistics() -> None:
+    model = small_net()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eval(keep=True)
+    before = [b.copy() for b in model.buffers()]
+    y = model(images())
+    model.backward(np.ones_like(y))
+    for buffer, old in zip(model.buffers(), before, strict=True):
+        np.testing.assert_array_equal(buffer, old)
+
+
+def test_a_layer_of_ones_own_is_not_fused() -> None:
+    class Shifted(nn.ReLU):
+        def forward(self, x: Any) -> Array:
+            return super().forward(x) + 1
+
+    assert_fused_right(scrambled(nn.Sequential(nn.Conv2d(3, 4, 3), Shifted())), images())
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), Shifted()).eval()
+    assert model(images()).min() >= 1
+
+
+def test_evaluation_keeps_nothing() -> None:
+    model = small_net()
+    model(images())
+    model.eval()
+    model(images())
+    assert all(module._kept is None for module in model.modules())
+    with pytest.raises(RuntimeError, match=r"Linear\.backward needs a forward.*eval\(keep=True\)"):
+        model.backward(np.zeros((2, 5)))

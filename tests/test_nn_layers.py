@@ -1,0 +1,195 @@
+"""Every layer's gradients against finite differences, and what layers do that PyTorch has not."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from nn_cases import CASES, Case, build, name_of, scramble, small_net
+from reference import Array
+
+import fastconv
+from fastconv import nn
+
+
+def check_gradients(model: nn.Module, x: Array, rng: np.random.Generator) -> None:
+    """Compare derivatives along random directions with central differences, to 1e-6.
+
+    The step is 1e-6: its error is about 1e-12 of the third derivative, and rounding adds about
+    1e-16 / 1e-6 of the sum of the outputs.
+    """
+    generators = [m for m in model.modules() if isinstance(m, nn.Dropout)]
+
+    def loss(x: Array) -> float:
+        for layer in generators:
+            layer.rng = np.random.default_rng(5)
+        return float(np.sum(model(x) * weights))
+
+    weights = rng.standard_normal(model(x).shape)
+    loss(x)
+    model.zero_grad()
+    x_grad = model.backward(weights)
+    assert x_grad is not None
+    assert x_grad.dtype == x.dtype
+    for _ in range(3):
+        along = rng.standard_normal(x.shape)
+        change = (loss(x + 1e-6 * along) - loss(x - 1e-6 * along)) / 2e-6
+        assert change == pytest.approx(np.sum(along * x_grad), rel=1e-6, abs=1e-6)
+        for name, p in model.named_parameters():
+            start, along = p.value.copy(), rng.standard_normal(p.shape)
+            p.data[...] = start + 1e-6 * along
+            above = loss(x)
+            p.data[...] = start - 1e-6 * along
+            below = loss(x)
+            p.data[...] = start
+            assert p.grad is not None
+            wanted = pytest.approx(np.sum(along * p.grad), rel=1e-6, abs=1e-6)
+            assert (above - below) / 2e-6 == wanted, name
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_gradients(case: Case, training: bool) -> None:
+    rng = np.random.default_rng(1)
+    layer = build(case).astype("float64")
+    scramble(layer, rng)
+    if not training:
+        layer.eval(keep=True)
+    check_gradients(layer, rng.standard_normal(case[3]), rng)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_of_a_network(training: bool) -> None:
+    rng = np.random.default_rng(2)
+    model = small_net().astype("float64")
+    scramble(model, rng)
+    if not training:
+        model.eval(keep=True)
+    check_gradients(model, rng.standard_normal((3, 3, 12, 10)), rng)
+
+
+@pytest.mark.parametrize("p", [0.3, 1.0])
+def test_dropout(p: float) -> None:
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((40, 50))
+    layer = nn.Dropout(p, rng=7)
+    y = layer(x)
+    kept = y != 0
+    assert abs(kept.mean() - (1 - p)) < 0.05
+    np.testing.assert_allclose(y[kept], x[kept] / (1 - p) if p < 1 else [])
+    np.testing.assert_array_equal(layer.backward(x), y)
+    np.testing.assert_array_equal(nn.Dropout(p, rng=7)(x), y)
+    np.testing.assert_array_equal(layer.eval()(x), x)
+    check_gradients(nn.Dropout(p), x, rng)
+
+
+def test_nobody_changes_the_inputs() -> None:
+    rng = np.random.default_rng(4)
+    for each in CASES:
+        layer, x = build(each), rng.standard_normal(each[3]).astype(np.float32)
+        x.flags.writeable = False
+        y = layer(x)
+        grad = rng.standard_normal(y.shape).astype(np.float32)
+        grad.flags.writeable = False
+        back = layer.backward(grad)
+        assert y.dtype == back.dtype == np.float32, each
+    model = nn.Residual(nn.Sequential())
+    x = np.ones((1, 2), np.float32)
+    x.flags.writeable = False
+    model(x)
+    np.testing.assert_array_equal(model.backward(x), 2 * x)
+
+
+def test_gradients_add_up_until_they_are_dropped() -> None:
+    layer, x = nn.Conv2d(2, 3, 3, rng=0), np.ones((1, 2, 4, 4), np.float32)
+    for _ in range(2):
+        layer.backward(np.ones_like(layer(x)))
+    np.testing.assert_allclose(layer.bias.grad, 8)
+    layer.zero_grad()
+    assert layer.bias.grad is None
+
+
+def test_the_first_layer_need_not_give_the_gradient_of_images() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, rng=0), nn.Flatten(), nn.Linear(8, 1, rng=1))
+    x = np.ones((1, 1, 4, 4), np.float32)
+    model[0].input_grad = False
+    model(x)
+    assert model.backward(np.ones((1, 1), np.float32)) is None
+    assert model[0].weight.grad is not None
+    model[2].input_grad = False
+    model(x)
+    with pytest.raises(RuntimeError, match="first layer only"):
+        model.backward(np.ones((1, 1), np.float32))
+
+
+def test_strided_inputs_and_gradients() -> None:
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((2, 5, 6, 3)).astype(np.float32).transpose(0, 3, 1, 2)
+    for layer in (nn.Conv2d(3, 3, 3, padding=1, rng=0), nn.BatchNorm2d(3), nn.ReLU()):
+        y = layer(x)
+        back = layer.backward(x)
+        np.testing.assert_array_equal(y, layer(np.ascontiguousarray(x)))
+        np.testing.assert_array_equal(back, layer.backward(np.ascontiguousarray(x)))
+
+
+def test_the_same_bits_for_any_number_of_threads() -> None:
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((8, 3, 60, 60)).astype(np.float32)
+
+    def train() -> dict[str, Array]:
+        model = small_net(0)
+        optimizer = nn.Adam(model.parameters())
+        for _ in range(2):
+            y = model(x)
+            model.zero_grad()
+            model.backward(y)
+            optimizer.step()
+        return model.state_dict()
+
+    before, results = fastconv.get_num_threads(), []
+    for threads in (1, 2, 3):
+        fastconv.set_num_threads(threads)
+        try:
+            results.append(train())
+        finally:
+            fastconv.set_num_threads(before)
+    for name, value in results[0].items():
+        np.testing.assert_array_equal(value, results[1][name])
+        np.testing.assert_array_equal(value, results[2][name])
+
+
+def test_batch_norm_keeps_its_digits_far_from_zero() -> None:
+    rng = np.random.default_rng(8)
+    x = (1000 + rng.standard_normal((8, 2, 30, 30))).astype(np.float32)
+    wide = x.astype(float)
+    wanted = (wide - wide.mean((0, 2, 3), keepdims=True)) / wide.std((0, 2, 3), keepdims=True)
+    # The input itself is rounded; the mean is rounded to float32, 3e-5 here.
+    np.testing.assert_allclose(nn.BatchNorm2d(2)(x), wanted, atol=1e-4)
+
+
+def test_empty_batches() -> None:
+    for each in CASES:
+        if len(each[3]) == 4:
+            layer, shape = build(each).eval(keep=True), (0, *each[3][1:])
+            y = layer(np.zeros(shape, np.float32))
+            assert y.shape[0] == 0
+            assert layer.backward(y).shape == shape
+            assert not any(np.any(p.grad) for p in layer.parameters())
+
+
+def test_copies_and_pickles() -> None:
+    rng = np.random.default_rng(9)
+    x = rng.standard_normal((2, 3, 12, 12)).astype(np.float32)
+    model = small_net()
+    model(x)
+    model.eval()
+    y = model(x)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(other(x), y)
+        other[0].weight.data[...] = 0
+        assert np.any(other(x) != y)
+        np.testing.assert_array_equal(model(x), y)
+        other.train()(x)
+        other.backward(np.zeros_like(y))

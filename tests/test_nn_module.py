@@ -1,0 +1,252 @@
+"""Modules as such: names, modes, looks, the table; and every refusal says what would be right."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from nn_cases import small_net
+from reference import Array
+
+import fastconv
+from fastconv import nn
+
+X = np.zeros((1, 3, 4, 4), np.float32)
+
+
+class Branching(nn.Module):
+    """A model of a user's own: attributes, a list, and a shared parameter."""
+
+    def __init__(self) -> None:
+        self.first = nn.Conv2d(3, 2, 1, rng=0)
+        self.heads = [nn.Linear(2, 1, rng=1), nn.Linear(2, 1, rng=2)]
+        self.heads[1].weight = self.heads[0].weight
+        self.scale = nn.Parameter(np.ones(1))
+
+    def forward(self, x: Any) -> Array:
+        """Return the heads' outputs side by side."""
+        y = self.first(x).mean(axis=(2, 3))
+        return np.concatenate([head(y) for head in self.heads], axis=1)
+
+
+def test_names_of_a_model_of_ones_own() -> None:
+    model = Branching()
+    assert list(model.state_dict()) == [
+        "scale",
+        "first.weight",
+        "first.bias",
+        "heads.0.weight",
+        "heads.0.bias",
+        "heads.1.weight",
+        "heads.1.bias",
+    ]
+    assert len(list(model.parameters())) == 6  # the shared one once
+    assert model.eval()(X).shape == (1, 2)
+    assert not any(m.training for m in model.modules())
+    assert "(heads.1): Linear(in_features=2, out_features=1, bias=True)" in repr(model)
+
+
+def test_sequential_as_a_list_and_with_names() -> None:
+    a, b, c = nn.ReLU(), nn.SiLU(), nn.Flatten()
+    model = nn.Sequential({"a": a, "b": b}).append(c)
+    assert list(model) == [a, b, c]
+    assert (model["a"], model[-1], len(model)) == (a, c, 3)
+    assert list(model[1:]) == [b, c]
+    assert repr(model).splitlines()[1] == "  (a): ReLU()"
+    assert nn.Sequential()(X) is X
+
+
+def test_states_are_copies() -> None:
+    layer = nn.Linear(2, 2, rng=0)
+    state = layer.state_dict()
+    state["weight"][...] = 9
+    assert not np.any(layer.weight.value == 9)
+    source = np.ones((2, 2), np.float32)
+    layer.weight.data = source
+    source[...] = 5
+    np.testing.assert_array_equal(layer.weight.value, 1)
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    for name, value in small_net(3).state_dict().items():
+        np.testing.assert_array_equal(value, small_net(3).state_dict()[name])
+    assert np.any(nn.Linear(3, 3).weight.value != nn.Linear(3, 3).weight.value)
+
+
+def test_summary() -> None:
+    model = small_net().eval()
+    model[0].train()
+    modes = [(m.training, m.keeping) for m in model.modules()]
+    table = model.summary((2, 3, 12, 10))
+    assert modes == [(m.training, m.keeping) for m in model.modules()]
+    assert all("forward" not in vars(m) for m in model.modules())
+    assert table.parameters == sum(p.size for p in model.parameters())
+    rows = {row.name: row for row in table.rows}
+    first = rows["0"]
+    assert first.output_shape == (2, 8, 12, 10)
+    assert first.flops == 2 * 2 * 8 * 12 * 10 * 27
+    assert first.algorithm in fastconv.algorithms()
+    assert first.output_bytes == 4 * 2 * 8 * 12 * 10
+    assert rows["10"].flops == 2 * 2 * 5 * 10
+    assert rows["6.0.depthwise"].output_shape == (2, 12, 3, 3)
+    assert table.flops > first.flops
+    lines = str(table).splitlines()
+    assert " ".join(lines[0].split()) == "layer kind output parameters MFLOP KiB algorithm"
+    assert len(lines) == len(rows) + 2
+    assert f"{table.parameters:,}" in lines[-1]
+    assert nn.ReLU().summary((2, 2)).rows[0].name == "ReLU"
+    layer = nn.ConvTranspose2d(2, 3, 3, 2)
+    assert layer.summary((1, 2, 4, 5)).flops == 2 * 4 * 5 * 2 * 3 * 9
+
+
+def test_schedules_go_on_from_a_state() -> None:
+    for name, arguments in (
+        ("StepLR", (2,)),
+        ("CosineAnnealingLR", (7,)),
+        ("OneCycleLR", (0.1, 20)),
+    ):
+        optimizers = [nn.Adam([nn.Parameter([1.0])], lr=0.01) for _ in range(2)]
+        first, second = (getattr(nn, name)(each, *arguments) for each in optimizers)
+        for _ in range(5):
+            first.step()
+        second.load_state_dict(first.state_dict())
+        assert first.get_last_lr() == second.get_last_lr()
+        first.step()
+        second.step()
+        assert optimizers[0].param_groups[0]["lr"] == optimizers[1].param_groups[0]["lr"]
+        assert optimizers[0].param_groups[0]["betas"] == optimizers[1].param_groups[0]["betas"]
+
+
+@pytest.mark.parametrize("name", nn.__all__)
+def test_public_names_are_documented(name: str) -> None:
+    thing = getattr(nn, name)
+    text = inspect.getdoc(thing) or ""
+    assert len(text.splitlines()[0]) > 10 or name == "ReLU"
+    if name in ("init", "Loss", "Optimizer", "Schedule", "Summary"):
+        return
+    assert "Examples\n--------" in text
+    parameters = set(inspect.signature(thing).parameters) - {"layers", "args", "kwargs"}
+    section = text.partition("Parameters\n")[2].partition("\n\n")[0]
+    text = text.partition("Parameters\n")[2]
+    for parameter in parameters:
+        assert re.search(rf"\b{parameter}\b", text), f"{parameter} of {name}: {section}"
+
+
+def test_the_guide_runs() -> None:
+    result = doctest.testmod(nn)
+    assert result.attempted > 5
+    assert result.failed == 0
+
+
+# Refusals --------------------------------------------------------------------------------
+
+
+def after(model: nn.Module, x: Array) -> nn.Module:
+    model(x)
+    return model
+
+
+def schedule(name: str, *arguments: Any, **options: Any) -> Any:
+    return getattr(nn, name)(nn.SGD([nn.Parameter([1.0])]), *arguments, **options)
+
+
+def beyond_the_cycle() -> None:
+    cycle = schedule("OneCycleLR", 0.1, 2)
+    for _ in range(3):
+        cycle.step()
+
+
+REFUSALS: list[tuple[Callable[[], Any], str]] = [
+    (lambda: nn.Conv2d(4, 4, 3)(X), r"x must have 4 channels for this Conv2d.*\(1, 3, 4, 4\)"),
+    (lambda: nn.Conv2d(4, 4, 3).eval()(X), r"x must have 4 channels"),
+    (lambda: nn.Sequential(nn.Conv2d(4, 4, 3)).eval()(X), r"x must have 4 channels"),
+    (lambda: nn.Conv2d(3, 4, 3)(X[0]), r"x must have 4 dimensions, got shape \(3, 4, 4\)"),
+    (lambda: nn.Conv2d(3, 4, 3)(X.astype(int)), r"x must be float32.*got int64: convert x"),
+    (lambda: nn.Conv2d(3, 4, 5)(X), r"must fit the padded input"),
+    (lambda: nn.Conv2d(3, 4, 3, groups=2), r"groups must divide.*groups=2 with in_channels=3"),
+    (lambda: nn.Conv2d(3, 4, 0), r"kernel_size must be between 1"),
+    (lambda: nn.Conv2d(3, 4, 3, padding="some"), r"padding must be .* got 'some'"),
+    (lambda: nn.Conv2d(3, 4, 3, padding=-1), r"padding must be between 0"),
+    (lambda: nn.Conv2d(3, 4, 3, rng="seed"), r"rng must be a numpy.random.Generator.*'seed'"),
+    (lambda: nn.ConvTranspose2d(4, 4, 3)(X), r"x must have 4 channels for this ConvTranspose2d"),
+    (lambda: nn.BatchNorm2d(4)(X), r"x must have 4 channels for this BatchNorm2d"),
+    (lambda: nn.BatchNorm2d(3)(X[:, :, :1, :1]), r"more than one value a channel"),
+    (lambda: nn.BatchNorm2d(3, eps=-1), r"eps must be at least 0, got -1"),
+    (lambda: nn.Linear(5, 2)(X), r"\(\.\.\., 5\).*\(1, 3, 4, 4\): put Flatten\(\) before"),
+    (lambda: nn.Linear(5, 2)(np.zeros((2, 5))), r"x\.astype\('float32'\).*model\.astype"),
+    (lambda: nn.ReLU()([1, 2]), r"x must be float32 or float64 for this ReLU, got int64"),
+    (lambda: nn.Softmax(4)(X), r"dim must be an axis of x, got 4"),
+    (lambda: nn.Dropout(1.5), r"p must be at least 0 and at most 1, got 1.5"),
+    (lambda: nn.MaxPool2d(0), r"kernel_size"),
+    (lambda: nn.Flatten(2, 1)(X), r"start_dim and end_dim must be axes of x in this order"),
+    (lambda: nn.Sequential(nn.ReLU), r"layer '0' must be a Module.*did you mean ReLU\(\)"),
+    (lambda: nn.Sequential(*[nn.ReLU()] * 2), r"got one ReLU as '0' and as '1'"),
+    (lambda: nn.Residual(3), r"body must be a Module, got 3"),
+    (lambda: nn.Residual(nn.Conv2d(3, 4, 1))(X), r"shortcut must give .*\(1, 4, 4, 4\), got"),
+    (lambda: nn.Residual(nn.Conv2d(3, 4, 1)).eval()(X), r"shortcut must give .*\(1, 4, 4, 4\)"),
+    (lambda: nn.Conv2d(3, 4, 1).backward(X), r"Conv2d\.backward needs a forward pass before"),
+    (lambda: after(nn.ReLU(), X).backward(X[0]), r"grad must have shape \(1, 3, 4, 4\)"),
+    (lambda: small_net().backward(X), r"Linear\.backward needs a forward pass before"),
+    (lambda: nn.Module()(X), r"Module must define forward"),
+    (lambda: nn.Module().backward(X), r"Module must define backward"),
+    (lambda: nn.ReLU().astype("int32"), r"dtype must be 'float32' or 'float64', got 'int32'"),
+    (lambda: nn.Parameter([1, 2]), r"data must be float32 or float64, got int64"),
+    (lambda: setattr(nn.Parameter([1.0]), "data", [1.0, 2.0]), r"shape \(1,\), got \(2,\)"),
+    (lambda: setattr(nn.Parameter([1.0]), "data", [1j]), r"must fit .* got complex128"),
+    (lambda: nn.CrossEntropyLoss()(X[0, 0], [0, 1, 2, 4]), r"target must hold classes from 0 to 3"),
+    (lambda: nn.CrossEntropyLoss()(X[0, 0], [0]), r"target must be integers of shape \(4,\)"),
+    (lambda: nn.CrossEntropyLoss()(X[0, 0], [0.0] * 4), r"integers.*got float64"),
+    (lambda: nn.CrossEntropyLoss()(X[0, 0, 0], 0), r"pred must have shape \(N, C\)"),
+    (lambda: nn.CrossEntropyLoss([1, 2])(X[0, 0], [0] * 4), r"weight must have one .* 4 classes"),
+    (lambda: nn.CrossEntropyLoss([-1]), r"weight must be a list of numbers of at least 0"),
+    (lambda: nn.CrossEntropyLoss(reduction="none"), r"reduction must be 'mean' or 'sum'"),
+    (lambda: nn.CrossEntropyLoss().backward(), r"CrossEntropyLoss\.backward needs a call"),
+    (lambda: nn.MSELoss()(X, X[0]), r"target must have the shape of pred"),
+    (lambda: nn.SGD([]), r"params must hold at least one Parameter"),
+    (lambda: nn.SGD([np.ones(2)]), r"params must hold Parameters, as model\.parameters\(\)"),
+    (lambda: nn.SGD([nn.Parameter([1.0])] * 2), r"each parameter once"),
+    (lambda: nn.SGD([{"params": [], "speed": 1}]), r"params must be given with lr, .*got speed"),
+    (lambda: nn.SGD([nn.Parameter([1.0])], lr=-1), r"lr must be at least 0, got -1"),
+    (lambda: nn.SGD([nn.Parameter([1.0])], nesterov=True), r"nesterov must be with a momentum"),
+    (lambda: nn.Adam([nn.Parameter([1.0])], betas=(0.9, 1.0)), r"betas must each be below 1"),
+    (lambda: schedule("StepLR", 0), r"step_size must be between 1"),
+    (lambda: nn.StepLR(3, 1), r"optimizer must be an Optimizer, got 3"),
+    (lambda: schedule("OneCycleLR", 0.1), r"total_steps must be given, or epochs and"),
+    (lambda: schedule("OneCycleLR", 0.1, 5, anneal_strategy="up"), r"anneal_strategy must be"),
+    (beyond_the_cycle, r"step must be called at most total_steps = 2 times"),
+    (lambda: nn.clip_grad_norm_([], -1), r"max_norm must be at least 0"),
+    (lambda: nn.init.kaiming_normal((3,)), r"shape must have at least 2 entries"),
+    (lambda: nn.init.kaiming_normal((3, 3), mode="fan"), r"mode must be 'fan_in' or"),
+    (lambda: nn.init.kaiming_normal((3, 3), nonlinearity="x"), r"nonlinearity must be one of"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSALS)
+def test_refusals_teach(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError, RuntimeError), match=f"(?s){message}"):
+        call()
+
+
+def test_optimizers_refuse_states_of_others() -> None:
+    model = small_net()
+    optimizer = nn.SGD(model.parameters(), momentum=0.9)
+    state = optimizer.state_dict()
+    with pytest.raises(ValueError, match="state must be of parameters numbered"):
+        nn.SGD(nn.Linear(2, 2).parameters()).load_state_dict(state)
+    with pytest.raises(ValueError, match="state must have the settings lr, betas"):
+        nn.Adam(model.parameters()).load_state_dict(state)
+    state["state"][0] = {"momentum_buffer": np.zeros(3)}
+    with pytest.raises(ValueError, match="momentum_buffer of parameter 0 must have shape"):
+        optimizer.load_state_dict(state)
+    assert not optimizer.state
+    model[0].weight.grad = np.zeros(3)
+    with pytest.raises(ValueError, match="grad must have its parameter's shape"):
+        optimizer.step()
+    optimizer.zero_grad()
+    assert model[0].weight.grad is None
+    assert "momentum: 0.9" in repr(optimizer)
