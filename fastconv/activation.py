@@ -54,18 +54,20 @@ class Activation:
             return np.array([self.low, self.high, self.slope]).astype(dtype)
 
     def apply(self, y: Array) -> None:
-        """Change `y` in place."""
+        """Change `y` in place, silently: kernels raise nothing either."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._apply(y)
+
+    def _apply(self, y: Array) -> None:
+        low, high, slope = self.numbers(y.dtype.name)
         if self.form == LEAKY:
-            np.multiply(y, self.numbers(y.dtype.name)[2], out=y, where=y < 0)
+            np.multiply(y, slope, out=y, where=y < 0)
         elif self.form == SILU:
-            # exp(-y) = infinity gives the right limit, 0; minus infinity has none.
-            with np.errstate(over="ignore", invalid="ignore"):
-                y /= 1 + np.exp(-y)
+            y /= 1 + np.exp(-y)  # exp(-y) = infinity gives the right limit, 0
         elif self.form == HARD_SWISH:
-            with np.errstate(invalid="ignore"):
-                y *= np.clip(y + 3, 0, 6) / 6
+            y *= np.clip(y + 3, 0, 6) / 6
         elif not self.is_none:
-            np.clip(y, self.low, self.high, out=y)
+            np.clip(y, low, high, out=y)
 
 
 #: The activations by name. "clip" and "leaky_relu" take numbers of their own.

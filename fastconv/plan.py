@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv import threads
 from fastconv.activation import Activation
 from fastconv.arguments import as_computed, as_numbers, check_out, check_shape
 from fastconv.convolution.base import Algorithm, Array
@@ -26,6 +25,11 @@ class Candidate:
     estimated_seconds: float
 
 
+#: Algorithms are ranked for this many threads, whatever the number is: another algorithm may round
+#: otherwise, and results do not depend on the number of threads.
+RANKED_FOR = 4
+
+
 def candidates(problem: Conv2dProblem, direction: Direction) -> list[Candidate]:
     """Ask every algorithm; those that accept come first, the cheapest estimate leading."""
     answers = []
@@ -33,7 +37,7 @@ def candidates(problem: Conv2dProblem, direction: Direction) -> list[Candidate]:
         refusal = algorithm.supports(problem, direction)
         seconds = float("inf")
         if refusal is None:
-            seconds = algorithm.estimated_seconds(problem, direction, threads.get_num_threads())
+            seconds = algorithm.estimated_seconds(problem, direction, RANKED_FOR)
         answers.append(Candidate(algorithm, refusal, seconds))
     return sorted(answers, key=lambda answer: answer.estimated_seconds)
 
@@ -51,7 +55,7 @@ def choose(problem: Conv2dProblem, direction: Direction, algorithm: str = "auto"
             f"algorithm must be a name ({_names(direction)}), got {algorithm!r} of type "
             f"{type(algorithm).__name__}"
         )
-    return _choose(problem, direction, algorithm, threads.get_num_threads())
+    return _choose(problem, direction, algorithm)
 
 
 def _names(direction: Direction) -> str:
@@ -59,9 +63,7 @@ def _names(direction: Direction) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _choose(
-    problem: Conv2dProblem, direction: Direction, algorithm: str, num_threads: int
-) -> Algorithm:
+def _choose(problem: Conv2dProblem, direction: Direction, algorithm: str) -> Algorithm:
     if algorithm == "auto":
         return candidates(problem, direction)[0].algorithm
     for known in offering(direction):
@@ -82,7 +84,7 @@ def explain(problem: Conv2dProblem, direction: Direction, chosen: Algorithm) -> 
         f"{direction} of {p.input_shape} with weights {p.weight_shape}, stride {p.stride}, "
         f"padding {p.padding}, dilation {p.dilation}, groups {p.groups}, {p.dtype}",
         f"output {p.output_shape}, {p.flops / 1e9:.3g} GFLOP, "
-        f"{p.arithmetic_intensity:.3g} FLOP/byte, {threads.get_num_threads()} threads",
+        f"{p.arithmetic_intensity:.3g} FLOP/byte; estimates are for {RANKED_FOR} threads",
     ]
     for answer in candidates(problem, direction):
         mark = "*" if answer.algorithm.name == chosen.name else " "

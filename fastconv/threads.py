@@ -21,8 +21,8 @@ Two kinds of work arrive here:
 * Python tasks that spend their time in NumPy or in serial kernels, which both release the
   interpreter lock: `run_tasks` spreads them over a small thread pool.
 
-Neither ever changes *what* is computed: work is cut into the same pieces for every number of
-threads, so the same bits come out.
+Neither ever changes *what* is computed: the order of each element's sum does not depend on the
+number of threads, so the same bits come out.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import ctypes
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, copy_context
@@ -191,6 +192,7 @@ _lock_held_over_fork: Any = None
 
 def _before_fork() -> None:
     global _forked_safely, _lock_held_over_fork
+    _blas.pause()
     # A compiler lock that another thread holds would stay locked in the child for ever.
     module = sys.modules.get("numba.core.compiler_lock")
     _lock_held_over_fork = getattr(module, "global_compiler_lock", None)
@@ -200,6 +202,7 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
+    _blas.resume()
     if _lock_held_over_fork is not None:
         _lock_held_over_fork.release()
 
@@ -328,6 +331,9 @@ def _wait_for(ended: SimpleQueue[BaseException | None], remaining: list[Any]) ->
 
 # BLAS ------------------------------------------------------------------------------------
 
+# Seconds that a fork waits for the products of other threads.
+LONGEST_WAIT_FOR_BLAS = 1.0
+
 
 class _SingleThreadedBlas:
     """Limits every BLAS library of the process to one thread while somebody asks for it.
@@ -338,12 +344,27 @@ class _SingleThreadedBlas:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._gate, self._lock = threading.RLock(), threading.RLock()
         self._holders = 0
         self._saved: dict[int, int] = {}
 
+    def pause(self) -> None:
+        """Let no other thread begin, and wait a while for those that work.
+
+        OpenBLAS hangs for ever where a process forks between its products and changes of its
+        number of threads. Whoever forks out of a product waits in vain, so not for long.
+        """
+        self._gate.acquire()
+        end = time.monotonic() + LONGEST_WAIT_FOR_BLAS
+        while self._holders and time.monotonic() < end:
+            time.sleep(1e-3)
+
+    def resume(self) -> None:
+        """Let others begin again."""
+        self._gate.release()
+
     def acquire(self) -> None:
-        with self._lock:
+        with self._gate, self._lock:
             self._holders += 1
             for number, blas in enumerate(_blas_libraries()):
                 threads = blas.get_num_threads()

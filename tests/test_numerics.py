@@ -179,3 +179,42 @@ def test_rounding_errors_beside_pytorch(algorithm: str, depth: int) -> None:
     our_error, their_error = (np.abs(y.astype(float) - exact) for y in (ours, theirs))
     assert np.sqrt((our_error**2).mean()) <= 1.25 * np.sqrt((their_error**2).mean())
     assert our_error.max() <= 1.5 * their_error.max()
+
+
+def test_the_choice_does_not_depend_on_the_number_of_threads() -> None:
+    before = fastconv.get_num_threads()
+    rng = np.random.default_rng(31)
+    names = set()
+    try:
+        for _ in range(150):
+            c, k = (int(2 ** rng.integers(0, 7)) for _ in range(2))
+            size, kernel = int(rng.integers(1, 30)), int(rng.choice([1, 3]))
+            shape, filters = (int(rng.integers(1, 4)), c, size, size), (k, c, kernel, kernel)
+            stride = int(rng.integers(1, 3))
+            chosen = set()
+            for threads in (1, 2, 3, 16, 64):
+                fastconv.set_num_threads(threads)
+                weight = np.zeros(filters, np.float32)
+                plan = fastconv.plan_conv2d(shape, weight, stride=stride, padding=kernel // 2)
+                chosen.add(plan.algorithm)
+            assert len(chosen) == 1, (shape, filters, stride, chosen)
+            names |= chosen
+    finally:
+        fastconv.set_num_threads(before)
+    assert len(names) > 1
+
+
+@pytest.mark.parametrize("algorithm", ["im2col", "im2col_jit", "naive", "implicit_gemm", "direct"])
+def test_activations_and_residuals_raise_nothing(algorithm: str) -> None:
+    x = np.full((1, 1, 2, 2), 3e38, np.float32)
+    weight = np.full((1, 1, 1, 1), 1, np.float32)
+    with np.errstate(all="raise"):
+        for activation in (("clip", -1e300, 1e300), ("leaky_relu", 3e38), "silu", "hard_swish"):
+            plan = fastconv.plan_conv2d(x.shape, weight, activation=activation, algorithm=algorithm)
+            plan(-x)
+            plan(x, residual=x)
+        # Finite weights whose sum is not.
+        large = np.full((16, 8, 3, 3), 3e38, np.float32)
+        zeros = np.zeros((1, 8, 4, 4), np.float32)
+        out = fastconv.conv2d(zeros, large, padding=1, algorithm=algorithm)
+    assert not out.any()

@@ -299,3 +299,34 @@ print("alive")
 """
     done = run_python("-c", program)
     assert done.stdout.strip() == "alive", done.stderr[-2000:]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forks")
+def test_forks_amid_products_of_other_threads() -> None:
+    program = """
+import faulthandler, os, threading
+faulthandler.dump_traceback_later(90, exit=True)
+import numpy as np, fastconv
+x, w = np.ones((2, 32, 40, 40), np.float32), np.ones((48, 32, 3, 3), np.float32)
+plan = fastconv.plan_conv2d(x.shape, w, padding=1, algorithm="im2col")
+expected = plan(x)
+ended = threading.Event()
+def work():
+    while not ended.is_set():
+        assert np.array_equal(plan(x), expected)
+threads = [threading.Thread(target=work) for _ in range(6)]
+for thread in threads:
+    thread.start()
+for _ in range(10):
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+ended.set()
+for thread in threads:
+    thread.join()
+print("right")
+os._exit(0)
+"""
+    done = run_python("-c", program)
+    assert done.stdout.strip() == "right", done.stderr[-2000:]

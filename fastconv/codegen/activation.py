@@ -76,7 +76,9 @@ def exponential(vector: Vectors, y: Any) -> Any:
     largest, terms, fraction = (104.0, 8, 23) if single else (746.0, 14, 52)
     # The leading part of ln 2 has so few bits that n times it is exact.
     leading, trailing = 709 / 2**10, 7.643680599453094172e-4
-    y = vector.clamp(y, vector.all(-largest), vector.all(largest))
+    is_nan = builder.fcmp_unordered("uno", y, y)
+    given, y = y, vector.clamp(y, vector.all(-largest), vector.all(largest))
+    y = builder.select(is_nan, vector.zero, y)  # NaN has no integer
     shift = vector.all(1.5 * 2.0**fraction)  # adding and subtracting it rounds to an integer
     n = builder.fsub(vector.multiply_add(y, vector.all(1 / math.log(2)), shift), shift)
     r = vector.multiply_add(n, vector.all(-leading), y)
@@ -93,4 +95,4 @@ def exponential(vector: Vectors, y: Any) -> Any:
     for part in (half, builder.sub(whole, half)):
         factor = builder.bitcast(builder.shl(builder.add(part, bias), there), vector.type)
         series = builder.fmul(series, factor)
-    return series
+    return builder.select(is_nan, given, series)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.activation import Activation
@@ -108,5 +109,6 @@ class _TwoPasses:
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
         self.algorithm.forward(self.problem, x, self.prepared, self.bias, out)
         if residual is not None:
-            out += residual
+            with np.errstate(over="ignore", invalid="ignore"):  # as inside a kernel
+                out += residual
         self.activation.apply(out)

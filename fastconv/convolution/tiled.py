@@ -97,7 +97,7 @@ class _Launch:
         self._bias, self._form = as_read_only(bias), activation.form
         self._numbers = as_read_only(activation.numbers(problem.dtype))
         # Zero times infinity is not zero.
-        self._skip = int(any(problem.padding[0]) and bool(np.isfinite(weight.sum())))
+        self._skip = int(any(problem.padding[0]) and bool(np.isfinite(weight).all()))
         self._none = as_read_only(np.empty(0, problem.dtype))
         self._find_code()
 
@@ -173,7 +173,7 @@ class ImplicitGemm(Tiled):
 
 
 class Direct(Tiled):
-    """Pixels in the lanes, weights broadcast: large maps, few taps, few filters, depthwise."""
+    """Pixels in the lanes, weights broadcast: large maps, few taps, few filters."""
 
     name = "direct"
     lanes_over = "pixels"

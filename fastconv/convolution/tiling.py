@@ -189,7 +189,7 @@ def seconds(problem: Conv2dProblem, over: Lanes, num_threads: int) -> float:
     return 8e-6 + _best_cut(problem, shape, num_threads)[0] / CYCLES_PER_SECOND
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=128)
 def tiling_of(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Tiling:
     """Return the cut that keeps `num_threads` busy and moves least memory."""
     p = problem

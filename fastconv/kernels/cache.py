@@ -35,7 +35,7 @@ CACHE_VARIABLE = "FASTCONV_CACHE_DIR"
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 # Everything that decides what a kernel is compiled to: also files that it only imports.
-_SOURCES = ("kernels/*.py", "codegen/*.py", "problem.py")
+_SOURCES = ("kernels/*.py", "codegen/*.py", "problem.py", "activation.py", "cpu.py")
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -121,7 +121,10 @@ class KernelCache(_Cache):  # type: ignore[misc]
         # Loading needs Numba's runtime symbols only. `target_context.refresh()` would also import
         # everything the compiler knows, which takes longer than all the rest of a first call.
         rtsys.initialize(target_context)
-        return CompileResult._rebuild(target_context, *pickle.loads(payload))
+        try:
+            return CompileResult._rebuild(target_context, *pickle.loads(payload))
+        except Exception:  # whatever it is, it is not a kernel: compile and write it anew
+            return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Write the compiled kernel, atomically; a full or vanished disk is no error."""
