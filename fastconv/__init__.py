@@ -37,10 +37,15 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME_OF)
+# Public modules, loaded in the same way.
+_MODULES = ("data", "plots")
+
+__all__ = sorted([*_HOME_OF, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"fastconv.{name}")
     try:
         home = _HOME_OF[name]
     except KeyError:

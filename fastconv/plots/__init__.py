@@ -1,0 +1,3 @@
+"""Pictures."""
+
+__all__: list[str] = []
