@@ -80,16 +80,19 @@ def bare(axis: Any) -> None:
     axis.spines[:].set_visible(False)
 
 
-def mosaic(images: Sequence[Sequence[Array]], gap: int = 1) -> Array:
-    """Return rows of images as one image; what lies between them is NaN, which is not drawn."""
-    height, width = images[0][0].shape
+def mosaic(images: Sequence[Sequence[Array]], zoom: int = 1, gap: int = 1) -> Array:
+    """Return rows of images as one image; what lies between them is NaN, which is not drawn.
+
+    Every pixel becomes `zoom` pixels high and wide, so that gaps can be narrower than pixels.
+    """
+    height, width = (zoom * size for size in images[0][0].shape)
     columns = max(len(row) for row in images)
     shape = len(images) * (height + gap) - gap, columns * (width + gap) - gap
     whole = np.full(shape, np.nan)
     for i, row in enumerate(images):
         for j, image in enumerate(row):
             top, left = i * (height + gap), j * (width + gap)
-            whole[top : top + height, left : left + width] = image
+            whole[top : top + height, left : left + width] = image.repeat(zoom, 0).repeat(zoom, 1)
     return whole
 
 
@@ -114,6 +117,6 @@ def on_color(red: float, green: float, blue: float) -> str:
 
 def number(value: float, digits: int = 1) -> str:
     """Return a number as short as it can be read: whole ones without a point, a true minus."""
-    whole = float(value).is_integer()
-    text = f"{value:.0f}" if whole else f"{value:.{digits}f}"
+    rounded = round(float(value), digits) + 0.0  # plus zero: no minus before a zero
+    text = f"{value:.0f}" if float(value).is_integer() else f"{rounded:.{digits}f}"
     return text.replace("-", "−")  # noqa: RUF001

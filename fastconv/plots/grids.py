@@ -77,41 +77,48 @@ def filters(weight: ArrayLike, title: str | None = None, most: int = 64) -> Figu
     else:
         rows = [list(channels_of_one) for channels_of_one in shown]
         names, columns = [f"{i}" for i in range(count)], channels
-    cell = min(0.85, 9.0 / columns, 11.0 / len(rows))
-    whole = mosaic(rows)
-    height, width = (taps[0] + 1) * cell / taps[0], (taps[1] + 1) * cell / taps[1]
+    zoom = 3 if max(taps) <= 5 else 1
+    high, wide = zoom * taps[0] + 1, zoom * taps[1] + 1  # of a filter and the gap after it
+    inch = min(1.1 / max(high, wide), 9.5 / (columns * wide), 10.0 / (len(rows) * high))
     figure = new_figure(
-        max(columns * width + 1.9, 4.2), max(len(rows) * height + 1.2, 2.2), title or "Filters"
+        max(columns * wide * inch + 1.6, 4.2),
+        max(len(rows) * high * inch + (1.25 if channels > 1 else 0.8), 1.7),
+        title or "Filters",
     )
     axis = figure.subplots()
     limit = largest(array)
-    drawn = axis.imshow(whole, SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
+    drawn = axis.imshow(
+        mosaic(rows, zoom), SIGNED, vmin=-limit, vmax=limit, interpolation="nearest"
+    )
     bare(axis)
     axis.tick_params(length=0, labelsize=8, labelcolor=MUTED)
-    axis.set_yticks([(taps[0] + 1) * i + (taps[0] - 1) / 2 for i in range(len(rows))], names)
+    axis.set_yticks([high * i + high / 2 - 1 for i in range(len(rows))], names)
     axis.set_ylabel("filter", fontsize=9, color=MUTED)
     if channels > 1:
-        middles = [(taps[1] + 1) * j + (taps[1] - 1) / 2 for j in range(channels)]
+        middles = [wide * j + wide / 2 - 1 for j in range(channels)]
         axis.set_xticks(middles, [f"{j}" for j in range(channels)])
         axis.set_xlabel("input channel", fontsize=9, color=MUTED)
     bar = figure.colorbar(drawn, ax=axis, fraction=0.05, aspect=18, pad=0.03)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, labelcolor=MUTED, length=2)
     if shown.size <= 200 and max(taps) <= 5:
-        _write_numbers(axis, whole, limit, 72 * cell / max(taps))
+        _write_numbers(axis, rows, zoom, 72 * inch * zoom)
     _tell_what_is_missing(figure, array.shape, count, channels)
     return figure
 
 
-def _write_numbers(axis: Any, whole: Array, limit: float, points: float) -> None:
-    colors = axis.images[0].cmap((whole / limit + 1) / 2)
-    for (i, j), value in np.ndenumerate(whole):
-        if np.isfinite(value):
-            style: dict[str, Any] = {
-                "fontsize": min(9, 0.36 * points),
-                "color": on_color(*colors[i, j, :3]),
-            }
-            axis.text(j, i, number(value, 2), ha="center", va="center", **style)
+def _write_numbers(axis: Any, rows: list[list[Array]], zoom: int, points: float) -> None:
+    """Write every tap of a mosaic of filters into its middle; a tap is `points` high."""
+    drawn = axis.images[0]
+    high, wide = (zoom * size + 1 for size in rows[0][0].shape)
+    for i, row in enumerate(rows):
+        for j, one in enumerate(row):
+            for (r, s), value in np.ndenumerate(one):
+                y, x = i * high + zoom * r, j * wide + zoom * s
+                style: dict[str, Any] = {"fontsize": min(9, 0.32 * points)}
+                style["color"] = on_color(*drawn.to_rgba(value)[:3])
+                middle = x + zoom // 2, y + zoom // 2
+                axis.text(*middle, number(value, 2), ha="center", va="center", **style)
 
 
 def _tell_what_is_missing(
@@ -179,22 +186,24 @@ def feature_maps(
     columns = min(_positive("most", most), max(len(layer) for layer in layers))
     # All rows are as wide as the widest, so that maps of every layer are drawn at one size.
     cell = min(1.5, 10.5 / columns)
-    heights = [cell * layer.shape[1] / layer.shape[2] + 0.38 for layer in layers]
+    heights = [cell * layer.shape[1] / layer.shape[2] + 0.25 for layer in layers]
     figure = new_figure(max(columns * cell + 0.3, 4.5), sum(heights) + 0.45, "Feature maps")
     axes = figure.subplots(len(layers), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
     for axis, layer, name in zip(axes[:, 0], layers, names, strict=True):
         height, width = layer.shape[1:]
-        gap = max(1, round(width / 14))
-        shown = mosaic([list(layer[:columns])], gap)
-        low, high = np.nanmin(shown), np.nanmax(shown)
+        zoom = max(1, round(56 / width))
+        gap = max(1, round(zoom * width / 16))
+        shown = mosaic([list(layer[:columns])], zoom, gap)
+        finite = layer[np.isfinite(layer)]
+        low, high = finite.min(initial=np.inf), finite.max(initial=-np.inf)
         axis.imshow(
             shown,
             STRENGTH,
-            vmin=low,
+            vmin=low if high > low else high - 1,
             vmax=high if high > low else low + 1,
             interpolation="nearest",
         )
-        axis.set_xlim(-0.5, columns * (width + gap) - gap - 0.5)
+        axis.set_xlim(-0.5, columns * (zoom * width + gap) - gap - 0.5)
         axis.set_anchor("W")
         part = f", the first {columns}" if len(layer) > columns else ""
         count = "1 map" if len(layer) == 1 else f"{len(layer)} maps"
@@ -264,7 +273,7 @@ def mistakes(
         title += f", the {len(chosen)} surest"
     columns = min(6, max(len(chosen), 3))
     rows = max(1, math.ceil(len(chosen) / columns))
-    figure = new_figure(1.55 * columns, 1.95 * rows + 0.45, title)
+    figure = new_figure(1.55 * columns, 1.95 * rows + 0.45 if len(chosen) else 0.6, title)
     for axis in figure.subplots(rows, columns, squeeze=False).ravel()[len(chosen) :]:
         axis.remove()
     for axis, place in zip(list(figure.axes), chosen, strict=True):

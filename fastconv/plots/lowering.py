@@ -21,6 +21,8 @@ Array = NDArray[Any]
 
 _MOST_TAPS, _MOST_PATCHES, _MOST_SIDE = 27, 36, 12
 _CELL = 0.36  # inches
+_BETWEEN = 0.6  # channels, in cells
+_ABOVE = 1.9  # everything, for the arrow
 _MIDDLE: dict[str, Any] = {"ha": "center", "va": "center"}
 _RESULT = "#FFD9A0"
 
@@ -131,77 +133,85 @@ class _Drawing:
     ) -> None:
         self.padded, self.around, self.filters = padded, around, filters
         self.matrix, self.outputs, self.corner, self.chosen = matrix, outputs, corner, chosen
+        self.product = filters.reshape(1, -1) @ matrix
+        taps, patches = matrix.shape
+        self.colors = _tap_colors(taps)
+        # Where the parts lie: what stands above ends at `base`, the product begins at `line`.
+        self.base = max(taps, self._height(padded), self._height(filters) + 1.5)
+        self.line = self.base + 1.7
+        self.left = max(taps, padded.shape[2] + 1.6 + filters.shape[2])
+        self.middle = self.left + 1.3
+        self.right = self.middle + patches + 1.6
+
+    @staticmethod
+    def _height(channels: Array) -> float:
+        """Return how many cells channels need that stand one above the other."""
+        count, height, _ = channels.shape
+        return float(count * (height + _BETWEEN) - _BETWEEN)
 
     def draw(self) -> Figure:
+        """Return the figure."""
         taps, patches = self.matrix.shape
-        channels, height, width = self.padded.shape
-        _, rows, across = self.filters.shape
-        stacked = channels * height + (channels - 1) * 0.6
-        filters = channels * rows + (channels - 1) * 0.6
-        # Where the parts lie: left edges and the line of the product.
-        left = max(taps, width + 2.0 + across)
-        matrix_x = left + 1.6
-        output_x = matrix_x + patches + 1.8
-        product_y = max(taps, stacked) + 2.3
-        right = output_x + max(self.outputs[1], 3.2)
-        extent = right + 0.6, product_y + 2.3
-        colors = _tap_colors(taps)
         title = f"im2col: {patches} patches of {taps} pixels become a {taps} x {patches} matrix"
-        figure = new_figure(extent[0] * _CELL + 0.2, (extent[1] + 1.9) * _CELL + 0.3, title)
-        axis = figure.subplots()
-        axis.set(xlim=(-0.3, extent[0]), ylim=(extent[1], -1.5), aspect="equal")
-        axis.set_axis_off()
-        self.axis = axis
+        width, height = self.right + max(self.outputs[1], 3) + 0.3, self.line + 2.2
+        above = _ABOVE + max(0, self.outputs[0] - self.line)
+        figure = new_figure((width + 0.3) * _CELL, (height + above) * _CELL + 0.35, title)
+        self.axis = figure.subplots()
+        self.axis.set(xlim=(-0.3, width), ylim=(height, -above), aspect="equal")
+        self.axis.set_axis_off()
+        self._draw_image()
+        self._draw_filter()
+        self._draw_matrix()
+        self._draw_output()
+        return figure
 
-        top = product_y - 2.3 - stacked
+    def _draw_image(self) -> None:
+        channels, height, _ = self.padded.shape
+        _, rows, across = self.filters.shape
+        top = self.base - self._height(self.padded)
+        caption = "image" if not any(self.around) else "image, with zeros around"
+        self._caption(0, top, caption)
         places = self._places()
-        self._caption(0, top, "image" + (", with padding" if any(self.around) else ""))
         for channel in range(channels):
-            y = top + channel * (height + 0.6)
-            cells = {(i, j): colors[tap] for (c, i, j), tap in places.items() if c == channel}
-            self._table(0, y, self.padded[channel], cells, self._is_padding)
+            y = top + channel * (height + _BETWEEN)
+            own = {(i, j): self.colors[tap] for (c, i, j), tap in places.items() if c == channel}
+            self._table(0, y, self.padded[channel], own, self._is_padding)
             self._frame(self.corner[1], y + self.corner[0], across, rows)
-        filter_x = left - across
-        filter_top = product_y - 2.3 - filters
-        self._caption(filter_x, filter_top, "filter")
+        start = self.corner[1] + across, top + self.corner[0]
+        self._arrow(start, (self.middle + self.chosen + 0.5, self.base - len(self.matrix)))
+
+    def _draw_filter(self) -> None:
+        channels, rows, across = self.filters.shape
+        x, top = self.left - across, self.base - self._height(self.filters)
+        self._caption(x, top, "filter")
         for channel in range(channels):
-            y = filter_top + channel * (rows + 0.6)
             own = {
-                (r, s): colors[(channel * rows + r) * across + s]
+                (r, s): self.colors[(channel * rows + r) * across + s]
                 for r in range(rows)
                 for s in range(across)
             }
-            self._table(filter_x, y, self.filters[channel], own)
+            self._table(x, top + channel * (rows + _BETWEEN), self.filters[channel], own)
+        taps = len(self.matrix)
+        in_row = {(0, tap): self.colors[tap] for tap in range(taps)}
+        self._table(self.left - taps, self.line, self.filters.reshape(1, -1), in_row)
+        self._caption(self.left - taps, self.line + 1, "the filter as a row", below=True)
 
-        matrix_y = product_y - 2.3 - taps
-        self._caption(matrix_x, matrix_y, "columns: one patch each")
-        in_column = {(tap, self.chosen): colors[tap] for tap in range(taps)}
-        self._table(matrix_x, matrix_y, self.matrix, in_column)
-        self._frame(matrix_x + self.chosen, matrix_y, 1, taps)
+    def _draw_matrix(self) -> None:
+        taps = len(self.matrix)
+        in_column = {(tap, self.chosen): self.colors[tap] for tap in range(taps)}
+        self._table(self.middle, self.base - taps, self.matrix, in_column)
+        self._frame(self.middle + self.chosen, self.base - taps, 1, taps)
+        self._caption(self.middle, self.base, "every column is a patch", below=True)
 
-        self._caption(left - taps, product_y, "filter as a row")
-        row = self.filters.reshape(1, -1)
-        self._table(left - taps, product_y, row, {(0, tap): colors[tap] for tap in range(taps)})
-        self.axis.text(left + 0.8, product_y + 0.5, "=", **_MIDDLE, fontsize=15, color=INK)
-        product = row @ self.matrix
-        self._caption(matrix_x, product_y, "row x matrix: the output")
-        self._table(matrix_x, product_y, product, {(0, self.chosen): _RESULT})
-        self._frame(matrix_x + self.chosen, product_y, 1, 1)
-
-        image_y = matrix_y + (taps - self.outputs[0]) / 2
-        self._caption(output_x, image_y, "output")
+    def _draw_output(self) -> None:
+        self._table(self.middle, self.line, self.product, {(0, self.chosen): _RESULT})
+        self._frame(self.middle + self.chosen, self.line, 1, 1)
+        self._caption(self.middle, self.line + 1, "row x matrix", below=True)
         at = divmod(self.chosen, self.outputs[1])
-        self._table(output_x, image_y, product.reshape(self.outputs), {at: _RESULT})
-        self._frame(output_x + at[1], image_y + at[0], 1, 1)
-        self._arrow(
-            (self.corner[1] + across, top + self.corner[0] + rows / 2),
-            (matrix_x + self.chosen, matrix_y + taps / 2),
-        )
-        self._arrow(
-            (matrix_x + self.chosen + 1, product_y + 0.5),
-            (output_x + at[1] + 0.5, image_y + at[0] + 1),
-        )
-        return figure
+        top = self.line + 1 - self.outputs[0]
+        self._table(self.right, top, self.product.reshape(self.outputs), {at: _RESULT})
+        self._frame(self.right + at[1], top + at[0], 1, 1)
+        self._caption(self.right, self.line + 1, "the output", below=True)
 
     def _places(self) -> dict[tuple[int, int, int], int]:
         """Return the tap over each coloured pixel (channel, row, column) of the image."""
@@ -213,8 +223,9 @@ class _Drawing:
         (rows, columns), (_, height, width) = self.around, self.padded.shape
         return not (rows <= i < height - rows and columns <= j < width - columns)
 
-    def _caption(self, x: float, y: float, text: str) -> None:
-        self.axis.text(x, y - 0.35, text, ha="left", va="bottom", fontsize=9, color=MUTED)
+    def _caption(self, x: float, y: float, text: str, below: bool = False) -> None:
+        place = (y + 0.3, "top") if below else (y - 0.3, "bottom")
+        self.axis.text(x, place[0], text, ha="left", va=place[1], fontsize=9, color=MUTED)
 
     def _table(
         self,
@@ -250,14 +261,14 @@ class _Drawing:
         self.axis.add_patch(Rectangle((x, y), width, height, **style))
 
     def _arrow(self, start: tuple[float, float], stop: tuple[float, float]) -> None:
-        style: dict[str, Any] = {
-            "arrowstyle": "-|>",
-            "color": VERMILLION,
-            "linewidth": 1.4,
-            "shrinkA": 2,
-        }
-        style |= {"shrinkB": 2, "connectionstyle": "arc3,rad=-0.2", "mutation_scale": 11}
-        self.axis.annotate("", stop, start, arrowprops=style, zorder=6)
+        """Draw an arrow that leaves upwards and arrives from above."""
+        from matplotlib.patches import FancyArrowPatch
+        from matplotlib.path import Path
+
+        over = min(start[1], stop[1]) - 2.1
+        bend = Path([start, (start[0], over), (stop[0], over), stop], [1, 4, 4, 4])
+        style: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 11, "linewidth": 1.3}
+        self.axis.add_patch(FancyArrowPatch(path=bend, color=VERMILLION, zorder=6, **style))
 
 
 def _tap_colors(taps: int) -> list[tuple[float, ...]]:

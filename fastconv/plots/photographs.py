@@ -132,7 +132,7 @@ def _draw(axis: Any, picture: Array, kind: str) -> None:
         axis.imshow(shown, "gray", vmin=0, vmax=1)
     else:
         # A few pixels much stronger than all others would leave the rest pale.
-        limit = float(np.percentile(np.abs(picture), 99.5)) or largest(picture)
+        limit = float(np.percentile(np.abs(picture), 98)) or largest(picture)
         if kind == "signed":
             axis.imshow(picture, SIGNED, vmin=-limit, vmax=limit)
         else:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv.arguments import as_numbers
-from fastconv.plots.canvas import BLUE, INK, MUTED, RULE, VERMILLION, new_figure
+from fastconv.plots.canvas import BLUE, INK, MUTED, RULE, VERMILLION, new_figure, on_color
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -195,7 +195,7 @@ def confusion(
     side = max(size * cell, 2.4)
     figure = new_figure(side + 1.1, side + 1.25, f"{right:,} of {total:,} right{share}")
     axis = figure.subplots()
-    axis.imshow(shares, "Blues", vmin=0, vmax=1)
+    drawn = axis.imshow(shares, "Blues", vmin=0, vmax=1)
     axis.set_xticks(range(size), names)
     if max(map(len, names)) > 4:
         for label in axis.get_xticklabels():
@@ -210,8 +210,8 @@ def confusion(
     axis.tick_params(which="minor", length=0)
     axis.spines[:].set_visible(False)
     for (i, j), value in np.ndenumerate(matrix):
-        wrong = i != j and value > 0
-        color = "white" if shares[i, j] > 0.5 else VERMILLION if wrong else INK
+        color = on_color(*drawn.to_rgba(shares[i, j])[:3])
+        color = VERMILLION if i != j and shares[i, j] < 0.3 else color
         style: dict[str, Any] = {"fontsize": min(9, 20 * cell), "color": color}
         axis.text(j, i, f"{int(value)}" if value else "", ha="center", va="center", **style)
     return figure
