@@ -17,8 +17,9 @@ def require(module: str, purpose: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        missing = (error.name or module).partition(".")[0]
         raise ModuleNotFoundError(
-            f"{purpose} needs {error.name}, which is not installed: "
+            f"{purpose} needs {missing}, which is not installed: "
             f"pip install 'fastconv[{extra}]'",
             name=error.name,
         ) from None

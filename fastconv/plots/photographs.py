@@ -83,11 +83,11 @@ def edges(
         if name == "Sobel y" and "Sobel x" in results:
             magnitude = np.hypot(results["Sobel x"], result)
             panels.append(("magnitude of Sobel x and y", magnitude, "strength"))
-    columns = min(_COLUMNS, len(panels))
-    rows = math.ceil(len(panels) / columns)
+    rows = math.ceil(len(panels) / _COLUMNS)
+    columns = math.ceil(len(panels) / rows)
     width = 3.2
-    height = width * gray.shape[0] / gray.shape[1] + 0.3
-    figure = new_figure(columns * width, rows * height + 0.4, title or "Edges by convolution")
+    height = width * gray.shape[0] / gray.shape[1] + 0.24
+    figure = new_figure(columns * width, rows * height + 0.3, title or "Edges by convolution")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes[len(panels) :]:
         axis.remove()
@@ -153,7 +153,7 @@ def _whole(kernel: Array) -> tuple[Array, float]:
 def _draw_kernel(axis: Any, kernel: Array) -> None:
     """Draw a kernel into the lower left corner of an axis."""
     rows, columns = kernel.shape
-    if max(rows, columns) > 7:
+    if max(rows, columns) > 5:  # it would hide the picture
         return
     cell = 0.095 if rows > 3 else 0.12
     box = axis.inset_axes((0.012, 0.015, 1, rows * cell))
