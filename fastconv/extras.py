@@ -19,7 +19,6 @@ def require(module: str, purpose: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = (error.name or module).partition(".")[0]
         raise ModuleNotFoundError(
-            f"{purpose} needs {missing}, which is not installed: "
-            f"pip install 'fastconv[{extra}]'",
+            f"{purpose} needs {missing}, which is not installed: pip install 'fastconv[{extra}]'",
             name=error.name,
         ) from None
