@@ -30,14 +30,14 @@ Array = NDArray[Any]
 _OPTIMIZERS = ("adam", "adamw", "sgd")
 _PROGRESS = ("silent", "line", "bar")
 # Images smaller than this are not shifted: a pixel would be too much of them.
-_SHIFTED_FROM = 16
+_SHIFTED_FROM = 8
 
 
 class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Convolutional network for images, with scikit-learn's interface.
 
     For every number in `filters` there is a 3x3 convolution, batch normalization, a rectifier and,
-    where an axis has 4 pixels or more, maximum pooling over 2 of them; then a dense layer, dropout
+    where an axis has 8 pixels or more, maximum pooling over 2 of them; then a dense layer, dropout
     and one output for each class. It is trained by mini-batches along one cycle of learning rates.
 
     Parameters
@@ -59,7 +59,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         How much each class counts.
     augment : "auto", bool or callable
         Whether to move training images by up to a pixel, each way; "auto" does so for images of
-        16 x 16 or larger. Or ``augment(images, rng)`` for images (N, C, H, W).
+        8 x 8 or larger. Or ``augment(images, rng)`` for images (N, C, H, W).
     early_stopping : bool
         Hold back `validation_fraction` of the samples, stop after `patience` epochs in which
         their loss has not fallen, and take the weights of the best one.
@@ -246,31 +246,16 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: ArrayLike) -> Array:
-        """Return the logits of every class, (N, classes); with two classes their difference.
-
-        Parameters
-        ----------
-        X : array-like, as in `fit`
-        """
+        """Return the logits of every class, (N, classes); with two classes their difference."""
         logits = self._logits(X)
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     def predict_proba(self, X: ArrayLike) -> Array:
-        """Return the probability of every class, (N, classes).
-
-        Parameters
-        ----------
-        X : array-like, as in `fit`
-        """
+        """Return the probability of every class, (N, classes)."""
         return nn.Softmax(1).eval()(self._logits(X))
 
     def predict(self, X: ArrayLike) -> Array:
-        """Return the most probable class of every image.
-
-        Parameters
-        ----------
-        X : array-like, as in `fit`
-        """
+        """Return the most probable class of every image."""
         best = self._logits(X).argmax(axis=1)
         return np.asarray(self.classes_[best])
 
@@ -353,7 +338,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if self.batch_norm:
                 layers.append(nn.BatchNorm2d(count))
             layers.append(nn.ReLU())
-            window = (2 if height >= 4 else 1, 2 if width >= 4 else 1)
+            window = (2 if height >= 8 else 1, 2 if width >= 8 else 1)
             if window != (1, 1):
                 layers.append(nn.MaxPool2d(window))
             channels, height, width = count, height // window[0], width // window[1]
