@@ -174,12 +174,13 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         validation = None
         callbacks = []
         if self.early_stopping:
-            stratify = targets if np.bincount(targets).min() > 1 else None
+            held, counts = self.validation_fraction * len(images), np.bincount(targets)
+            fair = counts[counts > 0].min() > 1 and held >= np.count_nonzero(counts)
             parts = train_test_split(
                 *(images, targets),
                 test_size=self.validation_fraction,
                 random_state=self._seed(),
-                stratify=stratify,
+                stratify=targets if fair else None,
             )
             images, targets, validation = parts[0], parts[2], (parts[1], parts[3])
             callbacks = [nn.EarlyStopping(self.patience)]
