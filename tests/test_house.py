@@ -115,6 +115,7 @@ def test_importing_loads_no_numba() -> None:
     assert not heavy & loaded_by("import fastconv")
     assert not heavy & loaded_by("import fastconv; fastconv.Conv2dProblem")
     assert "numba" in loaded_by("import fastconv; fastconv.conv2d")
+    assert not {"torch", "safetensors"} & loaded_by("import fastconv; fastconv.nn.Conv2d")
 
 
 def public_names() -> list[str]:

@@ -169,6 +169,16 @@ def test_batch_norm_keeps_its_digits_far_from_zero() -> None:
     np.testing.assert_allclose(nn.BatchNorm2d(2)(x), wanted, atol=1e-4)
 
 
+def test_empty_batches() -> None:
+    for each in CASES:
+        if len(each[3]) == 4:
+            layer, shape = build(each).eval(keep=True), (0, *each[3][1:])
+            y = layer(np.zeros(shape, np.float32))
+            assert y.shape[0] == 0
+            assert layer.backward(y).shape == shape
+            assert not any(np.any(p.grad) for p in layer.parameters())
+
+
 def test_copies_and_pickles() -> None:
     rng = np.random.default_rng(9)
     x = rng.standard_normal((2, 3, 12, 12)).astype(np.float32)

@@ -215,7 +215,7 @@ REFUSALS: list[tuple[Callable[[], Any], str]] = [
     (lambda: nn.SGD([nn.Parameter([1.0])], nesterov=True), r"nesterov must be with a momentum"),
     (lambda: nn.Adam([nn.Parameter([1.0])], betas=(0.9, 1.0)), r"betas must each be below 1"),
     (lambda: schedule("StepLR", 0), r"step_size must be between 1"),
-    (lambda: nn.StepLR(3, 1), r"optimizer must be an Optimizer, got 3"),  # type: ignore[arg-type]
+    (lambda: nn.StepLR(3, 1), r"optimizer must be an Optimizer, got 3"),
     (lambda: schedule("OneCycleLR", 0.1), r"total_steps must be given, or epochs and"),
     (lambda: schedule("OneCycleLR", 0.1, 5, anneal_strategy="up"), r"anneal_strategy must be"),
     (beyond_the_cycle, r"step must be called at most total_steps = 2 times"),
@@ -244,9 +244,9 @@ def test_optimizers_refuse_states_of_others() -> None:
     with pytest.raises(ValueError, match="momentum_buffer of parameter 0 must have shape"):
         optimizer.load_state_dict(state)
     assert not optimizer.state
-    model[0].weight.grad = np.zeros(3)  # type: ignore[attr-defined]
+    model[0].weight.grad = np.zeros(3)
     with pytest.raises(ValueError, match="grad must have its parameter's shape"):
         optimizer.step()
     optimizer.zero_grad()
-    assert model[0].weight.grad is None  # type: ignore[attr-defined]
+    assert model[0].weight.grad is None
     assert "momentum: 0.9" in repr(optimizer)

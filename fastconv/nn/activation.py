@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastconv.geometry import as_int
 from fastconv.nn.inputs import RngLike, as_floats, as_generator, as_number
 from fastconv.nn.module import Module
-from fastconv.nn.pieces import in_pieces
+from fastconv.nn.pieces import in_pieces, put
 
 Array = NDArray[Any]
 
@@ -44,7 +44,7 @@ class ReLU(Module):
 
         def piece(grad: Array, y: Array, out: Array) -> None:
             out[...] = 0
-            np.copyto(out, grad, where=y != 0)  # 0, or positive, or NaN
+            put(grad, y != 0, out)  # an output is 0, or positive, or NaN
 
         in_pieces(piece, grad, y, out)
         return out
@@ -85,8 +85,8 @@ class LeakyReLU(Module):
 
     def _scaled(self, values: Array, x: Array, out: Array) -> None:
         """Write `values`, multiplied by the slope where `x` is not positive."""
-        factor = np.where(x > 0, x.dtype.type(1), x.dtype.type(self.negative_slope))
-        np.multiply(values, factor, out=out)
+        np.multiply(values, self.negative_slope, out=out)
+        put(values, x > 0, out)
 
     def extra_repr(self) -> str:
         """Return the slope."""

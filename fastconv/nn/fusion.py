@@ -44,9 +44,9 @@ class Chain(Module):
 
     def forward(self, x: ArrayLike) -> Array:
         """Send `x` through all layers; in evaluation, fused where that is possible."""
-        if not self.training and not self.keeping:
-            return run(self.stages(), x)
         y = as_floats(self, x)
+        if not self.training and not self.keeping:
+            return run(self.stages(), y)
         for layer in self.stages():
             y = layer(y)
         return y
@@ -60,9 +60,9 @@ class Branches(Module):
 
     def forward(self, x: ArrayLike) -> Array:
         """Return the sum; in evaluation, fused where that is possible."""
-        if not self.training and not self.keeping:
-            return run([self], x)
         array = as_floats(self, x)
+        if not self.training and not self.keeping:
+            return run([self], array)
         y, other = self.body(array), array if self.shortcut is None else self.shortcut(array)
         return np.asarray(y + same_shape(other, y.shape))
 
@@ -98,7 +98,7 @@ class Step:
         return self.activation is not None
 
     def run(
-        self, x: ArrayLike, residual: Array | None = None, activation: ActivationLike = None
+        self, x: Array, residual: Array | None = None, activation: ActivationLike = None
     ) -> Array:
         """Return the output for `x`, with the residual added and an activation after that."""
         layer = self.layer
@@ -109,24 +109,20 @@ class Step:
                 same_shape(residual, plan.problem.output_shape)
             return plan(images, residual=residual)
         whole = self._run_whole if self.activation is not None or _is(layer, Branches) else layer
-        y = whole(x)
-        if residual is not None:
-            y = y + same_shape(residual, y.shape)
-            as_activation(activation).apply(y)
-        return y
+        return _summed(whole(x), residual, activation)
 
-    def _run_whole(self, x: ArrayLike) -> Array:
+    def _run_whole(self, x: Array) -> Array:
         """Run a layer that has its activation already, without a residual."""
         if isinstance(self.layer, Branches):
-            block, array = self.layer, as_floats(self.layer, x)
-            shortcut = array if block.shortcut is None else run([block.shortcut], array)
-            return run([block.body], array, shortcut, self.activation)
+            block = self.layer
+            shortcut = x if block.shortcut is None else run([block.shortcut], x)
+            return run([block.body], x, shortcut, self.activation)
         return self.run(x)
 
 
 def run(
     layers: Iterable[Module],
-    x: ArrayLike,
+    x: Array,
     residual: Array | None = None,
     activation: ActivationLike = None,
 ) -> Array:
@@ -137,16 +133,20 @@ def run(
             continue
         if not (steps and steps[-1].take(layer)):
             steps.append(Step(layer))
-    y: Any = x
     for step in steps[:-1]:
-        y = step.run(y)
+        x = step.run(x)
     if steps:
-        return steps[-1].run(y, residual, activation)
-    y = as_floats(x, x)
-    if residual is not None:
-        y = y + same_shape(residual, y.shape)
-        as_activation(activation).apply(y)
-    return np.asarray(y)
+        return steps[-1].run(x, residual, activation)
+    return _summed(x, residual, activation)
+
+
+def _summed(y: Array, residual: Array | None, activation: ActivationLike) -> Array:
+    """Return ``activation(y + residual)`` in a new array, or `y` itself without a residual."""
+    if residual is None:
+        return y
+    total = np.asarray(y + same_shape(residual, y.shape))
+    as_activation(activation).apply(total)
+    return total
 
 
 def _is(layer: Module, kind: type[M]) -> TypeGuard[M]:
@@ -196,7 +196,7 @@ def plan_of(
     plan = plan_conv2d(shape, weight, bias, *conv.geometry, activation=activation)  # type: ignore[arg-type]
     conv.plans.pop(key, None)
     while len(conv.plans) >= _SHAPES:
-        conv.plans.pop(next(iter(conv.plans)), None)
+        conv.plans.pop(next(iter(list(conv.plans)), None), None)  # threads may do so too
     conv.plans[key] = (stamp, plan)
     return plan
 

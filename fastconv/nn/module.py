@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastconv.nn.parameter import Parameter
-
-if TYPE_CHECKING:
-    from fastconv.nn.summary import Summary
+from fastconv.nn.summary import Summary, summarize
 
 Array = NDArray[Any]
 
@@ -326,8 +324,6 @@ class Module:
         1      Linear   (1, 2)          10  1.6e-05  0.0469
         total                           10  1.6e-05  0.0625
         """
-        from fastconv.nn.summary import summarize
-
         return summarize(self, input_shape)
 
     def extra_repr(self) -> str:

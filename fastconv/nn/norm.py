@@ -100,8 +100,7 @@ class BatchNorm2d(Module):
         """Return `x`, (N, num_features, H, W), normalized."""
         images = as_images(self, x, self.num_features, self.running_mean.dtype)
         if self.training:
-            mean, variance = _statistics(images)
-            self._track(mean, variance, images.size // self.num_features)
+            mean, variance = self._track(images)
         else:
             mean, variance = self.running_mean.astype(float), self.running_var.astype(float)
         inverse = 1 / np.sqrt(variance + self.eps)
@@ -121,12 +120,15 @@ class BatchNorm2d(Module):
         self.keep(y, images, mean, inverse, self.training)
         return y
 
-    def _track(self, mean: Array, variance: Array, count: int) -> None:
+    def _track(self, images: Array) -> tuple[Array, Array]:
+        """Return the batch's mean and variance, having put them into the running averages."""
+        count = images.size // self.num_features
         if count < 2:
             raise ValueError(
                 "x must have more than one value a channel in training, whose variance is "
-                "needed, got 1: use a larger batch, or eval()"
+                f"needed, got {count}: use a larger batch, or eval()"
             )
+        mean, variance = _statistics(images)
         self.num_batches_tracked += 1
         factor = self.momentum
         if factor is None:
@@ -135,6 +137,7 @@ class BatchNorm2d(Module):
         for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
             running *= 1 - factor
             running += (factor * new).astype(running.dtype)
+        return mean, variance
 
     def backward(self, grad: Array) -> Array:
         """Add to the gradients of weight and bias; return the input's.
@@ -213,7 +216,7 @@ def _planes(x: Array, numbers: Array) -> Array:
 
 def _over_images(function: Any, x: Array) -> list[Any]:
     """Return ``function(slice of images)`` for cache-sized slices of the batch, in order."""
-    parts = ranges(len(x), x[0].size if len(x) else 1)
+    parts = ranges(len(x), x[0].size if len(x) else 1) or [(0, 0)]
     if len(parts) == 1:
         return [function(slice(*parts[0]))]
     results: list[Any] = [None] * len(parts)

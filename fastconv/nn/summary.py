@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from fastconv.geometry import as_ints
-from fastconv.nn.module import Module
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def summarize(model: Module, input_shape: tuple[int, ...]) -> Summary:
+def summarize(model: Any, input_shape: tuple[int, ...]) -> Summary:
     """Send zeros of that shape through the model and note what each layer does.
 
     The model is then in the mode it was in.
@@ -99,7 +98,7 @@ def summarize(model: Module, input_shape: tuple[int, ...]) -> Summary:
     modes = [(module.training, module.keeping) for _, module in modules]
     rows: list[Row] = []
 
-    def watch(name: str, module: Module) -> None:
+    def watch(name: str, module: Any) -> None:
         forward = module.forward
 
         def watched(x: Any) -> Any:
@@ -124,7 +123,7 @@ def summarize(model: Module, input_shape: tuple[int, ...]) -> Summary:
     return Summary(tuple(rows))
 
 
-def _row(name: str, module: Module, input_shape: tuple[int, ...], y: Any) -> Row:
+def _row(name: str, module: Any, input_shape: tuple[int, ...], y: Any) -> Row:
     parameters = list(module.parameters())
     return Row(
         name or type(module).__name__,
