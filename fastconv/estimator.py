@@ -114,7 +114,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        filters: tuple[int, ...] = (16, 32),
+        filters: tuple[int, ...] = (32, 64),
         dense: int = 64,
         *,
         epochs: int = 30,
