@@ -231,7 +231,10 @@ def test_control_c_leaves_a_usable_model(tmp_path: Path) -> None:
     assert not model.training
     assert np.isfinite(model(data()[0])).all()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    # And it goes on.
+    # And it goes on, from that very batch.
+    state = nn.Checkpoints(tmp_path / "checkpoints").read()
+    assert state is not None
+    assert state["position"]["steps"] == 10
     again, history = train(augment=lambda x, rng: x, checkpoint=tmp_path / "checkpoints")
     assert not history.interrupted
     assert same(again, train(augment=lambda x, rng: x)[0])

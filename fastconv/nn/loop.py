@@ -100,7 +100,7 @@ class Training:
             progress.batch(self.total / self.samples)
             self.seconds = time.perf_counter() - began
             every = self.checkpoints and self.checkpoints.every
-            if every and self.steps % every == 0:
+            if self.checkpoints and (asked or (every and self.steps % every == 0)):
                 self.save()
             if asked:
                 return
