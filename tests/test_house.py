@@ -24,6 +24,7 @@ PACKAGE = Path(fastconv.__file__).parent
 LEVELS = (
     ("cli", "__main__"),
     ("bench",),
+    ("estimator",),
     ("nn",),
     ("data", "plots"),
     ("functional", "transposed", "columns", "pooling.maximum", "pooling.mean"),

@@ -1,0 +1,222 @@
+"""CNNClassifier is a scikit-learn estimator, and a good one."""
+
+from __future__ import annotations
+
+import pickle
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from checks import refused
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from fastconv import CNNClassifier, nn
+
+Array = np.ndarray[Any, Any]
+
+
+@parametrize_with_checks(
+    [
+        CNNClassifier(),
+        CNNClassifier((8,), 0, batch_norm=False, early_stopping=True, batch_size=8, patience=10),
+    ]
+)
+def test_scikit_learn_checks(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+def small(**options: Any) -> CNNClassifier:
+    settings = {"filters": (4,), "dense": 8, "epochs": 3, "batch_size": 8, "random_state": 0}
+    return CNNClassifier(**{**settings, **options})
+
+
+def bright(samples: int = 80, shape: tuple[int, ...] = (5, 7)) -> tuple[Array, Array]:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, samples)
+    x = rng.standard_normal((samples, *shape))
+    x += 3 * y.reshape(-1, *[1] * len(shape))
+    return x, np.array(["dark", "grey", "light"])[y]
+
+
+def test_digits() -> None:
+    X, y = load_digits(return_X_y=True)
+    X, X_test, y, y_test = train_test_split(X, y, test_size=0.2, random_state=42)
+    scores = [CNNClassifier(random_state=seed).fit(X, y).score(X_test, y_test) for seed in range(5)]
+    assert statistics.median(scores) >= 0.985
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (2, 5, 7), (35,), (36,)])
+def test_images_of_every_shape(shape: tuple[int, ...]) -> None:
+    x, y = bright(shape=shape)
+    classifier = small(epochs=15).fit(x, y)
+    wanted = {(35,): (1, 1, 35), (36,): (1, 6, 6), (5, 7): (1, 5, 7)}.get(shape, shape)
+    assert classifier.image_shape_ == wanted
+    assert classifier.n_features_in_ == np.prod(shape)
+    assert classifier.score(x, y) > 0.9
+    assert classifier.score(x.reshape(len(x), -1), y) > 0.9  # flat, or not
+    assert list(classifier.classes_) == ["dark", "grey", "light"]
+    assert classifier.predict(x).dtype == y.dtype
+    np.testing.assert_allclose(classifier.predict_proba(x).sum(axis=1), 1)
+    shaped = classifier.model_((x[:4].reshape(-1, *wanted) - classifier.mean_[:, None, None]
+        ).astype(np.float32) / classifier.scale_.astype(np.float32)[:, None, None])  # fmt: skip
+    np.testing.assert_allclose(shaped, classifier.decision_function(x[:4]), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("asked", [(5, 7), [1, 5, 7], (7, 5), (5, 1, 7)])
+def test_image_shape(asked: Any) -> None:
+    x, y = bright()
+    classifier = small(image_shape=asked).fit(x.reshape(-1, 35), y)
+    assert classifier.image_shape_ == ((1, *asked) if len(asked) == 2 else tuple(asked))
+
+
+def test_same_state_same_bits() -> None:
+    x, y = bright()
+    first = small().fit(x, y).decision_function(x)
+    assert np.array_equal(first, small().fit(x, y).decision_function(x))
+    assert not np.array_equal(first, small(random_state=1).fit(x, y).decision_function(x))
+    assert not np.array_equal(*(small(random_state=None).fit(x, y).predict_proba(x) for _ in "ab"))
+    # An image's result does not depend on the others.
+    np.testing.assert_allclose(
+        small().fit(x, y).decision_function(x[:1]), first[:1], rtol=1e-9, atol=1e-12
+    )
+
+
+def test_partial_fit_learns_and_is_pickled_half_way() -> None:
+    x, y = bright(160)
+    whole, parts = small(), small()
+    for epoch in range(20):
+        whole.partial_fit(x, y, classes=["light", "grey", "dark"])
+        parts.partial_fit(x, y, classes=["light", "grey", "dark"])
+        if epoch == 5:
+            parts = pickle.loads(pickle.dumps(parts))
+    assert len(whole.history_) == whole.n_iter_ == 20
+    assert whole.score(x, y) > 0.9
+    assert np.array_equal(whole.decision_function(x), parts.decision_function(x))
+    whole.partial_fit(x[y == "dark"], y[y == "dark"])
+    with refused("y", "blue"):
+        whole.partial_fit(x[:1], ["blue"])
+    with refused("classes", "blue"):
+        whole.partial_fit(x, y, classes=["blue", "dark"])
+
+
+def test_warm_start_goes_on() -> None:
+    x, y = bright()
+    classifier = small(warm_start=True)
+    first = classifier.fit(x, y).history_.loss[0]
+    model = classifier.model_
+    assert classifier.fit(x, y).model_ is model
+    assert classifier.history_.loss[0] < first
+    assert small().fit(x, y).fit(x, y).history_.loss[0] == first
+
+
+def test_early_stopping() -> None:
+    x, y = bright(200)
+    classifier = small(epochs=200, early_stopping=True, patience=3, learning_rate=0.05).fit(x, y)
+    history = classifier.history_
+    assert classifier.n_iter_ == len(history) < 200
+    assert np.isfinite(history.val_loss).all()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_optimizers(optimizer: str) -> None:
+    x, y = bright()
+    assert small(optimizer=optimizer, weight_decay=1e-4, epochs=20).fit(x, y).score(x, y) > 0.9
+
+
+def test_class_weight() -> None:
+    x, y = bright(300)
+    x += np.random.default_rng(1).standard_normal(x.shape) * 20  # hard to tell apart
+    often = {
+        weight: np.mean(small(class_weight={"dark": weight}).fit(x, y).predict(x) == "dark")
+        for weight in (0.01, 1, 100)
+    }
+    assert often[0.01] < often[1] < often[100]
+    small(class_weight="balanced").fit(x, y)
+
+
+def test_it_works_with_the_rest_of_scikit_learn() -> None:
+    x, y = load_digits(return_X_y=True)
+    x, y = x[:300], y[:300]
+    pipeline = make_pipeline(StandardScaler(), small(epochs=15, filters=(8,)))
+    search = GridSearchCV(pipeline, {"cnnclassifier__dense": [0, 16]}, cv=2, n_jobs=2)
+    search.fit(x, y)
+    assert search.best_score_ > 0.7
+    copied = pickle.loads(pickle.dumps(search.best_estimator_))
+    assert np.array_equal(copied.predict_proba(x), search.predict_proba(x))
+    assert clone(search.best_estimator_).get_params()["cnnclassifier__dense"] in (0, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("filters", {"filters": (0,)}),
+        ("dense", {"dense": -1}),
+        ("epochs", {"epochs": 0}),
+        ("batch_size", {"batch_size": 2.5}),
+        ("optimizer", {"optimizer": "rmsprop"}),
+        ("augment", {"augment": "flip"}),
+        ("image_shape", {"image_shape": (5, 8)}),
+    ],
+)
+def test_refusals_name_the_argument(name: str, options: dict[str, Any]) -> None:
+    x, y = bright()
+    shown = 0 if name == "filters" else next(iter(options.values()))
+    with refused(name, shown):
+        small(**options).fit(x, y)
+
+
+def test_other_images_than_in_fit() -> None:
+    x, y = bright()
+    with refused("X", (1, 7, 5)):
+        small().fit(x, y).predict(x.transpose(0, 2, 1))
+    with refused("image_shape", (7, 5)):
+        small(image_shape=(7, 5)).fit(x, y)
+
+
+def test_verbose(capsys: pytest.CaptureFixture[str]) -> None:
+    x, y = bright()
+    for verbose in (0, 1):
+        small(verbose=verbose).fit(x, y)
+        assert capsys.readouterr().out.count("epoch") == 3 * verbose
+
+
+def test_augment() -> None:
+    x, y = bright(shape=(9, 9))
+    seen: list[tuple[int, ...]] = []
+
+    def note(images: Array, rng: Any) -> Array:
+        seen.append(images.shape)
+        return images
+
+    plain = small(augment=note).fit(x, y).decision_function(x)
+    assert set(seen) == {(8, 1, 9, 9)}
+    assert np.array_equal(plain, small(augment=False).fit(x, y).decision_function(x))
+    moved = small().fit(x, y).decision_function(x)
+    assert not np.array_equal(plain, moved)
+    assert np.array_equal(moved, small(augment=True).fit(x, y).decision_function(x))
+    assert isinstance(small().fit(x, y).history_, nn.History)
+
+
+def test_without_scikit_learn_it_is_named() -> None:
+    program = """
+import sys
+sys.modules["sklearn"] = sys.modules["sklearn.base"] = None
+import fastconv
+fastconv.nn.Sequential
+try:
+    fastconv.CNNClassifier
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert 'pip install "fastconv[sklearn]"' in done.stdout
