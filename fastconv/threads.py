@@ -32,15 +32,14 @@ import ctypes
 import os
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
 from functools import lru_cache, partial
 from importlib import metadata
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from fastconv import blas
 from fastconv.geometry import as_int
 
 Task = TypeVar("Task")
@@ -192,7 +191,7 @@ _lock_held_over_fork: Any = None
 
 def _before_fork() -> None:
     global _forked_safely, _lock_held_over_fork
-    _blas.pause()
+    blas.before_fork()
     # A compiler lock that another thread holds would stay locked in the child for ever.
     module = sys.modules.get("numba.core.compiler_lock")
     _lock_held_over_fork = getattr(module, "global_compiler_lock", None)
@@ -202,13 +201,13 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
-    _blas.resume()
+    blas.after_fork()
     if _lock_held_over_fork is not None:
         _lock_held_over_fork.release()
 
 
 def _after_fork_in_child() -> None:
-    global _layer_lost, _errands, _helpers_started, _blas
+    global _layer_lost, _errands, _helpers_started
     _after_fork()
     layer = threading_layer()
     _layer_lost |= layer == "omp" or (layer is not None and not _forked_safely)
@@ -216,8 +215,7 @@ def _after_fork_in_child() -> None:
     # Helpers do not survive a fork, and one of them may have held the queue's lock.
     _errands, _helpers_started = SimpleQueue(), 0
     _helper_threads.clear()
-    _blas.restore()
-    _blas = _SingleThreadedBlas()
+    blas.after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):
@@ -299,7 +297,7 @@ def run_tasks(function: Callable[[Task], Any], tasks: Iterable[Task]) -> None:
     # An errand that nobody will run would keep its arrays alive for ever.
     tickets: list[list[None]] = [[None] for _ in range(min(helpers, _helpers_started))]
     errors: list[BaseException | None] = []
-    with single_threaded_blas():
+    with blas.single_threaded():
         for ticket in tickets:
             _errands.put(partial(help_out, ticket, copy_context()))
         try:
@@ -327,88 +325,3 @@ def _wait_for(ended: SimpleQueue[BaseException | None], remaining: list[Any]) ->
         except BaseException as error:
             remaining.clear()
             interruption = error
-
-
-# BLAS ------------------------------------------------------------------------------------
-
-# Seconds that a fork waits for the products of other threads.
-LONGEST_WAIT_FOR_BLAS = 1.0
-
-
-class _SingleThreadedBlas:
-    """Limits every BLAS library of the process to one thread while somebody asks for it.
-
-    The limit is a setting of the whole process, so callers are counted: the last one restores
-    what the libraries had. Every caller makes sure of the limit itself, because it may be a
-    signal handler that interrupts another caller between any two of these lines.
-    """
-
-    def __init__(self) -> None:
-        self._gate, self._lock = threading.RLock(), threading.RLock()
-        self._holders = 0
-        self._saved: dict[int, int] = {}
-
-    def pause(self) -> None:
-        """Let no other thread begin, and wait a while for those that work.
-
-        OpenBLAS hangs for ever where a process forks between its products and changes of its
-        number of threads. Whoever forks out of a product waits in vain, so not for long.
-        """
-        self._gate.acquire()
-        end = time.monotonic() + LONGEST_WAIT_FOR_BLAS
-        while self._holders and time.monotonic() < end:
-            time.sleep(1e-3)
-
-    def resume(self) -> None:
-        """Let others begin again."""
-        self._gate.release()
-
-    def acquire(self) -> None:
-        with self._gate, self._lock:
-            self._holders += 1
-            for number, blas in enumerate(_blas_libraries()):
-                threads = blas.get_num_threads()
-                if threads != 1:
-                    self._saved.setdefault(number, threads)
-                    blas.set_num_threads(1)
-
-    def release(self) -> None:
-        with self._lock:
-            self._holders -= 1
-            if self._holders == 0:
-                self.restore()
-
-    def restore(self) -> None:
-        """Give the libraries back their threads, whoever still holds the limit."""
-        for number, threads in list(self._saved.items()):
-            _blas_libraries()[number].set_num_threads(threads)
-        self._saved = {}
-
-
-_blas = _SingleThreadedBlas()
-
-
-@lru_cache(maxsize=1)
-def _blas_libraries() -> list[Any]:
-    from threadpoolctl import ThreadpoolController
-
-    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
-
-
-@contextmanager
-def single_threaded_blas() -> Iterator[None]:
-    """Limit the BLAS libraries of this process to one thread inside the `with` block."""
-    blas = _blas
-    blas.acquire()
-    try:
-        yield
-    finally:
-        blas.release()
-
-
-def blas_names() -> list[str]:
-    """Return the BLAS libraries loaded in this process, as "name version (architecture)"."""
-    return [
-        f"{info['internal_api']} {info.get('version') or '?'} ({info.get('architecture', '?')})"
-        for info in (library.info() for library in _blas_libraries())
-    ]

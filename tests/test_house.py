@@ -36,7 +36,7 @@ LEVELS = (
     ("kernels",),
     ("codegen",),
     # Leaves that every level may read.
-    ("activation", "cpu", "threads", "workspace", "windows", "problem", "geometry"),
+    ("activation", "blas", "cpu", "threads", "workspace", "windows", "problem", "geometry"),
     ("extras", "files", "stencils"),
 )
 SOURCES = sorted(PACKAGE.rglob("*.py"))

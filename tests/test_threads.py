@@ -20,7 +20,7 @@ from threading_scenarios import SCENARIOS
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import fastconv
-from fastconv import threads
+from fastconv import blas, threads
 from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction
 from fastconv.registry import offering
 
@@ -148,9 +148,9 @@ def blas_threads() -> list[int]:
 def test_blas_threads_are_limited_inside_and_restored() -> None:
     with threadpool_limits(2, user_api="blas"):
         before = blas_threads()
-        with threads.single_threaded_blas():
+        with blas.single_threaded():
             assert set(blas_threads()) == {1}
-            with threads.single_threaded_blas():
+            with blas.single_threaded():
                 assert set(blas_threads()) == {1}
             assert set(blas_threads()) == {1}
         assert blas_threads() == before
@@ -213,7 +213,7 @@ def test_helpers_that_cannot_start_leave_nothing_behind(monkeypatch: pytest.Monk
 def test_an_interrupted_call_leaves_no_helper_at_work() -> None:
     program = """
 import signal, threading, time
-from fastconv import threads
+from fastconv import blas, threads
 threads.set_num_threads(2)
 caller, at_work = threading.get_ident(), []
 

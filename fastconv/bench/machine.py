@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from fastconv import cpu, threads
+from fastconv import blas, cpu, threads
 from fastconv.codegen.peak import measure_peak
 
 #: What `fastconv info` looks for beside what the library needs.
@@ -74,7 +74,7 @@ def header(peak: Peak, dtype: str, command: Sequence[str], complete: bool) -> di
         "cpu": dataclasses.asdict(cpu.describe()),
         "threads": threads.get_num_threads(),
         "threading_layer": started_layer(),
-        "blas": threads.blas_names(),
+        "blas": blas.names(),
         "dtype": dtype,
         "peak_gflops": peak.best if peak.samples else None,
         "peak_samples_gflops": list(peak.samples),
@@ -108,7 +108,7 @@ def facts() -> list[tuple[str, str]]:
         ("caches", ", ".join(sizes)),
         ("threads", str(threads.get_num_threads())),
         ("threading layer", started_layer()),
-        ("BLAS", ", ".join(threads.blas_names()) or "none found"),
+        ("BLAS", ", ".join(blas.names()) or "none found"),
         ("kernel folder", str(cache_folder())),
         ("kernels", f"{len(kernels.files)} compiled by this version, {size(kernels.bytes)}"),
         ("python", f"{platform.python_version()}, {platform.platform()}"),

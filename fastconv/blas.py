@@ -1,0 +1,109 @@
+"""NumPy's BLAS, limited to one thread where its products run beside each other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+# Seconds that a fork waits for the products of other threads.
+LONGEST_WAIT_FOR_BLAS = 1.0
+
+
+class _SingleThreadedBlas:
+    """Limits every BLAS library of the process to one thread while somebody asks for it.
+
+    The limit is a setting of the whole process, so callers are counted: the last one restores
+    what the libraries had. Every caller makes sure of the limit itself, because it may be a
+    signal handler that interrupts another caller between any two of these lines.
+    """
+
+    def __init__(self) -> None:
+        self._gate, self._lock = threading.RLock(), threading.RLock()
+        self._holders = 0
+        self._saved: dict[int, int] = {}
+
+    def pause(self) -> None:
+        """Let no other thread begin, and wait a while for those that work.
+
+        OpenBLAS hangs for ever where a process forks between its products and changes of its
+        number of threads. Whoever forks out of a product waits in vain, so not for long.
+        """
+        self._gate.acquire()
+        end = time.monotonic() + LONGEST_WAIT_FOR_BLAS
+        while self._holders and time.monotonic() < end:
+            time.sleep(1e-3)
+
+    def resume(self) -> None:
+        """Let others begin again."""
+        self._gate.release()
+
+    def acquire(self) -> None:
+        with self._gate, self._lock:
+            self._holders += 1
+            for number, blas in enumerate(_blas_libraries()):
+                threads = blas.get_num_threads()
+                if threads != 1:
+                    self._saved.setdefault(number, threads)
+                    blas.set_num_threads(1)
+
+    def release(self) -> None:
+        with self._lock:
+            self._holders -= 1
+            if self._holders == 0:
+                self.restore()
+
+    def restore(self) -> None:
+        """Give the libraries back their threads, whoever still holds the limit."""
+        for number, threads in list(self._saved.items()):
+            _blas_libraries()[number].set_num_threads(threads)
+        self._saved = {}
+
+
+_blas = _SingleThreadedBlas()
+
+
+@lru_cache(maxsize=1)
+def _blas_libraries() -> list[Any]:
+    from threadpoolctl import ThreadpoolController
+
+    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Limit the BLAS libraries of this process to one thread inside the `with` block."""
+    limit = _blas
+    limit.acquire()
+    try:
+        yield
+    finally:
+        limit.release()
+
+
+def names() -> list[str]:
+    """Return the BLAS libraries loaded in this process, as "name version (architecture)"."""
+    return [
+        f"{info['internal_api']} {info.get('version') or '?'} ({info.get('architecture', '?')})"
+        for info in (library.info() for library in _blas_libraries())
+    ]
+
+
+def after_fork_in_child() -> None:
+    """Forget the callers of the parent, which do not exist here, and their limit."""
+    global _blas
+    _blas.restore()
+    _blas = _SingleThreadedBlas()
+
+
+def before_fork() -> None:
+    """See `_SingleThreadedBlas.pause`."""
+    _blas.pause()
+
+
+def after_fork() -> None:
+    """See `_SingleThreadedBlas.resume`."""
+    _blas.resume()
