@@ -285,6 +285,28 @@ def test_more_epochs_go_on(tmp_path: Path) -> None:
     assert same(other, train(epochs=1)[0])
 
 
+def test_on_from_the_last_batch_of_an_epoch(tmp_path: Path) -> None:
+    def scheduled(**options: Any) -> tuple[nn.Module, nn.History]:
+        model = network()
+        optimizer = nn.Adam(model.parameters())
+        schedule = nn.OneCycleLR(optimizer, 0.01, 18)
+        return train(model, optimizer=optimizer, schedule=schedule, **options)
+
+    def kill(run: nn.Run) -> None:
+        if fail and run.epoch == 2:
+            raise RuntimeError
+
+    whole, wanted = scheduled()
+    fail = True
+    with pytest.raises(RuntimeError):
+        scheduled(checkpoint=nn.Checkpoints(tmp_path, every=6), callbacks=[kill])
+    fail = False
+    model, history = scheduled(checkpoint=tmp_path, callbacks=[kill])
+    assert history.learning_rate == wanted.learning_rate
+    assert history.loss == wanted.loss
+    assert same(model, whole)
+
+
 @pytest.mark.parametrize("part", ["tensors.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone"])
 def test_damaged_checkpoints_are_named(tmp_path: Path, part: str, damage: str) -> None:

@@ -58,7 +58,7 @@ class Training:
     def begin_epoch(self) -> None:
         """Start counting anew."""
         self.batch, self.samples, self.seconds = 0, 0, 0.0
-        self.total, self.right = 0.0, 0.0
+        self.total, self.right, self.rate = 0.0, 0.0, 0.0
 
     # The loop ----------------------------------------------------------------------------
 
@@ -91,11 +91,11 @@ class Training:
 
     def epoch(self, epochs: int, progress: Progress, asked: list[int]) -> None:
         """Train for the rest of an epoch, or until somebody asks to stop."""
-        number, began, rate = self.about.epoch, time.perf_counter() - self.seconds, 0.0
+        number, began = self.about.epoch, time.perf_counter() - self.seconds
         self.model.train()
         progress.begin(number, epochs, self.batch, len(self.data))
         for images, targets in self.data.epoch(number, self.batch):
-            rate = float(self.optimizer.param_groups[0]["lr"])
+            self.rate = float(self.optimizer.param_groups[0]["lr"])
             self.step(number, images, targets)
             progress.batch(self.total / self.samples)
             self.seconds = time.perf_counter() - began
@@ -111,8 +111,7 @@ class Training:
         if self.validation is not None:
             values.update(self.validate(*self.validation))
         self.seconds = time.perf_counter() - began
-        rate = rate or float(self.optimizer.param_groups[0]["lr"])
-        self.about.history.append(**values, seconds=self.seconds, learning_rate=rate)
+        self.about.history.append(**values, seconds=self.seconds, learning_rate=self.rate)
         if self.schedule is not None and not self.per_batch:
             self.schedule.step()
         for callback in self.callbacks:
@@ -169,7 +168,7 @@ class Training:
                 "training": self.describe(),
                 "position": {
                     name: getattr(self, name)
-                    for name in ("steps", "batch", "samples", "seconds", "total", "right")
+                    for name in ("steps", "batch", "samples", "seconds", "total", "right", "rate")
                 },
                 "stop": self.about.stop,
                 "history": self.about.history.to_dict(),
