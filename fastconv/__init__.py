@@ -33,6 +33,7 @@ _HOMES = {
     "problem": ("Conv2dProblem",),
     "pooling.problem": ("Pool2dProblem",),
     "registry": ("algorithms",),
+    "estimator": ("CNNClassifier",),
     "threads": ("get_num_threads", "set_num_threads"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -2,6 +2,7 @@ from fastconv import nn as nn
 from fastconv.columns import col2im as col2im
 from fastconv.columns import im2col as im2col
 from fastconv.columns import sliding_windows as sliding_windows
+from fastconv.estimator import CNNClassifier as CNNClassifier
 from fastconv.functional import conv2d as conv2d
 from fastconv.functional import conv2d_input_grad as conv2d_input_grad
 from fastconv.functional import conv2d_weight_grad as conv2d_weight_grad

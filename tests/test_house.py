@@ -23,6 +23,7 @@ PACKAGE = Path(fastconv.__file__).parent
 LEVELS = (
     ("cli", "__main__"),
     ("bench",),
+    ("estimator",),
     ("nn",),
     ("functional", "transposed", "columns", "pooling.maximum", "pooling.mean"),
     ("plan",),

@@ -68,15 +68,20 @@ What there is
 - Optimizers: `SGD`, `Adam`, `AdamW`; schedules `StepLR`, `CosineAnnealingLR`, `OneCycleLR`;
   `clip_grad_norm_`, `clip_grad_value_`
 - First weights: the functions of `fastconv.nn.init`
+- Training: `fit` with `History`, `EarlyStopping`, `BestCheckpoint`, `CSVLog`, a `Callback` of your
+  own, which gets a `Run`; `Checkpoints` to go on from
 - To look at: ``print(model)``, ``print(model.summary((1, 1, 8, 8)))``
 """
 
 from fastconv.nn import init
 from fastconv.nn.activation import Dropout, LeakyReLU, ReLU, SiLU, Softmax
+from fastconv.nn.callbacks import BestCheckpoint, Callback, CSVLog, EarlyStopping, Run
+from fastconv.nn.checkpoints import Checkpoints
 from fastconv.nn.clipping import clip_grad_norm_, clip_grad_value_
 from fastconv.nn.containers import DepthwiseSeparableConv2d, Residual, Sequential
 from fastconv.nn.convolution import Conv2d, ConvTranspose2d
 from fastconv.nn.files import load, save
+from fastconv.nn.history import History
 from fastconv.nn.linear import Linear
 from fastconv.nn.losses import CrossEntropyLoss, Loss, MSELoss
 from fastconv.nn.module import Module
@@ -86,6 +91,7 @@ from fastconv.nn.parameter import Parameter
 from fastconv.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, Flatten, MaxPool2d
 from fastconv.nn.schedules import CosineAnnealingLR, OneCycleLR, Schedule, StepLR
 from fastconv.nn.summary import Summary
+from fastconv.nn.training import fit
 
 __all__ = [
     "SGD",
@@ -94,13 +100,19 @@ __all__ = [
     "AdaptiveAvgPool2d",
     "AvgPool2d",
     "BatchNorm2d",
+    "BestCheckpoint",
+    "CSVLog",
+    "Callback",
+    "Checkpoints",
     "Conv2d",
     "ConvTranspose2d",
     "CosineAnnealingLR",
     "CrossEntropyLoss",
     "DepthwiseSeparableConv2d",
     "Dropout",
+    "EarlyStopping",
     "Flatten",
+    "History",
     "LeakyReLU",
     "Linear",
     "Loss",
@@ -112,6 +124,7 @@ __all__ = [
     "Parameter",
     "ReLU",
     "Residual",
+    "Run",
     "Schedule",
     "Sequential",
     "SiLU",
@@ -120,6 +133,7 @@ __all__ = [
     "Summary",
     "clip_grad_norm_",
     "clip_grad_value_",
+    "fit",
     "init",
     "load",
     "save",

@@ -1,0 +1,396 @@
+"""A convolutional network as a scikit-learn classifier."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastconv import nn
+from fastconv.geometry import as_int, as_ints
+from fastconv.nn.batches import shift
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.model_selection import train_test_split
+    from sklearn.utils import check_random_state, compute_class_weight
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError(
+        f'CNNClassifier needs scikit-learn 1.6 or newer: pip install "fastconv[sklearn]" ({error})'
+    ) from error
+
+Array = NDArray[Any]
+
+_OPTIMIZERS = ("adam", "adamw", "sgd")
+_PROGRESS = ("silent", "line", "bar")
+# Images smaller than this are not shifted: a pixel would be too much of them.
+_SHIFTED_FROM = 8
+
+
+class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Convolutional network for images, with scikit-learn's interface.
+
+    For every number in `filters` there is a 3x3 convolution, batch normalization, a rectifier and,
+    where an axis has 8 pixels or more, maximum pooling over 2 of them; then a dense layer, dropout
+    and one output for each class. It is trained by mini-batches along one cycle of learning rates.
+
+    Parameters
+    ----------
+    filters : tuple of int
+        Filters of each convolution.
+    dense : int
+        Units of the dense layer, 0 for none.
+    epochs, batch_size : int
+    learning_rate : float
+        The largest of the cycle. `partial_fit` uses a tenth of it throughout.
+    optimizer : {"adam", "adamw", "sgd"}
+        "sgd" is with Nesterov's momentum of 0.9.
+    weight_decay : float
+    dropout : float
+        Part of the dense layer's outputs that is dropped in training.
+    batch_norm : bool
+    class_weight : "balanced", dict or None
+        How much each class counts.
+    augment : "auto", bool or callable
+        Whether to move training images by up to a pixel, each way; "auto" does so for images of
+        8 x 8 or larger. Or ``augment(images, rng)`` for images (N, C, H, W).
+    early_stopping : bool
+        Hold back `validation_fraction` of the samples, stop after `patience` epochs in which
+        their loss has not fallen, and take the weights of the best one.
+    validation_fraction : float
+    patience : int
+    image_shape : (int, int) or (int, int, int), optional
+        (H, W) or (C, H, W) of 2-D input. Without it, rows whose length is a square number are
+        square images, and others are images of one row.
+    warm_start : bool
+        Whether `fit` goes on from the last weights.
+    random_state : int, RandomState or None
+        Decides the first weights, the order of samples and all else that is random.
+    verbose : int
+        0 shows nothing, 1 a line an epoch, 2 a bar.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+    n_features_in_ : int
+        Numbers in one image.
+    image_shape_ : (int, int, int)
+        (C, H, W).
+    model_ : fastconv.nn.Sequential
+        It takes images minus `mean_`, divided by `scale_`.
+    mean_, scale_ : ndarray, (C,)
+        Mean and standard deviation of each channel.
+    history_ : fastconv.nn.History
+        Of the last `fit`, or of all `partial_fit`.
+    n_iter_ : int
+        Epochs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument.
+
+    Notes
+    -----
+    ``fit(X, y)`` takes X as (N, H, W), (N, C, H, W) or 2-D, and labels of any kind. It computes in
+    float32, with the same result for a `random_state` every time.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> classifier = CNNClassifier(epochs=3, random_state=0).fit(X[:900], y[:900])
+    >>> classifier.score(X[900:], y[900:]) > 0.9
+    True
+    """
+
+    _partial: nn.Optimizer | None
+
+    def __init__(
+        self,
+        filters: tuple[int, ...] = (16, 32),
+        dense: int = 64,
+        *,
+        epochs: int = 30,
+        batch_size: int = 64,
+        learning_rate: float = 0.01,
+        optimizer: str = "adam",
+        weight_decay: float = 0.0,
+        dropout: float = 0.25,
+        batch_norm: bool = True,
+        class_weight: str | dict[Any, float] | None = None,
+        augment: str | bool | Callable[[Array, np.random.Generator], Array] = "auto",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        patience: int = 5,
+        image_shape: tuple[int, ...] | None = None,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.filters = filters
+        self.dense = dense
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.dropout = dropout
+        self.batch_norm = batch_norm
+        self.class_weight = class_weight
+        self.augment = augment
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.image_shape = image_shape
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Learn the classes `y` of the images `X`.
+
+        Parameters
+        ----------
+        X : array-like, (N, H, W), (N, C, H, W) or (N, features)
+        y : array-like, (N,)
+            Labels: numbers or text.
+        """
+        again = self.warm_start and hasattr(self, "model_")
+        images, labels = self._training_data(X, y, first=not again)
+        classes = np.unique(labels)
+        if again:
+            self._known(classes)
+        else:
+            self._begin(classes)
+        targets = np.searchsorted(self.classes_, labels)
+        weight = self._class_weight(labels)
+        validation = None
+        callbacks = []
+        if self.early_stopping:
+            stratify = targets if np.bincount(targets).min() > 1 else None
+            parts = train_test_split(
+                *(images, targets),
+                test_size=self.validation_fraction,
+                random_state=self._seed(),
+                stratify=stratify,
+            )
+            images, targets, validation = parts[0], parts[2], (parts[1], parts[3])
+            callbacks = [nn.EarlyStopping(self.patience)]
+        epochs, size = as_int("epochs", self.epochs, 1), as_int("batch_size", self.batch_size, 1)
+        optimizer = self._optimizer()
+        steps = epochs * -(-len(images) // size)
+        schedule = nn.OneCycleLR(
+            *(optimizer, self.learning_rate, max(4, steps)), cycle_momentum=self.optimizer != "sgd"
+        )
+        self.history_ = nn.fit(
+            *(self.model_, images, targets),
+            loss=nn.CrossEntropyLoss(weight),
+            optimizer=optimizer,
+            schedule=schedule,
+            epochs=epochs,
+            batch_size=size,
+            validation=validation,
+            seed=self._seed(),
+            augment=self._augment(),
+            callbacks=callbacks,
+            progress=self._progress(),
+        )
+        self.n_iter_ = len(self.history_)
+        self._partial = None
+        return self
+
+    def partial_fit(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None) -> Self:
+        """Learn from these images for one epoch.
+
+        Parameters
+        ----------
+        X : array-like, (N, H, W), (N, C, H, W) or (N, features)
+        y : array-like, (N,)
+        classes : array-like, optional
+            All labels there will be: needed in the first call, unless `y` has them all.
+        """
+        first = not hasattr(self, "model_")
+        images, labels = self._training_data(X, y, first)
+        if first:
+            self._begin(np.unique(labels if classes is None else np.asarray(classes)))
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise ValueError(
+                f"classes must be those of the first call, {self.classes_}, got {classes}"
+            )
+        self._known(np.unique(labels))
+        optimizer = self._partial
+        if optimizer is None:
+            self._partial = optimizer = self._optimizer()
+            self.history_ = nn.History()
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate / 10
+        history = nn.fit(
+            *(self.model_, images, np.searchsorted(self.classes_, labels)),
+            loss=nn.CrossEntropyLoss(self._class_weight(labels)),
+            optimizer=optimizer,
+            epochs=1,
+            batch_size=as_int("batch_size", self.batch_size, 1),
+            seed=self._seed(),
+            augment=self._augment(),
+            progress=self._progress(),
+        )
+        self.history_.append(**history.last)
+        self.n_iter_ = len(self.history_)
+        return self
+
+    def decision_function(self, X: ArrayLike) -> Array:
+        """Return the logits of every class, (N, classes); with two classes their difference."""
+        logits = self._logits(X)
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    def predict_proba(self, X: ArrayLike) -> Array:
+        """Return the probability of every class, (N, classes)."""
+        return nn.Softmax(1).eval()(self._logits(X))
+
+    def predict(self, X: ArrayLike) -> Array:
+        """Return the most probable class of every image."""
+        best = self._logits(X).argmax(axis=1)
+        return np.asarray(self.classes_[best])
+
+    # Parts ------------------------------------------------------------------------------------
+
+    def _logits(self, X: ArrayLike) -> Array:
+        check_is_fitted(self)
+        images = self._images(self._flat(X, first=False), self.image_shape_)
+        # In float64, so that an image's result does not depend on which others are beside it.
+        model = copy.deepcopy(self.model_).astype("float64").eval()
+        step = max(1, 2**21 // images[0].size)
+        parts = [model(images[i : i + step].astype(float)) for i in range(0, len(images), step)]
+        return np.concatenate(parts)
+
+    def _flat(self, X: Any, first: bool, y: Any = "no_validation") -> Any:
+        """Return X, and y if there is one, checked, with one row for each image."""
+        shape = np.shape(X) if isinstance(X, np.ndarray | list | tuple) else ()
+        if len(shape) in (3, 4):
+            image = shape[1:] if len(shape) == 4 else (1, *shape[1:])
+            if first:
+                self._given_shape: tuple[int, ...] | None = tuple(map(int, image))
+            elif image != self.image_shape_:
+                raise ValueError(
+                    f"X must have images of shape {self.image_shape_} as in fit, got {image}"
+                )
+            X = np.asarray(X).reshape(shape[0], -1)
+        elif first:
+            self._given_shape = None
+        return validate_data(self, X, y, reset=first, dtype=[np.float32, np.float64])
+
+    def _training_data(self, X: Any, y: Any, first: bool) -> tuple[Array, Array]:
+        """Return images and labels."""
+        rows, labels = self._flat(X, first, y)
+        check_classification_targets(labels)
+        if first:
+            self.image_shape_ = self._find_shape(rows.shape[1])
+            channels = rows.astype(float).reshape(len(rows), *self.image_shape_)
+            self.mean_, deviation = (f(channels, axis=(0, 2, 3)) for f in (np.mean, np.std))
+            self.scale_ = np.where(deviation > 0, deviation, 1.0)
+        return self._images(rows, self.image_shape_), labels
+
+    def _find_shape(self, features: int) -> tuple[int, int, int]:
+        given, asked = self._given_shape, self.image_shape
+        if asked is not None:
+            length = 3 if len(asked) == 3 else 2
+            wanted = as_ints("image_shape", asked, length, 1)
+            given, asked = given or wanted, wanted
+            wanted = wanted if length == 3 else (1, *wanted)
+            if math.prod(wanted) != features or (len(given) == 3 and given != wanted):
+                raise ValueError(
+                    f"image_shape must fit X, whose images have {features} numbers, got {asked}"
+                )
+            return wanted  # type: ignore[return-value]
+        if given is not None:
+            return given  # type: ignore[return-value]
+        side = math.isqrt(features)
+        return (1, side, side) if side * side == features else (1, 1, features)
+
+    def _images(self, rows: Array, shape: tuple[int, ...]) -> Array:
+        apart = rows.reshape(-1, *shape) - self.mean_[:, None, None]
+        apart /= self.scale_[:, None, None]
+        return np.asarray(apart, np.float32)
+
+    def _begin(self, classes: Array) -> None:
+        """Make a new model for these classes."""
+        self.classes_ = classes
+        self._random = np.random.default_rng(
+            check_random_state(self.random_state).randint(2**31 - 1)
+        )
+        self.model_ = self._build()
+        self._partial = None
+
+    def _build(self) -> nn.Sequential:
+        rng, (channels, height, width) = self._random, self.image_shape_
+        layers: list[nn.Module] = []
+        for count in as_ints("filters", self.filters, len(self.filters), 1):
+            layers.append(
+                nn.Conv2d(channels, count, 3, padding=1, bias=not self.batch_norm, rng=rng)
+            )
+            if self.batch_norm:
+                layers.append(nn.BatchNorm2d(count))
+            layers.append(nn.ReLU())
+            window = (2 if height >= 8 else 1, 2 if width >= 8 else 1)
+            if window != (1, 1):
+                layers.append(nn.MaxPool2d(window))
+            channels, height, width = count, height // window[0], width // window[1]
+        layers.append(nn.Flatten())
+        units = channels * height * width
+        if as_int("dense", self.dense, 0):
+            layers += [nn.Linear(units, self.dense, rng=rng), nn.ReLU()]
+            units = self.dense
+        layers += [nn.Dropout(self.dropout, rng=rng), nn.Linear(units, len(self.classes_), rng=rng)]
+        return nn.Sequential(*layers)
+
+    def _known(self, classes: Array) -> None:
+        unknown = np.setdiff1d(classes, self.classes_)
+        if len(unknown):
+            raise ValueError(
+                f"y must hold only the classes known from before, {self.classes_}, got {unknown}"
+            )
+
+    def _class_weight(self, labels: Array) -> Array | None:
+        if self.class_weight is None:
+            return None
+        present = np.unique(labels)
+        weight = np.ones(len(self.classes_))
+        weight[np.searchsorted(self.classes_, present)] = compute_class_weight(
+            self.class_weight, classes=present, y=labels
+        )
+        return weight
+
+    def _optimizer(self) -> nn.Optimizer:
+        parameters, decay = list(self.model_.parameters()), self.weight_decay
+        if self.optimizer == "sgd":
+            return nn.SGD(parameters, momentum=0.9, nesterov=True, weight_decay=decay)
+        if self.optimizer not in _OPTIMIZERS:
+            raise ValueError(
+                f"optimizer must be one of {', '.join(_OPTIMIZERS)}, got {self.optimizer!r}"
+            )
+        return (nn.Adam if self.optimizer == "adam" else nn.AdamW)(parameters, weight_decay=decay)
+
+    def _augment(self) -> Callable[[Array, np.random.Generator], Array] | None:
+        if callable(self.augment):
+            return self.augment
+        if self.augment not in ("auto", True, False):
+            raise ValueError(
+                f"augment must be 'auto', True, False or a callable, got {self.augment!r}"
+            )
+        wanted = self.augment is True
+        if self.augment == "auto":
+            wanted = min(self.image_shape_[1:]) >= _SHIFTED_FROM
+        return shift(1) if wanted else None
+
+    def _progress(self) -> str:
+        return _PROGRESS[min(2, max(0, int(self.verbose)))]
+
+    def _seed(self) -> int:
+        return int(self._random.integers(2**31 - 1))

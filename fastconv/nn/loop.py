@@ -1,0 +1,281 @@
+"""The loop of a training, its place in it, and how that is kept and found again."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from fastconv.nn.batches import AUGMENT, Arrays, Augment, Batches, generator
+from fastconv.nn.callbacks import Callback, Run
+from fastconv.nn.checkpoints import Checkpoints
+from fastconv.nn.clipping import clip_grad_norm_
+from fastconv.nn.containers import Sequential
+from fastconv.nn.history import History
+from fastconv.nn.losses import Loss
+from fastconv.nn.module import Module
+from fastconv.nn.optim import Optimizer
+from fastconv.nn.progress import Progress
+from fastconv.nn.schedules import OneCycleLR, Schedule
+
+Array = NDArray[Any]
+
+
+class Training:
+    """A training under way: where it is, and all it needs to go on."""
+
+    def __init__(
+        self,
+        model: Module,
+        data: Arrays | Batches,
+        loss: Loss,
+        optimizer: Optimizer,
+        schedule: Schedule | None,
+        validation: tuple[Array, Array] | None,
+        batch_size: int,
+    ) -> None:
+        self.model, self.data, self.loss = model, data, loss
+        self.optimizer, self.schedule, self.validation = optimizer, schedule, validation
+        self.batch_size = batch_size
+        self.per_batch = getattr(schedule, "per_batch", isinstance(schedule, OneCycleLR))
+        self.clip_norm: float | None = None
+        self.augment: Augment | None = None
+        self.checkpoints: Checkpoints | None = None
+        self.fresh = False
+        self.callbacks: list[Callback] = []
+        self.about = Run(model, History())
+        self.steps = 0
+        self.begin_epoch()
+
+    def begin_epoch(self) -> None:
+        """Start counting anew."""
+        self.batch, self.samples, self.seconds = 0, 0, 0.0
+        self.total, self.right = 0.0, 0.0
+
+    # The loop ----------------------------------------------------------------------------
+
+    def run(self, epochs: int, progress: Progress) -> History:
+        """Train until there were so many epochs, or somebody stops it."""
+        state = None
+        if self.checkpoints is not None and not self.fresh:
+            state = self.checkpoints.read()
+        if state is not None:
+            self.load_position(state)
+        for callback in self.callbacks:
+            callback.on_begin(self.about)
+        if state is not None:
+            self.load(state)
+        interrupted = False
+        with _first_layer_without_input_grad(self.model), _polite_interrupts() as asked:
+            try:
+                while self.about.epoch < epochs and not self.about.stop and not asked:
+                    self.epoch(epochs, progress, asked)
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                self.model.eval()
+                self.model.zero_grad()
+                progress.close()
+        self.about.history.interrupted = interrupted or bool(asked)
+        for callback in self.callbacks:
+            callback.on_end(self.about)
+        return self.about.history
+
+    def epoch(self, epochs: int, progress: Progress, asked: list[int]) -> None:
+        """Train for the rest of an epoch, or until somebody asks to stop."""
+        number, began, rate = self.about.epoch, time.perf_counter() - self.seconds, 0.0
+        self.model.train()
+        progress.begin(number, epochs, self.batch, len(self.data))
+        for images, targets in self.data.epoch(number, self.batch):
+            rate = float(self.optimizer.param_groups[0]["lr"])
+            self.step(number, images, targets)
+            progress.batch(self.total / self.samples)
+            self.seconds = time.perf_counter() - began
+            every = self.checkpoints and self.checkpoints.every
+            if every and self.steps % every == 0:
+                self.save()
+            if asked:
+                return
+        if not self.samples:
+            raise ValueError("x must yield the batches it did before, got fewer")
+        values = {"loss": self.total / self.samples, "accuracy": self.right / self.samples}
+        self.model.eval()
+        if self.validation is not None:
+            values.update(self.validate(*self.validation))
+        self.seconds = time.perf_counter() - began
+        rate = rate or float(self.optimizer.param_groups[0]["lr"])
+        self.about.history.append(**values, seconds=self.seconds, learning_rate=rate)
+        if self.schedule is not None and not self.per_batch:
+            self.schedule.step()
+        for callback in self.callbacks:
+            callback.on_epoch_end(self.about)
+        self.model.eval()  # whatever callbacks did
+        self.begin_epoch()
+        if self.checkpoints is not None:
+            self.save()
+        progress.end(self.about.history.last)
+
+    def step(self, epoch: int, images: Array, targets: Array) -> None:
+        """Learn from one batch."""
+        if self.augment is not None:
+            rng: Generator = generator(self.data.seed, AUGMENT, epoch, self.batch)
+            images = np.asarray(self.augment(images, rng))
+        pred = self.model(images.astype(self.model.dtype, copy=False))
+        value = self.loss(pred, targets)
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the loss is {value} in epoch {epoch + 1}, batch {self.batch + 1}: try a smaller "
+                "learning rate, clip_norm, or look for NaN and very large numbers in x"
+            )
+        self.model.zero_grad()
+        self.model.backward(self.loss.backward())
+        if self.clip_norm is not None:
+            clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        self.optimizer.step()
+        if self.schedule is not None and self.per_batch:
+            self.schedule.step()
+        self.samples += len(images)
+        self.total += value * (len(images) if self.loss.reduction == "mean" else 1)
+        self.right += _right(pred, targets)
+        self.batch += 1
+        self.steps += 1
+
+    def validate(self, images: Array, targets: Array) -> dict[str, float]:
+        """Return loss and accuracy of the validation data."""
+        total = right = 0.0
+        for start in range(0, len(images), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            pred = self.model(images[rows].astype(self.model.dtype, copy=False))
+            value = self.loss(pred, targets[rows])
+            total += value * (len(pred) if self.loss.reduction == "mean" else 1)
+            right += _right(pred, targets[rows])
+        return {"val_loss": total / len(images), "val_accuracy": right / len(images)}
+
+    # Checkpoints -------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        assert self.checkpoints is not None
+        self.checkpoints.write(
+            {
+                "training": self.describe(),
+                "position": {
+                    name: getattr(self, name)
+                    for name in ("steps", "batch", "samples", "seconds", "total", "right")
+                },
+                "stop": self.about.stop,
+                "history": self.about.history.to_dict(),
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule and self.schedule.state_dict(),
+                "generators": [rng.bit_generator.state for rng in self.generators()],
+                "callbacks": [callback.state_dict() for callback in self.callbacks],
+            },
+            self.steps,
+            forget=self.fresh,
+        )
+        self.fresh = False
+
+    def load_position(self, state: dict[str, Any]) -> None:
+        """Go where a checkpoint was written, if it is of this training."""
+        given, own = state["training"], self.describe()
+        wrong = [
+            f"{name} was {given.get(name)}, is {own.get(name)}"
+            for name in sorted(given.keys() | own.keys())
+            if given.get(name) != own.get(name)
+        ]
+        if wrong:
+            assert self.checkpoints is not None
+            raise ValueError(
+                f"checkpoint must be of this training, those in {str(self.checkpoints.folder)!r} "
+                "are of another; resume=False begins anew:\n  " + "\n  ".join(wrong)
+            )
+        self.about.history = History.from_dict(state["history"])
+        self.about.stop = state["stop"]
+        for name, value in state["position"].items():
+            setattr(self, name, value)
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over the rest of a checkpoint."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        for rng, kept in zip(self.generators(), state["generators"], strict=True):
+            rng.bit_generator.state = kept
+        for callback, kept in zip(self.callbacks, state["callbacks"], strict=True):
+            callback.load_state_dict(kept)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what must be the same when training goes on."""
+        return {
+            **self.data.describe(),
+            "model": {name: f"{v.dtype} {v.shape}" for name, v in self.model.state_dict().items()},
+            "optimizer": type(self.optimizer).__name__,
+            "schedule": type(self.schedule).__name__,
+            "generators": [type(g.bit_generator).__name__ for g in self.generators()],
+            "callbacks": [type(callback).__name__ for callback in self.callbacks],
+        }
+
+    def generators(self) -> list[Generator]:
+        """Return all generators that layers hold, such as those of `Dropout`."""
+        values = (value for module in self.model.modules() for value in vars(module).values())
+        return list({id(g): g for g in values if isinstance(g, Generator)}.values())
+
+
+def _right(pred: Array, targets: Array) -> float:
+    """Return how many predictions are right; NaN where targets are no classes."""
+    if pred.ndim < 2:
+        return math.nan
+    if targets.shape == pred.shape:
+        targets = targets.argmax(axis=1)
+    elif targets.dtype.kind not in "iu" or targets.shape != (len(pred), *pred.shape[2:]):
+        return math.nan
+    return float(np.mean(pred.argmax(axis=1) == targets)) * len(pred)
+
+
+@contextmanager
+def _first_layer_without_input_grad(model: Module) -> Iterator[None]:
+    """Save the gradient of the images, which nobody reads."""
+    layer = model
+    while isinstance(layer, Sequential) and len(layer):
+        layer = layer[0]
+    before = getattr(layer, "input_grad", False)
+    if before is True:
+        vars(layer)["input_grad"] = False
+    try:
+        yield
+    finally:
+        if before is True:
+            vars(layer)["input_grad"] = True
+
+
+@contextmanager
+def _polite_interrupts() -> Iterator[list[int]]:
+    """Note Ctrl-C for the end of the batch; a second one interrupts at once."""
+    asked: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield asked
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,438 @@
+"""nn.fit: it learns, tells, stops, goes on to the same bits, and its errors teach."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import training_kills
+from checks import refused
+
+from fastconv import nn
+from fastconv.nn.batches import Arrays, shift
+
+Array = np.ndarray[Any, Any]
+
+
+def data(samples: int = 96) -> tuple[Array, Array]:
+    """Return images whose upper or lower half is brighter."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((samples, 1, 6, 6), dtype=np.float32)
+    y = rng.integers(0, 2, samples)
+    x[y == 0, :, :3] += 1
+    return x, y
+
+
+def network(dropout: float = 0.2) -> nn.Sequential:
+    rng = np.random.default_rng(1)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1, rng=rng),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(dropout, rng=rng),
+        nn.Linear(144, 2, rng=rng),
+    )
+
+
+def train(model: nn.Module | None = None, **options: Any) -> tuple[nn.Module, nn.History]:
+    model = model or network()
+    x, y = data()
+    settings = {"epochs": 3, "batch_size": 16, "progress": "silent", **options}
+    source = settings.pop("data", (x, y))
+    return model, nn.fit(model, *source, **settings)
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(p.tobytes() == q.tobytes() for p, q in pairs)
+
+
+def test_it_learns_and_tells() -> None:
+    x, y = data()
+    model = network()
+    optimizer = nn.Adam(model.parameters(), lr=0.01)
+    _, history = train(model, optimizer=optimizer, epochs=8, validation=data(40), augment=shift(1))
+    assert len(history) == 8
+    assert history.last["accuracy"] > 0.9
+    assert history.last["val_accuracy"] > 0.9
+    assert history.loss[-1] < history.loss[0]
+    assert history.learning_rate == [0.01] * 8
+    assert all(seconds > 0 for seconds in history.seconds)
+    assert sorted(history.to_dict()) == sorted(history.last)
+    assert not history.interrupted
+    assert "8 epochs" in repr(history)
+    assert not any(module.training for module in model.modules())
+    assert model[0].input_grad is True
+    # Validation is what the model itself says.
+    x, y = data(40)
+    loss = nn.CrossEntropyLoss()
+    assert history.last["val_loss"] == pytest.approx(loss(model(x), y), rel=1e-5)
+
+
+def test_fit_is_the_loop_one_would_write() -> None:
+    x, y = data()
+    model, history = train(shuffle=False, epochs=2, clip_norm=0.5)
+    by_hand, loss, losses = network(), nn.CrossEntropyLoss(), []
+    optimizer = nn.Adam(by_hand.parameters())
+    for _ in range(2):
+        values = []
+        for start in range(0, len(x), 16):
+            values.append(loss(by_hand(x[start : start + 16]), y[start : start + 16]))
+            by_hand.zero_grad()
+            by_hand.backward(loss.backward())
+            nn.clip_grad_norm_(by_hand.parameters(), 0.5)
+            optimizer.step()
+        losses.append(np.mean(values))
+    assert same(model, by_hand.eval())
+    np.testing.assert_allclose(history.loss, losses, rtol=1e-6)
+    assert np.isnan(history.val_loss).all()
+
+
+def test_the_seed_decides() -> None:
+    models = [train(seed=seed, validation=0.25)[0] for seed in (0, 0, 1)]
+    assert same(*models[:2])
+    assert not same(*models[1:])
+
+
+def test_batches_hold_every_sample_once() -> None:
+    x, y = data(33)
+    for size, count in ((16, 2), (32, 1), (1, 33), (64, 1), (10, 4)):
+        source = Arrays(x, y, size, True, 0)
+        orders = [list(source.epoch(number)) for number in (0, 1)]
+        assert len(source) == len(orders[0]) == count
+        for batches in orders:
+            together = np.concatenate([images for images, _ in batches])
+            assert sorted(map(bytes, together)) == sorted(map(bytes, x))
+        assert not np.array_equal(orders[0][0][0], orders[1][0][0])
+        for skip in range(count):
+            rest = list(source.epoch(0, skip))
+            assert len(rest) == count - skip
+            assert np.array_equal(rest[0][0], orders[0][skip][0])
+
+
+class Stream:
+    """Batches from elsewhere, of other kinds of numbers."""
+
+    def __init__(self) -> None:
+        self.x, self.y = data()
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        for start in range(0, len(self.x), 16):
+            yield self.x[start : start + 16].astype(float), self.y[start : start + 16].tolist()
+
+
+def test_batches_may_come_from_anywhere() -> None:
+    assert same(train(shuffle=False)[0], train(data=(Stream(),))[0])
+    with refused("x", "second epoch"):
+        train(data=(iter(Stream()),))
+    train(data=(iter(Stream()),), epochs=1)
+    train(data=([*Stream()],), validation=data())
+
+
+def test_targets_may_be_numbers() -> None:
+    x, _ = data()
+    targets = x.sum(axis=(2, 3))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 1, rng=0))
+    optimizer = nn.Adam(model.parameters(), lr=0.01)
+    _, history = train(
+        model, data=(x, targets), loss=nn.MSELoss(), optimizer=optimizer, epochs=30
+    )  # fmt: skip
+    assert history.loss[-1] < 0.1 * history.loss[0]
+
+
+@pytest.mark.parametrize("per_batch", [False, True])
+def test_schedules_step_when_they_should(per_batch: bool) -> None:
+    model = network()
+    optimizer = nn.SGD(model.parameters(), lr=1.0)
+    if per_batch:
+        schedule: Any = nn.OneCycleLR(optimizer, 0.1, 3 * 6)
+    else:
+        schedule = nn.StepLR(optimizer, 1, gamma=0.5)
+    _, history = train(model, optimizer=optimizer, schedule=schedule)
+    assert schedule.last_epoch == (18 if per_batch else 3)
+    if not per_batch:
+        assert history.learning_rate == [1.0, 0.5, 0.25]
+
+
+def test_early_stopping_restores_the_best() -> None:
+    x, y = data(24)
+    model, states = network(), []
+
+    def note(run: nn.Run) -> None:
+        states.append(run.model.state_dict())
+
+    stopping = nn.EarlyStopping(patience=2)
+    rng = np.random.default_rng(5)
+    wrong = rng.standard_normal(x.shape, dtype=np.float32), rng.integers(0, 2, len(y))
+    optimizer = nn.Adam(model.parameters(), lr=0.05)
+    _, history = train(
+        model, optimizer=optimizer, epochs=40, validation=wrong, callbacks=[note, stopping]
+    )
+    assert len(history) == stopping.best_epoch + 2 < 40
+    assert stopping.best == min(history.val_loss)
+    for name, value in states[stopping.best_epoch - 1].items():
+        np.testing.assert_array_equal(model.state_dict()[name], value)
+
+
+def test_the_best_model_and_the_table_are_files(tmp_path: Path) -> None:
+    best, table = tmp_path / "best.safetensors", tmp_path / "log.csv"
+    _, history = train(
+        callbacks=[nn.BestCheckpoint(best), nn.CSVLog(table)], validation=0.25, seed=4
+    )
+    held = nn.load(network(), best).eval()
+    with open(table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["val_loss"]) for row in rows] == history.val_loss
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert np.isfinite(held(data()[0])).all()
+
+
+@pytest.mark.parametrize("kind", ["auto", "bar", "line", "silent"])
+def test_progress(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    train(progress=kind)
+    shown = capsys.readouterr()
+    if kind == "silent":
+        assert shown.out + shown.err == ""
+    elif kind == "bar":
+        assert "epoch 3/3: 100%" in shown.err
+        assert "accuracy" in shown.err
+    else:
+        assert [line.partition(":")[0] for line in shown.out.splitlines()] == [
+            f"epoch {i}/3" for i in (1, 2, 3)
+        ]
+
+
+# Interruptions -------------------------------------------------------------------------------
+
+
+def test_control_c_leaves_a_usable_model(tmp_path: Path) -> None:
+    batches = []
+
+    def interrupt(images: Array, rng: Any) -> Array:
+        batches.append(1)
+        if len(batches) == 10:  # in the second of three epochs
+            signal.raise_signal(signal.SIGINT)
+        return images
+
+    model, history = train(augment=interrupt, checkpoint=tmp_path / "checkpoints")
+    assert history.interrupted
+    assert (len(history), len(batches)) == (1, 10)
+    assert not model.training
+    assert np.isfinite(model(data()[0])).all()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    # And it goes on.
+    again, history = train(augment=lambda x, rng: x, checkpoint=tmp_path / "checkpoints")
+    assert not history.interrupted
+    assert same(again, train(augment=lambda x, rng: x)[0])
+
+
+def test_an_impatient_control_c() -> None:
+    def interrupt(images: Array, rng: Any) -> Array:
+        raise KeyboardInterrupt
+
+    model, history = train(augment=interrupt)
+    assert history.interrupted
+    assert not model.training
+    assert model[0].input_grad is True
+
+
+def test_it_works_in_a_thread() -> None:
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(train()[0]))
+    thread.start()
+    thread.join(60)
+    assert same(results[0], train()[0])
+
+
+# Checkpoints ---------------------------------------------------------------------------------
+
+
+def test_killed_trainings_end_in_the_same_bits(tmp_path: Path) -> None:
+    assert training_kills.survive(8, 1, tmp_path) >= 1
+
+
+def test_more_epochs_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    whole = train(epochs=5)[0]
+    train(epochs=2, checkpoint=folder)
+    model, history = train(epochs=5, checkpoint=folder)
+    assert len(history) == 5
+    assert same(model, whole)
+    names = nn.Checkpoints(folder).names()
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", *names]
+    assert names == ["step-00000024", "step-00000030"]
+    # Finished is finished.
+    again, history = train(epochs=5, checkpoint=folder)
+    assert len(history) == 5
+    assert same(again, whole)
+    # Anew on request, with the old ones until there is a new one.
+    other, history = train(epochs=1, checkpoint=folder, resume=False)
+    assert len(nn.Checkpoints(folder).names()) == 1
+    assert same(other, train(epochs=1)[0])
+
+
+@pytest.mark.parametrize("part", ["tensors.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone"])
+def test_damaged_checkpoints_are_named(tmp_path: Path, part: str, damage: str) -> None:
+    folder = tmp_path / "checkpoints"
+    train(checkpoint=folder)
+    older, newest = nn.Checkpoints(folder).names()
+
+    def spoil(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        if damage == "gone":
+            path.unlink()
+            return
+        content[len(content) // 2] ^= 1
+        size = {"cut": len(content) // 2, "flip": len(content), "empty": 0}[damage]
+        path.write_bytes(content[:size])
+
+    spoil(folder / newest / part)
+    with pytest.warns(UserWarning, match=newest):
+        model, history = train(checkpoint=folder)
+    assert len(history) == 3
+    assert same(model, train()[0])
+    for name in nn.Checkpoints(folder).names():
+        spoil(folder / name / part)
+    with (
+        pytest.warns(UserWarning, match="is damaged"),
+        pytest.raises(ValueError, match="resume=False begins anew"),
+    ):
+        train(checkpoint=folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"checkpoints": ["../x"]}'])
+def test_a_damaged_manifest(tmp_path: Path, text: str) -> None:
+    train(checkpoint=tmp_path)
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.warns(UserWarning, match=r"manifest\.json"):
+        model, _ = train(checkpoint=tmp_path)
+    assert same(model, train()[0])
+
+
+def test_what_a_kill_leaves_is_cleared(tmp_path: Path) -> None:
+    train(checkpoint=tmp_path, epochs=1)
+    (tmp_path / ".step-00000012.1.tmp").mkdir()
+    (tmp_path / "step-00000012").mkdir()  # renamed, but never named by the manifest
+    (tmp_path / ".manifest.json.1.tmp").write_text("")
+    model, _ = train(checkpoint=tmp_path)
+    assert same(model, train()[0])
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_checkpoints_of_another_training(tmp_path: Path) -> None:
+    train(checkpoint=tmp_path)
+    for options in (
+        {"seed": 1},
+        {"batch_size": 8},
+        {"data": data(64)},
+        {"callbacks": [nn.EarlyStopping()]},
+        {"model": nn.Sequential(nn.Flatten(), nn.Linear(36, 2))},
+    ):
+        with pytest.raises(ValueError, match="resume=False begins anew"):
+            train(checkpoint=tmp_path, **options)
+
+
+def test_states_return_as_they_were(tmp_path: Path) -> None:
+    state = {
+        "a": {1: (0.1, float("inf"), None), "b": [True, "text", 2**100]},
+        "x": np.arange(6, dtype=np.int8).reshape(2, 3).T,
+        "x.y": np.float32(0.1),
+        "empty": np.zeros((0, 3)),
+        "scalar": np.array(7),
+    }
+    checkpoints = nn.Checkpoints(tmp_path / "deep" / "folder")
+    assert checkpoints.read() is None
+    for step in range(3):
+        checkpoints.write({**state, "step": step}, step)
+    found = checkpoints.read()
+    assert found is not None
+    assert found.pop("step") == 2
+    assert repr(found) == repr(state)
+    assert checkpoints.names() == ["step-00000001", "step-00000002"]
+    with pytest.raises(TypeError, match="object"):
+        checkpoints.write({"a": object()}, 3)
+    assert checkpoints.names() == ["step-00000001", "step-00000002"]
+    assert json.loads((checkpoints.folder / "manifest.json").read_text())["format"] == 1
+
+
+# Errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("model", {"model": 3}),
+        ("loss", {"loss": nn.MSELoss}),
+        ("optimizer", {"optimizer": "adam"}),
+        ("optimizer", {"optimizer": nn.SGD(network().parameters())}),
+        ("schedule", {"schedule": nn.StepLR(nn.SGD(network().parameters()), 1)}),
+        ("epochs", {"epochs": 1.5}),
+        ("batch_size", {"batch_size": 0}),
+        ("validation", {"validation": 1.0}),
+        ("validation", {"validation": data()[0]}),
+        ("validation", {"validation": 0.5, "data": (Stream(),)}),
+        ("seed", {"seed": -1}),
+        ("clip_norm", {"clip_norm": -1}),
+        ("augment", {"augment": 2}),
+        ("callbacks", {"callbacks": [nn.EarlyStopping]}),
+        ("progress", {"progress": "loud"}),
+        ("checkpoint", {"checkpoint": 7}),
+        ("y", {"data": (data()[0],)}),
+        ("y", {"data": (data()[0], data(20)[1])}),
+        ("y", {"data": (data()[0], data()[1].astype(str))}),
+        ("x", {"data": (data()[0][:0], data()[1][:0])}),
+        ("x", {"data": (7,)}),
+        ("x", {"data": ([1, 2],)}),
+    ],
+)
+def test_refusals_name_the_argument(name: str, options: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, TypeError), match=rf"^{name} must"):
+        train(**options)
+
+
+def test_a_loss_that_is_no_number() -> None:
+    x, y = data()
+    with pytest.raises(FloatingPointError, match="epoch 1, batch 1"):
+        train(data=(np.full_like(x, np.nan), y))
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    program = """
+import sys
+sys.modules["tqdm"] = sys.modules["safetensors"] = sys.modules["safetensors.numpy"] = None
+import numpy as np
+from fastconv import nn
+x, y = np.zeros((4, 3), np.float32), [0, 1, 0, 1]
+nn.fit(nn.Linear(3, 2), x, y, epochs=1, progress="silent")
+for options in ({"progress": "bar"}, {"checkpoint": sys.argv[1], "progress": "silent"}):
+    try:
+        nn.fit(nn.Linear(3, 2), x, y, epochs=1, **options)
+    except ImportError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "x")],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.count('pip install "fastconv[nn]"') == 2
+
+
+def test_no_warning_on_the_way() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(validation=0.25)
