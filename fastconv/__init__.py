@@ -38,14 +38,14 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-# Packages that are public themselves.
-_PACKAGES = ("nn",)
+# Public modules, loaded in the same way.
+_MODULES = ("data", "nn", "plots")
 
-__all__ = sorted([*_HOME_OF, *_PACKAGES])
+__all__ = sorted([*_HOME_OF, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PACKAGES:
+    if name in _MODULES:
         return importlib.import_module(f"fastconv.{name}")
     try:
         home = _HOME_OF[name]

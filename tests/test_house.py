@@ -6,6 +6,7 @@ import ast
 import doctest
 import importlib
 import inspect
+import operator
 import os
 import pkgutil
 import re
@@ -25,6 +26,7 @@ LEVELS = (
     ("bench",),
     ("estimator",),
     ("nn",),
+    ("data", "plots"),
     ("functional", "transposed", "columns", "pooling.maximum", "pooling.mean"),
     ("plan",),
     ("registry", "pooling.registry"),
@@ -35,6 +37,7 @@ LEVELS = (
     ("codegen",),
     # Leaves that every level may read.
     ("activation", "cpu", "threads", "workspace", "windows", "problem", "geometry"),
+    ("extras", "files", "stencils"),
 )
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -114,12 +117,20 @@ def test_importing_loads_no_numba() -> None:
     heavy = {"numba", "llvmlite", "scipy", "sklearn", "matplotlib", "rich", "typer", "torch"}
     assert not heavy & loaded_by("import fastconv")
     assert not heavy & loaded_by("import fastconv; fastconv.Conv2dProblem")
+    assert not heavy & loaded_by("import fastconv; fastconv.data.batches")
+    assert not {"matplotlib", "sklearn"} & loaded_by("import fastconv; fastconv.plots")
     assert "numba" in loaded_by("import fastconv; fastconv.conv2d")
     assert not {"torch", "safetensors"} & loaded_by("import fastconv; fastconv.nn.Conv2d")
 
 
 def public_names() -> list[str]:
     return list(fastconv.__all__)
+
+
+def names_in_modules() -> list[str]:
+    """Return the public names of public modules, such as ``data.load_digits``."""
+    modules = [name for name in public_names() if inspect.ismodule(getattr(fastconv, name))]
+    return [f"{name}.{inner}" for name in modules for inner in getattr(fastconv, name).__all__]
 
 
 def test_public_names_are_all_there() -> None:
@@ -132,9 +143,9 @@ def test_public_names_are_all_there() -> None:
     assert sorted(re.findall(r" as (\w+)$", stub, re.MULTILINE)) == sorted(public_names())
 
 
-@pytest.mark.parametrize("name", public_names())
+@pytest.mark.parametrize("name", [*public_names(), *names_in_modules()])
 def test_public_docstrings_are_complete(name: str) -> None:
-    thing = getattr(fastconv, name)
+    thing = operator.attrgetter(name)(fastconv)
     text = inspect.getdoc(thing) or ""
     assert len(text.splitlines()[0]) > 10
     if inspect.isfunction(thing):

@@ -6,14 +6,14 @@ import csv
 import dataclasses
 import json
 import math
-import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fastconv.bench.errors import BenchError
 from fastconv.bench.results import Record
+from fastconv.files import write_atomically
 
 
 def check_target(option: str, path: Path) -> None:
@@ -30,21 +30,6 @@ def check_target(option: str, path: Path) -> None:
             pass
     except OSError as error:
         raise BenchError(f"{option} cannot be written to {str(path)!r}: {error.strerror}") from None
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file in the same folder, then put it in its place.
-
-    Whoever reads `path` sees the old content or the whole new one; after an error the old one
-    is still there.
-    """
-    target = path.resolve()
-    temporary = target.with_name(f".{os.getpid()}-{target.name}")
-    try:
-        write(temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, header: dict[str, Any], records: Sequence[Record]) -> None:

@@ -15,14 +15,9 @@ from numpy.typing import NDArray
 from fastconv.bench.errors import require
 from fastconv.bench.suites import Layer
 from fastconv.problem import Conv2dProblem
+from fastconv.stencils import BLUR, LAPLACE, SHARPEN, SOBEL_X, SOBEL_Y
 
 Array = NDArray[Any]
-
-SOBEL_X = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 4
-SOBEL_Y = SOBEL_X.T
-LAPLACE = np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]]) / 4
-SHARPEN = np.array([[0, -1, 0], [-1, 5, -1], [0, -1, 0]])
-BLUR = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 256
 
 # What the filters of the layers ``digits_edges``, ``photo_blur``, ... are; those of a layer
 # that is not named here are drawn.

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fastconv.bench.errors import BenchError, require
-from fastconv.bench.files import write_atomically
 from fastconv.bench.results import LayerResult
+from fastconv.files import write_atomically
 
 SUFFIXES = (".png", ".svg", ".pdf")
 

@@ -1,0 +1,27 @@
+"""Images to learn from: data sets, folders, mini-batches and augmentation.
+
+Every loader returns images (N, C, H, W) of float32 in [0, 1] and labels (N,) of int64. Loading
+reads bytes and runs nothing. A damaged file gives a `DataError` that names it; sizes in a header
+are compared with what is really there before anything of that size is made.
+"""
+
+from fastconv.data.augment import Augment, flip, shift
+from fastconv.data.errors import DataError
+from fastconv.data.folders import load_image_folder
+from fastconv.data.idx import load_idx, read_idx
+from fastconv.data.samples import fetch_openml, load_digits
+from fastconv.data.split import batches, train_test_split
+
+__all__ = [
+    "Augment",
+    "DataError",
+    "batches",
+    "fetch_openml",
+    "flip",
+    "load_digits",
+    "load_idx",
+    "load_image_folder",
+    "read_idx",
+    "shift",
+    "train_test_split",
+]

@@ -1,0 +1,145 @@
+"""Changing images a little, so that a network sees more of them than there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastconv.geometry import IntPair, as_pair
+
+Array = NDArray[Any]
+Step = Callable[..., Array]
+
+
+def shift(images: ArrayLike, most: IntPair, rng: np.random.Generator) -> Array:
+    """Move every image by its own random number of whole pixels; zeros come in.
+
+    Parameters
+    ----------
+    images : array-like, (N, C, H, W)
+    most : int or (int, int)
+        Rows and columns moved by at most, up or down, left or right.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray, (N, C, H, W)
+        A new array of the type of `images`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Also where `most` is as large as the images.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> images = np.ones((1, 1, 2, 4))
+    >>> shift(images, (0, 1), np.random.default_rng(0))
+    array([[[[1., 1., 1., 0.],
+             [1., 1., 1., 0.]]]])
+    """
+    array, rng = _as_images(images), _as_generator(rng)
+    rows, columns = as_pair("most", most, 0)
+    count, _, height, width = array.shape
+    if rows >= max(height, 1) or columns >= max(width, 1):
+        raise ValueError(f"most must be smaller than images of {height} x {width}, got {most}")
+    down = rng.integers(0, 2 * rows, count, endpoint=True)
+    right = rng.integers(0, 2 * columns, count, endpoint=True)
+    if not array.size:
+        return array.copy()
+    padded = np.pad(array, ((0, 0), (0, 0), (rows, rows), (columns, columns)))
+    # Every place a window of the old size can have; one is taken for each image.
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
+    moved: Array = windows[np.arange(count), :, down, right]
+    return moved
+
+
+def flip(images: ArrayLike, rng: np.random.Generator, p: float = 0.5) -> Array:
+    """Mirror images left to right, each with probability `p`.
+
+    Parameters
+    ----------
+    images : array-like, (N, C, H, W)
+    rng : numpy.random.Generator
+    p : float
+        In [0, 1].
+
+    Returns
+    -------
+    ndarray, (N, C, H, W)
+        A new array of the type of `images`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For another probability, or arrays that are not images.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> flip(np.arange(4).reshape(1, 1, 1, 4), np.random.default_rng(0), p=1)
+    array([[[[3, 2, 1, 0]]]])
+    """
+    array, rng = _as_images(images), _as_generator(rng)
+    if not 0 <= p <= 1:
+        raise ValueError(f"p must be a probability in [0, 1], got {p!r}")
+    mirrored = rng.random(len(array)) < p
+    return np.where(mirrored[:, np.newaxis, np.newaxis, np.newaxis], array[..., ::-1], array)
+
+
+class Augment:
+    """Several changes, one after the other.
+
+    Parameters
+    ----------
+    steps : sequence of callables
+        Each is called as ``step(images, rng=rng)`` and returns as many images. Options are bound
+        with ``functools.partial``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from functools import partial
+    >>> augment = Augment([partial(shift, most=1), flip])
+    >>> augment(np.ones((2, 1, 8, 8)), np.random.default_rng(0)).shape
+    (2, 1, 8, 8)
+    """
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.steps = tuple(steps)
+        for step in self.steps:
+            if not callable(step):
+                raise TypeError(f"steps must be functions (images, rng) -> images, got {step!r}")
+
+    def __call__(self, images: ArrayLike, rng: np.random.Generator) -> Array:
+        """Return changed images as a new array; `images` stays as it is."""
+        array, rng = _as_images(images), _as_generator(rng)
+        changed = array
+        for step in self.steps:
+            result = step(changed, rng=rng)
+            if not isinstance(result, np.ndarray) or len(result) != len(array):
+                raise ValueError(f"{step!r} must return {len(array)} images, got {type(result)}")
+            changed = result
+        return changed.copy() if changed is array else changed
+
+    def __repr__(self) -> str:
+        return f"Augment({list(self.steps)})"
+
+
+def _as_images(images: ArrayLike) -> Array:
+    array = np.asarray(images)
+    if array.ndim != 4:
+        raise ValueError(f"images must have shape (N, C, H, W), got {array.shape}")
+    return array
+
+
+def _as_generator(rng: np.random.Generator) -> np.random.Generator:
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            f"rng must be a numpy.random.Generator, got {rng!r}: numpy.random.default_rng(seed)"
+        )
+    return rng

@@ -1,0 +1,161 @@
+"""Folders of pictures, one sub-folder a class."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv.data.errors import DataError
+from fastconv.extras import require
+from fastconv.geometry import IntPair, as_pair
+
+Array = NDArray[Any]
+
+# Only formats whose readers decode pixels and start no other program, as that of PostScript does.
+_FORMATS = {
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".jpeg": "JPEG",
+    ".jpg": "JPEG",
+    ".pbm": "PPM",
+    ".pgm": "PPM",
+    ".png": "PNG",
+    ".ppm": "PPM",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+}
+_CHANNELS = {"RGB": 3, "L": 1}
+_MOST_PIXELS = 1 << 26
+
+
+def load_image_folder(
+    folder: str | os.PathLike[str], size: IntPair, mode: str = "RGB"
+) -> tuple[Array, Array, list[str]]:
+    """Load pictures whose sub-folder is their class: ``folder/cat/1.jpg``, ``folder/dog/2.png``.
+
+    Parameters
+    ----------
+    folder : path
+        Classes and files are taken in the order of their names. Hidden files, and files that are
+        not called .png, .jpg, .jpeg, .bmp, .gif, .webp, .tif, .tiff, .ppm, .pgm or .pbm, are
+        passed over.
+    size : int or (int, int)
+        Height and width that every picture is resized to, bilinearly.
+    mode : "RGB" or "L"
+        Three channels, or one of gray. Transparency is dropped.
+
+    Returns
+    -------
+    images : ndarray, (N, C, H, W), float32
+        In [0, 1], turned upright as their cameras recorded.
+    labels : ndarray, (N,), int64
+        The place of the class in `classes`.
+    classes : list of str
+        The names of the sub-folders.
+
+    Raises
+    ------
+    DataError
+        For a picture that cannot be read (its path is named) or has more than 67 million pixels,
+        for a class without pictures, and for a folder without classes.
+    OSError
+        For a folder that is missing.
+    ModuleNotFoundError
+        Without Pillow.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("day", "night"):
+    ...         Path(folder, name).mkdir()
+    ...         color = "white" if name == "day" else "black"
+    ...         Image.new("RGB", (40, 30), color).save(Path(folder, name, "1.png"))
+    ...     images, labels, classes = load_image_folder(folder, size=2, mode="L")
+    >>> images[:, 0, 0], labels, classes
+    (array([[1., 1.],
+           [0., 0.]], dtype=float32), array([0, 1]), ['day', 'night'])
+    """
+    if mode not in _CHANNELS:
+        raise ValueError(f"mode must be 'RGB' or 'L', got {mode!r}")
+    height, width = as_pair("size", size, 1)
+    require("PIL.Image", "load_image_folder", "data")
+    root = Path(folder)
+    kinds = sorted(
+        (entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")),
+        key=lambda entry: entry.name,
+    )
+    if not kinds:
+        raise DataError(f"{root}: holds no sub-folders, right is one a class with its pictures")
+    files = [(label, file) for label, kind in enumerate(kinds) for file in _pictures(kind)]
+    images = np.empty((len(files), _CHANNELS[mode], height, width), np.float32)
+    for place, (_, file) in enumerate(files):
+        pixels = _read_picture(file, (width, height), mode)
+        images[place] = pixels.reshape(height, width, -1).transpose(2, 0, 1)
+    images /= 255
+    labels = np.array([label for label, _ in files], np.int64)
+    return images, labels, [kind.name for kind in kinds]
+
+
+def _pictures(kind: Path) -> list[Path]:
+    found = sorted(
+        (
+            file
+            for file in kind.iterdir()
+            if file.suffix.lower() in _FORMATS and file.is_file() and file.name[0] != "."
+        ),
+        key=lambda file: file.name,
+    )
+    if not found:
+        suffixes = ", ".join(_FORMATS)
+        raise DataError(f"{kind}: holds no pictures, right is at least one file ({suffixes})")
+    return found
+
+
+def _read_picture(file: Path, size: tuple[int, int], mode: str) -> Array:
+    """Return the pixels of a picture in 0 ... 255 as `mode`, resized to width and height."""
+    from PIL import Image, ImageOps
+
+    with open(file, "rb") as stream:  # an OSError from here is about the file, not the picture
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with Image.open(stream, formats=sorted(set(_FORMATS.values()))) as picture:
+                    _check_pixels(*picture.size)  # by its header: nothing is decoded yet
+                    upright = ImageOps.exif_transpose(picture)
+                    converted = _as_bytes(upright).convert(mode)
+                    resized = converted.resize(size, Image.Resampling.BILINEAR)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise DataError(f"{file}: is too large a picture: {error}") from None
+        except Exception as error:  # readers of damaged pictures raise whatever they run into
+            raise DataError(f"{file}: cannot be read as a picture: {error}") from error
+    return np.asarray(resized)
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > _MOST_PIXELS:
+        raise ValueError(
+            f"it has {width} x {height} pixels by its header, right is at most {_MOST_PIXELS:,}"
+        )
+
+
+def _as_bytes(picture: Any) -> Any:
+    """Return a picture of 16-bit gray as one of bytes: Pillow would cut at 255, not divide."""
+    from PIL import Image
+
+    if picture.mode == "F":
+        raise ValueError("it holds floating-point numbers, right are whole ones")
+    if not picture.mode.startswith("I"):
+        return picture
+    deep = np.asarray(picture)
+    if deep.min() < 0 or deep.max() > 65535:
+        raise ValueError("it holds more than 16 bits a pixel")
+    return Image.fromarray(np.round(deep / 257).astype(np.uint8))

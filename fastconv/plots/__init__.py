@@ -1,0 +1,23 @@
+"""Pictures of filters, feature maps, edges, training, mistakes, and of im2col itself.
+
+Every function returns a ``matplotlib.figure.Figure`` of its own; pyplot and its global state are
+never touched. A notebook shows such a figure, `save` writes it. matplotlib is loaded by the first
+picture: ``pip install 'fastconv[plots]'``.
+"""
+
+from fastconv.plots.canvas import save
+from fastconv.plots.grids import feature_maps, filters, mistakes
+from fastconv.plots.lowering import im2col
+from fastconv.plots.photographs import edges
+from fastconv.plots.training import confusion, history
+
+__all__ = [
+    "confusion",
+    "edges",
+    "feature_maps",
+    "filters",
+    "history",
+    "im2col",
+    "mistakes",
+    "save",
+]

@@ -1,0 +1,122 @@
+"""What all pictures share: figures without global state, colours, tables of numbers, files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv.extras import require
+from fastconv.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = NDArray[Any]
+
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+INK, MUTED, RULE, PAPER = "#222222", "#5F6670", "#D5D8DC", "#F3F4F6"
+
+SIGNED = "RdBu_r"  # white is zero
+STRENGTH = "viridis"
+
+
+def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) -> None:
+    """Write a figure to a file: whole or not at all.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    path : path
+        Its suffix says what kind of file: .png, .svg, .pdf and others that matplotlib knows.
+    dpi : int
+        Dots an inch, for pictures made of dots.
+
+    Raises
+    ------
+    ValueError
+        For a suffix that matplotlib does not know.
+    OSError
+        Where the file cannot be written; what was there before is still there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from fastconv import plots
+    >>> figure = plots.filters(np.ones((1, 1, 3, 3)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     plots.save(figure, Path(folder, "filters.png"))
+    """
+    target = Path(path)
+    known = figure.canvas.get_supported_filetypes()
+    if target.suffix[1:].lower() not in known:
+        suffixes = ", ".join(f".{kind}" for kind in sorted(known))
+        raise ValueError(f"path must end in one of {suffixes}, got {str(target)!r}")
+    if not target.resolve().parent.is_dir():
+        raise FileNotFoundError(f"path must lie in a folder that exists, got {str(target)!r}")
+    write_atomically(target, lambda file: figure.savefig(file, dpi=dpi, facecolor="white"))
+
+
+def new_figure(width: float, height: float, title: str | None = None) -> Figure:
+    """Return an empty figure of a size in inches, with a title at its left."""
+    figures = require("matplotlib.figure", "fastconv.plots", "plots")
+    figure: Figure = figures.Figure(figsize=(width, height), layout="constrained")
+    if title:
+        heading: dict[str, Any] = {"fontsize": 12, "fontweight": "bold", "color": INK}
+        figure.suptitle(title, x=0.012, ha="left", **heading)
+    return figure
+
+
+def bare(axis: Any) -> None:
+    """Take the ticks and the frame from an axis."""
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.spines[:].set_visible(False)
+
+
+def mosaic(images: Sequence[Sequence[Array]], zoom: int = 1, gap: int = 1) -> Array:
+    """Return rows of images as one image; what lies between them is NaN, which is not drawn.
+
+    Every pixel becomes `zoom` pixels high and wide, so that gaps can be narrower than pixels.
+    """
+    height, width = (zoom * size for size in images[0][0].shape)
+    columns = max(len(row) for row in images)
+    shape = len(images) * (height + gap) - gap, columns * (width + gap) - gap
+    whole = np.full(shape, np.nan)
+    for i, row in enumerate(images):
+        for j, image in enumerate(row):
+            top, left = i * (height + gap), j * (width + gap)
+            whole[top : top + height, left : left + width] = image.repeat(zoom, 0).repeat(zoom, 1)
+    return whole
+
+
+def as_picture(image: Array) -> Array:
+    """Return an image (C, H, W) as matplotlib draws it: (H, W), or (H, W, 3) within [0, 1]."""
+    if image.shape[0] == 3:
+        return np.clip(image.transpose(1, 2, 0), 0, 1)
+    gray: Array = image.mean(0)
+    return gray
+
+
+def largest(array: Array) -> float:
+    """Return the largest finite absolute value, 1 where there is none but zero."""
+    finite = np.abs(array[np.isfinite(array)])
+    return float(finite.max(initial=0)) or 1.0
+
+
+def on_color(red: float, green: float, blue: float) -> str:
+    """Return the colour of text that can be read on a colour."""
+    return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
+
+
+def number(value: float, digits: int = 1) -> str:
+    """Return a number as short as it can be read: whole ones without a point, a true minus."""
+    rounded = round(float(value), digits) + 0.0  # plus zero: no minus before a zero
+    text = f"{value:.0f}" if float(value).is_integer() else f"{rounded:.{digits}f}"
+    return text.replace("-", "−")  # noqa: RUF001
