@@ -62,6 +62,7 @@ class Checkpoints:
         self.folder = Path(folder)
         self.every = None if every is None else as_int("every", every, 1)
         self.keep = as_int("keep", keep, 2)
+        self._damaged: set[str] = set()
 
     def names(self) -> list[str]:
         """Return the names of the finished checkpoints, the newest last."""
@@ -101,6 +102,7 @@ class Checkpoints:
                 state = _read(self.folder / name)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 wrong.append(f"{name}: {error}")
+                self._damaged.add(name)
                 warnings.warn(
                     f"checkpoint {str(self.folder / name)!r} is damaged ({error}): "
                     "using the one before it",
@@ -108,6 +110,7 @@ class Checkpoints:
                 )
             else:
                 return state
+        self._damaged.clear()
         if wrong:
             raise ValueError(
                 f"checkpoint must have one that is whole, in {str(self.folder)!r} all are "
@@ -128,7 +131,9 @@ class Checkpoints:
             Drop all earlier ones.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        kept = [] if forget else self.names()[1 - self.keep :]
+        # What is damaged does not count, or it would take the place of what is whole.
+        whole = [name for name in self.names() if name not in self._damaged]
+        kept = [] if forget else whole[1 - self.keep :]
         name, again = f"step-{step:08d}", 1
         while name in kept or (self.folder / name).exists():
             if name not in kept and not forget:  # finished, but never named by the manifest
@@ -146,6 +151,7 @@ class Checkpoints:
         _sync_folder(self.folder)
         manifest = {"format": _FORMAT, "checkpoints": [*kept, name]}
         _replace(self.folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
+        self._damaged.discard(name)
         self._clear({*kept, name})
 
     def _clear(self, keep: set[str]) -> None:
