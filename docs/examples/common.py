@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,8 +83,13 @@ class Result:
 
     @property
     def seconds(self) -> float:
-        """Return the time of training, without the tests after each pass."""
-        return sum(self.history.seconds)
+        """Return the median time of one pass over the training images."""
+        return float(np.median(self.history.seconds))
+
+    @property
+    def parameters(self) -> int:
+        """Return how many numbers are learned."""
+        return sum(p.size for p in self.model.parameters())
 
 
 def train(
@@ -132,6 +137,28 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
         print("  ".join([first, *others]).rstrip())
+
+
+def accuracies(results: Mapping[str, Result]) -> None:
+    """Print how many of the test digits were recognized after some of the passes."""
+    epochs = len(next(iter(results.values())).history)
+    points = sorted({0, 1, min(4, epochs - 1), epochs // 2, epochs - 1})
+    table(
+        ("accuracy after pass", *(str(i + 1) for i in points)),
+        [
+            (name, *(f"{result.history.val_accuracy[i]:.1%}" for i in points))
+            for name, result in results.items()
+        ],
+    )
+
+
+def show(result: Result, digits: Digits, folder: Path, name: str) -> None:
+    """Write pictures of how training went and of which digits are taken for which."""
+    from fastconv import plots
+
+    said = predict(result.model, digits.test_images)
+    picture(plots.history(result.history), folder, f"{name}_curves")
+    picture(plots.confusion(digits.test_labels, said), folder, f"{name}_confusion")
 
 
 def picture(figure: object, folder: Path, name: str) -> None:
