@@ -25,8 +25,8 @@ def build():
 
 
 def train_all(model, digits, epochs, lr):
-    """Train every layer, one image after another."""
-    history = fit(model, digits.images, digits, epochs, lr, lambda: accuracy(model, digits))
+    """Train every layer."""
+    history = fit(model, digits.images, digits.test_images, digits, epochs, lr)
     return Result(model, history, accuracy(model, digits))
 
 
@@ -35,33 +35,25 @@ def train_last(model, digits, epochs, lr):
 
     The layers before it are fixed, so what they make of the images is computed once.
     """
-    last = model[-1]
     fixed = nn.Sequential(*(model[i] for i in range(len(model) - 1))).eval()
     features, test_features = fixed(digits.images), fixed(digits.test_images)
-
-    def tested():
-        return float(np.mean(last.eval()(test_features).argmax(axis=1) == digits.test_labels))
-
-    history = fit(last, features, digits, epochs, lr, tested)
+    history = fit(model[-1], features, test_features, digits, epochs, lr)
     return Result(model, history, accuracy(model, digits))
 
 
-def fit(model, inputs, digits, epochs, lr, tested):
-    """Train by plain gradient descent on single images, testing after every pass."""
-    scores = []
-    history = nn.fit(
+def fit(model, inputs, test_inputs, digits, epochs, lr):
+    """Train by plain gradient descent, one image after another, testing after every pass."""
+    return nn.fit(
         model,
         inputs,
         digits.labels,
         optimizer=nn.SGD(model.parameters(), lr=lr),
         epochs=epochs,
         batch_size=1,
+        validation=(test_inputs, digits.test_labels),
         seed=SEED,
         progress="silent",
-        callbacks=[lambda run: scores.append(tested())],
     )
-    history.val_accuracy = scores
-    return history
 
 
 def main():

@@ -65,7 +65,7 @@ def main():
     """Train both ways and compare."""
     arguments = options(__doc__)
     digits = Digits.load(arguments.quick)
-    epochs = 3 if arguments.quick else 15
+    epochs = 8 if arguments.quick else 15
     print(f"{digits}; {epochs} passes\n")
     model = build()
     print(model.summary((1, 1, 8, 8)), "\n")
