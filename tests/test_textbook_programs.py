@@ -1,0 +1,81 @@
+"""The programs of docs/examples run, print what their pages tell of, and draw their pictures."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "docs" / "examples"
+PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "common")
+EXPECTED = {
+    "forward_pass": ["(1, 4, 28, 28)", "(1, 8, 7, 7)", "185,416", "(sum 1.000)"],
+    "train_cnn": ["10,858", "one by one", "batches of 32", "times as fast"],
+    "batch_norm": ["10,882", "layer by layer", "fused"],
+    "random_filters": ["learning rate 0.01", "370", "410"],
+    "strided": ["66,688", "30,784"],
+    "depthwise_separable": ["24,058", "4,010", "12.7% of them; 1/64 + 1/9 is 12.7%"],
+    "residual": ["13 convolutions", "28,650", "with shortcuts"],
+}
+# At least so many of the test digits after the few passes of --quick; guessing gives 10 %.
+LEAST = {
+    "train_cnn": ("one by one", 40),
+    "batch_norm": ("with BatchNorm", 50),
+    "random_filters": ("last layer trained", 25),
+    "depthwise_separable": ("full", 30),
+}
+
+
+def has(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def test_every_program_is_listed_and_has_a_page() -> None:
+    index = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    assert set(EXPECTED) == set(PROGRAMS)
+    for name in PROGRAMS:
+        assert f"({name}.py)" in index
+        page = (EXAMPLES / f"{name}.md").read_text(encoding="utf-8")
+        assert f"({name}.py)" in page
+        for text in EXPECTED[name]:
+            assert text in page, f"{name}.md does not hold {text!r}: run the program again"
+        for picture in re.findall(r"\((images/\S+)\)", page):
+            assert (EXAMPLES / picture).is_file(), picture
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    if name == "forward_pass":
+        pytest.importorskip("PIL")
+    draws = has("matplotlib")
+    command = [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), "--quick"]
+    done = subprocess.run(
+        [*command, *(["--out", str(tmp_path)] if draws else [])],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    for text in EXPECTED[name]:
+        assert text in done.stdout
+    if name == "forward_pass":
+        told = "intermediate results equal PyTorch's" if has("torch") else "not installed"
+        assert told in done.stdout
+    if name in LEAST:
+        row, least = LEAST[name]
+        (percent,) = re.findall(rf"^{row} .* ([\d.]+)%$", done.stdout, re.M)[-1:]
+        assert float(percent) >= least, done.stdout
+    if draws:
+        page = (EXAMPLES / f"{name}.md").read_text(encoding="utf-8")
+        shown = {Path(picture).name for picture in re.findall(r"\((images/\S+)\)", page)}
+        drawn = {path.name for path in tmp_path.iterdir()}
+        assert drawn == shown
+        assert all(path.stat().st_size > 3000 for path in tmp_path.iterdir())
