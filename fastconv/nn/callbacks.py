@@ -24,16 +24,30 @@ from fastconv.nn.module import Module
 class Run:
     """A training as callbacks see it.
 
-    Attributes
+    Parameters
     ----------
     model : Module
         In evaluation mode after an epoch.
     history : History
         With the epoch that has just ended.
+
+    Attributes
+    ----------
     epoch : int
         How many have ended.
     stop : bool
         Set it, and this epoch was the last.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
+    >>> model = nn.Sequential(nn.Linear(4, 2))
+    >>> def stop_soon(run):
+    ...     run.stop = run.epoch == 2
+    >>> len(nn.fit(model, x, y, epochs=9, callbacks=[stop_soon], progress="silent"))
+    2
     """
 
     def __init__(self, model: Module, history: History) -> None:
@@ -51,6 +65,22 @@ class Callback:
 
     What a callback remembers from epoch to epoch belongs into `state_dict`, so that a resumed
     training goes on as if nothing had happened.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
+    >>> model = nn.Sequential(nn.Linear(4, 2))
+    >>> class Counting(nn.Callback):
+    ...     epochs = 0
+    ...
+    ...     def on_epoch_end(self, run):
+    ...         self.epochs += 1
+    >>> counting = Counting()
+    >>> history = nn.fit(model, x, y, epochs=3, callbacks=[counting], progress="silent")
+    >>> counting.epochs
+    3
     """
 
     def on_begin(self, run: Run) -> None:
@@ -136,6 +166,16 @@ class EarlyStopping(_Best):
     ------
     TypeError, ValueError
         Naming the argument.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
+    >>> model = nn.Sequential(nn.Linear(4, 2))
+    >>> stopping = nn.EarlyStopping(patience=2, min_delta=10.0)
+    >>> len(nn.fit(model, x, y, epochs=9, callbacks=[stopping], progress="silent"))
+    3
     """
 
     def __init__(
@@ -184,6 +224,19 @@ class BestCheckpoint(_Best):
     ----------
     path : str or path-like
         Of a safetensors file.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
+    >>> model = nn.Sequential(nn.Linear(4, 2))
+    >>> import tempfile, os
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     best = nn.BestCheckpoint(os.path.join(folder, "best.safetensors"))
+    ...     history = nn.fit(model, x, y, epochs=2, callbacks=[best], progress="silent")
+    ...     os.listdir(folder)
+    ['best.safetensors']
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -202,6 +255,19 @@ class CSVLog(Callback):
     Parameters
     ----------
     path : str or path-like
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
+    >>> model = nn.Sequential(nn.Linear(4, 2))
+    >>> import tempfile, os
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     log = nn.CSVLog(os.path.join(folder, "log.csv"))
+    ...     history = nn.fit(model, x, y, epochs=2, callbacks=[log], progress="silent")
+    ...     log.path.read_text().count("\n")
+    3
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
