@@ -462,3 +462,76 @@ def test_no_warning_on_the_way() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         train(validation=0.25)
+
+
+# What reviewers found ------------------------------------------------------------------------
+
+
+def small_problem() -> tuple[nn.Sequential, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    rng = np.random.default_rng(5)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3, rng=5))
+    return model, rng.standard_normal((12, 1, 4, 4), np.float32), np.arange(12) % 3
+
+
+def test_a_validation_loss_that_is_nan_is_no_improvement() -> None:
+    model, x, y = small_problem()
+    broken = x.copy()
+    broken[0] = np.nan
+    stopping = nn.EarlyStopping(2)
+    history = nn.fit(
+        *(model, x, y), validation=(broken, y), epochs=6, callbacks=[stopping], progress="silent"
+    )
+    assert stopping.best == np.inf
+    assert len(history) < 6
+
+
+def test_checkpoints_remove_nothing_but_checkpoints(tmp_path: Path) -> None:
+    model, x, y = small_problem()
+    for name in ("step-by-step-photos", ".step-mine.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "picture").write_text("dear")
+    nn.fit(model, x, y, epochs=4, checkpoint=tmp_path, progress="silent")
+    assert (tmp_path / "step-by-step-photos" / "picture").read_text() == "dear"
+    assert (tmp_path / ".step-mine.tmp" / "picture").read_text() == "dear"
+    assert len(list(tmp_path.glob("step-0*"))) == 2
+
+
+@pytest.mark.parametrize("names", ["step", [], ["..", "step-00000001"], [3], {}])
+def test_a_damaged_list_of_checkpoints_hides_none(tmp_path: Path, names: object) -> None:
+    model, x, y = small_problem()
+    nn.fit(model, x, y, epochs=2, checkpoint=tmp_path, progress="silent")
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": 1, "checkpoints": names}))
+    with pytest.warns(UserWarning, match="is damaged"):
+        history = nn.fit(small_problem()[0], x, y, epochs=2, checkpoint=tmp_path, progress="silent")
+    assert len(history) == 2
+
+
+def test_a_disk_that_does_not_answer_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x, y = small_problem()
+    nn.fit(model, x, y, epochs=2, checkpoint=tmp_path, progress="silent")
+
+    def refuse(folder: Path) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("fastconv.nn.checkpoints._read", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        nn.fit(small_problem()[0], x, y, epochs=3, checkpoint=tmp_path, progress="silent")
+    assert len(list(tmp_path.glob("step-0*"))) == 2
+
+
+def test_samples_without_weight_cost_nothing() -> None:
+    loss = nn.CrossEntropyLoss([0.0, 1.0])
+    assert loss(np.zeros((2, 2), np.float32), np.array([0, 0])) == 0
+    assert not loss.backward().any()
+
+
+def test_modules_that_a_subclass_of_sequential_adds_are_found() -> None:
+    class WithHead(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Conv2d(1, 1, 3))
+            self.head = nn.Linear(4, 3)
+
+    names = [name for name, _ in WithHead().named_parameters()]
+    assert names == ["0.weight", "0.bias", "head.weight", "head.bias"]

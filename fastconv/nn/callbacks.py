@@ -127,7 +127,9 @@ class _Best(Callback):
     def improved(self, run: Run) -> bool:
         """Return whether the epoch was better than all before."""
         last = run.history.last
-        value = last["loss"] if math.isnan(last["val_loss"]) else last["val_loss"]
+        # Without validation there is no accuracy either; a loss may be NaN for its own reasons.
+        validated = not (math.isnan(last["val_loss"]) and math.isnan(last["val_accuracy"]))
+        value = last["val_loss"] if validated else last["loss"]
         if value < self.best - self.min_delta:
             self.best, self.best_epoch, self.waited = value, run.epoch, 0
             return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterable
@@ -22,6 +23,9 @@ import numpy as np
 from fastconv.geometry import as_int
 from fastconv.nn.files import _safetensors
 
+# Names of this module's own folders: nothing else is ever read or removed.
+_NAME = re.compile(r"step-\d{8,}(-\d+)?")
+_BEGUN = re.compile(r"\.step-\d{8,}(-\d+)?\.\d+\.tmp")
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 _FORMAT = 1
 
@@ -69,7 +73,9 @@ class Checkpoints:
         try:
             manifest = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
             names = manifest["checkpoints"]
-            if not all(isinstance(name, str) and Path(name).name == name for name in names):
+            if not (isinstance(names, list) and names):
+                raise ValueError
+            if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
                 raise ValueError
         except FileNotFoundError:
             return self._found()
@@ -84,7 +90,8 @@ class Checkpoints:
         return list(names)
 
     def _found(self) -> list[str]:
-        return sorted(path.parent.name for path in self.folder.glob(f"step-*/{_STATE}"))
+        found = (path.parent.name for path in self.folder.glob(f"step-*/{_STATE}"))
+        return sorted(name for name in found if _NAME.fullmatch(name))
 
     def read(self) -> dict[str, Any] | None:
         """Return the newest state that is whole, or None if nothing was ever written.
@@ -100,7 +107,10 @@ class Checkpoints:
         for name in reversed(names):
             try:
                 state = _read(self.folder / name)
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (
+                *(FileNotFoundError, NotADirectoryError),
+                *(ValueError, KeyError, TypeError),
+            ) as error:  # any other OSError says nothing of what is on the disk
                 wrong.append(f"{name}: {error}")
                 self._damaged.add(name)
                 warnings.warn(
@@ -156,9 +166,10 @@ class Checkpoints:
 
     def _clear(self, keep: set[str]) -> None:
         """Remove what the manifest does not name: older checkpoints, and unfinished ones."""
-        for path in (*self.folder.glob("step-*"), *self.folder.glob(".step-*.tmp")):
-            if path.name not in keep:
-                shutil.rmtree(path, ignore_errors=True)
+        finished = set(self._found()) - keep
+        begun = (path.name for path in self.folder.glob(".step-*.tmp"))
+        for name in (*finished, *(name for name in begun if _BEGUN.fullmatch(name))):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
         for path in self.folder.glob(f".{_MANIFEST}.*.tmp"):
             path.unlink(missing_ok=True)
 

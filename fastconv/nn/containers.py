@@ -69,8 +69,9 @@ class Sequential(Chain):
         return list(self._layers.values())
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """Yield the layers with their names."""
+        """Yield the layers with their names, then modules that a subclass has as attributes."""
         yield from self._layers.items()
+        yield from super().named_children()
 
     def __len__(self) -> int:
         return len(self._layers)

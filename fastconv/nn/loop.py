@@ -126,7 +126,7 @@ class Training:
         """Learn from one batch."""
         if self.augment is not None:
             rng: Generator = generator(self.data.seed, AUGMENT, epoch, self.batch)
-            images = np.asarray(self.augment(images, rng))
+            images = np.asarray(self.augment(images, rng=rng))
         pred = self.model(images.astype(self.model.dtype, copy=False))
         value = self.loss(pred, targets)
         if not math.isfinite(value):

@@ -130,7 +130,7 @@ class CrossEntropyLoss(Loss):
                 )
             mass = np.zeros((*places, classes), dtype)
             np.put_along_axis(mass, target[..., None], 1, axis=-1)
-            divisor = float(weight[target].sum())
+            divisor = float(weight[target].sum()) or 1.0  # nothing counts: a loss of 0
         else:
             raise ValueError(
                 f"target must be integers of shape {places}, or probabilities of shape "

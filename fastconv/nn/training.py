@@ -73,7 +73,7 @@ def fit(
     clip_norm : float, optional
         For `clip_grad_norm_`.
     augment : callable, optional
-        ``augment(images, rng)`` returns changed images. It should take all random numbers from
+        ``augment(images, rng=generator)`` returns changed images. It should take all random numbers from
         `rng`, which depends on the seed, the epoch and the batch alone.
     callbacks : iterable of Callback, or of callables
         A plain callable gets the `Run` after each epoch.
