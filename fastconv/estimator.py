@@ -125,7 +125,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         dropout: float = 0.25,
         batch_norm: bool = True,
         class_weight: str | dict[Any, float] | None = None,
-        augment: str | bool | Callable[[Array, np.random.Generator], Array] = "auto",
+        augment: str | bool | Callable[..., Array] = "auto",
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         patience: int = 5,
@@ -378,7 +378,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         return (nn.Adam if self.optimizer == "adam" else nn.AdamW)(parameters, weight_decay=decay)
 
-    def _augment(self) -> Callable[[Array, np.random.Generator], Array] | None:
+    def _augment(self) -> Callable[..., Array] | None:
         if callable(self.augment):
             return self.augment
         if self.augment not in ("auto", True, False):

@@ -13,7 +13,8 @@ from fastconv.nn.inputs import as_number
 
 Array = NDArray[Any]
 Pair = tuple[Array, Array]
-Augment = Callable[[Array, Generator], Array]
+#: Called as ``augment(images, rng=generator)``.
+Augment = Callable[..., Array]
 
 # What random numbers are for: each purpose, epoch and batch has a generator of its own, so that
 # training goes on from any of them without a memory of those before.

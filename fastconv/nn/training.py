@@ -73,8 +73,8 @@ def fit(
     clip_norm : float, optional
         For `clip_grad_norm_`.
     augment : callable, optional
-        ``augment(images, rng=generator)`` returns changed images. It should take all random numbers from
-        `rng`, which depends on the seed, the epoch and the batch alone.
+        ``augment(images, rng=generator)`` returns changed images. It should take all random
+        numbers from `rng`, which depends on the seed, the epoch and the batch alone.
     callbacks : iterable of Callback, or of callables
         A plain callable gets the `Run` after each epoch.
     progress : {"auto", "bar", "line", "silent"}
