@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastconv import nn
 from fastconv.geometry import as_int, as_ints
+from fastconv.network import small_network
 from fastconv.nn.batches import shift
 
 try:
@@ -167,6 +168,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes = np.unique(labels)
         if again:
             self._known(classes)
+            self._same_layout()
         else:
             self._begin(classes)
         targets = np.searchsorted(self.classes_, labels)
@@ -220,7 +222,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         first = not hasattr(self, "model_")
         images, labels = self._training_data(X, y, first)
         if first:
-            self._begin(np.unique(labels if classes is None else np.asarray(classes)))
+            known = np.unique(labels if classes is None else np.asarray(classes))
+            self._known(np.unique(labels), known)
+            self._begin(known)
         elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
             raise ValueError(
                 f"classes must be those of the first call, {self.classes_}, got {classes}"
@@ -263,7 +267,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     # Parts ------------------------------------------------------------------------------------
 
     def _logits(self, X: ArrayLike) -> Array:
-        check_is_fitted(self)
+        check_is_fitted(self, "model_")
         images = self._images(self._flat(X, first=False), self.image_shape_)
         # In float64, so that an image's result does not depend on which others are beside it.
         model = copy.deepcopy(self.model_).astype("float64").eval()
@@ -321,41 +325,23 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(apart, np.float32)
 
     def _begin(self, classes: Array) -> None:
-        """Make a new model for these classes."""
+        """Make a new model for these classes; a wrong parameter leaves what there was."""
+        self._check_optimizer()
+        self._architecture = self._layout()
         self.classes_ = classes
         self._random = np.random.default_rng(
             check_random_state(self.random_state).randint(2**31 - 1)
         )
-        self.model_ = self._build()
+        layout = {**self._architecture, "rng": self._random}
+        self.model_ = small_network(self.image_shape_, len(classes), **layout)
         self._partial = None
 
-    def _build(self) -> nn.Sequential:
-        rng, (channels, height, width) = self._random, self.image_shape_
-        layers: list[nn.Module] = []
-        for count in as_ints("filters", self.filters, len(self.filters), 1):
-            layers.append(
-                nn.Conv2d(channels, count, 3, padding=1, bias=not self.batch_norm, rng=rng)
-            )
-            if self.batch_norm:
-                layers.append(nn.BatchNorm2d(count))
-            layers.append(nn.ReLU())
-            window = (2 if height >= 8 else 1, 2 if width >= 8 else 1)
-            if window != (1, 1):
-                layers.append(nn.MaxPool2d(window))
-            channels, height, width = count, height // window[0], width // window[1]
-        layers.append(nn.Flatten())
-        units = channels * height * width
-        if as_int("dense", self.dense, 0):
-            layers += [nn.Linear(units, self.dense, rng=rng), nn.ReLU()]
-            units = self.dense
-        layers += [nn.Dropout(self.dropout, rng=rng), nn.Linear(units, len(self.classes_), rng=rng)]
-        return nn.Sequential(*layers)
-
-    def _known(self, classes: Array) -> None:
-        unknown = np.setdiff1d(classes, self.classes_)
+    def _known(self, classes: Array, known: Array | None = None) -> None:
+        known = self.classes_ if known is None else known
+        unknown = np.setdiff1d(classes, known)
         if len(unknown):
             raise ValueError(
-                f"y must hold only the classes known from before, {self.classes_}, got {unknown}"
+                f"y must hold only the classes known from before, {known}, got {unknown}"
             )
 
     def _class_weight(self, labels: Array) -> Array | None:
@@ -372,11 +358,27 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         parameters, decay = list(self.model_.parameters()), self.weight_decay
         if self.optimizer == "sgd":
             return nn.SGD(parameters, momentum=0.9, nesterov=True, weight_decay=decay)
+        self._check_optimizer()
+        return (nn.Adam if self.optimizer == "adam" else nn.AdamW)(parameters, weight_decay=decay)
+
+    def _check_optimizer(self) -> None:
         if self.optimizer not in _OPTIMIZERS:
             raise ValueError(
                 f"optimizer must be one of {', '.join(_OPTIMIZERS)}, got {self.optimizer!r}"
             )
-        return (nn.Adam if self.optimizer == "adam" else nn.AdamW)(parameters, weight_decay=decay)
+
+    def _layout(self) -> dict[str, Any]:
+        """Return the parameters that a model cannot change any more."""
+        names = ("filters", "dense", "batch_norm", "dropout")
+        return {name: copy.deepcopy(getattr(self, name)) for name in names}
+
+    def _same_layout(self) -> None:
+        for name, value in self._layout().items():
+            if value != self._architecture[name]:
+                raise ValueError(
+                    f"{name} must stay {self._architecture[name]!r} for a model that goes on "
+                    f"learning, got {value!r}: use warm_start=False to begin anew"
+                )
 
     def _augment(self) -> Callable[..., Array] | None:
         if callable(self.augment):

@@ -13,6 +13,7 @@ import pytest
 from checks import refused
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -220,3 +221,27 @@ except ImportError as error:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
     assert 'pip install "fastconv[sklearn]"' in done.stdout
+
+
+def test_a_refused_beginning_leaves_no_model() -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((12, 8, 8)), np.array(list("abc") * 4)
+    classifier = CNNClassifier(filters=(2,), dense=4, epochs=1, random_state=0)
+    with pytest.raises(ValueError, match="y must hold only the classes"):
+        classifier.partial_fit(x, y, classes=["a", "b"])
+    classifier.partial_fit(x, y, classes=["a", "b", "c"])
+    wrong = CNNClassifier(optimizer="rocket")
+    with pytest.raises(ValueError, match="optimizer must be one of"):
+        wrong.fit(x, y)
+    with pytest.raises(NotFittedError):
+        wrong.predict(x)
+
+
+def test_a_warm_start_keeps_the_layers_it_has() -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((12, 8, 8)), np.arange(12) % 3
+    classifier = CNNClassifier(filters=(2,), dense=4, epochs=1, warm_start=True, random_state=0)
+    classifier.fit(x, y)
+    classifier.set_params(epochs=2).fit(x, y)
+    with pytest.raises(ValueError, match=r"filters must stay \(2,\)"):
+        classifier.set_params(filters=(4, 4)).fit(x, y)

@@ -25,6 +25,7 @@ LEVELS = (
     ("cli", "__main__"),
     ("bench",),
     ("estimator",),
+    ("network",),
     ("nn",),
     ("data", "plots"),
     ("functional", "transposed", "columns", "pooling.maximum", "pooling.mean"),

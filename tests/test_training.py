@@ -535,3 +535,16 @@ def test_modules_that_a_subclass_of_sequential_adds_are_found() -> None:
 
     names = [name for name, _ in WithHead().named_parameters()]
     assert names == ["0.weight", "0.bias", "head.weight", "head.bias"]
+
+
+def test_the_best_weights_survive_a_loss_that_breaks() -> None:
+    model, x, y = small_problem()
+    best = nn.EarlyStopping(9)
+
+    def poison(run: nn.Run) -> None:
+        if run.epoch == 2:
+            run.model[1].weight.data[...] = np.nan
+
+    with pytest.raises(FloatingPointError):
+        nn.fit(model, x, y, epochs=5, callbacks=[best, poison], progress="silent")
+    assert np.isfinite(model[1].weight.data).all()

@@ -37,6 +37,8 @@ class Run:
         How many have ended.
     stop : bool
         Set it, and this epoch was the last.
+    validated : bool
+        Whether there is validation.
 
     Examples
     --------
@@ -52,7 +54,7 @@ class Run:
 
     def __init__(self, model: Module, history: History) -> None:
         self.model, self.history = model, history
-        self.stop = False
+        self.stop, self.validated = False, False
 
     @property
     def epoch(self) -> int:
@@ -127,9 +129,7 @@ class _Best(Callback):
     def improved(self, run: Run) -> bool:
         """Return whether the epoch was better than all before."""
         last = run.history.last
-        # Without validation there is no accuracy either; a loss may be NaN for its own reasons.
-        validated = not (math.isnan(last["val_loss"]) and math.isnan(last["val_accuracy"]))
-        value = last["val_loss"] if validated else last["loss"]
+        value = last["val_loss"] if run.validated else last["loss"]
         if value < self.best - self.min_delta:
             self.best, self.best_epoch, self.waited = value, run.epoch, 0
             return True

@@ -65,6 +65,7 @@ class Training:
     def run(self, epochs: int, progress: Progress) -> History:
         """Train until there were so many epochs, or somebody stops it."""
         state = None
+        self.about.validated = self.validation is not None
         if self.checkpoints is not None and not self.fresh:
             state = self.checkpoints.read()
         if state is not None:
@@ -80,6 +81,10 @@ class Training:
                     self.epoch(epochs, progress, asked)
             except KeyboardInterrupt:
                 interrupted = True
+            except FloatingPointError:  # the best weights so far are worth the more
+                for callback in self.callbacks:
+                    callback.on_end(self.about)
+                raise
             finally:
                 self.model.eval()
                 self.model.zero_grad()
@@ -232,7 +237,7 @@ class Training:
 
 def _right(pred: Array, targets: Array) -> float:
     """Return how many predictions are right; NaN where targets are no classes."""
-    if pred.ndim < 2:
+    if pred.ndim < 2 or pred.shape[1] == 1:
         return math.nan
     if targets.shape == pred.shape:
         targets = targets.argmax(axis=1)
