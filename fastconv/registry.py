@@ -9,9 +9,12 @@ from fastconv.convolution.im2col_jit import Im2colJit
 from fastconv.convolution.naive import Naive
 from fastconv.convolution.reference import Reference
 from fastconv.convolution.tiled import Direct, ImplicitGemm
+from fastconv.convolution.winograd import Winograd2, Winograd4
 from fastconv.problem import DIRECTIONS, Direction
 
 ALGORITHMS: tuple[Algorithm, ...] = (
+    Winograd4(),
+    Winograd2(),
     ImplicitGemm(),
     Direct(),
     Depthwise(),

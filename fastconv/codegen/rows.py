@@ -20,9 +20,9 @@ def clear_row(typingctx, target, count, bits, lanes):  # type: ignore[no-untyped
     """Do ``target[:count] = 0``; `target` is an address, `bits` and `lanes` are constants."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        vector = _vectors(builder, bits, lanes)
+        vector = vectors_of(builder, bits, lanes)
         place = builder.inttoptr(arguments[0], vector.element.as_pointer())
-        with _every(builder, arguments[1], lanes.literal_value) as (k, _):
+        with every(builder, arguments[1], lanes.literal_value) as (k, _):
             vector.store(vector.zero, vector.at(place, k))
         return context.get_dummy_value()
 
@@ -38,8 +38,8 @@ def copy_row(typingctx, target, row, width, left, distance, count, step, bits, l
     """
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        copy = _RowCopy(builder, _vectors(builder, bits, lanes), arguments)
-        with _every(builder, arguments[5], lanes.literal_value if step.literal_value else 1) as k:
+        copy = _RowCopy(builder, vectors_of(builder, bits, lanes), arguments)
+        with every(builder, arguments[5], lanes.literal_value if step.literal_value else 1) as k:
             if step.literal_value:
                 copy.vector_at(k[0], step.literal_value)
             else:
@@ -104,7 +104,7 @@ def transpose_block(  # type: ignore[no-untyped-def]
     """
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        vector = _vectors(builder, bits, lanes)
+        vector = vectors_of(builder, bits, lanes)
         to, of = (builder.inttoptr(arguments[i], vector.element.as_pointer()) for i in (0, 2))
         to_row, of_row, rows, columns, wide = (arguments[i] for i in (1, 3, 5, 6, 7))
         places = builder.inttoptr(arguments[4], I64.as_pointer())
@@ -131,11 +131,11 @@ def _pick(vector: Vectors, loaded: list[Any]) -> Any:
     return vector.shuffle(loaded[0], loaded[1], range(0, 2 * vector.lanes, 2))
 
 
-def _vectors(builder: Any, bits: Any, lanes: Any) -> Vectors:
+def vectors_of(builder: Any, bits: Any, lanes: Any) -> Vectors:
     element = ir.FloatType() if bits.literal_value == 32 else ir.DoubleType()
     return Vectors(builder, element, lanes.literal_value)
 
 
-def _every(builder: Any, count: Any, step: int) -> Any:
+def every(builder: Any, count: Any, step: int) -> Any:
     """Return a loop whose counter goes 0, step, 2 * step, ... below `count`."""
     return cgutils.for_range_slice(builder, index(0), count, index(step))

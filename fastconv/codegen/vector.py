@@ -150,6 +150,27 @@ class Vectors:
             size *= 2
         return vectors
 
+    def deinterleave(self, vectors: Sequence[Any]) -> list[Any]:
+        """Return ``[memory[k::m] for k in range(m)]`` of m vectors side by side, m a power of 2."""
+        if len(vectors) == 1:
+            return list(vectors)
+        pairs = list(zip(vectors[::2], vectors[1::2], strict=True))
+        every = range(0, 2 * self.lanes, 2)
+        even = self.deinterleave([self.shuffle(a, b, every) for a, b in pairs])
+        odd = self.deinterleave([self.shuffle(a, b, [i + 1 for i in every]) for a, b in pairs])
+        return [vector for pair in zip(even, odd, strict=True) for vector in pair]
+
+    def interleave(self, vectors: Sequence[Any]) -> list[Any]:
+        """Return the vectors whose `deinterleave` gives `vectors`."""
+        if len(vectors) == 1:
+            return list(vectors)
+        even, odd = self.interleave(vectors[::2]), self.interleave(vectors[1::2])
+        half = self.lanes // 2
+        low = [i // 2 + i % 2 * self.lanes for i in range(self.lanes)]
+        high = [i + half for i in low]
+        pairs = list(zip(even, odd, strict=True))
+        return [self.shuffle(*pair, picks) for pair in pairs for picks in (low, high)]
+
     @property
     def _align(self) -> int:
         """Bytes an address is a multiple of: arrays of any alignment are taken."""

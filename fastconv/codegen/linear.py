@@ -1,0 +1,88 @@
+"""A small constant matrix times vectors, as straight-line code with few instructions.
+
+Rows and columns of Winograd's matrices come in pairs, those of a point p and of -p: they are
+equal but for signs, so a sum and a difference serve both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import combinations
+from typing import Any
+
+from fastconv.codegen.vector import Vectors
+
+Row = Sequence[Fraction]
+
+
+def times(vector: Vectors, matrix: Sequence[Row], values: Sequence[Any]) -> list[Any]:
+    """Return ``[sum(a * value for a, value in zip(row, values)) for row in matrix]``."""
+    matrix, values = _pair_columns(vector, [list(row) for row in matrix], list(values))
+    results: list[Any] = [None] * len(matrix)
+    for i, j in combinations(range(len(matrix)), 2):
+        if results[i] is None and results[j] is None and _opposite(matrix[i], matrix[j]):
+            equal = [
+                a if a == b else Fraction(0) for a, b in zip(matrix[i], matrix[j], strict=True)
+            ]
+            other = [
+                a if a != b else Fraction(0) for a, b in zip(matrix[i], matrix[j], strict=True)
+            ]
+            factor = abs(next(a for a in other if a))
+            even = _sum(vector, equal, values)
+            odd = _sum(vector, [a / factor for a in other], values)
+            results[i], results[j] = (
+                _plus(vector, even, factor, odd),
+                _plus(vector, even, -factor, odd),
+            )
+    return [
+        _sum(vector, row, values) if result is None else result
+        for row, result in zip(matrix, results, strict=True)
+    ]
+
+
+def _opposite(a: Row, b: Row) -> bool:
+    """Whether two rows are equal but for signs, and both ways of it occur at least twice."""
+    if any(abs(x) != abs(y) for x, y in zip(a, b, strict=True)):
+        return False
+    equal = sum(x == y != 0 for x, y in zip(a, b, strict=True))
+    return min(equal, sum(x != y for x, y in zip(a, b, strict=True))) >= 1 and sum(map(bool, a)) > 2
+
+
+def _pair_columns(
+    vector: Vectors, matrix: list[list[Fraction]], values: list[Any]
+) -> tuple[list[list[Fraction]], list[Any]]:
+    """Replace two values, whose columns are equal but for signs, by their sum and difference."""
+    builder = vector.builder
+    for i, j in combinations(range(len(values)), 2):
+        ways = [(row[i] == row[j], row[i] == -row[j]) for row in matrix if row[i] or row[j]]
+        alike, unlike = (sum(way) for way in zip(*ways, strict=True)) if ways else (0, 0)
+        if min(alike, unlike) >= 1 and alike + unlike == len(ways) >= 3:
+            total = builder.fadd(values[i], values[j])
+            values[i], values[j] = total, builder.fsub(values[i], values[j])
+            for row in matrix:
+                row[i], row[j] = (
+                    (row[i], Fraction(0)) if row[i] == row[j] else (Fraction(0), row[i])
+                )
+    return matrix, values
+
+
+def _sum(vector: Vectors, row: Row, values: Sequence[Any]) -> Any:
+    """Return ``sum(a * value)``, beginning with a value that is not multiplied, if there is one."""
+    terms = [(a, value) for a, value in zip(row, values, strict=True) if a]
+    terms.sort(key=lambda term: (term[0] != 1, abs(term[0]) == 1))
+    first, total = terms[0]
+    if first != 1:
+        total = vector.builder.fmul(vector.all(float(first)), total)
+    for a, value in terms[1:]:
+        total = _plus(vector, total, a, value)
+    return total
+
+
+def _plus(vector: Vectors, total: Any, a: Fraction, value: Any) -> Any:
+    """Return ``total + a * value``."""
+    if a == 1:
+        return vector.builder.fadd(total, value)
+    if a == -1:
+        return vector.builder.fsub(total, value)
+    return vector.multiply_add(value, vector.all(float(a)), total)

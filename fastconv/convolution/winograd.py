@@ -1,0 +1,197 @@
+"""Winograd's minimal filtering: fewer multiplications than the direct sum, at the cost of bits.
+
+F(m x m, r x r) computes a tile of m x m outputs with (m + r - 1)^2 products a channel instead of
+m^2 r^2: 2.25 times fewer for F(2x2, 3x3), 4 times for F(4x4, 3x3). The products of all tiles,
+channels and filters are (m + r - 1)^2 matrix products, on the register tiles of this package.
+
+Source: A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", arXiv:1509.09308.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastconv import threads
+from fastconv.activation import Activation
+from fastconv.convolution.base import Algorithm, Array, Run, as_read_only
+from fastconv.convolution.blocks import WORTH_A_TASK, split
+from fastconv.convolution.tiled import compiler_missing
+from fastconv.convolution.tiling import CYCLES_PER_SECOND
+from fastconv.convolution.winograd_blocks import (
+    MOST_BYTES,
+    Blocks,
+    blocks_of,
+    cheapest,
+    form_of,
+)
+from fastconv.kernels.packing import packer
+from fastconv.kernels.tiles import tile_address
+from fastconv.kernels.winograd import (
+    BOTH,
+    MULTIPLY,
+    TRANSFORM,
+    convolve_winograd,
+    inputs_address,
+    outputs_address,
+    weights_transform,
+)
+from fastconv.problem import Conv2dProblem, Direction
+from fastconv.workspace import scratch
+
+
+class Winograd(Algorithm):
+    """Tiles of ``m x m`` outputs; a subclass says which."""
+
+    m: ClassVar[int]
+
+    def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
+        """Take kernels of 3 x 3 and 5 x 5 without stride or dilation."""
+        p = problem
+        if (p.R, p.S) not in ((3, 3), (5, 5)):
+            return f"needs a kernel of 3 x 3 or 5 x 5, got {p.R} x {p.S}"
+        if p.stride != (1, 1):
+            return f"needs stride 1, got {p.stride}"
+        if p.dilation != (1, 1):
+            return f"needs dilation 1, got {p.dilation}"
+        needed = self.workspace_bytes(problem, direction)
+        if needed > MOST_BYTES:
+            sizes = f"{needed / 2**20:.1f} MiB a thread, most is {MOST_BYTES / 2**20:.0f}"
+            return f"needs {sizes}"
+        return compiler_missing()
+
+    def estimated_seconds(
+        self, problem: Conv2dProblem, direction: Direction, threads: int
+    ) -> float:
+        """Count the instructions of products and transforms, and the bytes that pass."""
+        return 10e-6 + cheapest(problem, self.m, threads).cost / CYCLES_PER_SECOND
+
+    def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
+        """Transformed input, products and buffers; input that threads share is divided."""
+        count = threads.get_num_threads()
+        blocks = blocks_of(problem, self.m, cheapest(problem, self.m, count).shape, count)
+        return blocks.shared_bytes // blocks.workers + blocks.worker_bytes
+
+    def bind(
+        self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
+    ) -> Run:
+        """Transform the weights, and fuse bias, residual and activation into the last step."""
+        return _Launch(problem, self.m, weight, bias, activation)
+
+    def forward(
+        self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
+    ) -> None:
+        """Run once."""
+        self.bind(problem, prepared, bias, Activation())(x, None, out)
+
+
+class Winograd2(Winograd):
+    """F(2x2, 3x3) and F(2x2, 5x5): less gain, less error."""
+
+    name = "winograd_2x2"
+    m = 2
+
+
+class Winograd4(Winograd):
+    """F(4x4, 3x3) and F(4x4, 5x5)."""
+
+    name = "winograd_4x4"
+    m = 4
+
+
+class _Launch:
+    """A convolution ready to run: everything that is the same for every input."""
+
+    def __init__(
+        self,
+        problem: Conv2dProblem,
+        m: int,
+        weight: Array,
+        bias: Array,
+        activation: Activation,
+    ) -> None:
+        self._problem, self._m = problem, m
+        self._shape = shape = cheapest(problem, m, threads.get_num_threads()).shape
+        self._weight = _transformed(problem, m, shape.filters, weight)
+        self._bias, self._form = as_read_only(bias), activation.form
+        self._numbers = as_read_only(activation.numbers(problem.dtype))
+        none = Activation().numbers(problem.dtype)
+        zeros = np.zeros(shape.filters + shape.lanes, problem.dtype)
+        self._plain = as_read_only(np.concatenate([none, zeros[:1], zeros]))
+        self._none = as_read_only(np.empty(0, problem.dtype))
+        self._find_code()
+
+    def _find_code(self) -> None:
+        form = form_of(self._problem, self._m)
+        self._codes = inputs_address(form), tile_address(self._shape), outputs_address(form)
+        self._blocks: dict[int, Blocks] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what holds in another process too: addresses do not."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_codes", "_blocks")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Find the machine code in this process."""
+        self.__dict__.update(state)
+        self._find_code()
+
+    def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
+        """Give each worker a range of blocks, or a range of the channels and filters of each."""
+        count = threads.get_num_threads()
+        blocks = self._blocks.get(count)
+        if blocks is None:
+            blocks = blocks_of(self._problem, self._m, self._shape, count)
+            self._blocks[count] = blocks
+        steps = [(BOTH, 0)]
+        if blocks.shared_bytes:
+            steps = [(s, block) for block in range(blocks.count) for s in (TRANSFORM, MULTIPLY)]
+        size = blocks.shared_bytes + blocks.workers * blocks.worker_bytes
+        with scratch("winograd", size) as memory:
+            for step in steps:
+                convolve_winograd(
+                    blocks.workers,
+                    *step,
+                    *self._codes,
+                    x.reshape(-1),
+                    self._weight,
+                    self._bias,
+                    self._none if residual is None else residual.reshape(-1),
+                    out.reshape(-1),
+                    self._numbers,
+                    self._form,
+                    self._plain,
+                    blocks.offsets,
+                    blocks.cuts,
+                    memory,
+                    blocks.record,
+                )
+
+
+def _transformed(problem: Conv2dProblem, m: int, filters: int, weight: Array) -> Array:
+    """Return the weights as (groups, products, tiles, channels, filters of a tile), flat.
+
+    They are laid out for register tiles first; their transform is then the same for every
+    element of a row of them.
+    """
+    p, form = problem, form_of(problem, m)
+    tiles, taps = -(-p.K_per_group // filters), p.R * p.S
+    length = p.C_per_group * filters
+    laid_out = np.empty((p.groups * tiles, taps, length), p.dtype)
+    result = np.empty((p.groups, form.alpha**2, tiles, length), p.dtype)
+    # Taps are (c, r, s) in the weights, and (r, s, c) here.
+    places = np.arange(p.taps).reshape(taps, p.C_per_group).T.reshape(-1).copy()
+    pack, transform = packer(form.bits, form.lanes), weights_transform(form)
+    arrays = weight.ctypes.data, laid_out.ctypes.data, places.ctypes.data
+
+    def work(some: tuple[int, int]) -> None:
+        pack(*some, *arrays, tiles, p.K_per_group, p.taps, filters)
+        for number in range(*some):
+            source, target = laid_out[number], result[number // tiles, 0, number % tiles]
+            transform(source.ctypes.data, target.ctypes.data, length, tiles * length, length)
+
+    if result.size < WORTH_A_TASK:
+        work((0, p.groups * tiles))
+    else:
+        threads.run_tasks(work, split(p.groups * tiles, result.size // WORTH_A_TASK))
+    return result.reshape(-1)

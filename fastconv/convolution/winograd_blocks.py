@@ -1,0 +1,268 @@
+"""Cutting the tiles of Winograd's method into blocks, and what a cut costs.
+
+As with register tiles these cuts may depend on the number of threads: every output element is
+computed in the same way, in whatever block it lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import pairwise, product
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv import cpu
+from fastconv.convolution.tiling import RUN, cycles, shapes
+from fastconv.kernels.tiles import TileShape
+from fastconv.kernels.winograd import LAYOUT, Form
+from fastconv.problem import Conv2dProblem
+
+# Buffers of one thread; no thread borrows more, whatever the layer.
+MOST_BYTES = 4 * 2**20
+# Starting and joining the threads once.
+FORK_CYCLES = 20e3
+# What a core gets from the third-level cache or memory while it computes, bytes a cycle.
+FAR_BYTES_PER_CYCLE = 8
+
+
+class Cut(NamedTuple):
+    """How the tiles are cut into blocks, and what that costs.
+
+    Attributes
+    ----------
+    cost : float
+        Cycles of the busiest thread.
+    rows, columns : int
+        Rows of tiles (counted through all images) and columns of tiles of a block, at most.
+    passes : int
+        Into how many passes a thread divides its filters.
+    shared : bool
+        Whether all threads do a block together.
+    shape : TileShape
+        The register tile of the products.
+    """
+
+    cost: float
+    rows: int
+    columns: int
+    passes: int
+    shared: bool
+    shape: TileShape
+
+
+class Blocks(NamedTuple):
+    """A cut as the kernel reads it: `record` holds the numbers `fastconv.kernels.winograd.FIELDS`.
+
+    Attributes
+    ----------
+    record : ndarray of one record
+    offsets : ndarray of int64, (C / groups,)
+        Where a channel lies in the transformed input.
+    cuts : ndarray of int64
+        First rows of tiles of the blocks, then first columns, each with the end.
+    count, workers : int
+        How many blocks there are, how many threads have work.
+    shared_bytes, worker_bytes : int
+        Memory that the threads share, and that each of them has.
+    """
+
+    record: NDArray[Any]
+    offsets: NDArray[np.int64]
+    cuts: NDArray[np.int64]
+    count: int
+    workers: int
+    shared_bytes: int
+    worker_bytes: int
+
+
+def form_of(problem: Conv2dProblem, m: int) -> Form:
+    """Return what the transforms are compiled for."""
+    lanes = cpu.describe().instructions.lanes(problem.dtype)
+    return Form(m, problem.R, 8 * problem.itemsize, lanes)
+
+
+def _tiles(problem: Conv2dProblem, m: int) -> tuple[int, int]:
+    """Return how many rows and columns of tiles cover an image."""
+    return -(-problem.OH // m), -(-problem.OW // m)
+
+
+@lru_cache(maxsize=4096)
+def cheapest(problem: Conv2dProblem, m: int, num_threads: int) -> Cut:
+    """Return the best cut with the best register tile."""
+    found = list(_tile_shapes(problem, m))
+    return min(_cheapest_with(problem, m, shape, num_threads) for shape in found)
+
+
+@lru_cache(maxsize=4096)
+def _cheapest_with(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int) -> Cut:
+    """Return the best cut for a register tile."""
+    return min(_cuts(problem, m, shape, num_threads))
+
+
+def _tile_shapes(problem: Conv2dProblem, m: int) -> Iterator[TileShape]:
+    down, across = _tiles(problem, m)
+    line = _products(problem, problem.N * down * across)
+    yield from shapes(line, "pixels")
+    yield from shapes(line, "filters")
+
+
+def _products(problem: Conv2dProblem, tiles: int) -> Conv2dProblem:
+    """Return one of the matrix products as a convolution: filters by channels by tiles."""
+    p = problem
+    sizes = (1, p.C_per_group, 1, tiles, p.K_per_group, 1, 1)
+    return Conv2dProblem(*sizes, (1, 1), ((0, 0), (0, 0)), (1, 1), 1, p.dtype)
+
+
+def _cuts(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int) -> Iterator[Cut]:
+    p = problem
+    down, across = _tiles(p, m)
+    total = p.N * down
+    rows = {-(-total // n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128) if n <= total}
+    rows |= {n for n in (1, 2, 3, 4, down) if n <= total}
+    columns = {-(-across // n) for n in (1, 2, 4, 8, 32) if n <= across}
+    for high, wide, passes, shared in product(rows, columns, (1, 2, 4, 8), (False, True)):
+        if wide == across or high == 1:
+            cost = _cost(p, m, shape, num_threads, high, wide, passes, shared)
+            yield Cut(cost, high, wide, passes, shared, shape)
+
+
+def _cost(
+    problem: Conv2dProblem,
+    m: int,
+    shape: TileShape,
+    num_threads: int,
+    rows: int,
+    columns: int,
+    passes: int,
+    shared: bool,
+) -> float:
+    """Return about how many cycles the busiest thread takes."""
+    p, form = problem, form_of(problem, m)
+    down, across = _tiles(p, m)
+    alpha, lanes, L2 = form.alpha, form.lanes, cpu.describe().l2_bytes
+    many = -(-p.N * down // rows), -(-across // columns)
+    blocks = p.groups * many[0] * many[1]
+    tiles = rows * columns
+    vectors = -(-tiles // lanes)
+    scattering = (rows * m + form.r - 1) * -(-columns // lanes) * 6.0 * m
+    inputs = p.C_per_group * (60 + vectors * 3.0 * alpha**2 + scattering)
+    outputs = p.K_per_group * (
+        60 + vectors * 3.0 * alpha**2 + rows * m * -(-columns // lanes) * 8.0 * m
+    )
+    products = alpha**2 * cycles(_products(p, tiles), shape)
+    transformed = alpha**2 * p.C_per_group * tiles * p.itemsize
+    produced = alpha**2 * p.K_per_group * tiles * p.itemsize
+    weights = alpha**2 * p.C_per_group * p.K_per_group * p.itemsize
+    far = 0.0
+    if shared:
+        share = 1 / num_threads
+        waste = -(-(-(-p.K_per_group // shape.filters)) // num_threads) * num_threads
+        products *= waste / -(-p.K_per_group // shape.filters)
+        fork, count = 2 * FORK_CYCLES, blocks
+        transformed, produced, weights = (n / num_threads for n in (transformed, produced, weights))
+        own = transformed + produced / passes
+    else:
+        count = -(-blocks // num_threads)
+        share, fork = 1.0, 0.0
+        own = transformed + produced / passes
+    if own + weights / passes > 0.8 * L2:
+        far += weights
+    if own > 0.8 * L2:
+        far += 2 * transformed * (passes if shared else 1) + 2 * produced
+    cost = count * ((inputs + outputs + products) * share + fork + far / FAR_BYTES_PER_CYCLE / 2)
+    return cost + 1e20 * max(0.0, own * 1.2 - MOST_BYTES)
+
+
+@lru_cache(maxsize=128)
+def blocks_of(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int) -> Blocks:
+    """Return the cut that suits so many threads and a register tile, with all its numbers."""
+    p, form = problem, form_of(problem, m)
+    cut = _cheapest_with(problem, m, shape, num_threads)
+    (down, across), lanes, alpha = _tiles(p, m), form.lanes, form.alpha
+    row_starts, column_starts = _starts(p.N * down, cut.rows), _starts(across, cut.columns)
+    wide = max(stop - start for start, stop in pairwise(column_starts))
+    high = min(down, max(stop - start for start, stop in pairwise(row_starts)))
+    pitch = max(_pitch(*some, down, wide, lanes) for some in pairwise(row_starts))
+    pitch = max(pitch, _up(shape.columns, lanes))
+    filter_tiles = -(-p.K_per_group // shape.filters)
+    count = p.groups * (len(row_starts) - 1) * (len(column_starts) - 1)
+    workers = max(1, min(num_threads, filter_tiles if cut.shared else count))
+    pass_tiles = -(-filter_tiles // (workers * cut.passes if cut.shared else cut.passes))
+    in_stride = _odd_lines(p.C_per_group * pitch, p.itemsize)
+    product_stride = _odd_lines(pass_tiles * shape.filters * pitch, p.itemsize)
+    in_plane = (high + (alpha - 1) // m) * wide + lanes
+    gather_plane = _up(high * wide, lanes) + lanes
+    # What tiles and transforms read beyond the last element belongs to the buffer.
+    sizes = (m * alpha * in_plane, m * m * gather_plane)
+    sizes += (alpha**2 * product_stride, alpha**2 * in_stride)
+    ends = np.cumsum([_up(n + shape.columns + lanes, 16) for n in sizes]) * p.itemsize
+    values: dict[str, int] = {
+        **{name: getattr(p, name) for name in ("itemsize", "C", "K", "H", "W", "OH", "OW")},
+        **{name: getattr(p, name) for name in ("C_per_group", "K_per_group")},
+        "run": -(-p.C_per_group // -(-p.C_per_group // RUN)),
+        "x_row": 0,
+        "x_step": 1,
+        "out_row": 0,
+        "out_plane": pitch,
+        "m": m,
+        "products": alpha**2,
+        "pad_top": p.padding[0][0],
+        "pad_left": p.padding[1][0],
+        "tile_rows": down,
+        "row_blocks": len(row_starts) - 1,
+        "column_blocks": len(column_starts) - 1,
+        "blocks": count,
+        "workers": workers,
+        "shared": cut.shared,
+        "tile_filters": shape.filters,
+        "tile_columns": shape.columns,
+        "filter_tiles": filter_tiles,
+        "pass_tiles": pass_tiles,
+        "pitch": pitch,
+        "scatter_plane": in_plane,
+        "gather_plane": gather_plane,
+        "in_stride": in_stride,
+        "product_stride": product_stride,
+        "shared_bytes": int(ends[3] - ends[2]) if cut.shared else 0,
+        "worker_bytes": int(ends[2 if cut.shared else 3]),
+        "gather_begin": int(ends[0]),
+        "products_begin": int(ends[1]),
+        "inputs_begin": int(ends[2]),
+    }
+    record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)
+    offsets = np.arange(p.C_per_group) * pitch
+    cuts = np.array([*row_starts, *column_starts])
+    for array in (record, offsets, cuts):
+        array.flags.writeable = False
+    memory = values["shared_bytes"], values["worker_bytes"]
+    return Blocks(record, offsets, cuts, count, workers, *memory)
+
+
+def _starts(total: int, size: int) -> list[int]:
+    """Return where blocks of at most `size` begin, nearly equal ones, and where the last ends."""
+    count = -(-total // size)
+    return [block * total // count for block in range(count + 1)]
+
+
+def _pitch(first: int, last: int, down: int, columns: int, lanes: int) -> int:
+    """Return how many elements a channel's tiles of a block take, written in whole vectors."""
+    pitch, row = 0, first
+    while row < last:
+        rows = min(last - row, down - row % down)
+        pitch = max(pitch, (row - first) * columns + _up(rows * columns, lanes))
+        row += rows
+    return _up(pitch, lanes)
+
+
+def _up(number: int, unit: int) -> int:
+    return -(-number // unit) * unit
+
+
+def _odd_lines(elements: int, itemsize: int) -> int:
+    """Return at least `elements` that are an odd number of cache lines: not all in one set."""
+    line = 64 // itemsize
+    lines = -(-elements // line)
+    return (lines + 1 - lines % 2) * line
