@@ -30,6 +30,7 @@ _HOMES = {
     ),
     "pooling.registry": ("pool_algorithms",),
     "plan": ("Conv2dPlan",),
+    "precision": ("at_precision", "get_precision", "set_precision"),
     "problem": ("Conv2dProblem",),
     "pooling.problem": ("Pool2dProblem",),
     "registry": ("algorithms",),

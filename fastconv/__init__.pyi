@@ -18,6 +18,9 @@ from fastconv.pooling.mean import avg_pool2d as avg_pool2d
 from fastconv.pooling.mean import avg_pool2d_grad as avg_pool2d_grad
 from fastconv.pooling.problem import Pool2dProblem as Pool2dProblem
 from fastconv.pooling.registry import pool_algorithms as pool_algorithms
+from fastconv.precision import at_precision as at_precision
+from fastconv.precision import get_precision as get_precision
+from fastconv.precision import set_precision as set_precision
 from fastconv.problem import Conv2dProblem as Conv2dProblem
 from fastconv.registry import algorithms as algorithms
 from fastconv.threads import get_num_threads as get_num_threads

@@ -171,7 +171,7 @@ def explain(
             dtype,
         )
         where = cast(Direction, direction)
-        print(plan.explain(described, where, plan.choose(described, where)))
+        print(plan.explain(described, where, plan.decide(described, where)))
 
 
 def warmup(

@@ -18,7 +18,7 @@ from fastconv.geometry import (
     IntPair,
     Padding,
 )
-from fastconv.plan import Conv2dPlan, choose
+from fastconv.plan import Conv2dPlan, choose, decide
 from fastconv.problem import Conv2dProblem
 
 Array = NDArray[Any]
@@ -152,9 +152,9 @@ def plan_conv2d(
         dtype,
         names=("input_shape", "weight"),
     )
-    chosen = choose(problem, "forward", algorithm)
+    choice = decide(problem, "forward", algorithm)
     copy = as_computed(filters.astype(dtype), dtype)
-    return Conv2dPlan(problem, chosen, copy, _bias_of(problem, offsets).copy(), applied)
+    return Conv2dPlan(problem, choice, copy, _bias_of(problem, offsets).copy(), applied)
 
 
 def conv2d_input_grad(

@@ -12,17 +12,36 @@ from numpy.typing import ArrayLike
 from fastconv.activation import Activation
 from fastconv.arguments import as_computed, as_numbers, check_out, check_shape
 from fastconv.convolution.base import Algorithm, Array
+from fastconv.precision import Precision, get_precision, suffices
 from fastconv.problem import Conv2dProblem, Direction
 from fastconv.registry import algorithms, offering
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One algorithm's answer to one problem: why it refuses, or how long it thinks it takes."""
+    """One algorithm's answer to one problem: why not it, or how long it thinks it takes."""
 
     algorithm: Algorithm
     refusal: str | None
     estimated_seconds: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The algorithm that runs, and what it was chosen by.
+
+    Attributes
+    ----------
+    algorithm : Algorithm
+    named : bool
+        Whether the caller named it, instead of leaving the choice to "auto".
+    precision : {"highest", "high"}
+        What was asked for then; see `fastconv.set_precision`.
+    """
+
+    algorithm: Algorithm
+    named: bool
+    precision: Precision
 
 
 #: Algorithms are ranked for this many threads, whatever the number is: another algorithm may round
@@ -30,11 +49,15 @@ class Candidate:
 RANKED_FOR = 4
 
 
-def candidates(problem: Conv2dProblem, direction: Direction) -> list[Candidate]:
-    """Ask every algorithm; those that accept come first, the cheapest estimate leading."""
+def candidates(
+    problem: Conv2dProblem, direction: Direction, precision: Precision
+) -> list[Candidate]:
+    """Ask every algorithm; those that `auto` may run come first, the cheapest estimate leading."""
     answers = []
     for algorithm in offering(direction):
         refusal = algorithm.supports(problem, direction)
+        if refusal is None and not suffices(algorithm.precision, precision):
+            refusal = f"less exact than a plain sum: not with precision {precision!r}"
         seconds = float("inf")
         if refusal is None:
             seconds = algorithm.estimated_seconds(problem, direction, RANKED_FOR)
@@ -43,7 +66,14 @@ def candidates(problem: Conv2dProblem, direction: Direction) -> list[Candidate]:
 
 
 def choose(problem: Conv2dProblem, direction: Direction, algorithm: str = "auto") -> Algorithm:
-    """Return the algorithm to run: the named one, or with "auto" the cheapest estimate.
+    """Return the algorithm to run; see `decide`."""
+    return decide(problem, direction, algorithm).algorithm
+
+
+def decide(problem: Conv2dProblem, direction: Direction, algorithm: str = "auto") -> Choice:
+    """Choose the algorithm to run: the named one, or with "auto" the cheapest estimate.
+
+    An algorithm that is named runs at any precision.
 
     Raises
     ------
@@ -55,7 +85,7 @@ def choose(problem: Conv2dProblem, direction: Direction, algorithm: str = "auto"
             f"algorithm must be a name ({_names(direction)}), got {algorithm!r} of type "
             f"{type(algorithm).__name__}"
         )
-    return _choose(problem, direction, algorithm)
+    return _decide(problem, direction, algorithm, get_precision())
 
 
 def _names(direction: Direction) -> str:
@@ -63,21 +93,23 @@ def _names(direction: Direction) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _choose(problem: Conv2dProblem, direction: Direction, algorithm: str) -> Algorithm:
+def _decide(
+    problem: Conv2dProblem, direction: Direction, algorithm: str, precision: Precision
+) -> Choice:
     if algorithm == "auto":
-        return candidates(problem, direction)[0].algorithm
+        return Choice(candidates(problem, direction, precision)[0].algorithm, False, precision)
     for known in offering(direction):
         if known.name == algorithm:
             refusal = known.supports(problem, direction)
             if refusal is None:
-                return known
+                return Choice(known, True, precision)
             raise ValueError(f"algorithm {algorithm!r} refuses this problem: {refusal}")
     raise ValueError(
         f"algorithm must be one of {_names(direction)} for {direction}, got {algorithm!r}"
     )
 
 
-def explain(problem: Conv2dProblem, direction: Direction, chosen: Algorithm) -> str:
+def explain(problem: Conv2dProblem, direction: Direction, choice: Choice) -> str:
     """Return a table of every algorithm with its estimate or its reason for refusing."""
     p = problem
     lines = [
@@ -86,10 +118,14 @@ def explain(problem: Conv2dProblem, direction: Direction, chosen: Algorithm) -> 
         f"output {p.output_shape}, {p.flops / 1e9:.3g} GFLOP, "
         f"{p.arithmetic_intensity:.3g} FLOP/byte; estimates are for {RANKED_FOR} threads",
     ]
-    for answer in candidates(problem, direction):
-        mark = "*" if answer.algorithm.name == chosen.name else " "
+    for answer in candidates(problem, direction, choice.precision):
+        mark = "*" if answer.algorithm.name == choice.algorithm.name else " "
         cost = f"estimated {answer.estimated_seconds * 1e3:.3g} ms"
         lines.append(f"{mark} {answer.algorithm.name:12} {answer.refusal or cost}")
+    if choice.named:
+        lines.append(f"{choice.algorithm.name} was named")
+    else:
+        lines.append(f"chosen as the cheapest estimate, with precision {choice.precision!r}")
     return "\n".join(lines)
 
 
@@ -111,15 +147,15 @@ class Conv2dPlan:
     def __init__(
         self,
         problem: Conv2dProblem,
-        chosen: Algorithm,
+        choice: Choice,
         weight: Array,
         bias: Array,
         activation: Activation,
     ) -> None:
         self.problem = problem
         self.activation = activation
-        self._chosen = chosen
-        self._run = chosen.bind(problem, weight, bias, activation)
+        self._choice = choice
+        self._run = choice.algorithm.bind(problem, weight, bias, activation)
         # What every call compares with, worked out once.
         self._input_shape, self._output_shape = problem.input_shape, problem.output_shape
         self._dtype = np.dtype(problem.dtype)
@@ -127,16 +163,16 @@ class Conv2dPlan:
     @property
     def algorithm(self) -> str:
         """The name of the algorithm that runs."""
-        return self._chosen.name
+        return self._choice.algorithm.name
 
     @cached_property
     def workspace_bytes(self) -> int:
         """Scratch memory a thread needs besides input and output."""
-        return self._chosen.workspace_bytes(self.problem, "forward")
+        return self._choice.algorithm.workspace_bytes(self.problem, "forward")
 
     def explain(self) -> str:
-        """Return a table of every algorithm: its estimate, or why it refuses; ``*`` runs."""
-        return explain(self.problem, "forward", self._chosen)
+        """Return a table of every algorithm: its estimate, or why not it; ``*`` runs."""
+        return explain(self.problem, "forward", self._choice)
 
     def __repr__(self) -> str:
         p = self.problem

@@ -38,7 +38,7 @@ LEVELS = (
     ("codegen",),
     # Leaves that every level may read.
     ("activation", "blas", "cpu", "threads", "workspace", "windows", "problem", "geometry"),
-    ("extras", "files", "stencils"),
+    ("extras", "files", "precision", "stencils"),
 )
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.activation import Activation
+from fastconv.precision import Precision
 from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction
 
 Array = NDArray[Any]
@@ -37,6 +38,10 @@ class Algorithm:
     """
 
     name: ClassVar[str]
+
+    #: How exact it is: "highest" if its error is that of a plain sum in the problem's dtype, "high"
+    #: if it is several times as large. `auto` looks at it; see `fastconv.set_precision`.
+    precision: ClassVar[Precision] = "highest"
 
     def __init_subclass__(cls) -> None:
         """Find out which directions a subclass offers."""
