@@ -14,27 +14,22 @@ from typing import Any
 from fastconv.codegen.vector import Vectors
 
 Row = Sequence[Fraction]
+ZERO = Fraction(0)
 
 
 def times(vector: Vectors, matrix: Sequence[Row], values: Sequence[Any]) -> list[Any]:
     """Return ``[sum(a * value for a, value in zip(row, values)) for row in matrix]``."""
     matrix, values = _pair_columns(vector, [list(row) for row in matrix], list(values))
     results: list[Any] = [None] * len(matrix)
-    for i, j in combinations(range(len(matrix)), 2):
-        if results[i] is None and results[j] is None and _opposite(matrix[i], matrix[j]):
-            equal = [
-                a if a == b else Fraction(0) for a, b in zip(matrix[i], matrix[j], strict=True)
-            ]
-            other = [
-                a if a != b else Fraction(0) for a, b in zip(matrix[i], matrix[j], strict=True)
-            ]
+    for (i, one), (j, two) in combinations(enumerate(matrix), 2):
+        if results[i] is None and results[j] is None and _opposite(one, two):
+            equal = [a if a == b else ZERO for a, b in zip(one, two, strict=True)]
+            other = [a if a != b else ZERO for a, b in zip(one, two, strict=True)]
             factor = abs(next(a for a in other if a))
             even = _sum(vector, equal, values)
             odd = _sum(vector, [a / factor for a in other], values)
-            results[i], results[j] = (
-                _plus(vector, even, factor, odd),
-                _plus(vector, even, -factor, odd),
-            )
+            results[i] = _plus(vector, even, factor, odd)
+            results[j] = _plus(vector, even, -factor, odd)
     return [
         _sum(vector, row, values) if result is None else result
         for row, result in zip(matrix, results, strict=True)
@@ -42,11 +37,11 @@ def times(vector: Vectors, matrix: Sequence[Row], values: Sequence[Any]) -> list
 
 
 def _opposite(a: Row, b: Row) -> bool:
-    """Whether two rows are equal but for signs, and both ways of it occur at least twice."""
-    if any(abs(x) != abs(y) for x, y in zip(a, b, strict=True)):
+    """Return whether rows of three terms or more differ in signs alone, but not in all."""
+    pairs = [(x, y) for x, y in zip(a, b, strict=True) if x or y]
+    if any(abs(x) != abs(y) for x, y in pairs) or len(pairs) < 3:
         return False
-    equal = sum(x == y != 0 for x, y in zip(a, b, strict=True))
-    return min(equal, sum(x != y for x, y in zip(a, b, strict=True))) >= 1 and sum(map(bool, a)) > 2
+    return 0 < sum(x == y for x, y in pairs) < len(pairs)
 
 
 def _pair_columns(

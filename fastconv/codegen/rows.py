@@ -132,6 +132,7 @@ def _pick(vector: Vectors, loaded: list[Any]) -> Any:
 
 
 def vectors_of(builder: Any, bits: Any, lanes: Any) -> Vectors:
+    """Return the vectors that literal numbers of bits and lanes describe."""
     element = ir.FloatType() if bits.literal_value == 32 else ir.DoubleType()
     return Vectors(builder, element, lanes.literal_value)
 

@@ -171,9 +171,9 @@ def scatter_row(typingctx, target, row, width, left, count, plane, m, r, bits, l
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
-def gather_row(
+def gather_row(  # type: ignore[no-untyped-def]
     typingctx, source, out, residual, numbers, form, count, plane, width, m, bits, lanes
-):  # type: ignore[no-untyped-def]
+):
     """Do ``out[k * m + j] = activation(source[j * plane + k] + residual[k * m + j])``.
 
     That is for j below m, k below `count`, where it is below `width`; nothing else is written.

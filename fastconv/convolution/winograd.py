@@ -45,6 +45,7 @@ class Winograd(Algorithm):
     """Tiles of ``m x m`` outputs; a subclass says which."""
 
     m: ClassVar[int]
+    precision = "high"
 
     def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
         """Take kernels of 3 x 3 and 5 x 5 without stride or dilation."""
@@ -68,7 +69,7 @@ class Winograd(Algorithm):
         return 10e-6 + cheapest(problem, self.m, threads).cost / CYCLES_PER_SECOND
 
     def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
-        """Transformed input, products and buffers; input that threads share is divided."""
+        """Add up transformed input, which threads may share, products and buffers."""
         count = threads.get_num_threads()
         blocks = blocks_of(problem, self.m, cheapest(problem, self.m, count).shape, count)
         return blocks.shared_bytes // blocks.workers + blocks.worker_bytes
@@ -145,7 +146,7 @@ class _Launch:
             self._blocks[count] = blocks
         steps = [(BOTH, 0)]
         if blocks.shared_bytes:
-            steps = [(s, block) for block in range(blocks.count) for s in (TRANSFORM, MULTIPLY)]
+            steps = [(s, block) for block in range(blocks.blocks) for s in (TRANSFORM, MULTIPLY)]
         size = blocks.shared_bytes + blocks.workers * blocks.worker_bytes
         with scratch("winograd", size) as memory:
             for step in steps:

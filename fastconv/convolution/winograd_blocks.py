@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv import cpu
-from fastconv.convolution.tiling import RUN, cycles, shapes
+from fastconv.convolution.tiling import RUN, Lanes, cycles, shapes
 from fastconv.kernels.tiles import TileShape
 from fastconv.kernels.winograd import LAYOUT, Form
 from fastconv.problem import Conv2dProblem
@@ -26,6 +26,13 @@ MOST_BYTES = 4 * 2**20
 FORK_CYCLES = 20e3
 # What a core gets from the third-level cache or memory while it computes, bytes a cycle.
 FAR_BYTES_PER_CYCLE = 8
+
+
+#: Register tiles of the products: vectors in the lanes' direction, and elements in the other.
+PRODUCT_TILES: dict[Lanes, tuple[tuple[int, int], ...]] = {
+    "filters": ((2, 14), (2, 10), (2, 8), (2, 4), (2, 1), (1, 14), (1, 4), (1, 1)),
+    "pixels": ((3, 8), (2, 8), (1, 8), (1, 1)),
+}
 
 
 class Cut(NamedTuple):
@@ -63,7 +70,7 @@ class Blocks(NamedTuple):
         Where a channel lies in the transformed input.
     cuts : ndarray of int64
         First rows of tiles of the blocks, then first columns, each with the end.
-    count, workers : int
+    blocks, workers : int
         How many blocks there are, how many threads have work.
     shared_bytes, worker_bytes : int
         Memory that the threads share, and that each of them has.
@@ -72,7 +79,7 @@ class Blocks(NamedTuple):
     record: NDArray[Any]
     offsets: NDArray[np.int64]
     cuts: NDArray[np.int64]
-    count: int
+    blocks: int
     workers: int
     shared_bytes: int
     worker_bytes: int
@@ -84,9 +91,13 @@ def form_of(problem: Conv2dProblem, m: int) -> Form:
     return Form(m, problem.R, 8 * problem.itemsize, lanes)
 
 
-def _tiles(problem: Conv2dProblem, m: int) -> tuple[int, int]:
-    """Return how many rows and columns of tiles cover an image."""
-    return -(-problem.OH // m), -(-problem.OW // m)
+def _tiles(problem: Conv2dProblem, m: int) -> tuple[int, int, int]:
+    """Return how many rows of tiles cover all images, and how many rows and columns cover one.
+
+    No images are cut like one.
+    """
+    down = -(-problem.OH // m)
+    return max(1, problem.N) * down, down, -(-problem.OW // m)
 
 
 @lru_cache(maxsize=4096)
@@ -103,10 +114,15 @@ def _cheapest_with(problem: Conv2dProblem, m: int, shape: TileShape, num_threads
 
 
 def _tile_shapes(problem: Conv2dProblem, m: int) -> Iterator[TileShape]:
-    down, across = _tiles(problem, m)
-    line = _products(problem, problem.N * down * across)
-    yield from shapes(line, "pixels")
-    yield from shapes(line, "filters")
+    """Return the register tiles worth considering: few, since each takes a while to compile."""
+    total, _, across = _tiles(problem, m)
+    line = _products(problem, total * across)
+    for over in PRODUCT_TILES:
+        for shape in shapes(line, over):
+            vectors = (shape.filters if over == "filters" else shape.columns) // shape.lanes
+            other = shape.columns if over == "filters" else shape.filters
+            if (vectors, other) in PRODUCT_TILES[over]:
+                yield shape
 
 
 def _products(problem: Conv2dProblem, tiles: int) -> Conv2dProblem:
@@ -118,8 +134,7 @@ def _products(problem: Conv2dProblem, tiles: int) -> Conv2dProblem:
 
 def _cuts(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int) -> Iterator[Cut]:
     p = problem
-    down, across = _tiles(p, m)
-    total = p.N * down
+    total, down, across = _tiles(p, m)
     rows = {-(-total // n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128) if n <= total}
     rows |= {n for n in (1, 2, 3, 4, down) if n <= total}
     columns = {-(-across // n) for n in (1, 2, 4, 8, 32) if n <= across}
@@ -141,10 +156,10 @@ def _cost(
 ) -> float:
     """Return about how many cycles the busiest thread takes."""
     p, form = problem, form_of(problem, m)
-    down, across = _tiles(p, m)
+    total, _, across = _tiles(p, m)
     alpha, lanes, L2 = form.alpha, form.lanes, cpu.describe().l2_bytes
-    many = -(-p.N * down // rows), -(-across // columns)
-    blocks = p.groups * many[0] * many[1]
+    blocks = p.groups * -(-total // rows) * -(-across // columns)
+    filter_tiles = -(-p.K_per_group // shape.filters)
     tiles = rows * columns
     vectors = -(-tiles // lanes)
     scattering = (rows * m + form.r - 1) * -(-columns // lanes) * 6.0 * m
@@ -153,20 +168,18 @@ def _cost(
         60 + vectors * 3.0 * alpha**2 + rows * m * -(-columns // lanes) * 8.0 * m
     )
     products = alpha**2 * cycles(_products(p, tiles), shape)
-    transformed = alpha**2 * p.C_per_group * tiles * p.itemsize
-    produced = alpha**2 * p.K_per_group * tiles * p.itemsize
-    weights = alpha**2 * p.C_per_group * p.K_per_group * p.itemsize
+    transformed, produced, weights = (
+        float(alpha**2 * p.itemsize * number)
+        for number in (p.C_per_group * tiles, p.K_per_group * tiles, p.C_per_group * p.K_per_group)
+    )
     far = 0.0
     if shared:
-        share = 1 / num_threads
-        waste = -(-(-(-p.K_per_group // shape.filters)) // num_threads) * num_threads
-        products *= waste / -(-p.K_per_group // shape.filters)
-        fork, count = 2 * FORK_CYCLES, blocks
-        transformed, produced, weights = (n / num_threads for n in (transformed, produced, weights))
+        share, fork, count = 1 / num_threads, 2 * FORK_CYCLES, blocks
+        products *= -(-filter_tiles // num_threads) * num_threads / filter_tiles
+        transformed, produced, weights = (n * share for n in (transformed, produced, weights))
         own = transformed + produced / passes
     else:
-        count = -(-blocks // num_threads)
-        share, fork = 1.0, 0.0
+        share, fork, count = 1.0, 0.0, -(-blocks // num_threads)
         own = transformed + produced / passes
     if own + weights / passes > 0.8 * L2:
         far += weights
@@ -181,23 +194,25 @@ def blocks_of(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int
     """Return the cut that suits so many threads and a register tile, with all its numbers."""
     p, form = problem, form_of(problem, m)
     cut = _cheapest_with(problem, m, shape, num_threads)
-    (down, across), lanes, alpha = _tiles(p, m), form.lanes, form.alpha
-    row_starts, column_starts = _starts(p.N * down, cut.rows), _starts(across, cut.columns)
+    (total, down, across), lanes, alpha = _tiles(p, m), form.lanes, form.alpha
+    row_starts, column_starts = _starts(total, cut.rows), _starts(across, cut.columns)
     wide = max(stop - start for start, stop in pairwise(column_starts))
     high = min(down, max(stop - start for start, stop in pairwise(row_starts)))
     pitch = max(_pitch(*some, down, wide, lanes) for some in pairwise(row_starts))
     pitch = max(pitch, _up(shape.columns, lanes))
     filter_tiles = -(-p.K_per_group // shape.filters)
-    count = p.groups * (len(row_starts) - 1) * (len(column_starts) - 1)
-    workers = max(1, min(num_threads, filter_tiles if cut.shared else count))
+    blocks = p.groups * (len(row_starts) - 1) * (len(column_starts) - 1)
+    workers = min(num_threads, filter_tiles if cut.shared else blocks)
     pass_tiles = -(-filter_tiles // (workers * cut.passes if cut.shared else cut.passes))
     in_stride = _odd_lines(p.C_per_group * pitch, p.itemsize)
     product_stride = _odd_lines(pass_tiles * shape.filters * pitch, p.itemsize)
     in_plane = (high + (alpha - 1) // m) * wide + lanes
     gather_plane = _up(high * wide, lanes) + lanes
     # What tiles and transforms read beyond the last element belongs to the buffer.
-    sizes = (m * alpha * in_plane, m * m * gather_plane)
-    sizes += (alpha**2 * product_stride, alpha**2 * in_stride)
+    sizes = (
+        *(m * alpha * in_plane, m * m * gather_plane),
+        *(alpha**2 * product_stride, alpha**2 * in_stride),
+    )
     ends = np.cumsum([_up(n + shape.columns + lanes, 16) for n in sizes]) * p.itemsize
     values: dict[str, int] = {
         **{name: getattr(p, name) for name in ("itemsize", "C", "K", "H", "W", "OH", "OW")},
@@ -214,7 +229,7 @@ def blocks_of(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int
         "tile_rows": down,
         "row_blocks": len(row_starts) - 1,
         "column_blocks": len(column_starts) - 1,
-        "blocks": count,
+        "blocks": blocks,
         "workers": workers,
         "shared": cut.shared,
         "tile_filters": shape.filters,
@@ -238,7 +253,7 @@ def blocks_of(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int
     for array in (record, offsets, cuts):
         array.flags.writeable = False
     memory = values["shared_bytes"], values["worker_bytes"]
-    return Blocks(record, offsets, cuts, count, workers, *memory)
+    return Blocks(record, offsets, cuts, blocks, workers, *memory)
 
 
 def _starts(total: int, size: int) -> list[int]:
