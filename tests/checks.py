@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -44,6 +44,39 @@ def assert_sum(
             f"{wrong.sum()} of {wrong.size} elements wrong, first at {where}: "
             f"{actual[where]!r}, right is {expected[where]!r} +- {bound[where]:.3g}"
         )
+
+
+#: Algorithms that err by more than a plain sum does, and by how many eps of the largest output on
+#: standard-normal data: what docs/accuracy.md promises.
+LESS_EXACT = {"winograd_2x2": 42, "winograd_4x4": 84}
+
+
+def assert_rounds_to(actual: Array, integers: Array, dtype: DTypeLike) -> None:
+    """Ask for every element within a quarter of the integer that it must be.
+
+    An element in the wrong place, or a product left out, is wrong by one at least.
+    """
+    assert_identical(np.rint(actual), integers, dtype)
+    assert np.abs(actual - integers).max(initial=0) < 0.25
+
+
+def same_integers(algorithm: str) -> Callable[[Array, Array, DTypeLike], None]:
+    """Return what to ask of an algorithm's result where all numbers are integers."""
+    return assert_rounds_to if algorithm in LESS_EXACT else assert_identical
+
+
+def assert_close(
+    actual: Array, expected: Array, algorithm: str, terms: int, dtype: DTypeLike
+) -> None:
+    """Ask an algorithm of `LESS_EXACT` for the error it promises on standard-normal data.
+
+    The largest of few outputs may happen to be small; a sum of that many terms is not.
+    """
+    assert actual.dtype == np.dtype(dtype)
+    assert actual.shape == expected.shape
+    scale = max(np.abs(expected).max(initial=0), np.sqrt(terms))
+    error = np.abs(actual - expected).max(initial=0) / scale
+    assert error < LESS_EXACT[algorithm] * np.finfo(dtype).eps
 
 
 def growth(terms: int, dtype: DTypeLike) -> float:

@@ -103,17 +103,17 @@ def _tiles(problem: Conv2dProblem, m: int) -> tuple[int, int, int]:
 @lru_cache(maxsize=4096)
 def cheapest(problem: Conv2dProblem, m: int, num_threads: int) -> Cut:
     """Return the best cut with the best register tile."""
-    found = list(_tile_shapes(problem, m))
-    return min(_cheapest_with(problem, m, shape, num_threads) for shape in found)
+    found = list(product_tiles(problem, m))
+    return min(cheapest_with(problem, m, shape, num_threads) for shape in found)
 
 
 @lru_cache(maxsize=4096)
-def _cheapest_with(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int) -> Cut:
+def cheapest_with(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int) -> Cut:
     """Return the best cut for a register tile."""
-    return min(_cuts(problem, m, shape, num_threads))
+    return min(cuts(problem, m, shape, num_threads))
 
 
-def _tile_shapes(problem: Conv2dProblem, m: int) -> Iterator[TileShape]:
+def product_tiles(problem: Conv2dProblem, m: int) -> Iterator[TileShape]:
     """Return the register tiles worth considering: few, since each takes a while to compile."""
     total, _, across = _tiles(problem, m)
     line = _products(problem, total * across)
@@ -132,7 +132,8 @@ def _products(problem: Conv2dProblem, tiles: int) -> Conv2dProblem:
     return Conv2dProblem(*sizes, (1, 1), ((0, 0), (0, 0)), (1, 1), 1, p.dtype)
 
 
-def _cuts(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int) -> Iterator[Cut]:
+def cuts(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int) -> Iterator[Cut]:
+    """Return the cuts worth considering."""
     p = problem
     total, down, across = _tiles(p, m)
     rows = {-(-total // n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128) if n <= total}
@@ -193,7 +194,7 @@ def _cost(
 def blocks_of(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int) -> Blocks:
     """Return the cut that suits so many threads and a register tile, with all its numbers."""
     p, form = problem, form_of(problem, m)
-    cut = _cheapest_with(problem, m, shape, num_threads)
+    cut = cheapest_with(problem, m, shape, num_threads)
     (total, down, across), lanes, alpha = _tiles(p, m), form.lanes, form.alpha
     row_starts, column_starts = _starts(total, cut.rows), _starts(across, cut.columns)
     wide = max(stop - start for start, stop in pairwise(column_starts))

@@ -1,0 +1,164 @@
+"""Winograd's method: its matrices, its promises about errors, and what it leaves alone."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import reference
+from cases import ConvCase, make_inputs, make_integer_inputs
+from checks import LESS_EXACT, assert_identical, assert_rounds_to
+from numpy.typing import DTypeLike
+
+import fastconv
+from fastconv.codegen import interpolation
+
+NAMES = ("winograd_2x2", "winograd_4x4")
+FORMS = [(2, 3), (4, 3), (2, 5), (4, 5)]
+
+
+@pytest.mark.parametrize(("m", "r"), FORMS)
+def test_matrices_give_the_convolution_exactly(m: int, r: int) -> None:
+    """The coefficient of d[l] * g[k] in y[j] is 1 where l = j + k, else 0."""
+    matrices, alpha = interpolation.winograd(m, r), m + r - 1
+    assert len(matrices.outputs) == m
+    assert len(matrices.weights) == len(matrices.inputs) == alpha
+    for j in range(m):
+        for k in range(r):
+            for left in range(alpha):
+                total = sum(
+                    matrices.outputs[j][i] * matrices.weights[i][k] * matrices.inputs[i][left]
+                    for i in range(alpha)
+                )
+                assert total == (left == j + k)
+
+
+@pytest.mark.parametrize("points", [("0", "1", "-1", "2", "-2"), ("1/3", "-7", "2", "5/4", "9")])
+def test_any_points_do(points: tuple[str, ...]) -> None:
+    a, g, b = interpolation.from_points(3, 4, tuple(map(Fraction, points)))
+    rng = np.random.default_rng(0)
+    data = [Fraction(int(v)) for v in rng.integers(-9, 10, 6)]
+    taps = [Fraction(int(v)) for v in rng.integers(-9, 10, 4)]
+
+    def times(matrix: interpolation.Matrix, values: list[Fraction]) -> list[Fraction]:
+        return [
+            sum((x * y for x, y in zip(row, values, strict=True)), Fraction(0)) for row in matrix
+        ]
+
+    products = [x * y for x, y in zip(times(g, taps), times(b, data), strict=True)]
+    expected = [sum(data[j + k] * taps[k] for k in range(4)) for j in range(3)]
+    assert times(a, products) == expected
+
+
+#: Maps smaller than a tile, tails in both axes, wide and high ones, several images in a block.
+CASES = (
+    ConvCase("one_output", (1, 1, 3, 3), (1, 1, 3, 3)),
+    ConvCase("less_than_a_tile", (5, 3, 4, 3), (2, 3, 3, 3)),
+    ConvCase("images_in_a_block", (9, 6, 7, 5), (33, 6, 3, 3), padding=1),
+    ConvCase("wide", (1, 3, 9, 301), (17, 3, 3, 3), padding=1),
+    ConvCase("high", (2, 3, 203, 6), (7, 3, 3, 3), padding=((0, 3), (2, 1))),
+    ConvCase("margins", (2, 5, 6, 7), (8, 5, 3, 3), padding=((9, 4), (0, 11))),
+    ConvCase("groups", (2, 12, 17, 19), (15, 4, 3, 3), padding=1, groups=3),
+    ConvCase("deep", (1, 130, 9, 10), (70, 130, 3, 3), padding=1),
+    ConvCase("five", (2, 7, 23, 37), (20, 7, 5, 5), padding=2),
+    ConvCase("five_in_groups", (1, 6, 8, 41), (6, 2, 5, 5), padding=((4, 0), (1, 5)), groups=3),
+)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("algorithm", NAMES)
+def test_geometries(algorithm: str, case: ConvCase, dtype: DTypeLike) -> None:
+    data = make_integer_inputs(case, dtype)
+    expected = reference.conv2d(data.x, data.weight, data.bias, *case.geometry)
+    arguments = data.x, data.weight, data.bias, *case.geometry
+    before = fastconv.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 8):
+            fastconv.set_num_threads(threads)
+            results.append(fastconv.conv2d(*arguments, algorithm=algorithm))
+            assert_rounds_to(results[-1], expected, dtype)
+    finally:
+        fastconv.set_num_threads(before)
+    for other in results[1:]:
+        assert_identical(other, results[0], dtype)
+
+
+@pytest.mark.parametrize("algorithm", NAMES)
+def test_an_image_comes_out_alike_in_every_batch(algorithm: str) -> None:
+    case = ConvCase("batch", (6, 20, 14, 13), (40, 20, 3, 3), padding=1)
+    data = make_inputs(case)
+    arguments = data.weight, data.bias, *case.geometry
+    together = fastconv.conv2d(data.x, *arguments, algorithm=algorithm)
+    for n in range(6):
+        alone = fastconv.conv2d(data.x[n : n + 1], *arguments, algorithm=algorithm)
+        assert_identical(alone[0], together[n], np.float32)
+
+
+@pytest.mark.parametrize("channels", [3, 64, 512])
+@pytest.mark.parametrize(
+    ("algorithm", "size", "most"),
+    [("winograd_2x2", 3, 3e-6), ("winograd_4x4", 3, 1e-5), ("winograd_2x2", 5, 5e-6),
+     ("winograd_4x4", 5, 1e-5)],
+)  # fmt: skip
+def test_errors_stay_within_what_is_promised(
+    algorithm: str, size: int, most: float, channels: int
+) -> None:
+    """Beside float64, relative to the largest output, on standard-normal data."""
+    case = ConvCase("error", (1, channels, 24, 24), (16, channels, size, size), padding=1)
+    data = make_inputs(case)
+    exact = fastconv.conv2d(
+        data.x.astype(np.float64), data.weight, None, *case.geometry, algorithm="im2col"
+    )
+    actual = fastconv.conv2d(data.x, data.weight, None, *case.geometry, algorithm=algorithm)
+    error = np.abs(actual - exact).max() / np.abs(exact).max()
+    assert error < most
+    assert most <= LESS_EXACT[algorithm] * np.finfo(np.float32).eps
+    # It is less exact than a sum, and says so: not a plain sum under another name.
+    assert error > 1e-8
+
+
+@pytest.mark.parametrize("algorithm", NAMES)
+def test_what_is_not_finite_stays_in_the_tiles_that_read_it(algorithm: str) -> None:
+    case = ConvCase("not_finite", (2, 3, 40, 41), (5, 3, 3, 3), padding=1)
+    data, m = make_integer_inputs(case), int(algorithm[-1])
+    expected = reference.conv2d(data.x, data.weight, None, *case.geometry)
+    data.x[0, 1, 20, 18] = np.nan
+    data.x[1, 2, 3, 4] = np.inf
+    with np.errstate(invalid="ignore"):
+        actual = fastconv.conv2d(data.x, data.weight, None, *case.geometry, algorithm=algorithm)
+    # Outputs 19 to 21 see row 20; their tiles are no larger than m.
+    for n, i, j in ((0, 20, 18), (1, 3, 4)):
+        lines = slice((i - 1) // m * m, (i + 1) // m * m + m)
+        columns = slice((j - 1) // m * m, (j + 1) // m * m + m)
+        assert not np.isfinite(actual[n, :, i - 1 : i + 2, j - 1 : j + 2]).any()
+        actual[n, :, lines, columns] = expected[n, :, lines, columns]
+    assert_rounds_to(actual, expected, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("weight_shape", "options", "reason"),
+    [
+        ((2, 3, 1, 1), {}, "3 x 3 or 5 x 5, got 1 x 1"),
+        ((2, 3, 3, 5), {}, "3 x 3 or 5 x 5, got 3 x 5"),
+        ((2, 3, 3, 3), {"stride": 2}, r"stride 1, got \(2, 2\)"),
+        ((2, 3, 3, 3), {"dilation": (1, 2)}, r"dilation 1, got \(1, 2\)"),
+    ],
+)
+def test_refusals_say_why(weight_shape: tuple[int, ...], options: dict, reason: str) -> None:
+    x, weight = np.ones((1, 3, 12, 12), np.float32), np.ones(weight_shape, np.float32)
+    for algorithm in NAMES:
+        with pytest.raises(ValueError, match=f"{algorithm}.*{reason}"):
+            fastconv.conv2d(x, weight, algorithm=algorithm, **options)
+
+
+def test_auto_takes_it_unless_every_bit_counts() -> None:
+    weight = np.ones((64, 64, 3, 3), np.float32)
+    with fastconv.at_precision("high"):
+        assert fastconv.plan_conv2d((1, 64, 56, 56), weight, padding=1).algorithm in NAMES
+    with fastconv.at_precision("highest"):
+        plan = fastconv.plan_conv2d((1, 64, 56, 56), weight, padding=1)
+    assert plan.algorithm not in NAMES
+    assert "winograd_4x4 less exact" in plan.explain()
