@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import reference
 from cases import CONV_CASES, ConvCase, make_inputs, make_integer_inputs
-from checks import assert_identical, refused, same_integers
+from checks import LESS_EXACT, assert_identical, refused, same_integers
 from numpy.typing import DTypeLike
 from reference import Array
 
@@ -165,7 +165,10 @@ def test_residual_then_activation(algorithm: str, dtype: DTypeLike) -> None:
     residual = np.random.default_rng(5).integers(-40, 41, case.output_shape).astype(dtype)
     residual.flags.writeable = False
     before = residual.copy()
-    convolved = reference.conv2d(data.x, data.weight, data.bias, *case.geometry)
+    arguments = data.x, data.weight, data.bias, *case.geometry
+    convolved = reference.conv2d(*arguments)
+    if algorithm in LESS_EXACT:  # what follows the sum rounds once, whatever the sum is
+        convolved = fastconv.conv2d(*arguments, algorithm=algorithm)
     for activation, apply, exact in WITH_NUMBERS:
         try:
             plan = fastconv.plan_conv2d(
