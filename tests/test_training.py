@@ -351,7 +351,7 @@ def test_what_a_kill_leaves_is_cleared(tmp_path: Path) -> None:
     train(checkpoint=tmp_path, epochs=1)
     (tmp_path / ".step-00000012.1.tmp").mkdir()
     (tmp_path / "step-00000012").mkdir()  # renamed, but never named by the manifest
-    (tmp_path / ".manifest.json.1.tmp").write_text("")
+    (tmp_path / ".manifest.json.1.tmp.json").write_text("")
     model, _ = train(checkpoint=tmp_path)
     assert same(model, train()[0])
     assert len(list(tmp_path.iterdir())) == 3
