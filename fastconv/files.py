@@ -20,6 +20,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     if target.exists() and not target.is_file():
         write(target)
         return
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"path must lie in a folder that exists, got {str(path)!r}")
     # The suffix stays, as it may say what is to be written; two writers never share a name.
     name = f".{target.name}.{secrets.token_hex(4)}.tmp{target.suffix}"
     temporary = target.with_name(name)
