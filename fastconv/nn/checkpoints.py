@@ -69,6 +69,17 @@ class Checkpoints:
         self.keep = as_int("keep", keep, 2)
         self._damaged: set[str] = set()
 
+    def prepare(self) -> None:
+        """Make the folder; whatever would keep checkpoints from being written is an error now."""
+        safetensors()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise ValueError(
+                f"checkpoint must be a folder, or the name of a new one, got {str(self.folder)!r}, "
+                "where a file is in the way"
+            ) from None
+
     def names(self) -> list[str]:
         """Return the names of the finished checkpoints, the newest last."""
         try:
@@ -141,7 +152,7 @@ class Checkpoints:
         forget : bool
             Drop all earlier ones.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.prepare()
         # What is damaged does not count, or it would take the place of what is whole.
         whole = [name for name in self.names() if name not in self._damaged]
         kept = [] if forget else whole[1 - self.keep :]
