@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastconv import nn
 from fastconv.geometry import as_int, as_ints
-from fastconv.network import small_network
+from fastconv.network import mean_and_scale, small_network
 from fastconv.nn.batches import shift
+from fastconv.nn.inputs import LARGEST, as_dtype, as_number
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -298,8 +299,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if first:
             self.image_shape_ = self._find_shape(rows.shape[1])
             channels = rows.astype(float).reshape(len(rows), *self.image_shape_)
-            self.mean_, deviation = (f(channels, axis=(0, 2, 3)) for f in (np.mean, np.std))
-            self.scale_ = np.where(deviation > 0, deviation, 1.0)
+            self.mean_, self.scale_ = mean_and_scale(channels)
         return self._images(rows, self.image_shape_), labels
 
     def _find_shape(self, features: int) -> tuple[int, int, int]:
@@ -322,11 +322,11 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _images(self, rows: Array, shape: tuple[int, ...]) -> Array:
         apart = rows.reshape(-1, *shape) - self.mean_[:, None, None]
         apart /= self.scale_[:, None, None]
-        return np.asarray(apart, np.float32)
+        return as_dtype("X", apart, np.dtype(np.float32))
 
     def _begin(self, classes: Array) -> None:
         """Make a new model for these classes; a wrong parameter leaves what there was."""
-        self._check_optimizer()
+        self._check_settings()
         self._architecture = self._layout()
         self.classes_ = classes
         self._random = np.random.default_rng(
@@ -355,13 +355,15 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return weight
 
     def _optimizer(self) -> nn.Optimizer:
+        self._check_settings()
         parameters, decay = list(self.model_.parameters()), self.weight_decay
         if self.optimizer == "sgd":
             return nn.SGD(parameters, momentum=0.9, nesterov=True, weight_decay=decay)
-        self._check_optimizer()
         return (nn.Adam if self.optimizer == "adam" else nn.AdamW)(parameters, weight_decay=decay)
 
-    def _check_optimizer(self) -> None:
+    def _check_settings(self) -> None:
+        for name, high in (("learning_rate", LARGEST), ("weight_decay", LARGEST), ("dropout", 1)):
+            as_number(name, getattr(self, name), 0, high)
         if self.optimizer not in _OPTIMIZERS:
             raise ValueError(
                 f"optimizer must be one of {', '.join(_OPTIMIZERS)}, got {self.optimizer!r}"
@@ -387,9 +389,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"augment must be 'auto', True, False or a callable, got {self.augment!r}"
             )
-        wanted = self.augment is True
-        if self.augment == "auto":
-            wanted = min(self.image_shape_[1:]) >= _SHIFTED_FROM
+        large = min(self.image_shape_[1:]) >= _SHIFTED_FROM
+        wanted = self.augment is True or (self.augment == "auto" and large)
         return shift(1) if wanted else None
 
     def _progress(self) -> str:

@@ -1,11 +1,16 @@
-"""The network of `fastconv.CNNClassifier`: convolutions, pooling, dense layers."""
+"""The network of `fastconv.CNNClassifier`, and the scale of its images."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from fastconv import nn
 from fastconv.geometry import as_int, as_ints
+
+Array = NDArray[Any]
 
 
 def small_network(
@@ -37,3 +42,19 @@ def small_network(
         units = dense
     layers += [nn.Dropout(dropout, rng=rng), nn.Linear(units, classes, rng=rng)]
     return nn.Sequential(*layers)
+
+
+def mean_and_scale(images: Array) -> tuple[Array, Array]:
+    """Return what to subtract from each channel of images (N, C, H, W), and to divide it by.
+
+    >>> mean_and_scale(np.array([-1e200, 3e200]).reshape(2, 1, 1, 1))
+    (array([1.e+200]), array([2.e+200]))
+    """
+    # Squares of numbers as large or as small as that would be infinite or 0. A power of two
+    # changes no other digit.
+    _, exponent = np.frexp(np.abs(images).max(axis=(0, 2, 3)))
+    unit = 2.0 ** (exponent - 1)
+    mean, deviation = (
+        f(images / unit[:, None, None], axis=(0, 2, 3)) * unit for f in (np.mean, np.std)
+    )
+    return mean, np.where(deviation > 0, deviation, 1.0)

@@ -163,6 +163,9 @@ def test_it_works_with_the_rest_of_scikit_learn() -> None:
         ("epochs", {"epochs": 0}),
         ("batch_size", {"batch_size": 2.5}),
         ("optimizer", {"optimizer": "rmsprop"}),
+        ("learning_rate", {"learning_rate": -1}),
+        ("weight_decay", {"weight_decay": float("inf"), "optimizer": "sgd"}),
+        ("dropout", {"dropout": 2}),
         ("augment", {"augment": "flip"}),
         ("image_shape", {"image_shape": (5, 8)}),
     ],
@@ -172,6 +175,15 @@ def test_refusals_name_the_argument(name: str, options: dict[str, Any]) -> None:
     shown = 0 if name == "filters" else next(iter(options.values()))
     with refused(name, shown):
         small(**options).fit(x, y)
+
+
+def test_the_scale_of_images_does_not_matter() -> None:
+    x, y = bright()
+    wanted = small().fit(x, y).decision_function(x)
+    for scale in (2.0**600, 2.0**-600):
+        assert np.array_equal(small().fit(x * scale, y).decision_function(x * scale), wanted)
+    with refused("X", "float32"):
+        small().fit(x, y).predict(np.full_like(x, 1e200))
 
 
 def test_other_images_than_in_fit() -> None:

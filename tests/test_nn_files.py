@@ -131,6 +131,31 @@ def test_a_file_is_replaced_at_once_or_not_at_all(
         assert os.listdir(path.parent) == [path.name]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links and folders on the disk are POSIX's")
+def test_links_are_written_through_and_the_disk_is_asked(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = path.parent / "link"
+    link.symlink_to(path.name)
+    folders = []
+    monkeypatch.setattr(os, "fsync", lambda h: folders.append(stat.S_ISDIR(os.fstat(h).st_mode)))
+    nn.save(small_net(3), link)
+    assert link.is_symlink()
+    np.testing.assert_array_equal(state_in(path)["0.weight"], small_net(3).state_dict()["0.weight"])
+    assert folders == [False, True]  # the file, then its name
+
+
+@pytest.mark.skipif(os.name != "posix", reason="named pipes are POSIX's")
+def test_a_pipe_is_no_file_to_replace(path: Path) -> None:
+    pipe = path.parent / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    nn.save(nn.Linear(2, 2), pipe)
+    assert safetensors.load(os.read(reader, 10**4))["weight"].shape == (2, 2)
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
 def test_permissions_are_those_of_any_new_file(path: Path) -> None:
     plain = path.parent / "plain"

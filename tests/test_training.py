@@ -140,29 +140,45 @@ def test_batches_may_come_from_anywhere() -> None:
     train(data=([*Stream()],), validation=data())
 
 
-def test_targets_may_be_numbers() -> None:
+@pytest.mark.parametrize("columns", [1, 3])
+def test_targets_may_be_numbers(columns: int) -> None:
     x, _ = data()
-    targets = x.sum(axis=(2, 3))
-    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 1, rng=0))
+    targets = x.sum(axis=(2, 3)) * np.ones(columns)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, columns, rng=0))
     optimizer = nn.Adam(model.parameters(), lr=0.01)
-    _, history = train(
-        model, data=(x, targets), loss=nn.MSELoss(), optimizer=optimizer, epochs=30
-    )  # fmt: skip
+    options = {"data": (x, targets), "loss": nn.MSELoss(), "validation": (x, targets)}
+    _, history = train(model, optimizer=optimizer, epochs=30, **options)
     assert history.loss[-1] < 0.1 * history.loss[0]
+    assert np.isnan([history.accuracy, history.val_accuracy]).all()  # numbers are no classes
 
 
-@pytest.mark.parametrize("per_batch", [False, True])
-def test_schedules_step_when_they_should(per_batch: bool) -> None:
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_losses_are_those_of_all_samples_at_once(reduction: str) -> None:
+    model, x, y = small_problem()
+    loss = nn.CrossEntropyLoss([5, 1, 0], reduction=reduction)
+    wanted = loss(model(x), y) / (1 if reduction == "mean" else len(x))
+    still = nn.SGD(model.parameters(), lr=0)
+    _, history = train(
+        *(model,), data=(x, y), loss=loss, optimizer=still, batch_size=5, validation=(x, y)
+    )  # fmt: skip
+    assert history.loss == history.val_loss == pytest.approx([wanted] * 3, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["epochs", "batches", "cycle"])
+def test_schedules_step_when_they_should(kind: str) -> None:
     model = network()
     optimizer = nn.SGD(model.parameters(), lr=1.0)
-    if per_batch:
-        schedule: Any = nn.OneCycleLR(optimizer, 0.1, 3 * 6)
-    else:
-        schedule = nn.StepLR(optimizer, 1, gamma=0.5)
+    schedule: Any = nn.StepLR(optimizer, 1, gamma=0.5)
+    if kind == "cycle":
+        schedule = nn.OneCycleLR(optimizer, 0.1, 3 * 6)
+    elif kind == "batches":
+        schedule.per_batch = True
     _, history = train(model, optimizer=optimizer, schedule=schedule)
-    assert schedule.last_epoch == (18 if per_batch else 3)
-    if not per_batch:
+    assert schedule.last_epoch == (3 if kind == "epochs" else 18)
+    if kind == "epochs":
         assert history.learning_rate == [1.0, 0.5, 0.25]
+    elif kind == "batches":
+        assert history.learning_rate == [2.0**-5, 2.0**-11, 2.0**-17]
 
 
 def test_early_stopping_restores_the_best() -> None:
@@ -351,23 +367,112 @@ def test_what_a_kill_leaves_is_cleared(tmp_path: Path) -> None:
     train(checkpoint=tmp_path, epochs=1)
     (tmp_path / ".step-00000012.1.tmp").mkdir()
     (tmp_path / "step-00000012").mkdir()  # renamed, but never named by the manifest
-    (tmp_path / ".manifest.json.1.tmp").write_text("")
+    (tmp_path / ".manifest.json.1.tmp.json").write_text("")
     model, _ = train(checkpoint=tmp_path)
     assert same(model, train()[0])
     assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_checkpoints_of_another_training(tmp_path: Path) -> None:
-    train(checkpoint=tmp_path)
-    for options in (
-        {"seed": 1},
-        {"batch_size": 8},
-        {"data": data(64)},
-        {"callbacks": [nn.EarlyStopping()]},
-        {"model": nn.Sequential(nn.Flatten(), nn.Linear(36, 2))},
+    x, y = data()
+    other = x.copy()
+    other[7, 0, 0, 0] += 1
+
+    def go(adam: Any = (), step_size: int = 2, **options: Any) -> nn.History:
+        model = options.pop("model", None) or network()
+        optimizer = nn.Adam(model.parameters(), **{"lr": 0.01, **dict(adam)})
+        own = {
+            "optimizer": optimizer,
+            "schedule": nn.StepLR(optimizer, step_size),
+            "loss": nn.CrossEntropyLoss([1, 2]),
+            "clip_norm": 1.0,
+            "validation": data(40),
+            "checkpoint": tmp_path,
+        }
+        return train(model, **{**own, **options})[1]
+
+    go(epochs=1)
+    for options, words in (
+        ({"seed": 1}, "seed was 0, is 1"),
+        ({"batch_size": 8}, "batch_size was 16, is 8"),
+        ({"data": data(64)}, "x was float32 of shape (96, 1, 6, 6) with"),
+        ({"data": (other, y)}, "x was float32 of shape (96, 1, 6, 6) with"),
+        ({"data": (x, 1 - y)}, "y was int64 of shape (96,) with"),
+        ({"validation": None}, "is None"),
+        ({"callbacks": [nn.EarlyStopping()]}, "callbacks was [], is ['EarlyStopping']"),
+        ({"model": nn.Linear(36, 2)}, "model.5.bias was float32 (2,), is nothing"),
+        ({"loss": nn.MSELoss()}, "loss was CrossEntropyLoss, is MSELoss"),
+        ({"loss": nn.CrossEntropyLoss([1, 3])}, "loss.weight was [1.0, 2.0], is [1.0, 3.0]"),
+        ({"clip_norm": None}, "clip_norm was 1.0, is None"),
+        ({"schedule": None}, "schedule was StepLR, is None"),
+        ({"step_size": 3}, "schedule.step_size was 2, is 3"),
+        ({"adam": {"lr": 0.1}}, "optimizer.lr was 0.01, is 0.1"),
+        ({"adam": {"betas": (0.8, 0.9)}}, "optimizer.betas was [0.9, 0.999], is [0.8, 0.9]"),
+        ({"adam": {"weight_decay": 1}}, "optimizer.weight_decay was 0, is 1"),
     ):
-        with pytest.raises(ValueError, match="resume=False begins anew"):
-            train(checkpoint=tmp_path, **options)
+        with pytest.raises(ValueError, match="resume=False begins anew") as caught:
+            go(**options)
+        named = str(caught.value).splitlines()[1:]
+        assert any(words in line for line in named)
+        assert len(named) == 1 or options.keys() & {"model", "data"}
+    checkpoint = nn.Checkpoints(tmp_path, every=1, keep=5)
+    assert len(go(epochs=2, progress="auto", checkpoint=checkpoint)) == 2
+
+
+def test_a_training_goes_on_with_the_objects_it_had(tmp_path: Path) -> None:
+    def broken(images: Array, rng: Any) -> Array:
+        calls.append(1)
+        if len(calls) == 9:  # in the second of three epochs
+            raise OSError
+        return images
+
+    def go(**options: Any) -> None:
+        cycle = nn.OneCycleLR(optimizer, 0.1, 18) if "anew" in options else schedule
+        options.pop("anew", None)
+        train(model, optimizer=optimizer, schedule=cycle, augment=broken, **options)
+
+    results = []
+    for start in (0, 9):
+        calls = [1] * start
+        model = network()
+        optimizer = nn.Adam(model.parameters())
+        schedule = nn.OneCycleLR(optimizer, 0.1, 18)
+        if not start:
+            with pytest.raises(OSError):
+                go(checkpoint=tmp_path)
+            go(checkpoint=tmp_path, epochs=2)
+            go(checkpoint=tmp_path, anew=True)  # the cycle, of an optimizer that has begun one
+        else:
+            go()
+        results.append(model)
+    assert same(*results)
+
+
+def test_frozen_layers_stay_frozen(tmp_path: Path) -> None:
+    def unfreeze(run: nn.Run) -> None:
+        if run.epoch == 1:
+            run.model[4].train()
+
+    def go(freeze: bool = True, **options: Any) -> nn.Module:
+        model = network(0.5)
+        if freeze:
+            model[1].eval(keep=True)
+            model[4].eval(keep=True)
+        return train(model, validation=0.25, callbacks=[unfreeze], **options)[0]
+
+    whole = go()
+    go(epochs=1, checkpoint=tmp_path)
+    go(epochs=2, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=r"frozen was \['1', '4'\], is \[\]"):
+        go(freeze=False, checkpoint=tmp_path)
+    model = go(checkpoint=tmp_path)
+    assert same(model, whole)
+    norm = model[1]
+    assert (norm.num_batches_tracked, *norm.running_mean, *norm.running_var) == (0,) * 5 + (1,) * 4
+    assert np.any(norm.weight.value != 1)
+    assert [layer.training for layer in model.train()] == [True, False, True, True, True, True]
+    assert norm.train().training
+    assert all(layer.training for layer in model.eval(keep=True).train())
 
 
 def test_states_return_as_they_were(tmp_path: Path) -> None:
@@ -415,6 +520,11 @@ def test_states_return_as_they_were(tmp_path: Path) -> None:
         ("callbacks", {"callbacks": [nn.EarlyStopping]}),
         ("progress", {"progress": "loud"}),
         ("checkpoint", {"checkpoint": 7}),
+        ("checkpoint", {"checkpoint": __file__}),
+        ("checkpoint", {"checkpoint": f"{__file__}/below"}),
+        ("clip_norm", {"clip_norm": float("nan")}),
+        ("x", {"data": (data()[0].astype(float) * 1e200, data()[1])}),
+        ("validation", {"validation": (data()[0].astype(float) * 1e200, data()[1])}),
         ("y", {"data": (data()[0],)}),
         ("y", {"data": (data()[0], data(20)[1])}),
         ("y", {"data": (data()[0], data()[1].astype(str))}),
@@ -430,8 +540,13 @@ def test_refusals_name_the_argument(name: str, options: dict[str, Any]) -> None:
 
 def test_a_loss_that_is_no_number() -> None:
     x, y = data()
-    with pytest.raises(FloatingPointError, match="epoch 1, batch 1"):
-        train(data=(np.full_like(x, np.nan), y))
+    x[40, 0, 0, 0] = np.nan
+    model = network()
+    with pytest.raises(FloatingPointError, match="epoch 1, batch 3"):
+        train(model, data=(x, y), shuffle=False)
+    # All is as it was before that batch: the running statistics too.
+    assert same(model, train(data=(x[:32], y[:32]), shuffle=False, epochs=1)[0])
+    assert not model.training
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

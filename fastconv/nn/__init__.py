@@ -45,7 +45,8 @@ Evaluation
 ----------
 ``model.eval()`` keeps nothing for `backward`, uses running statistics, and fuses: batch
 normalization and activations go into the convolution before them, the sum of a residual block and
-the activation after it too. ``model.eval(keep=True)`` fuses nothing and allows `backward`.
+the activation after it too. ``model.eval(keep=True)`` fuses nothing and allows `backward`. A
+layer on which it was called, inside a model, stays in evaluation when the model is trained.
 
 >>> model.eval()(x).argmax(axis=1).shape
 (16,)

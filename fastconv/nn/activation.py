@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv.geometry import as_int
-from fastconv.nn.inputs import RngLike, as_floats, as_generator, as_number
+from fastconv.nn.inputs import LARGEST, RngLike, as_floats, as_generator, as_number
 from fastconv.nn.module import Module
 from fastconv.nn.pieces import in_pieces, put
 
@@ -66,7 +66,7 @@ class LeakyReLU(Module):
     flops_per_output: ClassVar[int] = 2
 
     def __init__(self, negative_slope: float = 0.01) -> None:
-        self.negative_slope = as_number("negative_slope", negative_slope, -np.inf)
+        self.negative_slope = as_number("negative_slope", negative_slope, -LARGEST)
 
     def forward(self, x: ArrayLike) -> Array:
         """Return the activation of `x`, of any shape."""

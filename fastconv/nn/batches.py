@@ -9,6 +9,7 @@ import numpy as np
 from numpy.random import Generator, SeedSequence
 from numpy.typing import NDArray
 
+from fastconv.nn.identity import fingerprint
 from fastconv.nn.inputs import as_number
 
 Array = NDArray[Any]
@@ -53,8 +54,8 @@ class Arrays:
     def describe(self) -> dict[str, Any]:
         """Return what must be the same when training goes on."""
         return {
-            "x": f"{self.x.dtype} of shape {self.x.shape}",
-            "y": f"{self.y.dtype} of shape {self.y.shape}",
+            "x": fingerprint(self.x),
+            "y": fingerprint(self.y),
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
             "seed": self.seed,

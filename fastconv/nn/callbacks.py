@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.files import write_atomically
 from fastconv.geometry import as_int
-from fastconv.nn.checkpoints import _replace
 from fastconv.nn.files import save
 from fastconv.nn.history import History
 from fastconv.nn.inputs import as_number
@@ -283,4 +283,5 @@ class CSVLog(Callback):
         writer.writerow(["epoch", *columns])
         for number, row in enumerate(zip(*columns.values(), strict=True), 1):
             writer.writerow([number, *row])
-        _replace(self.path, text.getvalue().encode())
+        content = text.getvalue().encode()
+        write_atomically(self.path, lambda file: file.write_bytes(content))

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from fastconv.files import sync, write_atomically
 from fastconv.geometry import as_int
-from fastconv.nn.files import _safetensors
+from fastconv.nn.files import safetensors
 
 # Names of this module's own folders: nothing else is ever read or removed.
 _NAME = re.compile(r"step-\d{8,}(-\d+)?")
@@ -67,6 +68,17 @@ class Checkpoints:
         self.every = None if every is None else as_int("every", every, 1)
         self.keep = as_int("keep", keep, 2)
         self._damaged: set[str] = set()
+
+    def prepare(self) -> None:
+        """Make the folder; whatever would keep checkpoints from being written is an error now."""
+        safetensors()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise ValueError(
+                f"checkpoint must be a folder, or the name of a new one, got {str(self.folder)!r}, "
+                "where a file is in the way"
+            ) from None
 
     def names(self) -> list[str]:
         """Return the names of the finished checkpoints, the newest last."""
@@ -140,7 +152,7 @@ class Checkpoints:
         forget : bool
             Drop all earlier ones.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.prepare()
         # What is damaged does not count, or it would take the place of what is whole.
         whole = [name for name in self.names() if name not in self._damaged]
         kept = [] if forget else whole[1 - self.keep :]
@@ -158,9 +170,11 @@ class Checkpoints:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        _sync_folder(self.folder)
-        manifest = {"format": _FORMAT, "checkpoints": [*kept, name]}
-        _replace(self.folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
+        sync(self.folder)
+        manifest = json.dumps({"format": _FORMAT, "checkpoints": [*kept, name]}, indent=1)
+        write_atomically(
+            self.folder / _MANIFEST, lambda file: file.write_text(manifest, encoding="utf-8")
+        )
         self._damaged.discard(name)
         self._clear({*kept, name})
 
@@ -170,14 +184,14 @@ class Checkpoints:
         begun = (path.name for path in self.folder.glob(".step-*.tmp"))
         for name in (*finished, *(name for name in begun if _BEGUN.fullmatch(name))):
             shutil.rmtree(self.folder / name, ignore_errors=True)
-        for path in self.folder.glob(f".{_MANIFEST}.*.tmp"):
+        for path in self.folder.glob(f".{_MANIFEST}.*.tmp.json"):
             path.unlink(missing_ok=True)
 
 
 def _write(folder: Path, state: dict[str, Any]) -> None:
     tensors: dict[str, Any] = {}
     tree = json.dumps(_encode(state, "", tensors))
-    content = _safetensors().save(tensors)
+    content = safetensors().save(tensors)
     whole = {
         "format": _FORMAT,
         "tensors_sha256": hashlib.sha256(content).hexdigest(),
@@ -186,11 +200,9 @@ def _write(folder: Path, state: dict[str, Any]) -> None:
     }
     folder.mkdir()
     for name, part in ((_TENSORS, content), (_STATE, json.dumps(whole).encode())):
-        with open(folder / name, "wb") as file:
-            file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-    _sync_folder(folder)
+        (folder / name).write_bytes(part)
+        sync(folder / name)
+    sync(folder)
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -205,30 +217,8 @@ def _read(folder: Path) -> dict[str, Any]:
     ):
         if hashlib.sha256(part).hexdigest() != wanted:
             raise ValueError(f"{name} is not as it was written")
-    state: dict[str, Any] = _decode(whole["state"], _safetensors().load(content))
+    state: dict[str, Any] = _decode(whole["state"], safetensors().load(content))
     return state
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file that is complete or not there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the disk remember the names in a folder, where systems offer that."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _encode(value: Any, path: str, tensors: dict[str, Any]) -> Any:

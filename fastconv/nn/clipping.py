@@ -19,6 +19,7 @@ def clip_grad_norm_(
     ----------
     parameters : iterable of Parameter
     max_norm : float
+        Infinity changes nothing, to ask for the norm alone.
     norm_type : float
         2 for the Euclidean norm, ``inf`` for the largest element.
 
@@ -46,8 +47,8 @@ def clip_grad_norm_(
     >>> p.grad.round(5)
     array([0.6, 0.8])
     """
-    as_number("max_norm", max_norm, 0)
-    as_number("norm_type", norm_type, 0)
+    as_number("max_norm", max_norm, 0, np.inf)
+    as_number("norm_type", norm_type, 0, np.inf)
     grads = [p.grad for p in parameters if p.grad is not None]
     norms = [float(np.linalg.norm(grad.reshape(-1), norm_type)) for grad in grads]
     total = float(np.linalg.norm(norms, norm_type)) if norms else 0.0
@@ -79,7 +80,7 @@ def clip_grad_value_(parameters: Iterable[Parameter], clip_value: float) -> None
     >>> p.grad
     array([ 1. , -0.5])
     """
-    bound = as_number("clip_value", clip_value, 0)
+    bound = as_number("clip_value", clip_value, 0, np.inf)
     for p in parameters:
         if p.grad is not None:
             np.clip(p.grad, -bound, bound, out=p.grad)

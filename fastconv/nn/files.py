@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fastconv.files import write_atomically
 from fastconv.nn.module import Module
 
 M = TypeVar("M", bound=Module)
@@ -15,7 +15,8 @@ M = TypeVar("M", bound=Module)
 def save(model: Module, path: str | os.PathLike[str]) -> None:
     """Write a model's parameters and buffers to a safetensors file.
 
-    The file is complete or not there: it is written under another name and then renamed.
+    The file is complete or not there: it is written under another name and then renamed. Where
+    `path` is a link, the file that it points at is replaced.
     PyTorch's ``safetensors.torch.load_file`` reads it, with the names and layouts it expects.
 
     Parameters
@@ -41,19 +42,8 @@ def save(model: Module, path: str | os.PathLike[str]) -> None:
     >>> nn.load(model, path)
     Linear(in_features=3, out_features=2, bias=True)
     """
-    content = _safetensors().save(model.state_dict(), metadata={"format": "pt"})
-    target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    try:
-        with open(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, _mode(target))
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
+    content: bytes = safetensors().save(model.state_dict(), metadata={"format": "pt"})
+    write_atomically(Path(path), lambda file: file.write_bytes(content))
 
 
 def load(model: M, path: str | os.PathLike[str], strict: bool = True) -> M:
@@ -83,7 +73,7 @@ def load(model: M, path: str | os.PathLike[str], strict: bool = True) -> M:
     --------
     See `save`.
     """
-    reader, content = _safetensors(), Path(path).read_bytes()
+    reader, content = safetensors(), Path(path).read_bytes()
     try:
         state = reader.load(content)
     except Exception as error:
@@ -98,7 +88,8 @@ def load(model: M, path: str | os.PathLike[str], strict: bool = True) -> M:
     return model
 
 
-def _safetensors() -> Any:
+def safetensors() -> Any:
+    """Return the functions of safetensors for NumPy."""
     try:
         import safetensors.numpy
     except ImportError:
@@ -106,13 +97,3 @@ def _safetensors() -> Any:
             'saving and loading models needs the package safetensors: pip install "fastconv[nn]"'
         ) from None
     return safetensors.numpy
-
-
-def _mode(path: Path) -> int:
-    """Return the permissions of a file that is replaced, or those that a new one gets."""
-    try:
-        return path.stat().st_mode & 0o777
-    except OSError:
-        mask = os.umask(0)
-        os.umask(mask)
-        return 0o666 & ~mask

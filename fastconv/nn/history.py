@@ -14,8 +14,9 @@ class History:
     Attributes
     ----------
     loss, accuracy : list of float
-        Means over the samples of the epoch, as the model was at each batch. Accuracy is NaN
-        unless targets are classes, or of the predictions' shape (N, C).
+        Means over the samples of the epoch, as the model was at each batch. Where a loss weighs
+        its samples, so does the mean; the sums of ``reduction="sum"`` are divided by the number of
+        samples. Accuracy is NaN unless the loss is one of classification.
     val_loss, val_accuracy : list of float
         Of the validation data after the epoch, NaN without any.
     seconds : list of float

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from fastconv.arguments import as_numbers
 
 Array = NDArray[Any]
+
+#: The largest number that is finite.
+LARGEST = sys.float_info.max
 
 #: What a user may pass as `rng`: a generator, a seed, or None for other numbers every time.
 RngLike = Generator | int | None
@@ -52,11 +57,42 @@ def as_generator(rng: RngLike) -> Generator:
     return np.random.default_rng(rng)
 
 
-def as_number(name: str, value: Any, low: float, high: float = float("inf")) -> float:
-    """Return `value` as a float from low to high."""
+def as_dtype(name: str, x: Array, dtype: np.dtype[Any]) -> Array:
+    """Return `x` in the dtype of a model; numbers that are too large for it are an error."""
+    with np.errstate(over="ignore"):
+        converted = x.astype(dtype, copy=False)
+    if converted is not x and x.dtype.kind == "f":
+        lost = x[np.isinf(converted)]
+        lost = lost[np.isfinite(lost)]
+        if lost.size:
+            raise ValueError(
+                f"{name} must hold numbers that {dtype} can hold, up to {np.finfo(dtype).max:.2g}, "
+                f"got {np.abs(lost).max():.2g}: divide it, for example by that"
+            )
+    return converted
+
+
+def as_number(name: str, value: Any, low: float, high: float = LARGEST) -> float:
+    """Return `value` as a float from low to high; infinity needs to be asked for."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not low <= value <= high:
-        top = "" if high == float("inf") else f" and at most {high:g}"
-        raise ValueError(f"{name} must be at least {low:g}{top}, got {value!r}")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not low <= number <= high:
+        bounds = [f"at least {low:g}"] * (low > -LARGEST)
+        if high < LARGEST:
+            bounds.append(f"at most {high:g}")
+        elif not math.isfinite(number):
+            bounds.append("finite")
+        raise ValueError(f"{name} must be {' and '.join(bounds)}, got {value!r}")
+    return number
+
+
+def as_decay(name: str, value: Any) -> float:
+    """Return `value`, the part of a running mean that stays at each step: from 0, below 1."""
+    number = as_number(name, value, 0)
+    if number >= 1:
+        raise ValueError(f"{name} must be below 1, got {value!r}")
+    return number

@@ -20,11 +20,21 @@ from fastconv.nn.checkpoints import Checkpoints
 from fastconv.nn.clipping import clip_grad_norm_
 from fastconv.nn.containers import Sequential
 from fastconv.nn.history import History
+from fastconv.nn.identity import (
+    describe_steps,
+    differences,
+    fingerprint,
+    frozen,
+    made_of,
+    optimizer_of,
+)
+from fastconv.nn.inputs import as_dtype
 from fastconv.nn.losses import Loss
 from fastconv.nn.module import Module
 from fastconv.nn.optim import Optimizer
 from fastconv.nn.progress import Progress
-from fastconv.nn.schedules import OneCycleLR, Schedule
+from fastconv.nn.schedules import Schedule
+from fastconv.nn.tally import Tally
 
 Array = NDArray[Any]
 
@@ -45,20 +55,20 @@ class Training:
         self.model, self.data, self.loss = model, data, loss
         self.optimizer, self.schedule, self.validation = optimizer, schedule, validation
         self.batch_size = batch_size
-        self.per_batch = getattr(schedule, "per_batch", isinstance(schedule, OneCycleLR))
         self.clip_norm: float | None = None
         self.augment: Augment | None = None
         self.checkpoints: Checkpoints | None = None
         self.fresh = False
         self.callbacks: list[Callback] = []
         self.about = Run(model, History())
+        self.identity: dict[str, Any] = {}
         self.steps = 0
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
         """Start counting anew."""
-        self.batch, self.samples, self.seconds = 0, 0, 0.0
-        self.total, self.right, self.rate = 0.0, 0.0, 0.0
+        self.batch, self.seconds, self.rate = 0, 0.0, 0.0
+        self.tally = Tally()
 
     # The loop ----------------------------------------------------------------------------
 
@@ -66,8 +76,10 @@ class Training:
         """Train until there were so many epochs, or somebody stops it."""
         state = None
         self.about.validated = self.validation is not None
-        if self.checkpoints is not None and not self.fresh:
-            state = self.checkpoints.read()
+        if self.checkpoints is not None:
+            self.checkpoints.prepare()
+            self.identity = self.describe()  # before callbacks and schedules change anything
+            state = None if self.fresh else self.checkpoints.read()
         if state is not None:
             self.load_position(state)
         for callback in self.callbacks:
@@ -102,22 +114,22 @@ class Training:
         for images, targets in self.data.epoch(number, self.batch):
             self.rate = float(self.optimizer.param_groups[0]["lr"])
             self.step(number, images, targets)
-            progress.batch(self.total / self.samples)
+            progress.batch(self.tally.loss)
             self.seconds = time.perf_counter() - began
             every = self.checkpoints and self.checkpoints.every
             if self.checkpoints and (asked or (every and self.steps % every == 0)):
                 self.save()
             if asked:
                 return
-        if not self.samples:
+        if not self.tally.samples:
             raise ValueError("x must yield the batches it did before, got fewer")
-        values = {"loss": self.total / self.samples, "accuracy": self.right / self.samples}
+        values = {"loss": self.tally.loss, "accuracy": self.tally.accuracy}
         self.model.eval()
         if self.validation is not None:
             values.update(self.validate(*self.validation))
         self.seconds = time.perf_counter() - began
         self.about.history.append(**values, seconds=self.seconds, learning_rate=self.rate)
-        if self.schedule is not None and not self.per_batch:
+        if self.schedule is not None and not self.schedule.per_batch:
             self.schedule.step()
         for callback in self.callbacks:
             callback.on_epoch_end(self.about)
@@ -132,36 +144,35 @@ class Training:
         if self.augment is not None:
             rng: Generator = generator(self.data.seed, AUGMENT, epoch, self.batch)
             images = np.asarray(self.augment(images, rng=rng))
-        pred = self.model(images.astype(self.model.dtype, copy=False))
+        images = as_dtype("x", images, self.model.dtype)
+        before = {name: buffer.copy() for name, buffer in self.model.named_buffers()}
+        pred = self.model(images)
         value = self.loss(pred, targets)
-        if not math.isfinite(value):
+        if not math.isfinite(value):  # running statistics have seen the batch: they forget it
+            self.model.load_state_dict(before, strict=False)
             raise FloatingPointError(
                 f"the loss is {value} in epoch {epoch + 1}, batch {self.batch + 1}: try a smaller "
-                "learning rate, clip_norm, or look for NaN and very large numbers in x"
+                "learning rate, clip_norm, or look for NaN and very large numbers in x and y"
             )
         self.model.zero_grad()
         self.model.backward(self.loss.backward())
         if self.clip_norm is not None:
             clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
-        if self.schedule is not None and self.per_batch:
+        if self.schedule is not None and self.schedule.per_batch:
             self.schedule.step()
-        self.samples += len(images)
-        self.total += value * (len(images) if self.loss.reduction == "mean" else 1)
-        self.right += _right(pred, targets)
+        self.tally.add(self.loss, value, pred, targets)
         self.batch += 1
         self.steps += 1
 
     def validate(self, images: Array, targets: Array) -> dict[str, float]:
         """Return loss and accuracy of the validation data."""
-        total = right = 0.0
+        tally = Tally()
         for start in range(0, len(images), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            pred = self.model(images[rows].astype(self.model.dtype, copy=False))
-            value = self.loss(pred, targets[rows])
-            total += value * (len(pred) if self.loss.reduction == "mean" else 1)
-            right += _right(pred, targets[rows])
-        return {"val_loss": total / len(images), "val_accuracy": right / len(images)}
+            pred = self.model(as_dtype("validation", images[rows], self.model.dtype))
+            tally.add(self.loss, self.loss(pred, targets[rows]), pred, targets[rows])
+        return {"val_loss": tally.loss, "val_accuracy": tally.accuracy}
 
     # Checkpoints -------------------------------------------------------------------------
 
@@ -170,14 +181,15 @@ class Training:
         assert self.checkpoints is not None
         self.checkpoints.write(
             {
-                "training": self.describe(),
+                "training": self.identity,
                 "position": {
-                    name: getattr(self, name)
-                    for name in ("steps", "batch", "samples", "seconds", "total", "right", "rate")
+                    name: getattr(self, name) for name in ("steps", "batch", "seconds", "rate")
                 },
+                "tally": vars(self.tally),
                 "stop": self.about.stop,
                 "history": self.about.history.to_dict(),
                 "model": self.model.state_dict(),
+                "frozen": frozen(self.model),
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule and self.schedule.state_dict(),
                 "generators": [rng.bit_generator.state for rng in self.generators()],
@@ -190,26 +202,29 @@ class Training:
 
     def load_position(self, state: dict[str, Any]) -> None:
         """Go where a checkpoint was written, if it is of this training."""
-        given, own = state["training"], self.describe()
-        wrong = [
-            f"{name} was {given.get(name)}, is {own.get(name)}"
-            for name in sorted(given.keys() | own.keys())
-            if given.get(name) != own.get(name)
-        ]
+        left = {
+            "optimizer": optimizer_of(state["optimizer"]["param_groups"]),
+            "frozen": state["frozen"],
+        }
+        wrong = differences(state["training"], self.identity, left)
         if wrong:
             assert self.checkpoints is not None
             raise ValueError(
                 f"checkpoint must be of this training, those in {str(self.checkpoints.folder)!r} "
                 "are of another; resume=False begins anew:\n  " + "\n  ".join(wrong)
             )
+        self.identity = state["training"]
         self.about.history = History.from_dict(state["history"])
         self.about.stop = state["stop"]
         for name, value in state["position"].items():
             setattr(self, name, value)
+        vars(self.tally).update(state["tally"])
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over the rest of a checkpoint."""
         self.model.load_state_dict(state["model"])
+        for name, module in self.model.named_modules():
+            module.frozen = name in state["frozen"]
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
@@ -222,9 +237,13 @@ class Training:
         """Return what must be the same when training goes on."""
         return {
             **self.data.describe(),
+            "validation": self.validation and list(map(fingerprint, self.validation)),
             "model": {name: f"{v.dtype} {v.shape}" for name, v in self.model.state_dict().items()},
-            "optimizer": type(self.optimizer).__name__,
-            "schedule": type(self.schedule).__name__,
+            "frozen": frozen(self.model),
+            "loss": made_of(self.loss),
+            **describe_steps(self.optimizer, self.schedule, self.model),
+            "clip_norm": self.clip_norm,
+            "augment": None if self.augment is None else type(self.augment).__name__,
             "generators": [type(g.bit_generator).__name__ for g in self.generators()],
             "callbacks": [type(callback).__name__ for callback in self.callbacks],
         }
@@ -233,17 +252,6 @@ class Training:
         """Return all generators that layers hold, such as those of `Dropout`."""
         values = (value for module in self.model.modules() for value in vars(module).values())
         return list({id(g): g for g in values if isinstance(g, Generator)}.values())
-
-
-def _right(pred: Array, targets: Array) -> float:
-    """Return how many predictions are right; NaN where targets are no classes."""
-    if pred.ndim < 2 or pred.shape[1] == 1:
-        return math.nan
-    if targets.shape == pred.shape:
-        targets = targets.argmax(axis=1)
-    elif targets.dtype.kind not in "iu" or targets.shape != (len(pred), *pred.shape[2:]):
-        return math.nan
-    return float(np.mean(pred.argmax(axis=1) == targets)) * len(pred)
 
 
 @contextmanager

@@ -13,7 +13,20 @@ Array = NDArray[Any]
 
 
 class Loss:
-    """What losses have in common: call one with predictions and targets, then `backward`."""
+    """What losses have in common: call one with predictions and targets, then `backward`.
+
+    Attributes
+    ----------
+    classification : bool
+        Whether predictions hold a number for each class, the largest for the likeliest. Then
+        `fit` tells the accuracy too.
+    total_weight : float or None
+        What the last mean was divided by, so that means of several batches can be put together;
+        None for the number of samples.
+    """
+
+    classification: bool = False
+    total_weight: float | None = None
 
     def __init__(self, reduction: str) -> None:
         if reduction not in ("mean", "sum"):
@@ -74,6 +87,8 @@ class CrossEntropyLoss(Loss):
     array([[ 0.5, -0.5]])
     """
 
+    classification = True
+
     def __init__(
         self,
         weight: ArrayLike | None = None,
@@ -83,7 +98,9 @@ class CrossEntropyLoss(Loss):
     ) -> None:
         super().__init__(reduction)
         self.weight = None if weight is None else np.asarray(weight, float)
-        if self.weight is not None and (self.weight.ndim != 1 or not (self.weight >= 0).all()):
+        if self.weight is not None and (
+            self.weight.ndim != 1 or not (np.isfinite(self.weight) & (self.weight >= 0)).all()
+        ):
             raise ValueError(f"weight must be a list of numbers of at least 0, got {weight!r}")
         self.label_smoothing = as_number("label_smoothing", label_smoothing, 0, 1)
 
@@ -98,7 +115,8 @@ class CrossEntropyLoss(Loss):
         softmax = np.exp(shifted)
         sums = softmax.sum(axis=-1, keepdims=True)
         softmax /= sums
-        mass, divisor = self._mass(logits, wanted)
+        mass, self.total_weight = self._mass(logits, wanted)
+        divisor = 1.0 if self.reduction == "sum" else self.total_weight or 1.0  # 0: nothing counts
         total = mass.sum(axis=-1, keepdims=True)
         # log softmax = shifted - log(sums); 0 * -infinity of an impossible class counts nothing.
         products = np.multiply(mass, shifted, out=np.zeros_like(mass), where=mass != 0)
@@ -110,7 +128,7 @@ class CrossEntropyLoss(Loss):
         return loss / divisor
 
     def _mass(self, logits: Array, target: Array) -> tuple[Array, float]:
-        """Return how much each class of each sample counts, and what the sum is divided by."""
+        """Return how much each class of each sample counts, and how much all of them together."""
         dtype, classes = logits.dtype, logits.shape[1]
         if self.weight is not None and len(self.weight) != classes:
             raise ValueError(
@@ -121,7 +139,7 @@ class CrossEntropyLoss(Loss):
         places = (logits.shape[0], *logits.shape[2:])
         if target.shape == logits.shape:
             mass = np.moveaxis(target, 1, -1).astype(dtype)
-            divisor = float(np.prod(places))
+            total = float(np.prod(places))
         elif target.shape == places and target.dtype.kind in "iu":
             if target.min() < 0 or target.max() >= classes:
                 raise ValueError(
@@ -130,7 +148,7 @@ class CrossEntropyLoss(Loss):
                 )
             mass = np.zeros((*places, classes), dtype)
             np.put_along_axis(mass, target[..., None], 1, axis=-1)
-            divisor = float(weight[target].sum()) or 1.0  # nothing counts: a loss of 0
+            total = float(weight[target].sum())
         else:
             raise ValueError(
                 f"target must be integers of shape {places}, or probabilities of shape "
@@ -141,7 +159,7 @@ class CrossEntropyLoss(Loss):
             mass += self.label_smoothing / classes
         if self.weight is not None:
             mass *= weight.astype(dtype)
-        return mass, 1.0 if self.reduction == "sum" else divisor
+        return mass, total
 
 
 class MSELoss(Loss):

@@ -35,6 +35,9 @@ class Module:
         Batch normalization and dropout work otherwise in training than in evaluation.
     keeping : bool
         Whether `forward` keeps what `backward` needs.
+    frozen : bool
+        Whether `train` of a model around this one leaves it, and all in it, in evaluation mode:
+        after ``eval(keep=True)`` of this very module.
     buffer_names : tuple of str
         Of the attributes that are part of the state though they are not learned.
 
@@ -64,6 +67,7 @@ class Module:
 
     training: bool = True
     keeping: bool = True
+    frozen: bool = False
     buffer_names: ClassVar[tuple[str, ...]] = ()
     #: Operations for one element of the output, for `summary`.
     flops_per_output: ClassVar[int] = 0
@@ -123,11 +127,18 @@ class Module:
     # Modes -------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> Self:
-        """Enter training mode, or with False evaluation mode; return the module."""
+        """Enter training mode, or with False evaluation mode; return the module.
+
+        What ``eval(keep=True)`` has frozen inside it stays so until `train` is called on that
+        itself.
+        """
         if not mode:
             return self.eval()
+        self.frozen = False
+        held = (module.modules() for module in self.modules() if module.frozen)
+        frozen = {id(module) for modules in held for module in modules}
         for module in self.modules():
-            module.training = module.keeping = True
+            module.training, module.keeping = id(module) not in frozen, True
         return self.refresh()
 
     def eval(self, *, keep: bool = False) -> Self:
@@ -140,9 +151,22 @@ class Module:
         Parameters
         ----------
         keep : bool
-            Keep what `backward` needs all the same, and fuse nothing: for fine-tuning with
-            frozen statistics (``batch_norm.eval(keep=True)``) or gradients for the input.
+            Keep what `backward` needs all the same, and fuse nothing: for gradients for the
+            input, or for fine-tuning with layers frozen in this mode. After
+            ``batch_norm.eval(keep=True)`` the running statistics stay as they are through
+            ``model.train()`` and `fit`; weight and bias are still learned.
+
+        Examples
+        --------
+        >>> from fastconv import nn
+        >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU())
+        >>> layer = model[1].eval(keep=True)
+        >>> [module.training for module in model.train()]
+        [True, False, True]
+        >>> layer.train().training
+        True
         """
+        self.frozen = keep
         for module in self.modules():
             module.training, module.keeping = False, keep
             module._kept = None

@@ -7,13 +7,13 @@ pieces of arrays in place.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.nn.inputs import as_number
+from fastconv.nn.inputs import LARGEST, as_decay, as_number
 from fastconv.nn.parameter import Parameter
 from fastconv.nn.pieces import in_pieces
 
@@ -34,6 +34,10 @@ class Optimizer:
     def __init__(
         self, params: Iterable[Parameter] | Iterable[Mapping[str, Any]], **defaults: Any
     ) -> None:
+        if not isinstance(params, Iterable):
+            raise TypeError(
+                f"params must be an iterable, such as model.parameters(), got {params!r}"
+            )
         given = list(params)
         groups: list[Any] = given
         if not (given and isinstance(given[0], Mapping)):
@@ -42,6 +46,10 @@ class Optimizer:
         self.state: dict[Parameter, dict[str, Any]] = {}
         self.param_groups: list[dict[str, Any]] = []
         for group in groups:
+            if not isinstance(group, Mapping) or "params" not in group:
+                raise TypeError(
+                    f"params must hold Parameters, or only dicts with 'params', got {group!r}"
+                )
             unknown = group.keys() - defaults.keys() - {"params"}
             if unknown:
                 raise ValueError(
@@ -95,7 +103,7 @@ class Optimizer:
         """Return copies of the state and the settings; parameters are numbered."""
         numbers = {p: i for i, p in enumerate(self._parameters())}
         groups = [
-            {**copy.deepcopy(_settings(group)), "params": [numbers[p] for p in group["params"]]}
+            {**copy.deepcopy(settings_of(group)), "params": [numbers[p] for p in group["params"]]}
             for group in self.param_groups
         ]
         state = {numbers[p]: copy.deepcopy(kept) for p, kept in self.state.items()}
@@ -131,17 +139,19 @@ class Optimizer:
                     )
         self.state = {parameters[i]: copy.deepcopy(v) for i, v in state["state"].items()}
         for group, new in zip(self.param_groups, state["param_groups"], strict=True):
-            group.update(copy.deepcopy(_settings(new)))
+            group.update(copy.deepcopy(settings_of(new)))
 
     def _parameters(self) -> list[Parameter]:
         return [p for group in self.param_groups for p in group["params"]]
 
     def __repr__(self) -> str:
-        lines = [f"  {k}: {v}" for group in self.param_groups for k, v in _settings(group).items()]
+        settings = [item for group in self.param_groups for item in settings_of(group).items()]
+        lines = [f"  {name}: {value}" for name, value in settings]
         return f"{type(self).__name__} (\n" + "\n".join(lines) + "\n)"
 
 
-def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a group holds besides its parameters."""
     return {name: value for name, value in group.items() if name != "params"}
 
 
@@ -200,8 +210,8 @@ class SGD(Optimizer):
     def check(self, group: Mapping[str, Any]) -> None:
         """Raise unless the settings of a group make sense."""
         super().check(group)
-        as_number("momentum", group["momentum"], 0)
-        as_number("dampening", group["dampening"], -np.inf)
+        as_number("momentum", group["momentum"], 0, 1)
+        as_number("dampening", group["dampening"], -LARGEST)
         if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
             raise ValueError(
                 "nesterov must be with a momentum above 0 and no dampening, got "
@@ -288,9 +298,11 @@ class Adam(Optimizer):
         """Raise unless the settings of a group make sense."""
         super().check(group)
         as_number("eps", group["eps"], 0)
-        for i, beta in enumerate(group["betas"]):
-            if as_number(f"betas[{i}]", beta, 0) >= 1:
-                raise ValueError(f"betas must each be below 1, got {group['betas']}")
+        betas = group["betas"]
+        if not isinstance(betas, Sequence | np.ndarray) or len(betas) != 2:
+            raise TypeError(f"betas must be two numbers, such as (0.9, 0.999), got {betas!r}")
+        for i, beta in enumerate(betas):
+            as_decay(f"betas[{i}]", beta)
 
     def update(
         self, p: Parameter, grad: Array, state: dict[str, Any], group: Mapping[str, Any]

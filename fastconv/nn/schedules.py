@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 from fastconv.geometry import as_int
-from fastconv.nn.inputs import as_number
-from fastconv.nn.optim import Optimizer
+from fastconv.nn.inputs import as_decay, as_number
+from fastconv.nn.optim import Optimizer, settings_of
 
 
 class Schedule:
@@ -17,18 +17,38 @@ class Schedule:
 
     Attributes
     ----------
+    per_batch : bool
+        Whether `fit` is to call `step` after every batch; otherwise it does so after every epoch.
     last_epoch : int
         How often `step` was called.
     base_lrs : list of float
         The learning rate of every group at first.
+    first_settings : list of dict
+        All settings of every group at first, before the schedule changed any.
+
+    Examples
+    --------
+    >>> from fastconv import nn
+    >>> class Halving(nn.Schedule):
+    ...     per_batch = True
+    ...
+    ...     def rate(self, base_lr, step):
+    ...         return base_lr / 2**step
+    >>> schedule = Halving(nn.SGD([nn.Parameter([1.0])], lr=1.0))
+    >>> schedule.step()
+    >>> schedule.get_last_lr()
+    [0.5]
     """
+
+    per_batch: bool = False
 
     def __init__(self, optimizer: Optimizer) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be an Optimizer, got {optimizer!r}")
         self.optimizer = optimizer
         self.last_epoch = 0
-        self.base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
+        self.first_settings = [settings_of(group) for group in optimizer.param_groups]
+        self.base_lrs = [float(group["lr"]) for group in self.first_settings]
         self._apply()
 
     def rate(self, base_lr: float, step: int) -> float:
@@ -137,7 +157,8 @@ class CosineAnnealingLR(Schedule):
 class OneCycleLR(Schedule):
     """Up from a small learning rate to a large one, then down to almost nothing.
 
-    The momentum (the first of the betas) goes the other way. Call `step` after every batch.
+    The momentum (the first of the betas) goes the other way. Call `step` after every batch, as
+    `fit` does.
 
     Parameters
     ----------
@@ -179,6 +200,8 @@ class OneCycleLR(Schedule):
     [0.04, 1.0, 0.750001, 0.250003, 4e-06]
     """
 
+    per_batch = True
+
     def __init__(
         self,
         optimizer: Optimizer,
@@ -205,15 +228,19 @@ class OneCycleLR(Schedule):
             raise ValueError(f"anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}")
         self.total_steps = as_int("total_steps", total_steps, 1)
         self.max_lr = as_number("max_lr", max_lr, 0)
-        self.cycle_momentum = cycle_momentum
+        self.pct_start = as_number("pct_start", pct_start, 0, 1)
+        self.anneal_strategy = anneal_strategy
+        self.cycle_momentum, self.three_phase = bool(cycle_momentum), bool(three_phase)
+        self.base_momentum = as_decay("base_momentum", base_momentum)
+        self.max_momentum = as_decay("max_momentum", max_momentum)
+        self.div_factor = as_number("div_factor", div_factor, 1e-30)
+        self.final_div_factor = as_number("final_div_factor", final_div_factor, 1e-30)
         self._anneal = _cosine if anneal_strategy == "cos" else _line
-        up = as_number("pct_start", pct_start, 0, 1) * self.total_steps
-        first = self.max_lr / as_number("div_factor", div_factor, 1e-30)
-        last = first / as_number("final_div_factor", final_div_factor, 1e-30)
-        low, high = float(base_momentum), float(max_momentum)
+        up, first = self.pct_start * self.total_steps, self.max_lr / self.div_factor
+        last, low, high = first / self.final_div_factor, self.base_momentum, self.max_momentum
         # Where each phase ends, and the learning rate and the momentum there.
         self._phases = [(0.0, first, high), (up - 1, self.max_lr, low)]
-        if three_phase:
+        if self.three_phase:
             self._phases.append((2 * up - 2, first, high))
         self._phases.append((self.total_steps - 1.0, last, high))
         super().__init__(optimizer)

@@ -95,7 +95,7 @@ def summarize(model: Any, input_shape: tuple[int, ...]) -> Summary:
     """
     shape = as_ints("input_shape", input_shape, len(input_shape), 1)
     modules = list(model.named_modules())
-    modes = [(module.training, module.keeping) for _, module in modules]
+    modes = [(module.training, module.keeping, module.frozen) for _, module in modules]
     rows: list[Row] = []
 
     def watch(name: str, module: Any) -> None:
@@ -118,8 +118,8 @@ def summarize(model: Any, input_shape: tuple[int, ...]) -> Summary:
         for _, module in leaves:
             vars(module).pop("forward", None)
         model.eval()
-        for (_, module), (training, keeping) in zip(modules, modes, strict=True):
-            module.training, module.keeping = training, keeping
+        for (_, module), mode in zip(modules, modes, strict=True):
+            module.training, module.keeping, module.frozen = mode
     return Summary(tuple(rows))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -47,6 +48,7 @@ def fit(
     Parameters
     ----------
     model : Module
+        Layers in it that ``eval(keep=True)`` has frozen stay in evaluation mode.
     x : array-like, (N, ...), or iterable
         Images, converted to the model's dtype batch by batch; or, without `y`, an iterable of
         pairs (images, targets) that is run through once an epoch.
@@ -68,8 +70,8 @@ def fit(
     shuffle : bool
         Whether to shuffle arrays, anew in every epoch.
     schedule : Schedule, optional
-        Of `optimizer`. `OneCycleLR` steps after every batch, and so does one with a true
-        attribute ``per_batch``; the others step after every epoch.
+        Of `optimizer`. It steps after every epoch, or after every batch if its attribute
+        ``per_batch`` is true, as that of `OneCycleLR`.
     clip_norm : float, optional
         For `clip_grad_norm_`.
     augment : callable, optional
@@ -84,7 +86,8 @@ def fit(
         safetensors.
     resume : bool
         Go on from the last checkpoint, if there is one: to the same bits as without a break,
-        with the same arguments and data. `epochs` may be larger than before.
+        with the same arguments and data. `epochs`, `progress` and how often checkpoints are
+        written may be others than before.
 
     Returns
     -------
@@ -95,11 +98,22 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        Naming the argument; also if checkpoints are of another training, or all are damaged.
+        Naming the argument; also if checkpoints are of another training (see Notes), or all are
+        damaged.
     FloatingPointError
         If the loss is no longer a number.
     ImportError
         Without a package that an argument needs.
+
+    Notes
+    -----
+    A checkpoint is refused, saying what differs, where these do: the names and shapes of the
+    model's state, which layers are frozen by ``eval(keep=True)``, loss, optimizer, schedule and
+    their numbers, `clip_norm`, `batch_size`, `shuffle`, `seed`, and the data. Of arrays up to
+    64 MiB all numbers are compared, of larger ones evenly spaced rows: a change of a few others
+    goes unnoticed. Nothing is known of the batches that an iterable yields, of what functions
+    do, nor of numbers that a loss or schedule of your own does not keep under the names that its
+    constructor gives them.
 
     Examples
     --------
@@ -152,7 +166,8 @@ def fit(
     training = Training(
         model, data, loss or CrossEntropyLoss(), optimizer, schedule, pair, size
     )  # fmt: skip
-    training.clip_norm = None if clip_norm is None else as_number("clip_norm", clip_norm, 0)
+    if clip_norm is not None:
+        training.clip_norm = as_number("clip_norm", clip_norm, 0, math.inf)
     if augment is not None and not callable(augment):
         raise TypeError(f"augment must be callable with (images, rng), got {augment!r}")
     training.augment = augment

@@ -58,8 +58,6 @@ def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) -> None:
     if target.suffix[1:].lower() not in known:
         suffixes = ", ".join(f".{kind}" for kind in sorted(known))
         raise ValueError(f"path must end in one of {suffixes}, got {str(target)!r}")
-    if not target.resolve().parent.is_dir():
-        raise FileNotFoundError(f"path must lie in a folder that exists, got {str(target)!r}")
     write_atomically(target, lambda file: figure.savefig(file, dpi=dpi, facecolor="white"))
 
 
