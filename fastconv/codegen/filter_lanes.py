@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba.core import cgutils
-
 from fastconv.codegen.tile import Tile
 from fastconv.codegen.vector import index
 
@@ -54,24 +52,20 @@ class FilterLanes(Tile):
         self._store(sums, rows, columns, vectors)
 
     def _store(self, sums: list[Any], rows: int, columns: int, vectors: int) -> None:
-        """Transpose blocks of up to `lanes` neighbouring pixels; store a channel at a time."""
-        builder, vector, lanes = self.builder, self.vector, self.vector.lanes
-        blocks = [(i, j) for i in range(rows) for j in range(0, columns, lanes)]
-        size = index(vectors * lanes * len(blocks))
-        channels = cgutils.alloca_once(builder, vector.type, size=size)
-        for number, (i, j) in enumerate(blocks):
-            count = min(lanes, columns - j)
+        """Transpose blocks of up to `lanes` neighbouring pixels; then a row is as in memory."""
+        vector, lanes = self.vector, self.vector.lanes
+        places = [(i, v) for i in range(rows) for v in range(-(-columns // lanes))]
+        blocks = []
+        for i, block in places:
+            first, count = i * columns + block * lanes, min(lanes, columns - block * lanes)
             for v in range(vectors):
-                pixels = [sums[(i * columns + j + p) * vectors + v] for p in range(count)]
-                pixels += [vector.undefined] * (lanes - count)
-                for k, channel in enumerate(vector.transpose(pixels), v * lanes):
-                    builder.store(channel, builder.gep(channels, [index(k * len(blocks) + number)]))
-        with cgutils.for_range(builder, self.filters) as loop:
-            first = builder.mul(loop.index, index(len(blocks)))
-            plane = builder.mul(loop.index, self.store.out_plane)
-            for number, (i, j) in enumerate(blocks):
-                channel = builder.load(builder.gep(channels, [builder.add(first, index(number))]))
-                row = builder.add(plane, builder.mul(self.store.out_row, index(i)))
-                count = min(lanes, columns - j)
-                mask = None if count == lanes else vector.first(index(count))
-                self.store.one(channel, builder.add(row, index(j)), mask)
+                pixels = [sums[(first + p) * vectors + v] for p in range(count)]
+                blocks.append(vector.transpose(pixels + [vector.undefined] * (lanes - count)))
+        ordered = [
+            blocks[place * vectors + v][k]
+            for v in range(vectors)
+            for k in range(lanes)
+            for place in range(len(places))
+        ]
+        width = -(-columns // lanes) * lanes
+        self.store.rows(ordered, places, width, self.filters, index(columns))
