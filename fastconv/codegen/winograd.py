@@ -132,42 +132,79 @@ def scatter_row(typingctx, target, row, width, left, count, plane, m, r, bits, l
     """
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        vector, step, size = vectors_of(builder, bits, lanes), m.literal_value, _alpha(m, r)
-        to, of = (builder.inttoptr(a, vector.element.as_pointer()) for a in arguments[:2])
-        width, left, count, plane = arguments[2:6]
-        groups = -(-size // step)
-
-        def copy(k: Any, parts: list[list[Any]], read: Callable[[Any], Any]) -> None:
-            for g, columns in enumerate(parts):
-                loaded = [read(column) for column in columns]
-                for e, value in enumerate(vector.deinterleave(loaded)[: size - g * step]):
-                    where = builder.mul(plane, index(g * step + e))
-                    vector.store(value, vector.at(to, where, k))
-
-        with every(builder, count, vector.lanes) as (k, _):
-            first = builder.add(left, builder.mul(k, index(step)))
-            parts = [
-                [builder.add(first, index(g * step + v * vector.lanes)) for v in range(step)]
-                for g in range(groups)
-            ]
-            end = builder.add(parts[-1][-1], index(vector.lanes))
-            whole = builder.and_(
-                builder.icmp_signed(">=", first, index(0)), builder.icmp_signed("<=", end, width)
-            )
-            with builder.if_else(whole) as (then, otherwise):
-                with then:
-                    copy(k, parts, lambda column: vector.load(vector.at(of, column)))
-                with otherwise:
-
-                    def masked(column: Any) -> Any:
-                        return vector.load_masked(
-                            vector.at(of, column), vector.within(column, width)
-                        )
-
-                    copy(k, parts, masked)
+        scatter = _Scatter(builder, vectors_of(builder, bits, lanes), arguments, m, r)
+        with every(builder, arguments[4], lanes.literal_value) as (k, _):
+            scatter.vector_at(k)
         return context.get_dummy_value()
 
     return types.void(*(types.int64,) * 6, m, r, bits, lanes), generate
+
+
+class _Scatter:
+    """Writes one step of `scatter_row`: as many tiles as a vector has lanes."""
+
+    def __init__(self, builder: Any, vector: Vectors, arguments: Any, m: Any, r: Any) -> None:
+        self.builder, self.vector = builder, vector
+        self.m, self.alpha = m.literal_value, _alpha(m, r)
+        self.to, self.of = (builder.inttoptr(a, vector.element.as_pointer()) for a in arguments[:2])
+        self.width, self.left, self.count, self.plane = arguments[2:6]
+
+    def vector_at(self, k: Any) -> None:
+        """Take apart what tiles `k`, `k + 1`, ... need of the row.
+
+        Few tiles need two vectors only. More need m vectors and a tail: what the last tiles share
+        with those behind them.
+        """
+        builder, vector, lanes = self.builder, self.vector, self.vector.lanes
+        first = builder.add(self.left, builder.mul(k, index(self.m)))
+        few = (2 * lanes - (self.alpha - self.m)) // self.m
+        tiles = builder.sub(self.count, k)
+        with builder.if_else(builder.icmp_signed("<=", tiles, index(few))) as (then, otherwise):
+            with then:
+                one, two = self._masked(first, 2)
+                # Half a vector has room enough where m is 4, and lies across fewer cache lines.
+                room = lanes // 2 if few <= lanes // 2 else lanes
+                for j in range(self.alpha):
+                    picks = [min(j + self.m * t, 2 * lanes - 1) for t in range(room)]
+                    self._keep(j, k, vector.shuffle(one, two, picks))
+            with otherwise:
+                end = builder.add(first, index((self.m + 1) * lanes))
+                inside = builder.and_(
+                    builder.icmp_signed(">=", first, index(0)),
+                    builder.icmp_signed("<=", end, self.width),
+                )
+                with builder.if_else(inside) as (whole, partly):
+                    with whole:
+                        places = [builder.add(first, index(v * lanes)) for v in range(self.m + 1)]
+                        self._many(k, [vector.load(vector.at(self.of, place)) for place in places])
+                    with partly:
+                        self._many(k, self._masked(first, self.m + 1))
+
+    def _masked(self, first: Any, count: int) -> list[Any]:
+        """Load vectors side by side, zeros outside the row."""
+        builder, vector = self.builder, self.vector
+        places = [builder.add(first, index(v * vector.lanes)) for v in range(count)]
+        masks = [vector.within(place, self.width) for place in places]
+        return [
+            vector.load_masked(vector.at(self.of, place), mask)
+            for place, mask in zip(places, masks, strict=True)
+        ]
+
+    def _many(self, k: Any, loaded: list[Any]) -> None:
+        """Take m vectors apart; what lies m columns further is the same, a lane further."""
+        vector, lanes, m = self.vector, self.vector.lanes, self.m
+        *body, tail = loaded
+        apart = vector.deinterleave(body)
+        for j in range(self.alpha):
+            value, (g, e) = apart[j % m], divmod(j, m)
+            if g:
+                behind = [lanes + (t + g - lanes) * m + e for t in range(lanes - g, lanes)]
+                value = vector.shuffle(value, tail, [*range(g, lanes), *behind])
+            self._keep(j, k, value)
+
+    def _keep(self, j: int, k: Any, value: Any) -> None:
+        vector = Vectors(self.builder, self.vector.element, value.type.count)
+        vector.store(value, vector.at(self.to, self.builder.mul(self.plane, index(j)), k))
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]

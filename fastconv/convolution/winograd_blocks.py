@@ -87,7 +87,8 @@ class Blocks(NamedTuple):
 
 def form_of(problem: Conv2dProblem, m: int) -> Form:
     """Return what the transforms are compiled for."""
-    lanes = cpu.describe().instructions.lanes(problem.dtype)
+    # At least four: what neighbouring tiles share is to fit a vector.
+    lanes = max(4, cpu.describe().instructions.lanes(problem.dtype))
     return Form(m, problem.R, 8 * problem.itemsize, lanes)
 
 
@@ -164,7 +165,9 @@ def _cost(
     tiles = rows * columns
     vectors, across_vectors = -(-tiles // lanes), -(-columns // lanes)
     # Measured: rows of the image taken apart and put together, and tiles transformed.
-    scattered = (rows * m + form.r - 1) * across_vectors * (10 + 7.5 * m)
+    scattered = (rows * m + form.r - 1) * across_vectors * (10 + 6.0 * m)
+    if columns * m + form.r - 1 <= 2 * lanes:
+        scattered /= 2
     gathered = rows * m * across_vectors * (10 + 5.0 * m)
     inputs = p.C_per_group * (60 + vectors * 7.0 * alpha**2 + scattered)
     outputs = p.K_per_group * (60 + vectors * 4.0 * alpha**2 + gathered)
