@@ -20,6 +20,7 @@ from test_cli import Command, in_new_process, one_error
 import fastconv
 from fastconv import registry, tuning
 from fastconv.bench.errors import BenchError
+from fastconv.bench.machine import Peak
 from fastconv.bench.suites import Item, Layer
 from fastconv.bench.tuning import command as tune_command
 from fastconv.bench.tuning import findings
@@ -127,7 +128,8 @@ def test_places_that_cannot_be_written_are_told_before_measuring(
 
 
 def test_ctrl_c_keeps_what_was_measured(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def two_then_interrupted(*arguments: object) -> Iterator[findings.Finding]:
+    def two_then_interrupted(items: object, options: object, peak: Peak, tell: object) -> Any:
+        peak.measure()
         for _ in range(2):
             yield findings.find(layer("rgb8"), "forward", QUICK, silent)
         raise KeyboardInterrupt

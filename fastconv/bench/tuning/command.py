@@ -7,10 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fastconv import tuning
+from fastconv import threads, tuning
 from fastconv.bench import images
 from fastconv.bench.command import INTERRUPTED, RIGHT, WRONG
 from fastconv.bench.errors import BenchError
+from fastconv.bench.machine import Peak
 from fastconv.bench.progress import ProgressBar
 from fastconv.bench.run import Options
 from fastconv.bench.suites import Item, select, suite_names
@@ -48,12 +49,13 @@ def tune_all(items: Sequence[Item], options: Options) -> int:
     path = target()
     console = Console()
     report = TuneReport(console)
+    peak = Peak(options.dtype, threads.get_num_threads())
     findings: list[Finding] = []
     complete = False
     report.header(options.dtype)
     try:
         with ProgressBar(sum(len(item.directions) for item in items)) as bar:
-            for finding in tune(items, options, bar.tell):
+            for finding in tune(items, options, peak, bar.tell):
                 keep(path, finding)
                 findings.append(finding)
                 with bar.hidden():
@@ -63,7 +65,7 @@ def tune_all(items: Sequence[Item], options: Options) -> int:
     except KeyboardInterrupt:
         console.print("interrupted", style="bold")
     if findings:
-        report.summary(findings, path)
+        report.summary(findings, path, peak.disturbed)
     if not complete:
         return INTERRUPTED
     return WRONG if any(finding.wrong for finding in findings) else RIGHT

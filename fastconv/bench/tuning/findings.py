@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fastconv import plan, threads
+from fastconv.bench.machine import Peak
 from fastconv.bench.results import LayerResult, Record
 from fastconv.bench.run import Options, Tell, measure_layer
 from fastconv.bench.suites import Item, Layer
@@ -60,7 +61,7 @@ class Finding:
         return Measurement(self.problem, self.direction, count, self.seconds)
 
 
-def tune(items: Sequence[Item], options: Options, tell: Tell) -> Iterator[Finding]:
+def tune(items: Sequence[Item], options: Options, peak: Peak, tell: Tell) -> Iterator[Finding]:
     """Measure every problem once, in each of its directions; see `fastconv.bench.run.run`."""
     done = set()
     for item in items:
@@ -68,6 +69,7 @@ def tune(items: Sequence[Item], options: Options, tell: Tell) -> Iterator[Findin
         for direction in item.directions:
             if (problem, direction) not in done:
                 done.add((problem, direction))
+                peak.measure()
                 yield find(item.layer, direction, options, tell)
 
 

@@ -52,7 +52,7 @@ class TuneReport:
         for record in finding.wrong:
             self._line(f"  WRONG: {record.algorithm}: {fault(record)}", "bold red")
 
-    def summary(self, findings: Sequence[Finding], path: Path) -> None:
+    def summary(self, findings: Sequence[Finding], path: Path, disturbed: bool) -> None:
         """Print how good the estimates were, and where the measurements are."""
         gains = [(finding.gain, finding) for finding in findings if finding.gain is not None]
         self._line()
@@ -69,6 +69,11 @@ class TuneReport:
             f"that gains more than {WORTH_A_CHANGE:.0%}"
         )
         self._line(f"measurements are in {path}", "dim")
+        if disturbed:
+            self._line(
+                "the processor was busy with other work at times: tune again when it is not",
+                "yellow",
+            )
 
 
 def _row(finding: Finding) -> Text:
