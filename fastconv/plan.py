@@ -60,9 +60,10 @@ class Choice:
         if self.named:
             return f"{self.algorithm.name} was named"
         precision = f"with precision {self.precision!r}"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         if self.measured:
-            return f"chosen by measurement on {self.threads} threads, {precision}"
-        known = f", not measured on {self.threads} threads" if self.threads else ""
+            return f"chosen by measurement on {threads}, {precision}"
+        known = f", not measured on {threads}" if self.threads else ""
         return f"chosen by estimate{known}, {precision}"
 
 
@@ -193,7 +194,7 @@ def explain(problem: Conv2dProblem, direction: Direction, choice: Choice) -> str
         cost = f"estimated {answer.estimated_seconds * 1e3:.3g} ms"
         if name in choice.measured:
             cost += f", measured {choice.measured[name] * 1e3:.3g} ms"
-        lines.append(f"{mark} {name:12} {answer.refusal or cost}")
+        lines.append(f"{mark} {name:13} {answer.refusal or cost}")
     return "\n".join((*lines, choice.reason))
 
 
