@@ -13,6 +13,7 @@ from numba.core import config
 
 from fastconv import threads
 from fastconv.activation import Activation
+from fastconv.convolution import weight_gradient
 from fastconv.convolution.base import Algorithm, Array, Run, as_read_only
 from fastconv.convolution.blocks import WORTH_A_TASK, split
 from fastconv.convolution.tiling import (
@@ -170,6 +171,30 @@ class ImplicitGemm(Tiled):
 
     name = "implicit_gemm"
     lanes_over = "filters"
+
+    def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
+        """Take every geometry whose smallest band is not too large."""
+        if direction == "weight_grad":
+            return weight_gradient.refusal(problem) or compiler_missing()
+        return super().supports(problem, direction)
+
+    def estimated_seconds(
+        self, problem: Conv2dProblem, direction: Direction, threads: int
+    ) -> float:
+        """Count instructions and copies."""
+        if direction == "weight_grad":
+            return weight_gradient.estimated_seconds(problem, threads)
+        return super().estimated_seconds(problem, direction, threads)
+
+    def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
+        """One band of the input, and for the weights' gradient of the output's."""
+        if direction == "weight_grad":
+            return weight_gradient.workspace_bytes(problem)
+        return super().workspace_bytes(problem, direction)
+
+    def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
+        """Sum over pixels in registers."""
+        weight_gradient.weight_gradient(problem, x, grad_output, out)
 
 
 class Direct(Tiled):

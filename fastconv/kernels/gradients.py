@@ -107,7 +107,7 @@ def clear_address(bits: int, lanes: int) -> int:
 FIELDS = (
     *codegen_tile.LAYER,
     *("itemsize", "C", "K", "H", "W", "P", "OW", "R", "groups", "C_per_group", "K_per_group"),
-    *("stride_h", "pad_top", "dilation_h", "padded", "wide", "high"),
+    *("stride_h", "pad_top", "dilation_h", "padded", "high"),
     *("channel_tiles", "tile_channels", "filter_tiles", "tile_filters"),
     *("blocks", "x_size", "grad_size", "clear", "sums_row", "sums_size"),
 )
