@@ -37,7 +37,9 @@ from fastconv.workspace import scratch
 # What is laid out of one band; no layer borrows more.
 BAND_BYTES = 4 * 2**20
 # Pixels of a band that make the most of what is begun anew for each.
-ENOUGH_PIXELS = 2048
+ENOUGH_PIXELS = 8192
+# A band is laid out in so many pieces at least for each tile: enough for all threads.
+CHUNKS = 4
 #: Columns of a tile, for vectors of filters: as many sums as there are registers for.
 COLUMNS = ((2, (14, 13, 12, 10, 8, 7, 6, 4, 3, 1)), (1, (14, 8, 4, 1)))
 
@@ -109,7 +111,7 @@ def _cycles(problem: Conv2dProblem, shape: GradientShape) -> float:
     calls = p.groups * -(-p.K_per_group // shape.filters) * p.R * columns_of(p, shape.columns)[2]
     # Two multiplications and two loads a cycle; a sum takes up to four cycles.
     loads = shape.columns * (1.0 if vectors > 1 else 1.2) + vectors
-    return calls * (max(vectors * shape.columns / 2, loads / 2, 4) + 0.3)
+    return calls * (max(vectors * shape.columns / 2, loads / 2, 4) + 0.2 + 0.02 * vectors)
 
 
 def estimated_seconds(problem: Conv2dProblem, num_threads: int) -> float:
@@ -197,6 +199,7 @@ def bands_of(problem: Conv2dProblem) -> Bands:
         "tile_channels": wide,
         "filter_tiles": filter_tiles,
         "tile_filters": shape.filters,
+        "chunks": -(-CHUNKS // images),
         "blocks": many,
         "x_size": x_size,
         "grad_size": grad_size,
@@ -234,7 +237,7 @@ def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: A
     pack, clear = (make(shape.bits, shape.lanes) for make in (pixel_packer_address, clear_address))
     x, grad = x.reshape(-1), grad_output.reshape(-1)
     none = as_read_only(np.zeros(shape.filters, p.dtype))
-    items = int(p.groups * (g.channel_tiles + g.filter_tiles))
+    tiles = int(p.groups * (g.channel_tiles + g.filter_tiles) * g.chunks)
     weights = int(p.groups * g.filter_tiles * p.R * g.blocks)
     with (
         scratch("bands", (cut.memory,), p.dtype) as memory,
@@ -242,7 +245,7 @@ def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: A
     ):
         for number, band in enumerate(cut.bands):
             places = cut.x_places, cut.grad_places
-            lay_out(items, pack, clear, x, grad, *places, band, memory, cut.record)
+            lay_out(tiles * int(band[1]), pack, clear, x, grad, *places, band, memory, cut.record)
             pixels = int(band[1] * band[3]) * p.OW
             rest = cut.blocks, none, memory, sums, cut.record
             multiply(weights, tile, int(number == 0), pixels, cut.offsets, *rest)

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from fastconv.codegen import tile as codegen_tile
 from fastconv.codegen.gradient_tile import GradientTile
-from fastconv.codegen.rows import clear_row, transpose_block
+from fastconv.codegen.rows import clear_row, copy_to_place, transpose_block
 from fastconv.kernels.calls import address, call
 from fastconv.kernels.jit import address_of, range_kernel
 
@@ -75,6 +75,12 @@ def pixel_packer_address(bits: int, lanes: int) -> int:
     size = bits // 8
 
     def pack(source, target, places, pitch, channels, pixels, wide):  # type: ignore[no-untyped-def]
+        if wide <= lanes // 4:  # a vector would be nearly empty
+            for pixel in range(pixels):
+                for c in range(wide):
+                    element = source + (c * pitch + pixel) * size
+                    copy_to_place(target + c * size, places + pixel * 8, wide, element, bits)
+            return
         for first in range(0, wide, lanes):
             for pixel in range(0, pixels, lanes):
                 transpose_block(
@@ -109,7 +115,7 @@ FIELDS = (
     *("itemsize", "C", "K", "H", "W", "P", "OW", "R", "groups", "C_per_group", "K_per_group"),
     *("stride_h", "pad_top", "dilation_h", "padded", "high"),
     *("channel_tiles", "tile_channels", "filter_tiles", "tile_filters"),
-    *("blocks", "x_size", "grad_size", "clear", "sums_row", "sums_size"),
+    *("chunks", "blocks", "x_size", "grad_size", "clear", "sums_row", "sums_size"),
 )
 LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
 
@@ -128,7 +134,9 @@ def lay_out(
     memory: Any,
     layer: Any,
 ) -> None:
-    """Lay out tiles `start` to `stop` of the band: those of the channels, then of the filters.
+    """Lay out pieces `start` to `stop` of the band: tiles of channels, then of filters.
+
+    A piece is a chunk of the rows of one image.
 
     `band` holds the first image, how many images there are, the first row of output and how many
     rows there are. `memory` gets the input, (groups * channel tiles, pixels with their margins,
@@ -137,50 +145,52 @@ def lay_out(
     g, size = layer[0], layer[0].itemsize
     image0, images, row0, rows = band[0], band[1], band[2], band[3]
     top = row0 * g.stride_h - g.pad_top
-    h0, h1 = max(0, top), min(g.H, top + g.high)
+    channel_tiles = g.groups * g.channel_tiles
     for number in range(start, stop):
-        if number < g.groups * g.channel_tiles:
-            group, tile = divmod(number, g.channel_tiles)
-            c = tile * g.tile_channels
-            target = address(memory) + number * g.x_size * size
+        tile, rest = divmod(number, images * g.chunks)
+        image, chunk = divmod(rest, g.chunks)
+        if tile < channel_tiles:
+            group, t = divmod(tile, g.channel_tiles)
+            c = t * g.tile_channels
+            row = g.padded * g.tile_channels
+            u0, u1 = chunk * g.high // g.chunks, (chunk + 1) * g.high // g.chunks
+            target = address(memory) + (tile * g.x_size + image * g.high * row) * size
             if g.clear:
-                call(clear, (target, g.x_size))
-            for image in range(images):
-                plane = (image0 + image) * g.C + group * g.C_per_group + c
-                there = (image * g.high + h0 - top) * g.padded * g.tile_channels
-                if h1 > h0:
-                    call(
-                        pack,
-                        (
-                            address(x) + (plane * g.H + h0) * g.W * size,
-                            target + there * size,
-                            address(x_places),
-                            g.H * g.W,
-                            g.C_per_group - c,
-                            (h1 - h0) * g.W,
-                            g.tile_channels,
-                        ),
-                    )
-        else:
-            rest = number - g.groups * g.channel_tiles
-            group, tile = divmod(rest, g.filter_tiles)
-            k = tile * g.tile_filters
-            target = address(memory) + g.groups * g.channel_tiles * g.x_size * size
-            target += rest * g.grad_size * size
-            for image in range(images):
-                plane = (image0 + image) * g.K + group * g.K_per_group + k
+                call(clear, (target + u0 * row * size, (u1 - u0) * row))
+            h0, h1 = max(0, top + u0), min(g.H, top + u1)
+            plane = (image0 + image) * g.C + group * g.C_per_group + c
+            if h1 > h0:
                 call(
                     pack,
                     (
-                        address(grad) + (plane * g.P + row0 * g.OW) * size,
-                        target + image * rows * g.OW * g.tile_filters * size,
-                        address(grad_places),
-                        g.P,
-                        g.K_per_group - k,
-                        rows * g.OW,
-                        g.tile_filters,
+                        address(x) + (plane * g.H + h0) * g.W * size,
+                        target + (h0 - top) * row * size,
+                        address(x_places),
+                        g.H * g.W,
+                        g.C_per_group - c,
+                        (h1 - h0) * g.W,
+                        g.tile_channels,
                     ),
                 )
+        else:
+            group, t = divmod(tile - channel_tiles, g.filter_tiles)
+            k = t * g.tile_filters
+            i0, i1 = chunk * rows // g.chunks, (chunk + 1) * rows // g.chunks
+            plane = (image0 + image) * g.K + group * g.K_per_group + k
+            place = channel_tiles * g.x_size + (tile - channel_tiles) * g.grad_size
+            place += (image * rows + i0) * g.OW * g.tile_filters
+            call(
+                pack,
+                (
+                    address(grad) + (plane * g.P + (row0 + i0) * g.OW) * size,
+                    address(memory) + place * size,
+                    address(grad_places),
+                    g.P,
+                    g.K_per_group - k,
+                    (i1 - i0) * g.OW,
+                    g.tile_filters,
+                ),
+            )
 
 
 @range_kernel
