@@ -99,7 +99,7 @@ WORTH_A_CHANGE = 0.03
 
 
 def candidates(
-    problem: Conv2dProblem, direction: Direction, precision: Precision
+    problem: Conv2dProblem, direction: Direction, precision: Precision, once: bool = False
 ) -> list[Candidate]:
     """Ask every algorithm; those that `auto` may run come first, the cheapest estimate leading."""
     answers = []
@@ -110,15 +110,16 @@ def candidates(
         seconds = float("inf")
         if refusal is None:
             seconds = algorithm.estimated_seconds(problem, direction, RANKED_FOR)
+            seconds += algorithm.preparing_seconds(problem) if once else 0.0
         answers.append(Candidate(algorithm, refusal, seconds))
     return sorted(answers, key=lambda answer: answer.estimated_seconds)
 
 
 def permitted(
-    problem: Conv2dProblem, direction: Direction, precision: Precision
+    problem: Conv2dProblem, direction: Direction, precision: Precision, once: bool = False
 ) -> list[Candidate]:
     """Return the candidates that `auto` may run, the cheapest estimate leading."""
-    return [c for c in candidates(problem, direction, precision) if c.refusal is None]
+    return [c for c in candidates(problem, direction, precision, once) if c.refusal is None]
 
 
 def fastest(ranked: Sequence[Candidate], measured: Mapping[str, float]) -> Candidate | None:
@@ -128,16 +129,21 @@ def fastest(ranked: Sequence[Candidate], measured: Mapping[str, float]) -> Candi
     return next((candidate for seconds, candidate in timed if seconds <= limit), None)
 
 
-def choose(problem: Conv2dProblem, direction: Direction, algorithm: str = "auto") -> Algorithm:
+def choose(
+    problem: Conv2dProblem, direction: Direction, algorithm: str = "auto", once: bool = False
+) -> Algorithm:
     """Return the algorithm to run; see `decide`."""
-    return decide(problem, direction, algorithm).algorithm
+    return decide(problem, direction, algorithm, once).algorithm
 
 
-def decide(problem: Conv2dProblem, direction: Direction, algorithm: str = "auto") -> Choice:
+def decide(
+    problem: Conv2dProblem, direction: Direction, algorithm: str = "auto", once: bool = False
+) -> Choice:
     """Choose the algorithm to run: the named one, or with "auto" the one that should be fastest.
 
     That is the fastest measured, if the problem was measured, else the one of the cheapest
-    estimate. An algorithm that is named runs at any precision.
+    estimate. An algorithm that is named runs at any precision. If the weights are used `once`,
+    what it takes to prepare them counts.
 
     Raises
     ------
@@ -149,7 +155,7 @@ def decide(problem: Conv2dProblem, direction: Direction, algorithm: str = "auto"
             f"algorithm must be a name ({_names(direction)}), got {algorithm!r} of type "
             f"{type(algorithm).__name__}"
         )
-    return _decide(problem, direction, algorithm, circumstances())
+    return _decide(problem, direction, algorithm, circumstances(), once)
 
 
 def _names(direction: Direction) -> str:
@@ -158,13 +164,16 @@ def _names(direction: Direction) -> str:
 
 @lru_cache(maxsize=4096)
 def _decide(
-    problem: Conv2dProblem, direction: Direction, algorithm: str, now: Circumstances
+    problem: Conv2dProblem, direction: Direction, algorithm: str, now: Circumstances, once: bool
 ) -> Choice:
     measured: Mapping[str, float] = {}
     if now.table is not None and now.threads is not None:
         measured = now.table.seconds(problem, direction, now.threads)
     if algorithm == "auto":
-        allowed = permitted(problem, direction, now.precision)
+        allowed = permitted(problem, direction, now.precision, once)
+        if once:
+            preparing = {c.algorithm.name: c.algorithm.preparing_seconds(problem) for c in allowed}
+            measured = {n: t + preparing.get(n, 0.0) for n, t in measured.items()}
         best = fastest(allowed, measured)
         chosen = (best or allowed[0]).algorithm
         return Choice(chosen, False, now.precision, now.threads, measured if best else {})

@@ -40,6 +40,10 @@ from fastconv.kernels.winograd import (
 from fastconv.problem import Conv2dProblem, Direction
 from fastconv.workspace import scratch
 
+# Measured: transforms of weights, on as many threads as estimates are for; most of it the way to
+# memory.
+PREPARING_SECONDS_PER_BYTE = 1e-10
+
 
 class Winograd(Algorithm):
     """Tiles of ``m x m`` outputs; a subclass says which."""
@@ -67,6 +71,12 @@ class Winograd(Algorithm):
     ) -> float:
         """Count the instructions of products and transforms, and the bytes that pass."""
         return 10e-6 + cheapest(problem, self.m, threads).cost / CYCLES_PER_SECOND
+
+    def preparing_seconds(self, problem: Conv2dProblem) -> float:
+        """Count the bytes of the transformed weights, which may be more than the caches hold."""
+        alpha = form_of(problem, self.m).alpha
+        size = alpha**2 * problem.K * problem.C_per_group * problem.itemsize
+        return size * PREPARING_SECONDS_PER_BYTE
 
     def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
         """Add up transformed input, which threads may share, products and buffers."""
