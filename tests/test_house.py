@@ -25,7 +25,7 @@ LEVELS = (
     ("cli", "__main__"),
     ("bench",),
     ("estimator",),
-    ("network",),
+    ("network", "settings"),
     ("nn",),
     ("data", "plots"),
     ("functional", "transposed", "columns", "pooling.maximum", "pooling.mean"),
