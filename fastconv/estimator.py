@@ -358,8 +358,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _layout(self) -> dict[str, Any]:
         """Return the parameters that a model cannot change any more."""
-        names = ("filters", "dense", "batch_norm", "dropout")
-        return {name: copy.deepcopy(getattr(self, name)) for name in names}
+        names = ("dense", "batch_norm", "dropout")
+        return {"filters": tuple(self.filters)} | {name: getattr(self, name) for name in names}
 
     def _same_layout(self) -> None:
         for name, value in self._layout().items():

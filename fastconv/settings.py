@@ -32,13 +32,13 @@ def check_settings(given: Mapping[str, Any]) -> None:
     for name in ("batch_norm", "early_stopping", "warm_start"):
         if not isinstance(given[name], bool | np.bool):
             raise TypeError(f"{name} must be True or False, got {given[name]!r}")
-    if given["optimizer"] not in OPTIMIZERS:
-        raise ValueError(
-            f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {given['optimizer']!r}"
-        )
+    optimizer = given["optimizer"]
+    if not isinstance(optimizer, str) or optimizer not in OPTIMIZERS:
+        raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {optimizer!r}")
     _check_class_weight(given["class_weight"])
     augment = given["augment"]
-    if not (callable(augment) or isinstance(augment, bool | np.bool) or augment == "auto"):
+    auto = isinstance(augment, str) and augment == "auto"
+    if not (auto or callable(augment) or isinstance(augment, bool | np.bool)):
         raise ValueError(f"augment must be 'auto', True, False or a callable, got {augment!r}")
     _check_image_shape(given["image_shape"])
     _check_random_state(given["random_state"])
@@ -50,7 +50,7 @@ def _check_filters(filters: Any) -> None:
     try:
         count = len(filters)
     except TypeError:
-        hint = f": did you mean ({filters},)?" if isinstance(filters, int) else ""
+        hint = f": did you mean ({filters},)?" if type(filters) is int else ""
         raise TypeError(
             f"filters must be a tuple of integers, one a convolution, got {filters!r}{hint}"
         ) from None

@@ -304,6 +304,6 @@ def test_a_warm_start_keeps_the_layers_it_has() -> None:
     x, y = rng.standard_normal((12, 8, 8)), np.arange(12) % 3
     classifier = CNNClassifier(filters=(2,), dense=4, epochs=1, warm_start=True, random_state=0)
     classifier.fit(x, y)
-    classifier.set_params(epochs=2).fit(x, y)
+    classifier.set_params(epochs=2, filters=np.array([2])).fit(x, y)
     with pytest.raises(ValueError, match=r"filters must stay \(2,\)"):
         classifier.set_params(filters=(4, 4)).fit(x, y)

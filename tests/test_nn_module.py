@@ -61,10 +61,12 @@ def test_sequential_as_a_list_and_with_names() -> None:
     assert nn.Sequential()(X) is X
 
 
-@pytest.mark.parametrize("wrong", ["same name", "same layer", "itself", "no layer"])
+@pytest.mark.parametrize("wrong", ["same name", "attribute", "same layer", "itself", "no layer"])
 def test_append_adds_a_layer_or_changes_nothing(wrong: str) -> None:
     taken = "2" if wrong == "same name" else "1"
     model = nn.Sequential({"0": nn.ReLU(), taken: nn.Sequential(nn.SiLU())})
+    if wrong == "attribute":  # which would have the same name in a state
+        setattr(model, "2", nn.Flatten())
     given: dict[str, Any] = {"same layer": model[-1][0], "itself": model, "no layer": nn.ReLU}
     before = list(model.named_modules())
     with pytest.raises((TypeError, ValueError), match=r"name of its own|one place|a Module"):
@@ -234,6 +236,7 @@ REFUSALS: list[tuple[Callable[[], Any], str]] = [
     (lambda: after(nn.ReLU(), X).backward(X[0]), r"grad must have shape \(1, 3, 4, 4\)"),
     (lambda: small_net().backward(X), r"Linear\.backward needs a forward pass before"),
     (lambda: nn.Module()(X), r"Module must define forward"),
+    (lambda: nn.ReLU().summary(4), r"input_shape must be .* got 4"),
     (lambda: nn.Module().backward(X), r"Module must define backward"),
     (lambda: nn.ReLU().astype("int32"), r"dtype must be 'float32' or 'float64', got 'int32'"),
     (lambda: nn.Parameter([1, 2]), r"data must be float32 or float64, got int64"),

@@ -65,7 +65,7 @@ class Sequential(Chain):
         A layer that is refused leaves the module as it was.
         """
         name = str(len(self))
-        if name in self._layers:
+        if name in dict(self.named_children()):
             raise ValueError(
                 f"layer must have a name of its own, got a second {name!r}, the number of layers "
                 "before it: name all of them in a mapping, Sequential({'name': layer, ...})"

@@ -98,7 +98,7 @@ def summarize(model: Any, input_shape: tuple[int, ...]) -> Summary:
 
     The model is then in the mode it was in.
     """
-    shape = as_ints("input_shape", input_shape, len(input_shape), 1)
+    shape = as_ints("input_shape", input_shape, np.size(input_shape), 1)
     names: dict[Any, str] = {}
     for name, module in model.named_modules():
         names.setdefault(module, name)
