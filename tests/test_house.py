@@ -28,7 +28,7 @@ LEVELS = (
     ("network",),
     ("nn",),
     ("data", "plots"),
-    ("functional", "transposed", "columns", "pooling.maximum", "pooling.mean"),
+    ("functional", "transposed", "columns", "pooling.maximum", "pooling.mean", "pooling.placed"),
     ("plan",),
     ("registry", "pooling.registry"),
     ("convolution", "pooling"),
