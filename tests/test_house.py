@@ -28,7 +28,7 @@ LEVELS = (
     ("network", "settings"),
     ("nn",),
     ("data", "plots"),
-    ("functional", "transposed", "columns", "pooling.maximum", "pooling.mean"),
+    ("functional", "transposed", "columns", "pooling.maximum", "pooling.mean", "pooling.placed"),
     ("plan",),
     ("tuning",),
     ("registry", "pooling.registry"),

@@ -37,7 +37,7 @@ class Depthwise(Algorithm):
         if p.stride[1] > 2 or p.stride[0] > 2:
             return f"needs stride 1 or 2, got {p.stride}"
         instructions = cpu.describe().instructions
-        if instructions not in (cpu.AVX512, cpu.AVX2):
+        if not instructions.masks:
             return f"needs loads by mask, which {instructions.name} vectors do not have"
         return compiler_missing()
 

@@ -1,8 +1,9 @@
-"""Pooling as Numba loops, the planes spread over threads."""
+"""Compiled pooling: register tiles for windows that are small and regular, loops for others."""
 
 from __future__ import annotations
 
-from fastconv.kernels import pooling as kernels
+from fastconv.kernels import pooling_loops as kernels
+from fastconv.pooling import tiles
 from fastconv.pooling.axis import Axes
 from fastconv.pooling.base import Array, Indices, PoolAlgorithm
 
@@ -18,16 +19,27 @@ def _pixels(tensor: Array) -> Array:
 
 
 class Jit(PoolAlgorithm):
-    """Compiled loops over the windows of each plane."""
+    """Vectors of windows of each plane."""
 
     name = "jit"
 
-    def maximum(self, x: Array, axes: Axes, out: Array, indices: Indices) -> None:
-        """One plane an item of work."""
+    def maximum(self, x: Array, axes: Axes, out: Array, indices: Indices | None) -> None:
+        """One plane an item of work, or a few rows of it."""
         rows, columns = axes
+        if tiles.tile_window(axes) is not None:
+            if indices is None:
+                tiles.run("max", axes, x, out)
+            else:
+                tiles.run("max-index", axes, x, out, indices, columns.outputs)
+            return
         planes = _planes(x)
         windows = (rows.start, rows.stop, rows.step, columns.start, columns.stop, columns.step)
-        kernels.maximum(len(planes), planes, *windows, _planes(out), _planes(indices))
+        if indices is None:
+            kernels.maximum(len(planes), planes, *windows, _planes(out))
+        else:
+            kernels.maximum_and_place(
+                len(planes), planes, *windows, _planes(out), _planes(indices)
+            )
 
     def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> None:
         """One plane an item of work."""
@@ -35,12 +47,18 @@ class Jit(PoolAlgorithm):
         kernels.maximum_grad(len(gradients), gradients, _pixels(indices), _pixels(out))
 
     def mean(self, x: Array, axes: Axes, out: Array) -> None:
-        """One plane an item of work."""
+        """One plane an item of work, or a few rows of it."""
+        if tiles.tile_window(axes) is not None:
+            tiles.run("mean", axes, x, out)
+            return
         planes = _planes(x)
         kernels.mean(len(planes), planes, *_windows(axes), _planes(out))
 
     def mean_grad(self, grad: Array, axes: Axes, out: Array) -> None:
-        """One plane an item of work."""
+        """One plane an item of work, or a few rows of it."""
+        if tiles.tile_window(axes) is not None:
+            tiles.run("mean-grad", axes, grad, out)
+            return
         planes = _planes(grad)
         kernels.mean_grad(len(planes), planes, *_windows(axes), _planes(out))
 
