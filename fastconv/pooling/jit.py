@@ -37,9 +37,7 @@ class Jit(PoolAlgorithm):
         if indices is None:
             kernels.maximum(len(planes), planes, *windows, _planes(out))
         else:
-            kernels.maximum_and_place(
-                len(planes), planes, *windows, _planes(out), _planes(indices)
-            )
+            kernels.maximum_and_place(len(planes), planes, *windows, _planes(out), _planes(indices))
 
     def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> None:
         """One plane an item of work."""
