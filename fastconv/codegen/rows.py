@@ -100,7 +100,8 @@ def transpose_block(  # type: ignore[no-untyped-def]
 
     `target`, `source` and `places` (of int64) are addresses, `to_row` and `of_row` elements from
     row to row. The source has `rows` rows, which may be fewer than `wide`: then zeros are written.
-    No more than `lanes` of each are looked at. `bits` and `lanes` are constants.
+    Columns whose place is negative are left out. No more than `lanes` of each are looked at.
+    `bits` and `lanes` are constants.
     """
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
@@ -109,19 +110,37 @@ def transpose_block(  # type: ignore[no-untyped-def]
         to_row, of_row, rows, columns, wide = (arguments[i] for i in (1, 3, 5, 6, 7))
         places = builder.inttoptr(arguments[4], I64.as_pointer())
         block = []
+        every_column, none = vector.first(columns), vector.first(index(0))
         for r in range(vector.lanes):
             there = builder.icmp_signed("<", index(r), rows)
-            mask = vector.first(builder.select(there, columns, index(0)))
             place = vector.at(of, builder.mul(of_row, index(r)))
-            block.append(vector.load_masked(place, mask))
+            block.append(vector.load_masked(place, builder.select(there, every_column, none)))
         mask = vector.first(wide)
         for c, column in enumerate(vector.transpose(block)):
             with builder.if_then(builder.icmp_signed("<", index(c), columns)):
-                row = builder.mul(to_row, builder.load(builder.gep(places, [index(c)])))
-                vector.store_masked(column, vector.at(to, row), mask)
+                place = builder.load(builder.gep(places, [index(c)]))
+                with builder.if_then(builder.icmp_signed(">=", place, index(0))):
+                    vector.store_masked(column, vector.at(to, builder.mul(to_row, place)), mask)
         return context.get_dummy_value()
 
     return types.void(*(types.int64,) * 8, bits, lanes), generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
+def copy_part(typingctx, target, source, count, wide, bits, lanes):  # type: ignore[no-untyped-def]
+    """Do ``target[k] = source[k]`` for k below `wide`, 0 from `count` on; at most `lanes` of them.
+
+    `target` and `source` are addresses; `bits` and `lanes` are constants.
+    """
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vector = vectors_of(builder, bits, lanes)
+        to, of = (builder.inttoptr(a, vector.element.as_pointer()) for a in arguments[:2])
+        loaded = vector.load_masked(of, vector.first(arguments[2]))
+        vector.store_masked(loaded, to, vector.first(arguments[3]))
+        return context.get_dummy_value()
+
+    return types.void(*(types.int64,) * 4, bits, lanes), generate
 
 
 def _pick(vector: Vectors, loaded: list[Any]) -> Any:

@@ -66,8 +66,11 @@ class Vectors:
         if count == self.lanes:
             self.store(vector, pointer)
             return
-        mask = [1] * count + [0] * (self.lanes - count)
-        self.store_masked(vector, pointer, ir.Constant(self._mask_type, mask))
+        self.store_masked(vector, pointer, self.mask([i < count for i in range(self.lanes)]))
+
+    def mask(self, wanted: Sequence[bool]) -> Any:
+        """Return ``wanted``, a constant."""
+        return ir.Constant(self._mask_type, [int(each) for each in wanted])
 
     def first(self, count: Any) -> Any:
         """Return the mask ``[i < count for i in range(lanes)]``."""
