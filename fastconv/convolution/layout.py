@@ -46,14 +46,13 @@ def forward_filters(weight: Array) -> Filters:
 def packing(
     problem: Conv2dProblem,
     filters: Filters,
-    target: Array,
     tile: tuple[int, int, int],
     channels_last: bool,
-) -> Callable[[int, int], None]:
-    """Return ``pack(start, stop)``, which lays out those tiles of filters, of all groups.
+) -> Callable[[int, int, int], None]:
+    """Return ``pack(start, stop, target)``, which lays out those tiles of filters, of all groups.
 
-    `target` is (groups, tiles, taps, filters of a tile), with zeros where there is no filter.
-    Taps are ordered (r, s, c) if `channels_last`, else (r, c, s): those of one row of the kernel
+    `target` is the address of (tiles, taps, filters of a tile), with zeros where there is no
+    filter. Taps are ordered (r, s, c) if `channels_last`, else (r, c, s): those of one row of the kernel
     stand together. `tile` is filters, bits of an element, lanes of a vector.
     """
     p, (wide, bits, lanes) = problem, tile
@@ -69,9 +68,8 @@ def packing(
         run = turned_packer(bits, lanes)
         sizes = *sizes, p.C_per_group, window.size, p.taps, step, wide
 
-    def pack(start: int, stop: int) -> None:
-        arrays = filters.weight.ctypes.data, target.ctypes.data, places.ctypes.data
-        run(start, stop, *arrays, *sizes)
+    def pack(start: int, stop: int, target: int) -> None:
+        run(start, stop, filters.weight.ctypes.data, target, places.ctypes.data, *sizes)
 
     return pack
 
@@ -80,9 +78,14 @@ def by_tiles(problem: Conv2dProblem, filters: Filters, tile: tuple[int, int, int
     """Return the weights as (groups, tiles, taps, filters of a tile), flat; see `packing`."""
     p = problem
     total = p.groups * -(-p.K_per_group // tile[0])
-    packed = np.empty(total * p.taps * tile[0], p.dtype)
-    share(packing(p, filters, packed, tile, channels_last=False), total, packed.size)
-    return packed
+    packed = np.empty((total, p.taps, tile[0]), p.dtype)
+    pack = packing(p, filters, tile, channels_last=False)
+
+    def work(start: int, stop: int) -> None:
+        pack(start, stop, packed[start:].ctypes.data)
+
+    share(work, total, packed.size)
+    return packed.reshape(-1)
 
 
 def share(work: Callable[[int, int], None], total: int, elements: int) -> None:

@@ -191,16 +191,17 @@ def _transformed(problem: Conv2dProblem, m: int, wide: int, filters: Filters) ->
     p, form = problem, form_of(problem, m)
     tiles, taps = -(-p.K_per_group // wide), p.R * p.S
     length = p.C_per_group * wide
-    laid_out = np.empty((p.groups * tiles, taps, length), p.dtype)
     result = np.empty((p.groups, form.alpha**2, tiles, length), p.dtype)
     tile = wide, form.bits, form.lanes
-    pack, transform = packing(p, filters, laid_out, tile, True), weights_transform(form)
+    pack, transform = packing(p, filters, tile, True), weights_transform(form)
 
     def work(start: int, stop: int) -> None:
-        pack(start, stop)
-        for number in range(start, stop):
-            source, target = laid_out[number], result[number // tiles, 0, number % tiles]
-            transform(source.ctypes.data, target.ctypes.data, length, tiles * length, length)
+        with scratch("filters", (taps, length), p.dtype) as laid_out:
+            source = laid_out.ctypes.data
+            for number in range(start, stop):
+                pack(number, number + 1, source)
+                target = result[number // tiles, 0, number % tiles].ctypes.data
+                transform(source, target, length, tiles * length, length)
 
     share(work, p.groups * tiles, result.size)
     return result.reshape(-1)

@@ -16,7 +16,7 @@ def packer(bits: int, lanes: int) -> Callable[..., None]:
 
     It is called as ``pack(start, stop, source, target, places, tiles, filters, taps,
     tile_filters)``: tiles `start` to `stop` of all groups, addresses of the weights (groups,
-    filters, taps), of where they go, (groups, tiles, taps, tile_filters), and of the place that
+    filters, taps), of where these tiles go, (tiles, taps, tile_filters), and of the place that
     each tap gets (int64), and those numbers. Places without a filter get zeros.
     """
     size = bits // 8
@@ -31,7 +31,7 @@ def packer(bits: int, lanes: int) -> Callable[..., None]:
                 row = (group * filters + k) * taps
                 for tap in range(0, taps, lanes):
                     transpose_block(
-                        target + (number * taps * tile_filters + first) * size,
+                        target + ((number - start) * taps * tile_filters + first) * size,
                         tile_filters,
                         source + (row + tap) * size,
                         taps,
@@ -54,7 +54,7 @@ def turned_packer(bits: int, lanes: int) -> Callable[..., None]:
     Its filters are the channels of the weights, and its channels the filters: it is called as
     ``pack(start, stop, source, target, places, tiles, filters, channels, window, taps, step,
     tile_filters)`` with addresses of the weights (groups, channels, filters, window), of where
-    they go, (groups, tiles, taps, tile_filters), and of the place that each tap of the window gets
+    these tiles go, (tiles, taps, tile_filters), and of the place that each tap of the window gets
     for the first channel, negative if it is left out; places are `step` apart from one channel to
     the next. Places without a filter get zeros.
     """
@@ -71,7 +71,7 @@ def turned_packer(bits: int, lanes: int) -> Callable[..., None]:
                 wide = tile_filters - first
                 for k in range(channels):
                     row = source + ((group * channels + k) * filters + c) * window * size
-                    place = (number * taps + k * step) * tile_filters + first
+                    place = ((number - start) * taps + k * step) * tile_filters + first
                     to = target + place * size
                     if window == 1:
                         copy_part(to, row, filters - c, wide, bits, lanes)
