@@ -97,7 +97,7 @@ def test_module_is_the_command() -> None:
 def test_help_names_all_commands(command: Command) -> None:
     outcome = command("--help")
     assert outcome.code == 0
-    for name in ("bench", "info", "explain", "warmup"):
+    for name in ("bench", "tune", "info", "explain", "warmup"):
         assert name in outcome.out
 
 

@@ -30,6 +30,7 @@ LEVELS = (
     ("data", "plots"),
     ("functional", "transposed", "columns", "pooling.maximum", "pooling.mean"),
     ("plan",),
+    ("tuning",),
     ("registry", "pooling.registry"),
     ("convolution", "pooling"),
     ("arguments",),

@@ -33,9 +33,7 @@ class Depthwise:
     `apart` columns from one another in the output.
     """
 
-    def __init__(
-        self, builder: Any, bits: int, lanes: int, arguments: Any, apart: int = 1
-    ) -> None:
+    def __init__(self, builder: Any, bits: int, lanes: int, arguments: Any, apart: int = 1) -> None:
         self.builder = builder
         element = ir.FloatType() if bits == 32 else ir.DoubleType()
         self.vector = Vectors(builder, element, lanes)

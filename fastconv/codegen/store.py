@@ -164,4 +164,4 @@ class Store:
             k, p = divmod(number, len(places))
             offset = builder.add(builder.mul(self.out_plane, index(k)), across[p])
             total, place = vector.clamp(total, self.low, self.high), builder.gep(self.out, [offset])
-            self._write(total, place, masks and masks[places[p][1]])
+            self._write(total, place, None if masks is None else masks[places[p][1]])

@@ -58,9 +58,7 @@ class Tile:
         How many columns of the output are from one pixel to the next.
     """
 
-    def __init__(
-        self, builder: Any, bits: int, lanes: int, arguments: Any, apart: int = 1
-    ) -> None:
+    def __init__(self, builder: Any, bits: int, lanes: int, arguments: Any, apart: int = 1) -> None:
         self.builder = builder
         element = ir.FloatType() if bits == 32 else ir.DoubleType()
         self.vector = Vectors(builder, element, lanes)

@@ -64,6 +64,10 @@ class Algorithm:
         """Return the rough time `auto` ranks by."""
         raise NotImplementedError
 
+    def preparing_seconds(self, problem: Conv2dProblem) -> float:
+        """Return the rough time to prepare the weights, where that is much; a plan does it once."""
+        return 0.0
+
     def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
         """Return the scratch memory one thread needs besides inputs and result."""
         return 0

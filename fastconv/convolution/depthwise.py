@@ -11,7 +11,7 @@ import numpy as np
 from fastconv import cpu
 from fastconv.activation import Activation
 from fastconv.convolution.base import Array, Run, as_read_only
-from fastconv.convolution.gradients import ByPhases
+from fastconv.convolution.input_gradient import ByPhases
 from fastconv.convolution.layout import Filters
 from fastconv.convolution.phases import Phase
 from fastconv.convolution.tiled import Direct, compiler_missing

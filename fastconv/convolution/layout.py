@@ -52,8 +52,8 @@ def packing(
     """Return ``pack(start, stop, target)``, which lays out those tiles of filters, of all groups.
 
     `target` is the address of (tiles, taps, filters of a tile), with zeros where there is no
-    filter. Taps are ordered (r, s, c) if `channels_last`, else (r, c, s): those of one row of the kernel
-    stand together. `tile` is filters, bits of an element, lanes of a vector.
+    filter. Taps are ordered (r, s, c) if `channels_last`, else (r, c, s): those of one row of the
+    kernel stand together. `tile` is filters, bits of an element, lanes of a vector.
     """
     p, (wide, bits, lanes) = problem, tile
     tiles = -(-p.K_per_group // wide)

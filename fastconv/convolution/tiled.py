@@ -13,8 +13,9 @@ from numba.core import config
 
 from fastconv import threads
 from fastconv.activation import Activation
+from fastconv.convolution import weight_gradient
 from fastconv.convolution.base import Array, Run, as_read_only
-from fastconv.convolution.gradients import ByPhases
+from fastconv.convolution.input_gradient import ByPhases
 from fastconv.convolution.layout import Filters, by_tiles, forward_filters
 from fastconv.convolution.phases import Phase
 from fastconv.convolution.tiling import (
@@ -31,7 +32,7 @@ from fastconv.convolution.tiling import (
 from fastconv.kernels.bands import band_copy_address
 from fastconv.kernels.tiled import convolve
 from fastconv.kernels.tiles import tile_address
-from fastconv.problem import Conv2dProblem
+from fastconv.problem import Conv2dProblem, Direction
 from fastconv.workspace import scratch
 
 
@@ -164,6 +165,30 @@ class ImplicitGemm(Tiled):
 
     name = "implicit_gemm"
     lanes_over = "filters"
+
+    def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
+        """Take every geometry whose smallest band is not too large."""
+        if direction == "weight_grad":
+            return weight_gradient.refusal(problem) or compiler_missing()
+        return super().supports(problem, direction)
+
+    def estimated_seconds(
+        self, problem: Conv2dProblem, direction: Direction, threads: int
+    ) -> float:
+        """Count instructions and copies."""
+        if direction == "weight_grad":
+            return weight_gradient.estimated_seconds(problem, threads)
+        return super().estimated_seconds(problem, direction, threads)
+
+    def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
+        """One band of the input, and for the weights' gradient of the output's."""
+        if direction == "weight_grad":
+            return weight_gradient.workspace_bytes(problem)
+        return super().workspace_bytes(problem, direction)
+
+    def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
+        """Sum over pixels in registers."""
+        weight_gradient.weight_gradient(problem, x, grad_output, out)
 
 
 class Direct(Tiled):

@@ -16,7 +16,7 @@ import numpy as np
 from fastconv import threads
 from fastconv.activation import Activation
 from fastconv.convolution.base import Array, Run, as_read_only
-from fastconv.convolution.gradients import ByPhases
+from fastconv.convolution.input_gradient import ByPhases
 from fastconv.convolution.layout import Filters, forward_filters, packing, share
 from fastconv.convolution.phases import Phase
 from fastconv.convolution.tiled import compiler_missing
@@ -40,6 +40,10 @@ from fastconv.kernels.winograd import (
 )
 from fastconv.problem import Conv2dProblem, Direction
 from fastconv.workspace import scratch
+
+# Measured: transforms of weights, on as many threads as estimates are for; most of it the way to
+# memory.
+PREPARING_SECONDS_PER_BYTE = 1e-10
 
 
 class Winograd(ByPhases):
@@ -70,6 +74,12 @@ class Winograd(ByPhases):
         """Count the instructions of products and transforms, and the bytes that pass."""
         return 10e-6 + cheapest(problem, self.m, threads).cost / CYCLES_PER_SECOND
 
+    def preparing_seconds(self, problem: Conv2dProblem) -> float:
+        """Count the bytes of the transformed weights, which may be more than the caches hold."""
+        alpha = form_of(problem, self.m).alpha
+        size = alpha**2 * problem.K * problem.C_per_group * problem.itemsize
+        return size * PREPARING_SECONDS_PER_BYTE
+
     def _workspace(self, problem: Conv2dProblem) -> int:
         """Add up transformed input, which threads may share, products and buffers."""
         count = threads.get_num_threads()
@@ -87,12 +97,6 @@ class Winograd(ByPhases):
     ) -> None:
         """Run once."""
         self.bind(problem, prepared, bias, Activation())(x, None, out)
-
-    def _laid_out_bytes(self, problem: Conv2dProblem) -> int:
-        """Count the transformed weights."""
-        return problem.weight_bytes + form_of(problem, self.m).alpha ** 2 * (
-            problem.K * problem.C_per_group * problem.itemsize
-        )
 
     def _run_phase(self, phase: Phase, filters: Filters, grad_output: Array, out: Array) -> None:
         """Compute all of `out`: at stride 1 there is one phase."""

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Callable
 from functools import lru_cache
 
-from fastconv.codegen.rows import copy_part, transpose_block
+from fastconv.codegen.rows import copy_part, transpose_block, transpose_some
 from fastconv.kernels.jit import address_of
 
 
@@ -77,7 +77,7 @@ def turned_packer(bits: int, lanes: int) -> Callable[..., None]:
                         copy_part(to, row, filters - c, wide, bits, lanes)
                     else:
                         for tap in range(0, window, lanes):
-                            transpose_block(
+                            transpose_some(
                                 to,
                                 tile_filters,
                                 row + tap * size,

@@ -38,10 +38,6 @@ class ByPhases(Algorithm):
         """Return the scratch memory that one thread needs."""
         return 0
 
-    def _laid_out_bytes(self, problem: Conv2dProblem) -> int:
-        """Return how large the weights are when they are laid out."""
-        return problem.weight_bytes
-
     def _run_phase(self, phase: Phase, filters: Filters, grad_output: Array, out: Array) -> None:
         """Fill this phase's elements of `out`."""
         raise NotImplementedError
@@ -68,8 +64,9 @@ class ByPhases(Algorithm):
         if leave_gaps(problem):
             seconds += problem.input_bytes / CLEARED_BYTES_PER_SECOND / threads
         for phase in phases(problem):
-            moved = self._laid_out_bytes(phase.problem) + problem.weight_bytes
+            moved = phase.problem.weight_bytes + problem.weight_bytes
             seconds += self._seconds(phase.problem, threads) + 20e-6
+            seconds += self.preparing_seconds(phase.problem)
             seconds += moved / LAID_OUT_BYTES_PER_SECOND / threads
         return seconds
 
