@@ -33,7 +33,7 @@ class Residue(NamedTuple):
 
     Attributes
     ----------
-    first, count : int
+    first, size : int
         Its first row of the gradient, and how many it has.
     tap, apart, taps : int
         Its first tap, from one to the next, and how many there are.
@@ -44,7 +44,7 @@ class Residue(NamedTuple):
     """
 
     first: int
-    count: int
+    size: int
     tap: int
     apart: int
     taps: int
@@ -91,25 +91,25 @@ def phases(problem: Conv2dProblem) -> tuple[Phase, ...]:
 def leave_gaps(problem: Conv2dProblem) -> bool:
     """Return whether there are rows or columns of the gradient that no tap reaches."""
     found = phases(problem)
-    reached = sum(phase.down.count * phase.across.count for phase in found)
+    reached = sum(phase.down.size * phase.across.size for phase in found)
     return reached < problem.H * problem.W
 
 
 def _residues(
-    size: int, outputs: int, kernel: int, stride: int, dilation: int, before: int
+    total: int, outputs: int, kernel: int, stride: int, dilation: int, before: int
 ) -> Iterator[Residue]:
     shared = math.gcd(stride, dilation)
     apart = stride // shared
     for tap in range(min(kernel, apart)):
         first = (tap * dilation - before) % stride
-        if first < size:
-            count = -(-(size - first) // stride)
+        if first < total:
+            size = -(-(total - first) // stride)
             taps = -(-(kernel - tap) // apart)
             gap = dilation // shared if taps > 1 else 1
             # The output row that the first tap meets there, and how far back the last one sees.
             offset, reach = (first + before - tap * dilation) // stride, (taps - 1) * gap
-            padding = reach - offset, count - outputs + offset
-            yield Residue(first, count, tap, apart, taps, gap, padding)
+            padding = reach - offset, size - outputs + offset
+            yield Residue(first, size, tap, apart, taps, gap, padding)
 
 
 def _phase(problem: Conv2dProblem, down: Residue, across: Residue) -> Phase:
