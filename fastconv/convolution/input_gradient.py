@@ -80,13 +80,15 @@ class ByPhases(Algorithm):
         self, problem: Conv2dProblem, weight: Array, grad_output: Array, out: Array
     ) -> None:
         """Compute one phase after the other, each in parallel."""
-        if not np.isfinite(weight).all():
+        found = phases(problem)
+        margins = any(side > 0 for p in found for sides in p.problem.padding for side in sides)
+        if margins and not np.isfinite(weight).all():
             # Convolutions count the zeros of their margins, but zero times infinity is not zero.
             Im2colJit().input_grad(problem, weight, grad_output, out)
             return
         if leave_gaps(problem):
             clear(out)
-        for phase in phases(problem):
+        for phase in found:
             filters = Filters(weight, phase.window(problem.R, problem.S), finite=True)
             self._run_phase(phase, filters, grad_output, out)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastconv import threads
 from fastconv.convolution.base import Array
-from fastconv.convolution.blocks import WORTH_A_TASK, split
+from fastconv.convolution.blocks import PARTS, WORTH_A_TASK, split
 from fastconv.kernels.packing import packer, turned_packer
 from fastconv.problem import Conv2dProblem
 
@@ -56,6 +56,8 @@ def packing(
     kernel stand together. `tile` is filters, bits of an element, lanes of a vector.
     """
     p, (wide, bits, lanes) = problem, tile
+    # Narrow tiles fill narrow vectors.
+    lanes = min(lanes, max(4, 2 ** (wide - 1).bit_length()))
     tiles = -(-p.K_per_group // wide)
     places, first, step = _places(p.C_per_group, p.R, p.S, channels_last)
     sizes: tuple[int, ...] = tiles, p.K_per_group
@@ -93,7 +95,8 @@ def share(work: Callable[[int, int], None], total: int, elements: int) -> None:
     if elements < WORTH_A_TASK:
         work(0, total)
     else:
-        threads.run_tasks(lambda some: work(*some), split(total, elements // WORTH_A_TASK))
+        parts = min(PARTS, elements // WORTH_A_TASK)
+        threads.run_tasks(lambda some: work(*some), split(total, parts))
 
 
 @lru_cache(maxsize=256)

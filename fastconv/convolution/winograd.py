@@ -27,6 +27,7 @@ from fastconv.convolution.winograd_blocks import (
     blocks_of,
     cheapest,
     form_of,
+    weight_step,
 )
 from fastconv.kernels.tiles import tile_address
 from fastconv.kernels.winograd import (
@@ -187,7 +188,7 @@ class _Launch:
 
 
 def _transformed(problem: Conv2dProblem, m: int, wide: int, filters: Filters) -> Array:
-    """Return the weights as (groups, products, tiles, channels, filters of a tile), flat.
+    """Return the weights as (groups, tiles, products, channels, filters of a tile), flat.
 
     They are laid out for register tiles first; their transform is then the same for every
     element of a row of them.
@@ -195,7 +196,8 @@ def _transformed(problem: Conv2dProblem, m: int, wide: int, filters: Filters) ->
     p, form = problem, form_of(problem, m)
     tiles, taps = -(-p.K_per_group // wide), p.R * p.S
     length = p.C_per_group * wide
-    result = np.empty((p.groups, form.alpha**2, tiles, length), p.dtype)
+    step = weight_step(p, wide)
+    result = np.empty((p.groups * tiles, form.alpha**2, step), p.dtype)
     tile = wide, form.bits, form.lanes
     pack, transform = packing(p, filters, tile, True), weights_transform(form)
 
@@ -204,8 +206,7 @@ def _transformed(problem: Conv2dProblem, m: int, wide: int, filters: Filters) ->
             source = laid_out.ctypes.data
             for number in range(start, stop):
                 pack(number, number + 1, source)
-                target = result[number // tiles, 0, number % tiles].ctypes.data
-                transform(source, target, length, tiles * length, length)
+                transform(source, result[number].ctypes.data, length, step, length)
 
     share(work, p.groups * tiles, result.size)
     return result.reshape(-1)
