@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 
 import fastconv
 from fastconv.convolution import depthwise, tiled, tiling, winograd, winograd_blocks
+from fastconv.convolution.base import as_read_only
+from fastconv.problem import Conv2dProblem
+from fastconv.registry import ALGORITHMS
 from fastconv.workspace import scratch
 
 PAGE = mmap.PAGESIZE
@@ -47,6 +50,11 @@ def guarded(values: Array, at_end: bool) -> Array:
     return array
 
 
+def kind_of(shape: Any) -> tuple[int, ...]:
+    """Return what a tile is of which each takes its time to compile."""
+    return shape.step, shape.bits, shape.lanes
+
+
 class Guard:
     """Puts what the library allocates for itself between protected pages."""
 
@@ -54,7 +62,7 @@ class Guard:
 
     def __init__(self, rng: np.random.Generator) -> None:
         enter = scratch.__enter__
-        pack, cut = tiled._by_tiles, tiling.tiling_of
+        pack, cut = tiled.by_tiles, tiling.tiling_of
 
         def guard(array: Array) -> Array:
             kept = guarded(array, Guard.at_end)
@@ -72,7 +80,7 @@ class Guard:
         def tile_shape(problem: Any, over: Any, num_threads: int) -> Any:
             """Return any tile that fits, not only the one that seems fastest."""
             fitting = list(tiling.shapes(problem, over))
-            alike = [shape for shape in used if shape[-3:] == fitting[0][-3:]]
+            alike = [shape for shape in used if kind_of(shape) == kind_of(fitting[0])]
             if len(alike) >= DIFFERENT_TILES:  # each takes its time to compile
                 fitting = [shape for shape in fitting if shape in used] or fitting[-1:]
             shape = fitting[rng.integers(len(fitting))]
@@ -109,7 +117,7 @@ class Guard:
         @cache
         def any_product_tile(problem: Any, m: int, num_threads: int) -> Any:
             fitting = list(winograd_blocks.product_tiles(problem, m))
-            alike = [shape for shape in used if shape[-3:] == fitting[0][-3:]]
+            alike = [shape for shape in used if kind_of(shape) == kind_of(fitting[0])]
             if len(alike) >= 2 * DIFFERENT_TILES:
                 fitting = [shape for shape in fitting if shape in used] or fitting[-1:]
             shape = fitting[rng.integers(len(fitting))]
@@ -129,7 +137,7 @@ class Guard:
         winograd._transformed = lambda *arguments: guard(transformed(*arguments))
         winograd.as_read_only = as_read_only
         scratch.__enter__ = lend  # type: ignore[method-assign]
-        tiled._by_tiles = lambda *arguments: guard(pack(*arguments))
+        tiled.by_tiles = lambda *arguments: guard(pack(*arguments))
         tiled.tiling_of = tiling_of  # type: ignore[assignment]
         tiled.tile_shape = tiling.tile_shape = tile_shape  # type: ignore[assignment]
         tiled.as_read_only = depthwise.as_read_only = as_read_only
@@ -257,10 +265,28 @@ def check(rng: np.random.Generator, algorithm: str, number: int) -> bool:
         added = None if residual is None else guarded(residual, at_end)
         plan(guarded(x, at_end), out=out, residual=added)
         right &= is_right(out, expected, activation, algorithm)
+        right &= gradient_is_right(rng, algorithm, input_shape, weight, options)
         if not right:
             print(algorithm, input_shape, weight_shape, options, dtype, activation, file=sys.stderr)
             return False
     return True
+
+
+def gradient_is_right(
+    rng: np.random.Generator, algorithm: str, input_shape: Any, weight: Array, options: Any
+) -> bool:
+    """Return whether the input gradient of a problem comes out right, if the algorithm has it."""
+    kernel = next(a for a in ALGORITHMS if a.name == algorithm)
+    geometry = {**options, "dtype": str(weight.dtype)}
+    problem = Conv2dProblem.from_shapes(input_shape, weight.shape, **geometry)
+    if "input_grad" not in kernel.directions or kernel.supports(problem, "input_grad") is not None:
+        return True
+    grad = rng.integers(-3, 4, problem.output_shape).astype(weight.dtype)
+    expected = reference.conv2d_input_grad(input_shape, weight, grad, **options)
+    out = guarded(np.full(input_shape, np.nan, weight.dtype), Guard.at_end)
+    arrays = (as_read_only(guarded(array, Guard.at_end)) for array in (weight, grad))
+    kernel.input_grad(problem, *arrays, out)
+    return is_right(out, expected, None, algorithm)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from fastconv.codegen.vector import Vectors, index
 #: What the tile is called with, as 64-bit integers: addresses of the channel's plane and of its
 #: filter, its bias and the tile's corner in the output and in the residual (or 0), the numbers
 #: of the activation and its form, the size of the plane, the row and column of the input that
-#: the first tap of the first pixel reads, the width of the output, and the columns left.
+#: the first tap of the first pixel reads, elements from row to row of the output, and the columns
+#: left.
 ARGUMENTS = (
     *("x", "weight", "bias", "out", "residual", "numbers", "form"),
     *("height", "width", "top", "left", "out_row", "columns"),
@@ -28,10 +29,11 @@ ARGUMENTS = (
 class Depthwise:
     """One filter of `R` x `S` taps times `rows` rows of ``vectors * lanes`` pixels.
 
-    `stride` is (vertical, horizontal), the latter 1 or 2. The kernel is not dilated.
+    `stride` is (vertical, horizontal), the latter 1 or 2. The kernel is not dilated. Pixels are
+    `apart` columns from one another in the output.
     """
 
-    def __init__(self, builder: Any, bits: int, lanes: int, arguments: Any) -> None:
+    def __init__(self, builder: Any, bits: int, lanes: int, arguments: Any, apart: int = 1) -> None:
         self.builder = builder
         element = ir.FloatType() if bits == 32 else ir.DoubleType()
         self.vector = Vectors(builder, element, lanes)
@@ -45,7 +47,7 @@ class Depthwise:
         out, residual, numbers, form, out_row = (
             values[name] for name in ("out", "residual", "numbers", "form", "out_row")
         )
-        self.store = Store(self.vector, out, residual, numbers, form, out_row, index(0))
+        self.store = Store(self.vector, out, residual, numbers, form, out_row, index(0), apart)
 
     def emit(self, R: int, S: int, stride: tuple[int, int], rows: int, vectors: int) -> None:
         """Write the whole tile."""

@@ -155,18 +155,65 @@ def transpose_block(  # type: ignore[no-untyped-def]
                         for c, column in enumerate(turned):
                             keep(column, c, True)
             with otherwise:
-                block = []
-                for r in range(vector.lanes):
-                    there = builder.icmp_signed("<", index(r), rows)
-                    mask = vector.first(builder.select(there, columns, index(0)))
-                    place = vector.at(of, builder.mul(of_row, index(r)))
-                    block.append(vector.load_masked(place, mask))
-                for c, column in enumerate(vector.transpose(block)):
+                for c, column in enumerate(_turned_part(vector, of, of_row, rows, columns)):
                     with builder.if_then(builder.icmp_signed("<", index(c), columns)):
                         keep(column, c, True)
         return context.get_dummy_value()
 
     return types.void(*(types.int64,) * 8, bits, lanes), generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
+def transpose_some(  # type: ignore[no-untyped-def]
+    typingctx, target, to_row, source, of_row, places, rows, columns, wide, bits, lanes
+):
+    """Do what `transpose_block` does, but for columns whose place is negative: these are left out.
+
+    Blocks are taken to be seldom whole.
+    """
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vector = vectors_of(builder, bits, lanes)
+        to, of = (builder.inttoptr(arguments[i], vector.element.as_pointer()) for i in (0, 2))
+        to_row, of_row, rows, columns, wide = (arguments[i] for i in (1, 3, 5, 6, 7))
+        places = builder.inttoptr(arguments[4], I64.as_pointer())
+        mask = vector.first(wide)
+        for c, column in enumerate(_turned_part(vector, of, of_row, rows, columns)):
+            with builder.if_then(builder.icmp_signed("<", index(c), columns)):
+                place = builder.load(builder.gep(places, [index(c)]))
+                with builder.if_then(builder.icmp_signed(">=", place, index(0))):
+                    vector.store_masked(column, vector.at(to, builder.mul(to_row, place)), mask)
+        return context.get_dummy_value()
+
+    return types.void(*(types.int64,) * 8, bits, lanes), generate
+
+
+def _turned_part(vector: Vectors, of: Any, of_row: Any, rows: Any, columns: Any) -> list[Any]:
+    """Return the columns of a block of which so many rows and columns are there, zeros beyond."""
+    builder = vector.builder
+    there, none = vector.first(columns), vector.first(index(0))
+    block = []
+    for r in range(vector.lanes):
+        mask = builder.select(builder.icmp_signed("<", index(r), rows), there, none)
+        block.append(vector.load_masked(vector.at(of, builder.mul(of_row, index(r))), mask))
+    return vector.transpose(block)
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
+def copy_part(typingctx, target, source, count, wide, bits, lanes):  # type: ignore[no-untyped-def]
+    """Do ``target[k] = source[k]`` for k below `wide`, 0 from `count` on; at most `lanes` of them.
+
+    `target` and `source` are addresses; `bits` and `lanes` are constants.
+    """
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vector = vectors_of(builder, bits, lanes)
+        to, of = (builder.inttoptr(a, vector.element.as_pointer()) for a in arguments[:2])
+        loaded = vector.load_masked(of, vector.first(arguments[2]))
+        vector.store_masked(loaded, to, vector.first(arguments[3]))
+        return context.get_dummy_value()
+
+    return types.void(*(types.int64,) * 4, bits, lanes), generate
 
 
 def _pick(vector: Vectors, loaded: list[Any]) -> Any:

@@ -24,6 +24,9 @@ class Store:
         The activation's form.
     out_row, out_plane : LLVM integers
         Elements from one row, and from one channel, of the output to the next.
+    apart : int
+        Elements from one pixel to the next; what is between stays as it is. If it is more than 1,
+        nothing is read of the residual.
     """
 
     def __init__(
@@ -35,8 +38,9 @@ class Store:
         form: Any,
         out_row: Any,
         out_plane: Any,
+        apart: int = 1,
     ) -> None:
-        self.vector, self.form = vector, form
+        self.vector, self.form, self.apart = vector, form, apart
         self.out_row, self.out_plane = out_row, out_plane
         builder = vector.builder
         self.out, self.residual, values = (
@@ -49,24 +53,57 @@ class Store:
             for place in range(3)
         )
 
-    def one(self, total: Any, offset: Any, mask: Any = None) -> None:
-        """Store a vector `offset` elements behind the block's begin, where `mask` allows."""
+    def one(self, total: Any, offset: Any, columns_left: Any = None) -> None:
+        """Store a vector `offset` elements behind the block's begin, as far as columns are left."""
+        masks = None if columns_left is None else self._masks(columns_left)
+        self._fused(total, offset, masks)
+
+    def _fused(self, total: Any, offset: Any, masks: list[Any] | None) -> None:
+        """Add the residual, apply the activation, and store."""
         vector, builder = self.vector, self.vector.builder
-        before = builder.block
-        with builder.if_then(self.has_residual):
-            place = builder.gep(self.residual, [offset])
-            added = vector.load(place) if mask is None else vector.load_masked(place, mask)
-            with_residual = builder.fadd(total, added)
-            inside = builder.block
-        merged = builder.phi(vector.type)
-        merged.add_incoming(total, before)
-        merged.add_incoming(with_residual, inside)
-        merged = activate(vector, self.form, merged, self.low, self.high, self.slope)
-        place = builder.gep(self.out, [offset])
-        if mask is None:
-            vector.store(merged, place)
-        else:
-            vector.store_masked(merged, place, mask)
+        if self.apart == 1:
+            before = builder.block
+            with builder.if_then(self.has_residual):
+                place = builder.gep(self.residual, [offset])
+                added = vector.load_masked(place, masks[0]) if masks else vector.load(place)
+                with_residual = builder.fadd(total, added)
+                inside = builder.block
+            merged = builder.phi(vector.type)
+            merged.add_incoming(total, before)
+            merged.add_incoming(with_residual, inside)
+            total = merged
+        total = activate(vector, self.form, total, self.low, self.high, self.slope)
+        self._write(total, builder.gep(self.out, [offset]), masks)
+
+    def _masks(self, columns_left: Any) -> list[Any]:
+        """Return where to write each vector of memory that a vector of pixels is spread over."""
+        vector, builder, apart = self.vector, self.vector.builder, self.apart
+        end = builder.mul(columns_left, index(apart))
+        return [
+            builder.and_(
+                vector.first(builder.sub(end, index(part * vector.lanes))),
+                vector.mask([place % apart == 0 for place in self._places(part)]),
+            )
+            for part in range(apart)
+        ]
+
+    def _places(self, part: int) -> range:
+        return range(part * self.vector.lanes, (part + 1) * self.vector.lanes)
+
+    def _write(self, total: Any, place: Any, masks: list[Any] | None) -> None:
+        """Write a vector of pixels to memory, `apart` elements from one another."""
+        vector = self.vector
+        for part in range(self.apart):
+            picks = [number // self.apart for number in self._places(part)]
+            spread = vector.shuffle(total, vector.undefined, picks) if self.apart > 1 else total
+            to = vector.at(place, index(part * vector.lanes))
+            if masks is not None:
+                vector.store_masked(spread, to, masks[part])
+            elif self.apart == 1:
+                vector.store(spread, to)
+            else:
+                wanted = vector.mask([n % self.apart == 0 for n in self._places(part)])
+                vector.store_masked(spread, to, wanted)
 
     def rows(
         self,
@@ -86,9 +123,10 @@ class Store:
         vector, builder, lanes = self.vector, self.vector.builder, self.vector.lanes
         filters = len(sums) // len(places)
         across = [
-            builder.add(builder.mul(self.out_row, index(i)), index(v * lanes)) for i, v in places
+            builder.add(builder.mul(self.out_row, index(i)), index(v * lanes * self.apart))
+            for i, v in places
         ]
-        masks = {v: vector.first(builder.sub(columns_left, index(v * lanes))) for _, v in places}
+        masks = {v: self._masks(builder.sub(columns_left, index(v * lanes))) for _, v in places}
         plain = builder.icmp_signed(">=", filters_left, index(filters))
         for condition in (
             builder.icmp_signed("==", self.form, index(CLAMP)),
@@ -111,22 +149,19 @@ class Store:
                     plane = builder.mul(loop.index, self.out_plane)
                     for p, (_, v) in enumerate(places):
                         total = builder.load(builder.gep(kept, [builder.add(first, index(p))]))
-                        self.one(total, builder.add(plane, across[p]), masks[v])
+                        self._fused(total, builder.add(plane, across[p]), masks[v])
 
     def _straight(
         self,
         sums: list[Any],
         places: list[tuple[int, int]],
         across: list[Any],
-        masks: dict[int, Any] | None,
+        masks: dict[int, list[Any]] | None,
     ) -> None:
-        """Clamp and store all sums, each vector of a row where its mask allows."""
+        """Clamp and store all sums, each vector of a row where its masks allow."""
         vector, builder = self.vector, self.vector.builder
         for number, total in enumerate(sums):
             k, p = divmod(number, len(places))
             offset = builder.add(builder.mul(self.out_plane, index(k)), across[p])
             total, place = vector.clamp(total, self.low, self.high), builder.gep(self.out, [offset])
-            if masks is None:
-                vector.store(total, place)
-            else:
-                vector.store_masked(total, place, masks[places[p][1]])
+            self._write(total, place, None if masks is None else masks[places[p][1]])

@@ -10,7 +10,7 @@ A tile computes a block of output pixels for a block of filters, with all its su
                 )
                 if residual:
                     total += residual[k * out_plane + i * out_row + j]
-                out[k * out_plane + i * out_row + j] = activation(total)
+                out[k * out_plane + i * out_row + j * apart] = activation(total)
 
 The input is read where it lies: a table of offsets says where each tap (c, r, s) finds its
 element, so no column matrix is ever made. There are two ways to lay the block into registers,
@@ -54,9 +54,11 @@ class Tile:
         Of an element, and of a vector.
     arguments : sequence of LLVM values
         In the order of `ARGUMENTS`.
+    apart : int
+        How many columns of the output are from one pixel to the next.
     """
 
-    def __init__(self, builder: Any, bits: int, lanes: int, arguments: Any) -> None:
+    def __init__(self, builder: Any, bits: int, lanes: int, arguments: Any, apart: int = 1) -> None:
         self.builder = builder
         element = ir.FloatType() if bits == 32 else ir.DoubleType()
         self.vector = Vectors(builder, element, lanes)
@@ -75,7 +77,7 @@ class Tile:
         out, residual, numbers, form = (
             values[name] for name in ("out", "residual", "numbers", "form")
         )
-        self.store = Store(self.vector, out, residual, numbers, form, out_row, out_plane)
+        self.store = Store(self.vector, out, residual, numbers, form, out_row, out_plane, apart)
 
     def over_taps(self, start: list[Any], body: Any) -> list[Any]:
         """Write the loop over the taps; return the sums, those of `start` included.

@@ -62,6 +62,10 @@ class Vectors:
         place = self.builder.bitcast(pointer, self.type.as_pointer())
         self.builder.store(vector, place, align=self._align)
 
+    def mask(self, wanted: Sequence[bool]) -> Any:
+        """Return ``wanted``, a constant."""
+        return ir.Constant(self._mask_type, [int(each) for each in wanted])
+
     def first(self, count: Any) -> Any:
         """Return the mask ``[i < count for i in range(lanes)]``."""
         lane_numbers = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))

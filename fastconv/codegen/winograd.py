@@ -235,7 +235,7 @@ def gather_row(  # type: ignore[no-untyped-def]
                         with then:
                             store.one(value, column)
                         with otherwise:
-                            store.one(value, column, vector.first(left))
+                            store.one(value, column, left)
         return context.get_dummy_value()
 
     return types.void(*(types.int64,) * 8, m, bits, lanes), generate

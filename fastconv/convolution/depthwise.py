@@ -9,10 +9,14 @@ import numpy as np
 
 from fastconv import cpu
 from fastconv.activation import Activation
-from fastconv.convolution.base import Algorithm, Array, Launch, Run, as_read_only
+from fastconv.convolution.base import Array, Launch, Run, as_read_only
+from fastconv.convolution.input_gradient import ByPhases
+from fastconv.convolution.layout import Filters
+from fastconv.convolution.phases import Phase
 from fastconv.convolution.tiled import Direct, compiler_missing
+from fastconv.convolution.tiling import Target
 from fastconv.kernels.depthwise import LAYER, DepthwiseShape, depthwise_address, run_blocks
-from fastconv.problem import Conv2dProblem, Direction
+from fastconv.problem import Conv2dProblem
 
 # More taps than a kernel of 5 x 5 has are not worth unrolling.
 MOST_TAPS = 25
@@ -20,12 +24,12 @@ MOST_TAPS = 25
 TILES = ((7, 1), (4, 2), (4, 1), (3, 2), (2, 4), (2, 2), (2, 1), (1, 4), (1, 2), (1, 1))
 
 
-class Depthwise(Algorithm):
+class Depthwise(ByPhases):
     """One filter a tile, its taps unrolled, straight from the image by masked loads."""
 
     name = "depthwise"
 
-    def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
+    def _refusal(self, problem: Conv2dProblem) -> str | None:
         """Take one input channel a group, small kernels, no dilation."""
         p = problem
         if p.C_per_group != 1:
@@ -41,9 +45,7 @@ class Depthwise(Algorithm):
             return f"needs loads by mask, which {instructions.name} vectors do not have"
         return compiler_missing()
 
-    def estimated_seconds(
-        self, problem: Conv2dProblem, direction: Direction, threads: int
-    ) -> float:
+    def _seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count instructions and the bytes that pass."""
         computing = _cycles(problem, depthwise_shape(problem)) / 4e9
         moving = (problem.input_bytes + problem.output_bytes) / 60e9
@@ -63,6 +65,17 @@ class Depthwise(Algorithm):
     ) -> None:
         """Run once."""
         self.bind(problem, prepared, bias, Activation())(x, None, out)
+
+    def _run_phase(self, phase: Phase, filters: Filters, grad_output: Array, out: Array) -> None:
+        """Write rows and columns of `out` that are a stride apart."""
+        p, (height, width) = phase.problem, out.shape[2:]
+        assert filters.window is not None
+        own = filters.window >= 0
+        turned = np.empty((p.K, p.taps), p.dtype)
+        turned[:, filters.window[own]] = filters.weight.reshape(p.K, *own.shape)[:, own]
+        target = Target(phase.stride[0] * width, phase.stride[1], height * width)
+        launch = _DepthwiseLaunch(p, turned, np.zeros(p.K, p.dtype), Activation(), target)
+        launch(grad_output, None, out.reshape(-1)[phase.down.first * width + phase.across.first :])
 
 
 def _shapes(problem: Conv2dProblem) -> Iterator[DepthwiseShape]:
@@ -94,10 +107,16 @@ class _DepthwiseLaunch(Launch):
     """A depthwise convolution ready to run."""
 
     def __init__(
-        self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
+        self,
+        problem: Conv2dProblem,
+        weight: Array,
+        bias: Array,
+        activation: Activation,
+        target: Target | None = None,
     ) -> None:
         p = problem
-        self._shape = depthwise_shape(p)
+        target = target or Target(p.OW, 1, p.P)
+        self._shape = depthwise_shape(p)._replace(apart=target.step)
         self._blocks = p.N * p.K * -(-p.OH // self._shape.rows)
         self._weight, self._bias = as_read_only(weight.reshape(-1)), as_read_only(bias)
         self._numbers = as_read_only(activation.numbers(p.dtype))
@@ -108,6 +127,8 @@ class _DepthwiseLaunch(Launch):
             "multiplier": p.K_per_group,
             "pad_top": p.padding[0][0],
             "pad_left": p.padding[1][0],
+            "out_row": target.row,
+            "out_plane": target.plane,
         }
         self._layer = np.array([values[name] for name in LAYER], np.int64)
         self._code = self.find_code()

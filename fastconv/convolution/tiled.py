@@ -12,23 +12,24 @@ from numba.core import config
 from fastconv import threads
 from fastconv.activation import Activation
 from fastconv.convolution import weight_gradient
-from fastconv.convolution.base import Algorithm, Array, Launch, Run, as_read_only
-from fastconv.convolution.blocks import WORTH_A_TASK, split
+from fastconv.convolution.base import Array, Launch, Run, as_read_only
+from fastconv.convolution.input_gradient import ByPhases
+from fastconv.convolution.layout import Filters, by_tiles, forward_filters
+from fastconv.convolution.phases import Phase
 from fastconv.convolution.tiling import (
     FARTHEST_STRIDE,
     MOST_BAND_BYTES,
     Lanes,
+    Target,
     Tiling,
     as_rows,
     seconds,
-    tap_places,
     tile_shape,
     tiling_of,
 )
 from fastconv.kernels.bands import band_copy_address
-from fastconv.kernels.packing import packer
 from fastconv.kernels.tiled import convolve
-from fastconv.kernels.tiles import TileShape, tile_address
+from fastconv.kernels.tiles import tile_address
 from fastconv.problem import Conv2dProblem, Direction
 from fastconv.workspace import scratch
 
@@ -40,28 +41,26 @@ def compiler_missing() -> str | None:
     return None
 
 
-class Tiled(Algorithm):
+class Tiled(ByPhases):
     """Sums of a block of pixels times a block of filters, in registers over all taps."""
 
     lanes_over: Lanes
 
-    def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
+    def _refusal(self, problem: Conv2dProblem) -> str | None:
         """Take every geometry whose smallest band of input is not too large."""
         if self.lanes_over == "pixels" and problem.stride[1] > FARTHEST_STRIDE:
             return f"needs a horizontal stride of at most {FARTHEST_STRIDE}, got {problem.stride}"
-        band = self.workspace_bytes(problem, direction)
+        band = self._workspace(problem)
         if band > MOST_BAND_BYTES:
             needed, most = (size / 2**20 for size in (band, MOST_BAND_BYTES))
             return f"needs {needed:.1f} MiB for the smallest band of the input, most is {most:.0f}"
         return compiler_missing()
 
-    def estimated_seconds(
-        self, problem: Conv2dProblem, direction: Direction, threads: int
-    ) -> float:
+    def _seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count the tiles' instructions, the stores at their ends, and the copies."""
         return seconds(as_rows(problem), self.lanes_over, threads)
 
-    def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
+    def _workspace(self, problem: Conv2dProblem) -> int:
         """One band of the input."""
         p, count = as_rows(problem), threads.get_num_threads()
         return tiling_of(p, tile_shape(p, self.lanes_over, count), count).band_bytes
@@ -70,13 +69,27 @@ class Tiled(Algorithm):
         self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
     ) -> Run:
         """Lay out the weights, and fuse bias, residual and activation into the tiles' stores."""
-        return _TiledLaunch(as_rows(problem), self.lanes_over, weight, bias, activation)
+        filters = forward_filters(weight)
+        return _TiledLaunch(as_rows(problem), self.lanes_over, filters, bias, activation)
 
     def forward(
         self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
     ) -> None:
         """Run once."""
         self.bind(problem, prepared, bias, Activation())(x, None, out)
+
+    def _run_phase(self, phase: Phase, filters: Filters, grad_output: Array, out: Array) -> None:
+        """Write rows and columns of `out` that are a stride apart."""
+        p, (down, across) = phase.problem, phase.stride
+        height, width = out.shape[2:]
+        bias = np.zeros(p.K, p.dtype)
+        if phase.stride == (1, 1):
+            launch = _TiledLaunch(as_rows(p), self.lanes_over, filters, bias, Activation())
+            launch(grad_output, None, out)
+            return
+        target = Target(down * width, across, height * width)
+        launch = _TiledLaunch(p, self.lanes_over, filters, bias, Activation(), target)
+        launch(grad_output, None, out.reshape(-1)[phase.down.first * width + phase.across.first :])
 
 
 class _TiledLaunch(Launch):
@@ -86,17 +99,19 @@ class _TiledLaunch(Launch):
         self,
         problem: Conv2dProblem,
         over: Lanes,
-        weight: Array,
+        filters: Filters,
         bias: Array,
         activation: Activation,
+        target: Target | None = None,
     ) -> None:
-        self._problem = problem
-        self._shape = shape = tile_shape(problem, over, threads.get_num_threads())
-        self._weight = _by_tiles(problem, shape, weight)
+        self._problem, self._target = problem, target
+        shape = tile_shape(problem, over, threads.get_num_threads())
+        self._shape = shape = shape._replace(apart=target.step if target else 1)
+        self._weight = by_tiles(problem, filters, (shape.filters, shape.bits, shape.lanes))
         self._bias, self._form = as_read_only(bias), activation.form
         self._numbers = as_read_only(activation.numbers(problem.dtype))
         # Zero times infinity is not zero.
-        self._skip = int(any(problem.padding[0]) and bool(np.isfinite(weight).all()))
+        self._skip = int(any(problem.padding[0]) and filters.finite)
         self._none = as_read_only(np.empty(0, problem.dtype))
         self._code = self.find_code()
 
@@ -110,7 +125,7 @@ class _TiledLaunch(Launch):
         count = threads.get_num_threads()
         found = tilings.get(count)
         if found is None:
-            tiling = tiling_of(self._problem, self._shape, count)
+            tiling = tiling_of(self._problem, self._shape, count, self._target)
             step = tiling.step if tiling.step <= 2 else 0
             found = tiling, band_copy_address(step, self._shape.bits, self._shape.lanes)
             tilings[count] = found
@@ -133,27 +148,6 @@ class _TiledLaunch(Launch):
                 bands,
                 tiling.record,
             )
-
-
-def _by_tiles(problem: Conv2dProblem, shape: TileShape, weight: Array) -> Array:
-    """Return the weights as (groups, tiles, taps, filters of a tile), flat, zeros at the end.
-
-    Taps are ordered (r, c, s): those of one row of the kernel stand together.
-    """
-    p, tiles = problem, -(-problem.K_per_group // shape.filters)
-    packed = np.empty(p.groups * tiles * p.taps * shape.filters, p.dtype)
-    pack = packer(shape.bits, shape.lanes)
-    places = tap_places(p.C_per_group, p.R, p.S)
-    arrays = weight.ctypes.data, packed.ctypes.data, places.ctypes.data
-
-    def work(some: tuple[int, int]) -> None:
-        pack(*some, *arrays, tiles, p.K_per_group, p.taps, shape.filters)
-
-    if packed.size < WORTH_A_TASK:
-        work((0, p.groups * tiles))
-    else:
-        threads.run_tasks(work, split(p.groups * tiles, packed.size // WORTH_A_TASK))
-    return packed
 
 
 class ImplicitGemm(Tiled):

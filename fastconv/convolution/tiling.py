@@ -82,6 +82,14 @@ class Tiling(NamedTuple):
     band_bytes: int
 
 
+class Target(NamedTuple):
+    """Where the output goes: elements from a row, a pixel and a channel to the next."""
+
+    row: int
+    step: int
+    plane: int
+
+
 def as_rows(problem: Conv2dProblem) -> Conv2dProblem:
     """Return a problem of the same arrays that suits tiles better.
 
@@ -165,14 +173,6 @@ def cycles(problem: Conv2dProblem, shape: TileShape) -> float:
     return tiles * (p.taps * tap * used + storing)
 
 
-@lru_cache(maxsize=256)
-def tap_places(C: int, R: int, S: int) -> NDArray[np.int64]:
-    """Return the place of each tap (c, r, s) in the order (r, c, s)."""
-    places = np.arange(R * C * S).reshape(R, C, S).swapaxes(0, 1).reshape(-1)
-    places.flags.writeable = False
-    return places
-
-
 @lru_cache(maxsize=4096)
 def tile_shape(problem: Conv2dProblem, over: Lanes, num_threads: int) -> TileShape:
     """Return the tile that is done first, all threads considered."""
@@ -190,8 +190,13 @@ def seconds(problem: Conv2dProblem, over: Lanes, num_threads: int) -> float:
 
 
 @lru_cache(maxsize=128)
-def tiling_of(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Tiling:
-    """Return the cut that keeps `num_threads` busy and moves least memory."""
+def tiling_of(
+    problem: Conv2dProblem, shape: TileShape, num_threads: int, target: Target | None = None
+) -> Tiling:
+    """Return the cut that keeps `num_threads` busy and moves least memory.
+
+    Without a `target` the output is an array of its own.
+    """
     p = problem
     cut = _best_cut(problem, shape, num_threads)[1]
     band = _Band(p, shape, cut)
@@ -200,6 +205,7 @@ def tiling_of(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Til
     workers = max(1, min(num_threads, tasks))
     row, plane = (band.row, band.plane) if band.copied else (p.W, p.H * p.W)
     block_rows, block_columns = _block(p, shape, cut, row)
+    target = target or Target(p.OW, 1, p.P)
     values: dict[str, Any] = {
         **{name: getattr(p, name) for name in ("itemsize", "groups", "C_per_group", "K_per_group")},
         **{name: getattr(p, name) for name in ("R", "H", "W")},
@@ -207,8 +213,9 @@ def tiling_of(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Til
         "dilation_h": p.dilation[0],
         "x_row": p.stride[0] // band.row_step * row if band.copied else p.stride[0] * row,
         "x_step": p.stride[1] // band.step if band.copied else p.stride[1],
-        "out_row": p.OW,
-        "out_plane": p.P,
+        "out_row": target.row,
+        "out_step": target.step,
+        "out_plane": target.plane,
         "run": -(-p.taps // -(-p.taps // RUN)),
         "stride_h": p.stride[0],
         "stride_w": p.stride[1],

@@ -15,8 +15,10 @@ import numpy as np
 
 from fastconv import threads
 from fastconv.activation import Activation
-from fastconv.convolution.base import Algorithm, Array, Launch, Run, as_read_only
-from fastconv.convolution.blocks import WORTH_A_TASK, split
+from fastconv.convolution.base import Array, Launch, Run, as_read_only
+from fastconv.convolution.input_gradient import ByPhases
+from fastconv.convolution.layout import Filters, forward_filters, packing, share
+from fastconv.convolution.phases import Phase
 from fastconv.convolution.tiled import compiler_missing
 from fastconv.convolution.tiling import CYCLES_PER_SECOND
 from fastconv.convolution.winograd_blocks import (
@@ -25,8 +27,8 @@ from fastconv.convolution.winograd_blocks import (
     blocks_of,
     cheapest,
     form_of,
+    weight_step,
 )
-from fastconv.kernels.packing import packer
 from fastconv.kernels.tiles import tile_address
 from fastconv.kernels.winograd import (
     BOTH,
@@ -45,7 +47,7 @@ from fastconv.workspace import scratch
 PREPARING_SECONDS_PER_BYTE = 1e-10
 
 
-class Winograd(Algorithm):
+class Winograd(ByPhases):
     """Tiles of ``m x m`` outputs; a subclass says which."""
 
     m: ClassVar[int]
@@ -53,22 +55,23 @@ class Winograd(Algorithm):
 
     def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
         """Take kernels of 3 x 3 and 5 x 5 without stride or dilation."""
+        if problem.stride != (1, 1):
+            return f"needs stride 1, got {problem.stride}"
+        return super().supports(problem, direction)
+
+    def _refusal(self, problem: Conv2dProblem) -> str | None:
         p = problem
         if (p.R, p.S) not in ((3, 3), (5, 5)):
             return f"needs a kernel of 3 x 3 or 5 x 5, got {p.R} x {p.S}"
-        if p.stride != (1, 1):
-            return f"needs stride 1, got {p.stride}"
         if p.dilation != (1, 1):
             return f"needs dilation 1, got {p.dilation}"
-        needed = self.workspace_bytes(problem, direction)
+        needed = self._workspace(problem)
         if needed > MOST_BYTES:
             sizes = f"{needed / 2**20:.1f} MiB a thread, most is {MOST_BYTES / 2**20:.0f}"
             return f"needs {sizes}"
         return compiler_missing()
 
-    def estimated_seconds(
-        self, problem: Conv2dProblem, direction: Direction, threads: int
-    ) -> float:
+    def _seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count the instructions of products and transforms, and the bytes that pass."""
         return 10e-6 + cheapest(problem, self.m, threads).cost / CYCLES_PER_SECOND
 
@@ -78,7 +81,7 @@ class Winograd(Algorithm):
         size = alpha**2 * problem.K * problem.C_per_group * problem.itemsize
         return size * PREPARING_SECONDS_PER_BYTE
 
-    def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
+    def _workspace(self, problem: Conv2dProblem) -> int:
         """Add up transformed input, which threads may share, products and buffers."""
         count = threads.get_num_threads()
         blocks = blocks_of(problem, self.m, cheapest(problem, self.m, count).shape, count)
@@ -88,13 +91,18 @@ class Winograd(Algorithm):
         self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
     ) -> Run:
         """Transform the weights, and fuse bias, residual and activation into the last step."""
-        return _WinogradLaunch(problem, self.m, weight, bias, activation)
+        return _WinogradLaunch(problem, self.m, forward_filters(weight), bias, activation)
 
     def forward(
         self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
     ) -> None:
         """Run once."""
         self.bind(problem, prepared, bias, Activation())(x, None, out)
+
+    def _run_phase(self, phase: Phase, filters: Filters, grad_output: Array, out: Array) -> None:
+        """Compute all of `out`: at stride 1 there is one phase."""
+        bias = np.zeros(phase.problem.K, phase.problem.dtype)
+        _WinogradLaunch(phase.problem, self.m, filters, bias, Activation())(grad_output, None, out)
 
 
 class Winograd2(Winograd):
@@ -118,13 +126,13 @@ class _WinogradLaunch(Launch):
         self,
         problem: Conv2dProblem,
         m: int,
-        weight: Array,
+        filters: Filters,
         bias: Array,
         activation: Activation,
     ) -> None:
         self._problem, self._m = problem, m
         self._shape = shape = cheapest(problem, m, threads.get_num_threads()).shape
-        self._weight = _transformed(problem, m, shape.filters, weight)
+        self._weight = _transformed(problem, m, shape.filters, filters)
         self._bias, self._form = as_read_only(bias), activation.form
         self._numbers = as_read_only(activation.numbers(problem.dtype))
         none = Activation().numbers(problem.dtype)
@@ -170,30 +178,26 @@ class _WinogradLaunch(Launch):
                 )
 
 
-def _transformed(problem: Conv2dProblem, m: int, filters: int, weight: Array) -> Array:
-    """Return the weights as (groups, products, tiles, channels, filters of a tile), flat.
+def _transformed(problem: Conv2dProblem, m: int, wide: int, filters: Filters) -> Array:
+    """Return the weights as (groups, tiles, products, channels, filters of a tile), flat.
 
     They are laid out for register tiles first; their transform is then the same for every
     element of a row of them.
     """
     p, form = problem, form_of(problem, m)
-    tiles, taps = -(-p.K_per_group // filters), p.R * p.S
-    length = p.C_per_group * filters
-    laid_out = np.empty((p.groups * tiles, taps, length), p.dtype)
-    result = np.empty((p.groups, form.alpha**2, tiles, length), p.dtype)
-    # Taps are (c, r, s) in the weights, and (r, s, c) here.
-    places = np.arange(p.taps).reshape(taps, p.C_per_group).T.reshape(-1).copy()
-    pack, transform = packer(form.bits, form.lanes), weights_transform(form)
-    arrays = weight.ctypes.data, laid_out.ctypes.data, places.ctypes.data
+    tiles, taps = -(-p.K_per_group // wide), p.R * p.S
+    length = p.C_per_group * wide
+    step = weight_step(p, wide)
+    result = np.empty((p.groups * tiles, form.alpha**2, step), p.dtype)
+    tile = wide, form.bits, form.lanes
+    pack, transform = packing(p, filters, tile, True), weights_transform(form)
 
-    def work(some: tuple[int, int]) -> None:
-        pack(*some, *arrays, tiles, p.K_per_group, p.taps, filters)
-        for number in range(*some):
-            source, target = laid_out[number], result[number // tiles, 0, number % tiles]
-            transform(source.ctypes.data, target.ctypes.data, length, tiles * length, length)
+    def work(start: int, stop: int) -> None:
+        with scratch("filters", (taps, length), p.dtype) as laid_out:
+            source = laid_out.ctypes.data
+            for number in range(start, stop):
+                pack(number, number + 1, source)
+                transform(source, result[number].ctypes.data, length, step, length)
 
-    if result.size < WORTH_A_TASK:
-        work((0, p.groups * tiles))
-    else:
-        threads.run_tasks(work, split(p.groups * tiles, result.size // WORTH_A_TASK))
+    share(work, p.groups * tiles, result.size)
     return result.reshape(-1)

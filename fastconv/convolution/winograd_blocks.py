@@ -245,6 +245,7 @@ def blocks_of(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int
         "gather_plane": gather_plane,
         "in_stride": in_stride,
         "product_stride": product_stride,
+        "weight_step": weight_step(p, shape.filters),
         "shared_bytes": int(ends[3] - ends[2]) if cut.shared else 0,
         "worker_bytes": int(ends[2 if cut.shared else 3]),
         "gather_begin": int(ends[0]),
@@ -258,6 +259,11 @@ def blocks_of(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int
         array.flags.writeable = False
     memory = values["shared_bytes"], values["worker_bytes"]
     return Blocks(record, offsets, cuts, blocks, workers, *memory)
+
+
+def weight_step(problem: Conv2dProblem, filters: int) -> int:
+    """Return how many elements a product's weights take, of all channels and a tile of filters."""
+    return _odd_lines(problem.C_per_group * filters, problem.itemsize)
 
 
 def _starts(total: int, size: int) -> list[int]:

@@ -15,7 +15,10 @@ from fastconv.kernels.jit import address_of, range_kernel
 
 
 class DepthwiseShape(NamedTuple):
-    """What a kernel is compiled for: taps, stride, and the tile; see `codegen.depthwise`."""
+    """What a kernel is compiled for: taps, stride, and the tile; see `codegen.depthwise`.
+
+    `apart` is how many columns of the output are from one pixel to the next.
+    """
 
     R: int
     S: int
@@ -24,13 +27,16 @@ class DepthwiseShape(NamedTuple):
     vectors: int
     bits: int
     lanes: int
+    apart: int = 1
 
     @property
     def name(self) -> str:
         """What the kernel is called; docs/kernels.md has the grammar."""
         down, across = self.stride
         tile = f"{self.rows}x{self.vectors * self.lanes}"
-        return f"depthwise-f{self.bits}x{self.lanes}-{tile}-{self.R}x{self.S}-s{down}x{across}"
+        taps = f"{self.R}x{self.S}-s{down}x{across}"
+        apart = f"-o{self.apart}" if self.apart > 1 else ""
+        return f"depthwise-f{self.bits}x{self.lanes}-{tile}-{taps}{apart}"
 
 
 _shapes: dict[str, DepthwiseShape] = {}
@@ -43,7 +49,7 @@ def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
 
     def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
         numbers = cgutils.unpack_tuple(builder, values[1])
-        tile = Depthwise(builder, shape.bits, shape.lanes, numbers)
+        tile = Depthwise(builder, shape.bits, shape.lanes, numbers, shape.apart)
         tile.emit(shape.R, shape.S, shape.stride, shape.rows, shape.vectors)
         return context.get_dummy_value()
 
@@ -51,7 +57,10 @@ def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
 
 
 #: The numbers of a layer, as the kernel wants them after the range of blocks and the addresses.
-LAYER = ("form", "C", "K", "multiplier", "H", "W", "OH", "OW", "pad_top", "pad_left")
+LAYER = (
+    *("form", "C", "K", "multiplier", "H", "W", "OH", "OW", "pad_top", "pad_left"),
+    *("out_row", "out_plane"),
+)
 _ADDRESSES = ("x", "weight", "bias", "residual", "out", "numbers")
 
 
@@ -61,12 +70,12 @@ def depthwise_address(shape: DepthwiseShape) -> int:
     name, size = shape.name, shape.bits // 8
     _shapes[name] = shape
     rows, columns = shape.rows, shape.vectors * shape.lanes
-    down, across, taps = *shape.stride, shape.R * shape.S
+    down, across, taps, apart = *shape.stride, shape.R * shape.S, shape.apart
     assert len(TILE_ARGUMENTS) == 13
 
     def blocks(  # type: ignore[no-untyped-def]
         start, stop, x, weight, bias, residual, out, numbers,
-        form, C, K, multiplier, H, W, OH, OW, pad_top, pad_left,
+        form, C, K, multiplier, H, W, OH, OW, pad_top, pad_left, out_row, out_plane,
     ):  # fmt: skip
         many = -(-OH // rows)
         plane, block = divmod(start, many)
@@ -76,7 +85,7 @@ def depthwise_address(shape: DepthwiseShape) -> int:
             source = x + (image * C + k // multiplier) * H * W * size
             for j in range(0, OW, columns):
                 j = max(0, min(j, OW - columns))
-                place = ((image * K + k) * OH * OW + i * OW + j) * size
+                place = ((image * K + k) * out_plane + i * out_row + j * apart) * size
                 added = residual + place if residual else 0
                 filter_ = weight + k * taps * size
                 top, left = i * down - pad_top, j * across - pad_left
@@ -84,7 +93,7 @@ def depthwise_address(shape: DepthwiseShape) -> int:
                     name,
                     (
                         source, filter_, bias + k * size, out + place, added, numbers, form,
-                        H, W, top, left, OW, OW - j,
+                        H, W, top, left, out_row, OW - j,
                     ),
                 )  # fmt: skip
             block += 1
@@ -111,8 +120,8 @@ def run_blocks(
 ) -> None:
     """Call the machine code `code`, of `depthwise_address`, for blocks `start` to `stop`.
 
-    A block is `rows` rows of one plane of the output; `layer` holds the numbers `LAYER`, and
-    `residual` is shaped like `out` or empty.
+    A block is `rows` rows of one plane of the output; `layer` holds the numbers `LAYER`. `out`
+    begins with the first element to be written; `residual` is shaped like it or empty.
     """
     g = layer
     call(
@@ -126,6 +135,6 @@ def run_blocks(
             address(residual) if residual.size else 0,
             address(out),
             address(numbers),
-            *(g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7], g[8], g[9]),
+            *(g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7], g[8], g[9], g[10], g[11]),
         ),
     )

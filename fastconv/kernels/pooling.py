@@ -1,4 +1,4 @@
-"""Pooling a vector of outputs, or of windows, at a time: blocks of rows of planes as machine code."""
+"""Pooling a vector of outputs, or of windows, at a time: rows of planes as machine code."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ FIELDS = (
     *("row_bands", "column_bands", "parts", "tasks", "workers"),
     *("copied", "band_bytes", "band_plane", "band_step", "phases"),
     *("sets", "set_step", "set_size", "row_step"),
-    *("phase_width", "behind"),
+    *("phase_width", "behind", "out_step"),
 )
 LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
 
@@ -58,7 +58,8 @@ def convolve(
 
     `tile` and `band_copy` are addresses of machine code. All arrays are flat: `weight` is
     (groups, filter tiles, taps, filters of a tile), with zeros where there is no filter; `bias`
-    is (K,); `residual` is shaped like `out` or empty; `numbers` and `form` are the activation's;
+    is (K,); `out` begins with the first element to be written, and `residual` is shaped like it or
+    empty; `numbers` and `form` are the activation's;
     `skip` says whether rows of the kernel that lie in the margin may be left out;
     `offsets` says where a tap's element lies; `cuts` holds the first row, column and filter tile
     of each band and part, each list with its end; `bands` has room for every worker.
@@ -135,7 +136,7 @@ def convolve(
                                 g.tile_columns,
                             ):
                                 j = min(j, last_column)
-                                place = (plane + i * g.out_row + j) * size
+                                place = (plane + i * g.out_row + j * g.out_step) * size
                                 corner = (i - row0) * g.x_row + (j - column0) * g.x_step
                                 call(
                                     tile,

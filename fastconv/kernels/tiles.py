@@ -28,6 +28,8 @@ class TileShape(NamedTuple):
         read from the layer. 1 if lanes are over pixels.
     bits, lanes : int
         Of an element, and of a vector.
+    apart : int
+        Output columns from one pixel to the next.
     """
 
     lanes_over: Literal["filters", "pixels"]
@@ -37,13 +39,15 @@ class TileShape(NamedTuple):
     step: int
     bits: int
     lanes: int
+    apart: int = 1
 
     @property
     def name(self) -> str:
         """What the kernel is called; docs/kernels.md has the grammar."""
         step = f"-s{self.step or 'n'}" if self.lanes_over == "filters" else ""
         size = f"{self.filters}x{self.rows}x{self.columns}"
-        return f"tile-{self.lanes_over}-f{self.bits}x{self.lanes}-{size}{step}"
+        apart = f"-o{self.apart}" if self.apart > 1 else ""
+        return f"tile-{self.lanes_over}-f{self.bits}x{self.lanes}-{size}{step}{apart}"
 
 
 _shapes: dict[str, TileShape] = {}
@@ -58,11 +62,11 @@ def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
         numbers = cgutils.unpack_tuple(builder, values[1])
         vectors = shape.columns // shape.lanes
         if shape.lanes_over == "pixels":
-            PixelLanes(builder, shape.bits, shape.lanes, numbers).emit(
+            PixelLanes(builder, shape.bits, shape.lanes, numbers, shape.apart).emit(
                 shape.filters, shape.rows, vectors
             )
         else:
-            FilterLanes(builder, shape.bits, shape.lanes, numbers).emit(
+            FilterLanes(builder, shape.bits, shape.lanes, numbers, shape.apart).emit(
                 shape.rows, shape.columns, shape.filters // shape.lanes, shape.step
             )
         return context.get_dummy_value()

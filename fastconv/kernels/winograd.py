@@ -131,7 +131,7 @@ FIELDS = (
     *("m", "products", "pad_top", "pad_left", "tile_rows"),
     *("row_blocks", "column_blocks", "blocks", "workers", "shared"),
     *("tile_filters", "tile_columns", "filter_tiles", "pass_tiles"),
-    *("pitch", "scatter_plane", "gather_plane", "in_stride", "product_stride"),
+    *("pitch", "scatter_plane", "gather_plane", "in_stride", "product_stride", "weight_step"),
     *("shared_bytes", "worker_bytes", "gather_begin", "products_begin", "inputs_begin"),
 )
 LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
@@ -165,7 +165,8 @@ def convolve_winograd(
     """Do the work of workers `start` to `stop`.
 
     `inputs`, `tile` and `outputs` are addresses of machine code. All arrays are flat: `weight` is
-    (groups, products, filter tiles, channels, filters of a tile); `bias` is (K,); `residual` is
+    (groups, filter tiles, products, channels, filters of a tile), a product `weight_step` elements
+    behind the one before; `bias` is (K,); `residual` is
     shaped like `out` or empty; `numbers` and `form` are the activation's; `plain` holds the
     numbers of no activation and then zeros, the bias of the products; `offsets` says where a
     channel lies in the transformed input; `cuts` holds the first rows of tiles of the blocks,
@@ -229,8 +230,8 @@ def convolve_winograd(
                     source = transformed + p * g.in_stride * size
                     target = products + p * g.product_stride * size
                     for t in range(pass0, pass1):
-                        packed = (group * g.products + p) * g.filter_tiles + t
-                        packed *= g.C_per_group * g.tile_filters
+                        packed = (group * g.filter_tiles + t) * g.products + p
+                        packed *= g.weight_step
                         filters = min(g.tile_filters, g.K_per_group - t * g.tile_filters)
                         to = target + (t - pass0) * g.tile_filters * g.pitch * size
                         for j in range(0, tiles, g.tile_columns):
