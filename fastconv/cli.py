@@ -88,7 +88,7 @@ def bench(
     ] = 15,
     quick: Annotated[bool, typer.Option("--quick", help="Measure shorter, less surely.")] = False,
     peers: Annotated[
-        bool, typer.Option("--peers", help="Compare with other libraries instead, forward.")
+        bool, typer.Option("--peers", help="Compare with other libraries instead.")
     ] = False,
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write all results as JSON.")

@@ -454,7 +454,7 @@ def test_interrupted_command(
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(("--dtype", "float64"), "float32"), (("--direction", "all"), "forward direction only")],
+    [(("--dtype", "float64"), "float32"), (("--direction", "all"), "one direction at a time")],
 )
 def test_command_refuses(
     options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]

@@ -29,10 +29,11 @@ def contest(items: Sequence[Item], options: Options, targets: Targets) -> int:
     check(items, targets)
     if options.dtype != "float32":
         raise BenchError(f"--peers measures float32, got --dtype {options.dtype}")
-    if any(item.directions != ("forward",) for item in items):
-        raise BenchError("--peers measures the forward direction only")
+    if any(len(item.directions) > 1 for item in items):
+        raise BenchError("--peers measures one direction at a time, got --direction all")
     runtimes: list[Runtime] = [Fastconv(name) for name in options.algorithms or ("auto",)]
-    runtimes += [peer for peer in PEERS if not peer.missing]
+    able = [peer for peer in PEERS if items[0].directions[0] in peer.directions]
+    runtimes += [peer for peer in able if not peer.missing]
     console = Console()
     report = ContestReport(console, runtimes)
     num_threads = threads.get_num_threads()
@@ -41,7 +42,7 @@ def contest(items: Sequence[Item], options: Options, targets: Targets) -> int:
     complete = False
     try:
         peak.measure()
-        report.header(_header(peak, options, complete))
+        report.header(_header(peak, options, able, complete))
         with Crew(runtimes, num_threads) as crew, ProgressBar(len(items)) as bar:
             for result in run(items, crew, options, peak, bar.tell):
                 results.append(result)
@@ -52,16 +53,18 @@ def contest(items: Sequence[Item], options: Options, targets: Targets) -> int:
     if results:
         final = [with_peak(result, peak.best) for result in results]
         report.standings(standings(final), final, peak)
-        write(_header(peak, options, complete), final, targets, report)
+        write(_header(peak, options, able, complete), final, targets, report)
     if not complete:
         return INTERRUPTED
     return WRONG if any(_is_wrong(result) for result in results) else RIGHT
 
 
-def _header(peak: Peak, options: Options, complete: bool) -> dict[str, Any]:
+def _header(
+    peak: Peak, options: Options, peers: Sequence[Runtime], complete: bool
+) -> dict[str, Any]:
     """Return the header of every benchmark, and the peers' versions, None for a missing one."""
     found = {
-        peer.name: None if peer.missing else version(peer.packages[0]) or "?" for peer in PEERS
+        peer.name: None if peer.missing else version(peer.packages[0]) or "?" for peer in peers
     }
     return header(peak, options.dtype, command_line(), complete) | {"peers": found}
 

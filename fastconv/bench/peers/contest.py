@@ -24,7 +24,7 @@ from fastconv.bench.results import LayerResult, Record
 from fastconv.bench.run import NAIVE, REFERENCE, Options, with_peak
 from fastconv.bench.suites import Item, Layer
 from fastconv.bench.verify import Check, Oracle, sample_for_reference, tolerance
-from fastconv.problem import Conv2dProblem
+from fastconv.problem import Conv2dProblem, Direction
 
 Array = NDArray[Any]
 Tell = Callable[[str], None]
@@ -115,34 +115,42 @@ def run(
     """Let all of a crew compute one layer after the other; see `fastconv.bench.run.run`."""
     for item in items:
         peak.measure()
-        yield with_peak(measure_layer(item.layer, crew, options, tell), peak.best)
+        for direction in item.directions:
+            result = measure_layer(item.layer, crew, options, tell, direction)
+            yield with_peak(result, peak.best)
 
 
-def measure_layer(layer: Layer, crew: Crew, options: Options, tell: Tell) -> LayerResult:
-    """Check and time all runtimes on one layer."""
+def measure_layer(
+    layer: Layer, crew: Crew, options: Options, tell: Tell, direction: Direction = "forward"
+) -> LayerResult:
+    """Check and time all runtimes on one layer; all of them know the direction."""
     problem = layer.problem(options.batch, options.dtype)
-    refused = [each.name for each in crew.runtimes if _refuses(each, problem)]
+    refused = [each.name for each in crew.runtimes if _refuses(each, problem, direction)]
     entries = [Entry(each) for each in crew.runtimes if each.name not in refused]
     tensors = make_tensors(problem, layer)
+    first, second = {
+        "forward": (tensors.x, tensors.weight),
+        "input_grad": (tensors.weight, tensors.grad_output),
+        "weight_grad": (tensors.x, tensors.grad_output),
+    }[direction]
     for entry in entries:
         tell(f"{layer.id}: first call of {entry.runtime.name}")
-        entry.first = _ask(crew, entry, "prepare", problem, tensors.x, tensors.weight)
+        entry.first = _ask(crew, entry, "prepare", problem, first, second, direction)
 
     tell(f"{layer.id}: checking")
-    oracle = _oracle(problem, tensors)
+    oracle = _oracle(problem, direction, tensors)
     for entry in entries:
         if entry.first is not None:
-            entry.check = _check(oracle, problem, entry.first.output)
+            entry.check = _check(oracle, problem, direction, entry.first.output)
 
     tell(f"{layer.id}: measuring")
     time.sleep(_FALL_ASLEEP_SECONDS)
     take_turns(entries, crew, options.rounds)
     for entry in entries:
         if entry.right and (output := _ask(crew, entry, "output")) is not None:
-            entry.check = _check(oracle, problem, output)
-    return LayerResult(
-        layer, "forward", problem, tuple(_records(layer, problem, entries)), tuple(refused)
-    )
+            entry.check = _check(oracle, problem, direction, output)
+    records = tuple(_records(layer, problem, direction, entries))
+    return LayerResult(layer, direction, problem, records, tuple(refused))
 
 
 def take_turns(entries: Sequence[Entry], crew: Crew, rounds: int) -> None:
@@ -165,22 +173,23 @@ def _ask(crew: Crew, entry: Entry, question: str, *arguments: Any) -> Any:
         return None
 
 
-def _refuses(runtime: Runtime, problem: Conv2dProblem) -> bool:
+def _refuses(runtime: Runtime, problem: Conv2dProblem, direction: Direction) -> bool:
     if not isinstance(runtime, Fastconv) or runtime.algorithm == "auto":
         return False
-    known = {each.name: each for each in registry.offering("forward")}
-    return known[runtime.algorithm].supports(problem, "forward") is not None
+    known = {each.name: each for each in registry.offering(direction)}
+    return known[runtime.algorithm].supports(problem, direction) is not None
 
 
-def _oracle(problem: Conv2dProblem, tensors: Tensors) -> Oracle:
-    known = {each.name: each for each in registry.offering("forward")}
+def _oracle(problem: Conv2dProblem, direction: Direction, tensors: Tensors) -> Oracle:
+    known = {each.name: each for each in registry.offering(direction)}
     reference, naive = known[REFERENCE], known[NAIVE]
-    sample = sample_for_reference(problem, "forward", tensors, reference)
-    return Oracle(problem, "forward", tensors, sample, reference, naive)
+    sample = sample_for_reference(problem, direction, tensors, reference)
+    return Oracle(problem, direction, tensors, sample, reference, naive)
 
 
-def _check(oracle: Oracle, problem: Conv2dProblem, output: Array) -> Check:
-    if output.shape != problem.output_shape or output.dtype != np.dtype(problem.dtype):
+def _check(oracle: Oracle, problem: Conv2dProblem, direction: Direction, output: Array) -> Check:
+    shape = problem.result_shape(direction)
+    if output.shape != shape or output.dtype != np.dtype(problem.dtype):
         return Check(math.nan, False)
     return oracle.compare(output)
 
@@ -188,25 +197,27 @@ def _check(oracle: Oracle, problem: Conv2dProblem, output: Array) -> Check:
 # Records ---------------------------------------------------------------------------------
 
 
-def _records(layer: Layer, problem: Conv2dProblem, entries: Sequence[Entry]) -> Iterator[Record]:
+def _records(
+    layer: Layer, problem: Conv2dProblem, direction: Direction, entries: Sequence[Entry]
+) -> Iterator[Record]:
     own = [e.timing.median for e in entries if isinstance(e.runtime, Fastconv) and e.timing]
     for entry in entries:
-        record = _record(layer, problem, entry)
+        record = _record(layer, problem, direction, entry)
         if own and record.median_s:
             record = dataclasses.replace(record, time_over_fastconv=record.median_s / own[0])
         yield record
 
 
-def _record(layer: Layer, problem: Conv2dProblem, entry: Entry) -> Record:
+def _record(layer: Layer, problem: Conv2dProblem, direction: Direction, entry: Entry) -> Record:
     timing, check, first = entry.timing, entry.check, entry.first
     algorithm = (first and first.algorithm) or entry.runtime.name
     # A peer has no entry there: its scratch memory is unknown.
-    chosen = {each.name: each for each in registry.offering("forward")}.get(algorithm)
+    chosen = {each.name: each for each in registry.offering(direction)}.get(algorithm)
     median = timing.median if timing else None
     return Record(
         suite=layer.suite,
         layer=layer.id,
-        direction="forward",
+        direction=direction,
         algorithm=algorithm,
         batch=problem.N,
         dtype=problem.dtype,
@@ -217,11 +228,11 @@ def _record(layer: Layer, problem: Conv2dProblem, entry: Entry) -> Record:
         groups=layer.groups,
         count=layer.count,
         gflop=problem.flops / 1e9,
-        workspace_bytes=chosen.workspace_bytes(problem, "forward") if chosen else None,
-        chosen_by_auto=chosen is plan.choose(problem, "forward"),
+        workspace_bytes=chosen.workspace_bytes(problem, direction) if chosen else None,
+        chosen_by_auto=chosen is plan.choose(problem, direction),
         correct=entry.failure is None and check is not None and check.correct,
         max_rel_error=check.error if check else None,
-        tolerance=tolerance(problem, "forward"),
+        tolerance=tolerance(problem, direction),
         failure=entry.failure,
         median_s=median,
         spread_s=timing.spread if timing else None,

@@ -47,11 +47,12 @@ class ContestReport(Report):
         """Print where and with what is measured, and who takes part."""
         super().header(header)
         self._line()
-        for runtime in (*self._own, *PEERS):
+        peers = [each for each in PEERS if each.name in header["peers"]]
+        for runtime in (*self._own, *peers):
             version = header["peers"].get(runtime.name, header["versions"]["fastconv"])
             if version is not None:
                 self._line(f"{runtime.name:10} {version:10} {runtime.title}", "dim")
-        missing = [each for each in PEERS if header["peers"].get(each.name) is None]
+        missing = [each for each in peers if header["peers"][each.name] is None]
         if missing:
             names = ", ".join(f"{each.name} (needs {each.missing})" for each in missing)
             self._line(f"not installed: {names}", "yellow")
@@ -60,7 +61,8 @@ class ContestReport(Report):
         """Print one line, one for each algorithm of fastconv that was named."""
         if result.layer.suite != self._suite:
             self._suite = result.layer.suite
-            self._rule(self._suite)
+            forward = result.direction == "forward"
+            self._rule(self._suite if forward else f"{self._suite}, {result.direction}")
             titles = (*_FIRST, *self._peers.items(), *_LAST)
             cells = "".join(title.rjust(width) for title, width in titles)
             self._line(" " * self._label_width + cells, "dim")

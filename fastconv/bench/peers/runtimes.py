@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.bench.peers import gradients
 from fastconv.geometry import extent
-from fastconv.problem import Conv2dProblem
+from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction
 
 Array = NDArray[Any]
 
@@ -32,7 +33,7 @@ class Ready(NamedTuple):
     Attributes
     ----------
     run : function without arguments
-        What is timed. It returns something that `numpy.asarray` makes an (N, K, OH, OW) array of.
+        What is timed. It returns something that `numpy.asarray` makes the resulting array of.
     algorithm : str
         What runs, where the runtime tells.
     arrays : tuple
@@ -55,11 +56,14 @@ class Runtime(ABC):
         What it is.
     packages : names
         What must be installed; the version of the first one is reported.
+    directions : names
+        What it can compute.
     """
 
     name: str
     title: str
     packages: tuple[str, ...] = ()
+    directions: tuple[Direction, ...] = ("forward",)
 
     @property
     def missing(self) -> str | None:
@@ -74,6 +78,12 @@ class Runtime(ABC):
     def prepare(self, problem: Conv2dProblem, x: Array, weight: Array) -> Ready:
         """Do all that is done once for many calls on inputs of one shape."""
 
+    def prepare_gradient(
+        self, problem: Conv2dProblem, direction: Direction, first: Array, second: Array
+    ) -> Ready:
+        """Do all that is done once for many gradients; see `fastconv.bench.peers.gradients`."""
+        raise NotImplementedError(f"{self.name} computes no {direction}")
+
 
 @dataclass(frozen=True)
 class Fastconv(Runtime):
@@ -81,6 +91,7 @@ class Fastconv(Runtime):
 
     algorithm: str = "auto"
     title = "a plan, called with out="
+    directions = DIRECTIONS
 
     @property
     def name(self) -> str:  # type: ignore[override]  # a field that follows from another one
@@ -105,6 +116,15 @@ class Fastconv(Runtime):
         # NaN, so that an element that is never written cannot pass for a result.
         out = np.full(p.output_shape, np.nan, p.dtype)
         return Ready(partial(plan, x, out=out), plan.algorithm)
+
+    def prepare_gradient(
+        self, problem: Conv2dProblem, direction: Direction, first: Array, second: Array
+    ) -> Ready:
+        """Call the public function, which lays out the weights with each call."""
+        from fastconv.plan import choose
+
+        run = gradients.of_fastconv(problem, direction, first, second, self.algorithm)
+        return Ready(run, choose(problem, direction, self.algorithm).name)
 
 
 class Numpy(Runtime):
@@ -146,6 +166,7 @@ class Torch(Runtime):
     name = "torch"
     title = "PyTorch, contiguous tensors (NCHW)"
     packages = ("torch",)
+    directions = DIRECTIONS
     channels_last = False
 
     def start(self, threads: int) -> None:
@@ -160,11 +181,29 @@ class Torch(Runtime):
         import torch
 
         p = problem
-        form = torch.channels_last if self.channels_last else torch.contiguous_format
-        image, filters = (torch.from_numpy(a).contiguous(memory_format=form) for a in (x, weight))
+        image, filters = self._tensors(x, weight)
         margins = _symmetric(p.padding)
         conv2d = torch.nn.functional.conv2d
         return Ready(partial(conv2d, image, filters, None, p.stride, margins, p.dilation, p.groups))
+
+    def prepare_gradient(
+        self, problem: Conv2dProblem, direction: Direction, first: Array, second: Array
+    ) -> Ready:
+        """Give both tensors the wished layout."""
+        known, grad_output = self._tensors(first, second)
+        how = _symmetric(problem.padding), self._layout()
+        return Ready(gradients.of_torch(problem, direction, known, grad_output, *how))
+
+    def _layout(self) -> Any:
+        import torch
+
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def _tensors(self, *arrays: Array) -> list[Any]:
+        import torch
+
+        layout = self._layout()
+        return [torch.from_numpy(array).contiguous(memory_format=layout) for array in arrays]
 
 
 class TorchChannelsLast(Torch):
@@ -292,6 +331,7 @@ class Jax(Runtime):
     name = "jax"
     title = "JAX, jitted lax.conv_general_dilated (NCHW, OIHW)"
     packages = ("jax",)
+    directions = DIRECTIONS
 
     def start(self, threads: int) -> None:
         """Import the library where it can find as many cores as it is to have threads."""
@@ -307,19 +347,29 @@ class Jax(Runtime):
         """Hand over the arrays and compile."""
         import jax
 
-        p = problem
         image, filters = self._put(x), self._put(weight)
-
-        @jax.jit  # type: ignore[untyped-decorator, unused-ignore]
-        def convolution(image: Any, filters: Any) -> Any:
-            return jax.lax.conv_general_dilated(
-                *(image, filters, p.stride, p.padding),
-                rhs_dilation=p.dilation,
-                dimension_numbers=("NCHW", "OIHW", "NCHW"),
-                feature_group_count=p.groups,
-            )
-
+        convolution = jax.jit(partial(self._convolution, problem))
         return Ready(lambda: convolution(image, filters).block_until_ready())
+
+    def prepare_gradient(
+        self, problem: Conv2dProblem, direction: Direction, first: Array, second: Array
+    ) -> Ready:
+        """Hand over the arrays and compile."""
+        known, grad_output = self._put(first), self._put(second)
+        convolution = partial(self._convolution, problem)
+        return Ready(gradients.of_jax(problem, direction, known, grad_output, convolution))
+
+    @staticmethod
+    def _convolution(problem: Conv2dProblem, image: Any, filters: Any) -> Any:
+        import jax
+
+        p = problem
+        return jax.lax.conv_general_dilated(
+            *(image, filters, p.stride, p.padding),
+            rhs_dilation=p.dilation,
+            dimension_numbers=("NCHW", "OIHW", "NCHW"),
+            feature_group_count=p.groups,
+        )
 
 
 def _symmetric(padding: Sequence[tuple[int, int]]) -> tuple[int, ...]:

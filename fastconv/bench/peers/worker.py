@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from fastconv.bench.measure import LONG_CALL, find_repeats, time_block
 from fastconv.bench.peers.runtimes import Ready, Runtime
-from fastconv.problem import Conv2dProblem
+from fastconv.problem import Conv2dProblem, Direction
 
 Array = NDArray[Any]
 
@@ -40,7 +40,7 @@ PATIENCE_SECONDS = 120.0
 _FALL_ASLEEP_SECONDS = 0.25
 _LAST_BREATH_SECONDS = 5.0
 _CAN_STOP = hasattr(signal, "SIGSTOP")
-#: x starts where a cache line does, which is what libraries do with their own memory.
+#: Arrays start where a cache line does, which is what libraries do with their own memory.
 _CACHE_LINE = 64
 
 
@@ -80,12 +80,21 @@ class Service:
         """Import the library."""
         self._runtime.start(threads)
 
-    def prepare(self, problem: Conv2dProblem, x: Array, weight: Array) -> First:
-        """Make a convolution ready and call it once."""
+    def prepare(
+        self,
+        problem: Conv2dProblem,
+        first: Array,
+        second: Array,
+        direction: Direction = "forward",
+    ) -> First:
+        """Make a convolution or a gradient of its two arrays ready, and call it once."""
         self._ready = self._last = self._repeats = None  # the last layer's memory
-        x, weight = _aligned(x), _aligned(weight)
+        first, second = _aligned(first), _aligned(second)
         begin = time.perf_counter()
-        self._ready = self._runtime.prepare(problem, x, weight)
+        if direction == "forward":
+            self._ready = self._runtime.prepare(problem, first, second)
+        else:
+            self._ready = self._runtime.prepare_gradient(problem, direction, first, second)
         self._last = self._ready.run()
         seconds = time.perf_counter() - begin
         return First(self.output(), seconds, self._ready.algorithm)
