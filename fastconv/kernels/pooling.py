@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastconv.codegen.pooling import BYTES, INDICES, NOT_ASKED, Pool, Window
 from fastconv.codegen.pooling_grad import PoolGrad
-from fastconv.kernels.calls import call
-from fastconv.kernels.jit import address_of, range_kernel
+from fastconv.kernels.jit import address_of
 
 #: What is computed: whether means, and which places of maxima are stored.
 FORWARD = {
@@ -128,13 +127,3 @@ def pool_address(shape: PoolShape) -> int:
 
     function = forward if shape.form in FORWARD else backward
     return address_of(function, name, 2 + len(ARGUMENTS))
-
-
-@range_kernel
-def run_blocks(start: int, stop: int, code: int, arguments: Any) -> None:
-    """Call the machine code `code`, of `pool_address`, for blocks `start` to `stop`."""
-    a = arguments
-    call(
-        code,
-        (start, stop, a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11]),
-    )

@@ -27,15 +27,14 @@ class Places(NamedTuple):
     ----------
     problem : Pool2dProblem
     where : ndarray
-        Bytes, `row` of them for each row of the output, from the element `first` on; or flat
-        indices, where windows are too large or too far apart for register tiles.
-    row, first : int
+        Bytes, `row` of them for each row of the output, with room for a vector before and
+        behind; or flat indices, where register tiles do not take the windows: `row` is 0 then.
+    row : int
     """
 
     problem: Pool2dProblem
     where: Array
     row: int = 0
-    first: int = 0
 
 
 def max_pool2d_placed(x: Array, problem: Pool2dProblem) -> tuple[Array, Places]:
@@ -52,22 +51,22 @@ def max_pool2d_placed(x: Array, problem: Pool2dProblem) -> tuple[Array, Places]:
     row = -(-problem.OW // lanes) * lanes
     # The gradient loads whole vectors, from windows before the first one to behind the last.
     back = tiles.tile_shape("max-grad", axes, problem.dtype)
-    before = problem.S * problem.dilation[1]
+    before = problem.S
     pixels = problem.W + problem.padding[1][0]
     behind = back.lanes + -(-pixels // problem.stride[1])
     rows = problem.N * problem.C * problem.OH
     where = np.empty(before + rows * row + behind, np.uint8)
-    tiles.run("max-byte", axes, x, values, where, row, before)
-    return values, Places(problem, where, row, before)
+    tiles.run("max-byte", axes, x, values, where[before:], row)
+    return values, Places(problem, where[before:], row)
 
 
 def max_pool2d_placed_grad(grad: Array, places: Places) -> Array:
     """Return the gradient with respect to the input; `grad` has the shape of the maxima."""
-    problem, where, row, first = places
+    problem, where, row = places
     grad = as_computed(grad, problem.dtype)
     out = np.empty(problem.input_shape, problem.dtype)
     if row:
-        tiles.run("max-grad", _axes(problem), grad, out, where, row, first)
+        tiles.run("max-grad", _axes(problem), grad, out, where, row)
     elif out.size:
         find("auto").maximum_grad(grad, as_computed(where, "int64"), out)
     return out
