@@ -66,8 +66,6 @@ def shares_address(bits: int, lanes: int) -> int:
                 )  # fmt: skip
                 done = behind
             # Columns behind the last window: a gap, and a share of nothing.
-            share_row(
-                out, done, W, W, source, OW, 0, 0, row_divisors, column_divisors, bits, lanes
-            )
+            share_row(out, done, W, W, source, OW, 0, 0, row_divisors, column_divisors, bits, lanes)
 
     return address_of(shares, f"shares-f{bits}x{lanes}", 2 + len(ARGUMENTS))

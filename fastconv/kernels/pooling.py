@@ -1,4 +1,4 @@
-"""Pooling a vector of outputs, or of windows, at a time: blocks of rows of planes as machine code."""
+"""Pooling in register tiles: blocks of rows of planes, as machine code with an address."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
     return types.void(name, arguments), generate
 
 
-#: What a range of blocks is computed from, forward or backward: addresses (of what is read, of the
-#: places, of what is written, of the divisors), sizes of the planes of input and output, elements
+#: What a range of blocks is computed from, forward or backward: addresses (of what is read and
+#: written, of the places or 0, of the divisors), sizes of the planes of input and output, elements
 #: from one row of places to the next, and the margins before the input.
 ARGUMENTS = (
-    *("source", "places", "target", "row_divisors", "column_divisors"),
+    *("source", "target", "places", "row_divisors", "column_divisors"),
     *("H", "W", "OH", "OW", "place_row", "pad_top", "pad_left"),
 )
 
@@ -81,7 +81,7 @@ def pool_address(shape: PoolShape) -> int:
     place_size = 8 if shape.form == "max-index" else 1
 
     def forward(  # type: ignore[no-untyped-def]
-        start, stop, source, places, target, row_divisors, column_divisors,
+        start, stop, source, target, places, row_divisors, column_divisors,
         H, W, OH, OW, place_row, pad_top, pad_left,
     ):  # fmt: skip
         many = -(-OH // rows)
@@ -104,7 +104,7 @@ def pool_address(shape: PoolShape) -> int:
                 block, plane = 0, plane + 1
 
     def backward(  # type: ignore[no-untyped-def]
-        start, stop, source, places, target, row_divisors, column_divisors,
+        start, stop, source, target, places, row_divisors, column_divisors,
         H, W, OH, OW, place_row, pad_top, pad_left,
     ):  # fmt: skip
         many = -(-(H + pad_top) // (rows * down))

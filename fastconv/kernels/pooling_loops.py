@@ -10,19 +10,30 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import uint64
+from numba import int64, uint64
 
 from fastconv.kernels.columns import reachable
 from fastconv.kernels.jit import kernel, range_kernel
 
 
 @kernel
+def larger(old: Any, new: Any) -> Any:
+    """Return whether `new` takes the place of `old`."""
+    return (new > old) | (new != new)  # no `or`: both sides, without a branch
+
+
+@kernel
 def keep_larger(out: Any, at: int, x: Any, start: int, count: int, stride: int) -> None:
     """Replace elements of `out` by every `stride`-th of `x` where that is larger, or NaN."""
     at, start, stride = uint64(at), uint64(start), uint64(stride)
-    for k in range(uint64(count)):
-        old, new = out[at + k], x[start + k * stride]
-        out[at + k] = new if new > old or np.isnan(new) else old
+    if stride == 1:
+        for k in range(uint64(count)):
+            old, new = out[at + k], x[start + k]
+            out[at + k] = new if larger(old, new) else old
+    else:
+        for k in range(uint64(count)):
+            old, new = out[at + k], x[start + k * stride]
+            out[at + k] = new if larger(old, new) else old
 
 
 @kernel
@@ -33,9 +44,9 @@ def keep_larger_and_place(
     step, at, start, stride = stride, uint64(at), uint64(start), uint64(stride)
     for k in range(uint64(count)):
         old, new, before = out[at + k], x[start + k * stride], places[at + k]
-        wins = new > old or np.isnan(new)
+        wins = larger(old, new)
         out[at + k] = new if wins else old
-        places[at + k] = place + np.int64(k) * step if wins else before
+        places[at + k] = place + int64(k) * step if wins else before
 
 
 @range_kernel

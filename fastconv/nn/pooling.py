@@ -63,9 +63,7 @@ class MaxPool2d(Module):
         geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
         if not self.keeping:
             return max_pool2d(images, *geometry)
-        problem = Pool2dProblem.from_shapes(
-            images.shape, *geometry, str(images.dtype), name="x"
-        )
+        problem = Pool2dProblem.from_shapes(images.shape, *geometry, str(images.dtype), name="x")
         y, places = max_pool2d_placed(images, problem)
         self.keep(y, places)
         return y

@@ -32,13 +32,13 @@ class Jit(PoolAlgorithm):
     name = "jit"
 
     def maximum(self, x: Array, axes: Axes, out: Array, indices: Indices | None) -> None:
-        """Some rows of the output an item of work."""
+        """Take some rows of the output as an item of work."""
         rows, columns = axes
         if tiles.tile_window(axes) is not None:
             if indices is None:
                 tiles.run("max", axes, x, out)
             else:
-                tiles.run("max-index", axes, x, out, indices, columns.outputs)
+                tiles.run("max-index", axes, x, out, indices)
             return
         planes, values = _planes(x), _planes(out)
         lines = len(planes) * rows.outputs
@@ -51,12 +51,12 @@ class Jit(PoolAlgorithm):
             pooling_loops.maximum_and_place(lines, *windows, columns.start, values, places)
 
     def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> None:
-        """One plane an item of work: nothing tells which windows an element is in."""
+        """Take one plane as an item of work: nothing tells which windows an element is in."""
         gradients = _pixels(grad)
         pooling_loops.maximum_grad(len(gradients), gradients, _pixels(indices), _pixels(out))
 
     def mean(self, x: Array, axes: Axes, out: Array) -> None:
-        """Some rows of the output an item of work."""
+        """Take some rows of the output as an item of work."""
         if config.DISABLE_JIT:
             Windows().mean(x, axes, out)
         elif tiles.tile_window(axes) is not None:
@@ -65,7 +65,7 @@ class Jit(PoolAlgorithm):
             means.forward(axes, x, out)
 
     def mean_grad(self, grad: Array, axes: Axes, out: Array) -> None:
-        """Some rows of the input an item of work."""
+        """Take some rows of the input as an item of work."""
         if config.DISABLE_JIT:
             Windows().mean_grad(grad, axes, out)
         elif tiles.tile_window(axes) is not None:

@@ -9,27 +9,49 @@ import numpy as np
 
 from fastconv import cpu
 from fastconv.geometry import LARGEST_SIZE
+from fastconv.kernels.launch import Launch
 from fastconv.kernels.means import means_address, shares_address
-from fastconv.kernels.numbers import run_items
-from fastconv.pooling.axis import Axes, Axis, Indices, divisors
+from fastconv.pooling.axis import Axes, Indices, divisors
 from fastconv.pooling.base import Array
 
 
 def forward(axes: Axes, x: Array, out: Array) -> None:
     """Fill `out` with means, one row of it an item of work."""
-    rows, columns = axes = _as_one_row(axes)
-    code = means_address(*_vector(axes, str(out.dtype)))
-    _run(out.size // columns.outputs, code, axes, rows.start, rows.stop, x, out)
+    lines, launch = _forward(axes, str(out.dtype))
+    launch(out.shape[0] * out.shape[1] * lines, x, out)
 
 
 def backward(axes: Axes, grad: Array, out: Array) -> None:
     """Fill `out`, shaped like the input, with gradients, one row of it an item of work."""
-    rows, columns = axes = _as_one_row(axes)
-    code = shares_address(*_vector(axes, str(out.dtype)))
-    _run(out.size // columns.size, code, axes, *_windows_of(rows), grad, out)
+    lines, launch = _backward(axes, str(out.dtype))
+    launch(out.shape[0] * out.shape[1] * lines, grad, out)
 
 
 @lru_cache(maxsize=256)
+def _forward(axes: Axes, dtype: str) -> tuple[int, Launch]:
+    """Return how many rows of output a plane has, and the kernel."""
+    rows, columns = axes = _as_one_row(axes)
+    tables = rows.start, rows.stop, columns.start, columns.stop
+    return rows.outputs, _launch(means_address(*_vector(axes, dtype)), axes, tables, dtype)
+
+
+@lru_cache(maxsize=256)
+def _backward(axes: Axes, dtype: str) -> tuple[int, Launch]:
+    """Return how many rows of input a plane has, and the kernel."""
+    rows, columns = axes = _as_one_row(axes)
+    # The first window that a row is in, and the first behind it that it is not in.
+    h = np.arange(rows.size)
+    first, end = np.searchsorted(rows.stop, h, "right"), np.searchsorted(rows.start, h, "right")
+    tables = first, end, columns.start, columns.stop
+    return rows.size, _launch(shares_address(*_vector(axes, dtype)), axes, tables, dtype)
+
+
+def _launch(code: int, axes: Axes, tables: tuple[Indices, ...], dtype: str) -> Launch:
+    rows, columns = axes
+    sizes = rows.size, columns.size, rows.outputs, columns.outputs
+    return Launch(code, (*tables, divisors(rows, dtype), divisors(columns, dtype)), sizes)
+
+
 def _as_one_row(axes: Axes) -> Axes:
     """Return a mean over whole planes as one over rows that are as long as a plane."""
     rows, columns = axes
@@ -44,14 +66,6 @@ def _as_one_row(axes: Axes) -> Axes:
     )
 
 
-@lru_cache(maxsize=256)
-def _windows_of(axis: Axis) -> tuple[Indices, Indices]:
-    """Return the first window that each position is in, and the first behind it that it is not."""
-    positions = np.arange(axis.size)
-    first = np.searchsorted(axis.stop, positions, "right")
-    return first, np.searchsorted(axis.start, positions, "right")
-
-
 def _vector(axes: Axes, dtype: str) -> tuple[int, int]:
     """Return bits and lanes of vectors no longer than the widest window, if those are there."""
     bits, lanes = 8 * np.dtype(dtype).itemsize, cpu.describe().instructions.lanes(dtype)
@@ -59,21 +73,3 @@ def _vector(axes: Axes, dtype: str) -> tuple[int, int]:
     while lanes * bits > 128 and widest <= lanes // 2:
         lanes //= 2
     return bits, lanes
-
-
-def _run(
-    items: int,
-    code: int,
-    axes: Axes,
-    top: Indices,
-    bottom: Indices,
-    source: Array,
-    target: Array,
-) -> None:
-    rows, columns = axes
-    dtype = str(target.dtype)
-    arrays = (
-        *(source, target, top, bottom, columns.start, columns.stop),
-        *(divisors(rows, dtype), divisors(columns, dtype)),
-    )
-    run_items(items, code, arrays, (rows.size, columns.size, rows.outputs, columns.outputs))

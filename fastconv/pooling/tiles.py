@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from fastconv import cpu
 from fastconv.codegen.pooling import Window
+from fastconv.kernels.launch import Launch
 from fastconv.kernels.pooling import BACKWARD, PoolShape, pool_address
-from fastconv.kernels.numbers import run_items
 from fastconv.pooling.axis import Axes, divisors
 
 Array = NDArray[Any]
@@ -52,7 +52,7 @@ def tile_shape(form: str, axes: Axes, dtype: str) -> PoolShape:
         tile_rows, wide = ROWS // down, -(-(columns.size + left) // across)
     else:
         tile_rows, wide = ROWS if rows.outputs >= ROWS else 1, columns.outputs
-    if window.R <= down:
+    if down >= window.R:  # they share nothing
         tile_rows = 1
     bits, lanes = 8 * np.dtype(dtype).itemsize, cpu.describe().instructions.lanes(dtype)
     if wide <= lanes // 2 and lanes * bits > 128:
@@ -60,22 +60,28 @@ def tile_shape(form: str, axes: Axes, dtype: str) -> PoolShape:
     return PoolShape(form, window, tile_rows, bits, lanes)
 
 
-def run(
-    form: str,
-    axes: Axes,
-    source: Array,
-    target: Array,
-    places: Array | None = None,
-    place_row: int = 0,
-) -> None:
-    """Fill `target` from `source`; a row of `places` has that many elements."""
+@lru_cache(maxsize=256)
+def place_row(axes: Axes, dtype: str) -> int:
+    """Return how many bytes a row of places has: whole vectors are stored."""
+    lanes = tile_shape("max-byte", axes, dtype).lanes
+    return -(-axes[1].outputs // lanes) * lanes
+
+
+@lru_cache(maxsize=256)
+def _launch(form: str, axes: Axes, dtype: str) -> tuple[int, Launch]:
+    """Return how many blocks a plane has, and the kernel ready to be called with its arrays."""
     rows, columns = axes
-    dtype = str(source.dtype)
-    shape = tile_shape(form, axes, dtype)
-    top, left = margins(axes)
-    planes = source.shape[0] * source.shape[1]
-    high = rows.size + top if form in BACKWARD else rows.outputs
-    blocks = -(-high // (shape.rows * (shape.window.stride[0] if form in BACKWARD else 1)))
-    arrays = source, places, target, divisors(rows, dtype), divisors(columns, dtype)
-    sizes = rows.size, columns.size, rows.outputs, columns.outputs, place_row, top, left
-    run_items(planes * blocks, pool_address(shape), arrays, sizes)
+    shape, (top, left) = tile_shape(form, axes, dtype), margins(axes)
+    block, high = shape.rows, rows.outputs
+    if form in BACKWARD:
+        block, high = shape.rows * shape.window.stride[0], rows.size + top
+    row = columns.outputs if form == "max-index" else place_row(axes, dtype)
+    tables = divisors(rows, dtype), divisors(columns, dtype)
+    sizes = rows.size, columns.size, rows.outputs, columns.outputs, row, top, left
+    return -(-high // block), Launch(pool_address(shape), tables, sizes)
+
+
+def run(form: str, axes: Axes, source: Array, target: Array, places: Array | None = None) -> None:
+    """Fill `target`, and in "max-byte" and "max-index" `places`, from `source`."""
+    blocks, launch = _launch(form, axes, str(source.dtype))
+    launch(source.shape[0] * source.shape[1] * blocks, source, target, places)
