@@ -36,6 +36,7 @@ _HOMES = {
     "registry": ("algorithms",),
     "estimator": ("CNNClassifier",),
     "threads": ("get_num_threads", "set_num_threads"),
+    "tuning": ("set_tuning",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

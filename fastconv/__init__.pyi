@@ -26,5 +26,6 @@ from fastconv.registry import algorithms as algorithms
 from fastconv.threads import get_num_threads as get_num_threads
 from fastconv.threads import set_num_threads as set_num_threads
 from fastconv.transposed import conv_transpose2d as conv_transpose2d
+from fastconv.tuning import set_tuning as set_tuning
 
 __version__: str

@@ -24,6 +24,10 @@ except ModuleNotFoundError:
     _has_typer = False
 
 
+#: What --quick means: fewer rounds, and seconds for each layer.
+QUICK = {"rounds": 5, "seconds": 0.2}
+
+
 def main() -> None:
     """Run the command line."""
     if not _has_typer:
@@ -42,7 +46,7 @@ def build() -> typer.Typer:
     """Return the program: one command for each function below."""
     app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(about)
-    for command in (bench, info, explain, warmup):
+    for command in (bench, tune, info, explain, warmup):
         app.command()(command)
     return app
 
@@ -107,6 +111,7 @@ def bench(
         from fastconv.bench.command import Targets, benchmark
         from fastconv.bench.run import Options
         from fastconv.bench.suites import check_names, select
+        from fastconv.plan import circumstances
         from fastconv.problem import DIRECTIONS
 
         check_names("direction", [direction] if direction else [], (*DIRECTIONS, "all"))
@@ -120,15 +125,58 @@ def bench(
         check_names("algorithm", algorithm or (), known)
         with plain_errors(ValueError):
             fastconv.set_num_threads(threads or fastconv.get_num_threads())
+            circumstances()  # whether the environment's settings can be read
             for item in items:
                 item.layer.problem(batch, dtype)
-        length = {"rounds": min(rounds, 5), "seconds": 0.2} if quick else {"rounds": rounds}
+        length = QUICK | {"rounds": min(rounds, 5)} if quick else {"rounds": rounds}
         options = Options(tuple(algorithm or ()), batch, dtype, **cast(Any, length))
         if peers:
             from fastconv.bench.peers.command import contest
 
             benchmark = contest
         raise typer.Exit(benchmark(items, options, Targets(json, csv, plot)))
+
+
+def tune(
+    suite: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Measure a suite; may be repeated.")
+    ] = None,
+    model_shapes: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Your own layers instead: .csv or .json.")
+    ] = None,
+    direction: Annotated[
+        str, typer.Option(metavar="NAME", help="forward, input_grad, weight_grad or all.")
+    ] = "forward",
+    batch: Annotated[int | None, typer.Option(metavar="N", min=1, help="Images at a time.")] = None,
+    dtype: Annotated[str, typer.Option(metavar="NAME", help="float32 or float64.")] = "float32",
+    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Measure shorter, less surely.")] = False,
+) -> None:
+    """Measure which algorithm is the fastest here; from then on auto follows that.
+
+    Without options: the layers of all networks that have a suite, forward.
+    Measurements hold for this processor, this number of threads and these very problems.
+    Exits with 1 if a result was wrong.
+    """
+    with plain_errors(MemoryError):
+        require("rich", "fastconv tune")
+        from fastconv.bench.run import Options
+        from fastconv.bench.suites import check_names
+        from fastconv.bench.tuning.command import tune_all, wanted
+        from fastconv.plan import circumstances
+        from fastconv.problem import DIRECTIONS
+
+        check_names("direction", [direction], (*DIRECTIONS, "all"))
+        check_dtype(dtype)
+        directions = cast(Any, DIRECTIONS if direction == "all" else (direction,))
+        items = wanted(suite or (), model_shapes, directions)
+        with plain_errors(ValueError):
+            fastconv.set_num_threads(threads or fastconv.get_num_threads())
+            circumstances()  # whether the environment's settings can be read
+            for item in items:
+                item.layer.problem(batch, dtype)
+        length = cast(Any, QUICK if quick else {})
+        raise typer.Exit(tune_all(items, Options((), batch, dtype, **length)))
 
 
 def info() -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastconv import tuning
 from fastconv.activation import Activation
 from fastconv.arguments import as_computed, as_numbers, check_out, check_shape
 from fastconv.convolution.base import Algorithm, Array
 from fastconv.precision import Precision, get_precision, suffices
 from fastconv.problem import Conv2dProblem, Direction
 from fastconv.registry import algorithms, offering
+from fastconv.threads import get_num_threads
+from fastconv.tuning import Table
 
 
 @dataclass(frozen=True)
@@ -37,20 +41,65 @@ class Choice:
         Whether the caller named it, instead of leaving the choice to "auto".
     precision : {"highest", "high"}
         What was asked for then; see `fastconv.set_precision`.
+    threads : int or None
+        For how many `measured` holds.
+    measured : mapping
+        Seconds that algorithms took, empty if the problem was not measured; see
+        `fastconv.set_tuning`.
     """
 
     algorithm: Algorithm
     named: bool
     precision: Precision
+    threads: int | None
+    measured: Mapping[str, float]
+
+    @property
+    def reason(self) -> str:
+        """Why this algorithm, in a line."""
+        if self.named:
+            return f"{self.algorithm.name} was named"
+        precision = f"with precision {self.precision!r}"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        if self.measured:
+            return f"chosen by measurement on {threads}, {precision}"
+        known = f", not measured on {threads}" if self.threads else ""
+        return f"chosen by estimate{known}, {precision}"
 
 
-#: Algorithms are ranked for this many threads, whatever the number is: another algorithm may round
-#: otherwise, and results do not depend on the number of threads.
+class Circumstances(NamedTuple):
+    """All that the choice of "auto" depends on beside the problem.
+
+    Attributes
+    ----------
+    precision : {"highest", "high"}
+    table : Table or None
+        The measurements that are followed.
+    threads : int or None
+        How many there are; None without measurements, for estimates do not depend on it.
+    """
+
+    precision: Precision
+    table: Table | None
+    threads: int | None
+
+
+def circumstances() -> Circumstances:
+    """Return those that hold here and now."""
+    table = tuning.current()
+    return Circumstances(get_precision(), table, None if table is None else get_num_threads())
+
+
+#: Algorithms are estimated for this many threads, whatever the number is: another algorithm may
+#: round otherwise, and results do not depend on the number of threads.
 RANKED_FOR = 4
+#: The cheapest estimate stands unless another algorithm was measured to be faster by more than
+#: this: times vary by as much, and the choice should not.
+WORTH_A_CHANGE = 0.03
 
 
 def candidates(
-    problem: Conv2dProblem, direction: Direction, precision: Precision
+    problem: Conv2dProblem, direction: Direction, precision: Precision, once: bool = False
 ) -> list[Candidate]:
     """Ask every algorithm; those that `auto` may run come first, the cheapest estimate leading."""
     answers = []
@@ -61,19 +110,40 @@ def candidates(
         seconds = float("inf")
         if refusal is None:
             seconds = algorithm.estimated_seconds(problem, direction, RANKED_FOR)
+            seconds += algorithm.preparing_seconds(problem) if once else 0.0
         answers.append(Candidate(algorithm, refusal, seconds))
     return sorted(answers, key=lambda answer: answer.estimated_seconds)
 
 
-def choose(problem: Conv2dProblem, direction: Direction, algorithm: str = "auto") -> Algorithm:
+def permitted(
+    problem: Conv2dProblem, direction: Direction, precision: Precision, once: bool = False
+) -> list[Candidate]:
+    """Return the candidates that `auto` may run, the cheapest estimate leading."""
+    return [c for c in candidates(problem, direction, precision, once) if c.refusal is None]
+
+
+def fastest(ranked: Sequence[Candidate], measured: Mapping[str, float]) -> Candidate | None:
+    """Return the first candidate that is as fast as the fastest measured; None without any."""
+    timed = [(measured[c.algorithm.name], c) for c in ranked if c.algorithm.name in measured]
+    limit = (1 + WORTH_A_CHANGE) * min((seconds for seconds, _ in timed), default=0.0)
+    return next((candidate for seconds, candidate in timed if seconds <= limit), None)
+
+
+def choose(
+    problem: Conv2dProblem, direction: Direction, algorithm: str = "auto", once: bool = False
+) -> Algorithm:
     """Return the algorithm to run; see `decide`."""
-    return decide(problem, direction, algorithm).algorithm
+    return decide(problem, direction, algorithm, once).algorithm
 
 
-def decide(problem: Conv2dProblem, direction: Direction, algorithm: str = "auto") -> Choice:
-    """Choose the algorithm to run: the named one, or with "auto" the cheapest estimate.
+def decide(
+    problem: Conv2dProblem, direction: Direction, algorithm: str = "auto", once: bool = False
+) -> Choice:
+    """Choose the algorithm to run: the named one, or with "auto" the one that should be fastest.
 
-    An algorithm that is named runs at any precision.
+    That is the fastest measured, if the problem was measured, else the one of the cheapest
+    estimate. An algorithm that is named runs at any precision. If the weights are used `once`,
+    what it takes to prepare them counts.
 
     Raises
     ------
@@ -85,7 +155,7 @@ def decide(problem: Conv2dProblem, direction: Direction, algorithm: str = "auto"
             f"algorithm must be a name ({_names(direction)}), got {algorithm!r} of type "
             f"{type(algorithm).__name__}"
         )
-    return _decide(problem, direction, algorithm, get_precision())
+    return _decide(problem, direction, algorithm, circumstances(), once)
 
 
 def _names(direction: Direction) -> str:
@@ -94,15 +164,24 @@ def _names(direction: Direction) -> str:
 
 @lru_cache(maxsize=4096)
 def _decide(
-    problem: Conv2dProblem, direction: Direction, algorithm: str, precision: Precision
+    problem: Conv2dProblem, direction: Direction, algorithm: str, now: Circumstances, once: bool
 ) -> Choice:
+    measured: Mapping[str, float] = {}
+    if now.table is not None and now.threads is not None:
+        measured = now.table.seconds(problem, direction, now.threads)
     if algorithm == "auto":
-        return Choice(candidates(problem, direction, precision)[0].algorithm, False, precision)
-    for known in offering(direction):
-        if known.name == algorithm:
-            refusal = known.supports(problem, direction)
+        allowed = permitted(problem, direction, now.precision, once)
+        if once:
+            preparing = {c.algorithm.name: c.algorithm.preparing_seconds(problem) for c in allowed}
+            measured = {n: t + preparing.get(n, 0.0) for n, t in measured.items()}
+        best = fastest(allowed, measured)
+        chosen = (best or allowed[0]).algorithm
+        return Choice(chosen, False, now.precision, now.threads, measured if best else {})
+    for named in offering(direction):
+        if named.name == algorithm:
+            refusal = named.supports(problem, direction)
             if refusal is None:
-                return Choice(known, True, precision)
+                return Choice(named, True, now.precision, now.threads, measured)
             raise ValueError(f"algorithm {algorithm!r} refuses this problem: {refusal}")
     raise ValueError(
         f"algorithm must be one of {_names(direction)} for {direction}, got {algorithm!r}"
@@ -119,14 +198,13 @@ def explain(problem: Conv2dProblem, direction: Direction, choice: Choice) -> str
         f"{p.arithmetic_intensity:.3g} FLOP/byte; estimates are for {RANKED_FOR} threads",
     ]
     for answer in candidates(problem, direction, choice.precision):
-        mark = "*" if answer.algorithm.name == choice.algorithm.name else " "
+        name = answer.algorithm.name
+        mark = "*" if name == choice.algorithm.name else " "
         cost = f"estimated {answer.estimated_seconds * 1e3:.3g} ms"
-        lines.append(f"{mark} {answer.algorithm.name:12} {answer.refusal or cost}")
-    if choice.named:
-        lines.append(f"{choice.algorithm.name} was named")
-    else:
-        lines.append(f"chosen as the cheapest estimate, with precision {choice.precision!r}")
-    return "\n".join(lines)
+        if name in choice.measured:
+            cost += f", measured {choice.measured[name] * 1e3:.3g} ms"
+        lines.append(f"{mark} {name:13} {answer.refusal or cost}")
+    return "\n".join((*lines, choice.reason))
 
 
 class Conv2dPlan:

@@ -92,8 +92,9 @@ def get_num_threads() -> int:
 def set_num_threads(n: int) -> None:
     """Set how many threads fastconv uses in this process.
 
-    Results do not depend on it. The starting value is the environment variable
-    ``FASTCONV_NUM_THREADS``, else the number of cores this process may use.
+    Results do not depend on it, unless ``fastconv tune`` has measured other algorithms as the
+    fastest for other numbers; see `fastconv.set_tuning`. The starting value is the environment
+    variable ``FASTCONV_NUM_THREADS``, else the number of cores this process may use.
 
     Parameters
     ----------

@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, settings
 
 # What this user's programs may choose is not what is tested.
 os.environ.pop("FASTCONV_PRECISION", None)
+os.environ["FASTCONV_TUNING"] = "off"
 
 # The same examples in every run, so that a failure can be repeated. No deadline: the first call of
 # a kernel compiles it. `pytest --hypothesis-profile=explore` looks for new ones.

@@ -97,7 +97,7 @@ def test_module_is_the_command() -> None:
 def test_help_names_all_commands(command: Command) -> None:
     outcome = command("--help")
     assert outcome.code == 0
-    for name in ("bench", "info", "explain", "warmup"):
+    for name in ("bench", "tune", "info", "explain", "warmup"):
         assert name in outcome.out
 
 
@@ -352,8 +352,11 @@ def test_warmup_compiles_once_and_for_all(tmp_path: Path) -> None:
     environment = {"FASTCONV_CACHE_DIR": str(tmp_path)}
     # The last ones of the lists: to compile all of them takes a minute.
     fewer = """
+import fastconv.bench.warmup as warmup
 import fastconv.pooling.registry as pooling, fastconv.registry as registry
 registry.ALGORITHMS, pooling.ALGORITHMS = registry.ALGORITHMS[-2:], pooling.ALGORITHMS[-1:]
+shapes = warmup.all_shapes
+warmup.all_shapes = lambda dtype: shapes(dtype)[-5:]
 """
 
     def warm_up(*options: str) -> tuple[int, int]:
@@ -374,7 +377,8 @@ registry.ALGORITHMS, pooling.ALGORITHMS = registry.ALGORITHMS[-2:], pooling.ALGO
     assert warm_up() == (0, ready)
     bystander = tmp_path / "letter.txt"
     bystander.write_text("dear")
-    (next(tmp_path.rglob("*.kernel"))).unlink()
+    # One that is called from Python: others are parts of these, and are not missed.
+    next(tmp_path.rglob("naive.forward-*.kernel")).unlink()
     assert warm_up() == (1, ready)
     outcome = in_new_process("warmup", "--dtype", "int8", "--clear", environment=environment)
     assert "float32, float64" in one_error(outcome)

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from fastconv import blas, cpu, threads
+from fastconv import blas, cpu, threads, tuning
 from fastconv.codegen.peak import measure_peak
+from fastconv.precision import get_precision
 
 #: What `fastconv info` looks for beside what the library needs.
 EXTRAS = ("scikit-learn", "pillow", "rich", "typer", "matplotlib", "pytest", "pytest-benchmark")
@@ -111,11 +112,22 @@ def facts() -> list[tuple[str, str]]:
         ("BLAS", ", ".join(blas.names()) or "none found"),
         ("kernel folder", str(cache_folder())),
         ("kernels", f"{len(kernels.files)} compiled by this version, {size(kernels.bytes)}"),
+        ("precision", get_precision()),
+        ("measurements", _measurements()),
         ("python", f"{platform.python_version()}, {platform.platform()}"),
         ("packages", _installed(packages)),
         ("extras", _installed(EXTRAS)),
         ("peers", _installed(PEERS)),
     ]
+
+
+def _measurements() -> str:
+    table = tuning.current()
+    try:
+        place = str(tuning.tuning_file())
+    except RuntimeError as error:
+        place = f"nowhere ({error})"
+    return f"{len(table.times) if table else 0} followed, kept in {place}"
 
 
 def _installed(packages: Sequence[str]) -> str:

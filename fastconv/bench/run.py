@@ -36,6 +36,8 @@ class Options:
     dtype : str
     rounds, seconds
         See `fastconv.bench.measure.interleave`; `seconds` for one layer in one direction.
+    baselines : bool
+        Whether the two that all are compared with are timed too, asked for or not.
     """
 
     algorithms: tuple[str, ...] = ()
@@ -43,6 +45,7 @@ class Options:
     dtype: str = "float32"
     rounds: int = 15
     seconds: float = 0.8
+    baselines: bool = True
 
 
 def run(items: Sequence[Item], options: Options, peak: Peak, tell: Tell) -> Iterator[LayerResult]:
@@ -88,6 +91,8 @@ def measure_layer(layer: Layer, direction: Direction, options: Options, tell: Te
     offered = {algorithm.name: algorithm for algorithm in registry.offering(direction)}
     refused = {n for n, a in offered.items() if a.supports(problem, direction) is not None}
     shown = options.algorithms or tuple(offered)
+    baselines = (REFERENCE, NAIVE)
+    timed = {*shown, *(baselines if options.baselines else ())}
     reference, naive = offered[REFERENCE], offered[NAIVE]
     sample = sample_for_reference(problem, direction, tensors, reference)
     candidates = [
@@ -95,7 +100,7 @@ def measure_layer(layer: Layer, direction: Direction, options: Options, tell: Te
         if algorithm is reference
         else Candidate(algorithm, problem, direction, tensors)
         for algorithm in offered.values()
-        if algorithm.name not in refused and algorithm.name in {*shown, REFERENCE, NAIVE}
+        if algorithm.name not in refused and algorithm.name in timed
     ]
     for candidate in candidates:
         candidate.first_call()
@@ -112,10 +117,10 @@ def measure_layer(layer: Layer, direction: Direction, options: Options, tell: Te
         right[each].timing = timing
         right[each].verify(oracle)
 
-    baselines = [right[n].median if n in right else None for n in (REFERENCE, NAIVE)]
+    medians = [right[n].median if n in right else None for n in baselines]
     chosen = plan.choose(problem, direction)
     records = [
-        _record(layer, candidate, problem, candidate.algorithm is chosen, baselines)
+        _record(layer, candidate, problem, candidate.algorithm is chosen, medians)
         for candidate in candidates
         if candidate.name in shown
     ]

@@ -1,7 +1,7 @@
 """Rows of elements, cleared, copied and transposed a vector at a time.
 
-Clearing and copying may write up to one vector beyond the end of what they were asked for: targets
-are buffers with that much room, filled from front to back. What is read is never exceeded.
+Copying may write up to one vector beyond the end of what it was asked for: targets are buffers with
+that much room, filled from front to back. What is read is never exceeded.
 """
 
 from __future__ import annotations
@@ -22,8 +22,14 @@ def clear_row(typingctx, target, count, bits, lanes):  # type: ignore[no-untyped
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         vector = vectors_of(builder, bits, lanes)
         place = builder.inttoptr(arguments[0], vector.element.as_pointer())
-        with every(builder, arguments[1], lanes.literal_value) as (k, _):
-            vector.store(vector.zero, vector.at(place, k))
+        with every(builder, arguments[1], vector.lanes) as (k, _):
+            left = builder.sub(arguments[1], k)
+            whole = builder.icmp_signed(">=", left, index(vector.lanes))
+            with builder.if_else(whole) as (then, otherwise):
+                with then:
+                    vector.store(vector.zero, vector.at(place, k))
+                with otherwise:
+                    vector.store_masked(vector.zero, vector.at(place, k), vector.first(left))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, bits, lanes), generate
@@ -47,6 +53,20 @@ def copy_row(typingctx, target, row, width, left, distance, count, step, bits, l
         return context.get_dummy_value()
 
     return types.void(*(types.int64,) * 6, step, bits, lanes), generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
+def copy_to_place(typingctx, target, places, wide, source, bits):  # type: ignore[no-untyped-def]
+    """Do ``target[places[0] * wide] = source[0]``: addresses but for `wide`; `bits` is constant."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vector = vectors_of(builder, bits, types.literal(1))  # type: ignore[attr-defined, unused-ignore]
+        to, of = (builder.inttoptr(arguments[i], vector.element.as_pointer()) for i in (0, 3))
+        place = builder.load(builder.inttoptr(arguments[1], I64.as_pointer()))
+        builder.store(builder.load(of), vector.at(to, builder.mul(place, arguments[2])))
+        return context.get_dummy_value()
+
+    return types.void(*(types.int64,) * 4, bits), generate
 
 
 class _RowCopy:
@@ -108,17 +128,42 @@ def transpose_block(  # type: ignore[no-untyped-def]
         to, of = (builder.inttoptr(arguments[i], vector.element.as_pointer()) for i in (0, 2))
         to_row, of_row, rows, columns, wide = (arguments[i] for i in (1, 3, 5, 6, 7))
         places = builder.inttoptr(arguments[4], I64.as_pointer())
-        block = []
-        for r in range(vector.lanes):
-            there = builder.icmp_signed("<", index(r), rows)
-            mask = vector.first(builder.select(there, columns, index(0)))
-            place = vector.at(of, builder.mul(of_row, index(r)))
-            block.append(vector.load_masked(place, mask))
-        mask = vector.first(wide)
-        for c, column in enumerate(vector.transpose(block)):
-            with builder.if_then(builder.icmp_signed("<", index(c), columns)):
-                row = builder.mul(to_row, builder.load(builder.gep(places, [index(c)])))
-                vector.store_masked(column, vector.at(to, row), mask)
+        whole_store = builder.icmp_signed(">=", wide, index(vector.lanes))
+        narrow = vector.first(wide)
+
+        def keep(column: Any, c: int, masked: bool) -> None:
+            row = builder.mul(to_row, builder.load(builder.gep(places, [index(c)])))
+            if masked:
+                vector.store_masked(column, vector.at(to, row), narrow)
+            else:
+                vector.store(column, vector.at(to, row))
+
+        # The usual block is whole, and then needs no masks.
+        whole = builder.and_(
+            builder.icmp_signed(">=", rows, index(vector.lanes)),
+            builder.icmp_signed(">=", columns, index(vector.lanes)),
+        )
+        with builder.if_else(whole) as (then, otherwise):
+            with then:
+                starts = [vector.at(of, builder.mul(of_row, index(r))) for r in range(vector.lanes)]
+                turned = vector.transpose([vector.load(start) for start in starts])
+                with builder.if_else(whole_store) as (straight, masked):
+                    with straight:
+                        for c, column in enumerate(turned):
+                            keep(column, c, False)
+                    with masked:
+                        for c, column in enumerate(turned):
+                            keep(column, c, True)
+            with otherwise:
+                block = []
+                for r in range(vector.lanes):
+                    there = builder.icmp_signed("<", index(r), rows)
+                    mask = vector.first(builder.select(there, columns, index(0)))
+                    place = vector.at(of, builder.mul(of_row, index(r)))
+                    block.append(vector.load_masked(place, mask))
+                for c, column in enumerate(vector.transpose(block)):
+                    with builder.if_then(builder.icmp_signed("<", index(c), columns)):
+                        keep(column, c, True)
         return context.get_dummy_value()
 
     return types.void(*(types.int64,) * 8, bits, lanes), generate

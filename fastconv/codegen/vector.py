@@ -62,14 +62,6 @@ class Vectors:
         place = self.builder.bitcast(pointer, self.type.as_pointer())
         self.builder.store(vector, place, align=self._align)
 
-    def store_first(self, vector: Any, pointer: Any, count: int) -> None:
-        """Do ``memory[pointer : pointer + count] = vector[:count]``, touching nothing else."""
-        if count == self.lanes:
-            self.store(vector, pointer)
-            return
-        mask = [1] * count + [0] * (self.lanes - count)
-        self.store_masked(vector, pointer, ir.Constant(self._mask_type, mask))
-
     def first(self, count: Any) -> Any:
         """Return the mask ``[i < count for i in range(lanes)]``."""
         lane_numbers = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))

@@ -64,6 +64,10 @@ class Algorithm:
         """Return the rough time `auto` ranks by."""
         raise NotImplementedError
 
+    def preparing_seconds(self, problem: Conv2dProblem) -> float:
+        """Return the rough time to prepare the weights, where that is much; a plan does it once."""
+        return 0.0
+
     def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
         """Return the scratch memory one thread needs besides inputs and result."""
         return 0
@@ -99,6 +103,28 @@ class Algorithm:
     def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
         """Fill `out`, shaped like the weights, with the gradient of that same sum."""
         raise NotImplementedError
+
+
+class Launch:
+    """A forward convolution that calls machine code by its address.
+
+    Addresses hold in one process only: a copy in another one finds its own.
+    """
+
+    _code: Any
+
+    def find_code(self) -> Any:
+        """Return the addresses, and what is made of them: what `_code` is to be."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what holds in another process too."""
+        return {name: value for name, value in vars(self).items() if name != "_code"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Find the machine code in this process."""
+        vars(self).update(state)
+        self._code = self.find_code()
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from fastconv import cpu
 from fastconv.activation import Activation
-from fastconv.convolution.base import Algorithm, Array, Run, as_read_only
+from fastconv.convolution.base import Algorithm, Array, Launch, Run, as_read_only
 from fastconv.convolution.tiled import Direct, compiler_missing
 from fastconv.kernels.depthwise import LAYER, DepthwiseShape, depthwise_address, run_blocks
 from fastconv.problem import Conv2dProblem, Direction
@@ -57,7 +56,7 @@ class Depthwise(Algorithm):
         if not np.isfinite(weight).all():
             # Margins are skipped here, but zero times infinity is not zero.
             return Direct().bind(problem, weight, bias, activation)
-        return _Launch(problem, weight, bias, activation)
+        return _DepthwiseLaunch(problem, weight, bias, activation)
 
     def forward(
         self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
@@ -91,7 +90,7 @@ def depthwise_shape(problem: Conv2dProblem) -> DepthwiseShape:
     return min(_shapes(problem), key=lambda shape: _cycles(problem, shape))
 
 
-class _Launch:
+class _DepthwiseLaunch(Launch):
     """A depthwise convolution ready to run."""
 
     def __init__(
@@ -111,22 +110,17 @@ class _Launch:
             "pad_left": p.padding[1][0],
         }
         self._layer = np.array([values[name] for name in LAYER], np.int64)
-        self._address = depthwise_address(self._shape)
+        self._code = self.find_code()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what holds in another process too: addresses do not."""
-        return {name: value for name, value in self.__dict__.items() if name != "_address"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Find the machine code in this process."""
-        self.__dict__.update(state)
-        self._address = depthwise_address(self._shape)
+    def find_code(self) -> int:
+        """Return the kernel."""
+        return depthwise_address(self._shape)
 
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
         """Give each thread a range of blocks of rows."""
         run_blocks(
             self._blocks,
-            self._address,
+            self._code,
             x.reshape(-1),
             self._weight,
             self._bias,

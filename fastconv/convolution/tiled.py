@@ -6,14 +6,13 @@ all its weights of one tap stand side by side.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba.core import config
 
 from fastconv import threads
 from fastconv.activation import Activation
-from fastconv.convolution.base import Algorithm, Array, Run, as_read_only
+from fastconv.convolution import weight_gradient
+from fastconv.convolution.base import Algorithm, Array, Launch, Run, as_read_only
 from fastconv.convolution.blocks import WORTH_A_TASK, split
 from fastconv.convolution.tiling import (
     FARTHEST_STRIDE,
@@ -71,7 +70,7 @@ class Tiled(Algorithm):
         self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
     ) -> Run:
         """Lay out the weights, and fuse bias, residual and activation into the tiles' stores."""
-        return _Launch(as_rows(problem), self.lanes_over, weight, bias, activation)
+        return _TiledLaunch(as_rows(problem), self.lanes_over, weight, bias, activation)
 
     def forward(
         self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
@@ -80,7 +79,7 @@ class Tiled(Algorithm):
         self.bind(problem, prepared, bias, Activation())(x, None, out)
 
 
-class _Launch:
+class _TiledLaunch(Launch):
     """A convolution ready to run: everything that is the same for every input."""
 
     def __init__(
@@ -99,35 +98,27 @@ class _Launch:
         # Zero times infinity is not zero.
         self._skip = int(any(problem.padding[0]) and bool(np.isfinite(weight).all()))
         self._none = as_read_only(np.empty(0, problem.dtype))
-        self._find_code()
+        self._code = self.find_code()
 
-    def _find_code(self) -> None:
-        self._tile = tile_address(self._shape)
-        self._tilings: dict[int, tuple[Tiling, int]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what holds in another process too: addresses do not."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("_tile", "_tilings")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Find the machine code in this process."""
-        self.__dict__.update(state)
-        self._find_code()
+    def find_code(self) -> tuple[int, dict[int, tuple[Tiling, int]]]:
+        """Return the tile, and for a number of threads the tiling and what copies its bands."""
+        return tile_address(self._shape), {}
 
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
         """Give each worker a range of bands and filters."""
+        tile, tilings = self._code
         count = threads.get_num_threads()
-        found = self._tilings.get(count)
+        found = tilings.get(count)
         if found is None:
             tiling = tiling_of(self._problem, self._shape, count)
             step = tiling.step if tiling.step <= 2 else 0
             found = tiling, band_copy_address(step, self._shape.bits, self._shape.lanes)
-            self._tilings[count] = found
+            tilings[count] = found
         tiling, copy = found
         with scratch("bands", tiling.workers * tiling.band_bytes) as bands:
             convolve(
                 tiling.workers,
-                self._tile,
+                tile,
                 copy,
                 x.reshape(-1),
                 self._weight,
@@ -170,6 +161,30 @@ class ImplicitGemm(Tiled):
 
     name = "implicit_gemm"
     lanes_over = "filters"
+
+    def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
+        """Take every geometry whose smallest band is not too large."""
+        if direction == "weight_grad":
+            return weight_gradient.refusal(problem) or compiler_missing()
+        return super().supports(problem, direction)
+
+    def estimated_seconds(
+        self, problem: Conv2dProblem, direction: Direction, threads: int
+    ) -> float:
+        """Count instructions and copies."""
+        if direction == "weight_grad":
+            return weight_gradient.estimated_seconds(problem, threads)
+        return super().estimated_seconds(problem, direction, threads)
+
+    def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
+        """One band of the input, and for the weights' gradient of the output's."""
+        if direction == "weight_grad":
+            return weight_gradient.workspace_bytes(problem)
+        return super().workspace_bytes(problem, direction)
+
+    def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
+        """Sum over pixels in registers."""
+        weight_gradient.weight_gradient(problem, x, grad_output, out)
 
 
 class Direct(Tiled):

@@ -9,13 +9,13 @@ Source: A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from fastconv import threads
 from fastconv.activation import Activation
-from fastconv.convolution.base import Algorithm, Array, Run, as_read_only
+from fastconv.convolution.base import Algorithm, Array, Launch, Run, as_read_only
 from fastconv.convolution.blocks import WORTH_A_TASK, split
 from fastconv.convolution.tiled import compiler_missing
 from fastconv.convolution.tiling import CYCLES_PER_SECOND
@@ -39,6 +39,10 @@ from fastconv.kernels.winograd import (
 )
 from fastconv.problem import Conv2dProblem, Direction
 from fastconv.workspace import scratch
+
+# Measured: transforms of weights, on as many threads as estimates are for; most of it the way to
+# memory.
+PREPARING_SECONDS_PER_BYTE = 1e-10
 
 
 class Winograd(Algorithm):
@@ -68,6 +72,12 @@ class Winograd(Algorithm):
         """Count the instructions of products and transforms, and the bytes that pass."""
         return 10e-6 + cheapest(problem, self.m, threads).cost / CYCLES_PER_SECOND
 
+    def preparing_seconds(self, problem: Conv2dProblem) -> float:
+        """Count the bytes of the transformed weights, which may be more than the caches hold."""
+        alpha = form_of(problem, self.m).alpha
+        size = alpha**2 * problem.K * problem.C_per_group * problem.itemsize
+        return size * PREPARING_SECONDS_PER_BYTE
+
     def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
         """Add up transformed input, which threads may share, products and buffers."""
         count = threads.get_num_threads()
@@ -78,7 +88,7 @@ class Winograd(Algorithm):
         self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
     ) -> Run:
         """Transform the weights, and fuse bias, residual and activation into the last step."""
-        return _Launch(problem, self.m, weight, bias, activation)
+        return _WinogradLaunch(problem, self.m, weight, bias, activation)
 
     def forward(
         self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
@@ -101,7 +111,7 @@ class Winograd4(Winograd):
     m = 4
 
 
-class _Launch:
+class _WinogradLaunch(Launch):
     """A convolution ready to run: everything that is the same for every input."""
 
     def __init__(
@@ -121,29 +131,20 @@ class _Launch:
         zeros = np.zeros(shape.filters + shape.lanes, problem.dtype)
         self._plain = as_read_only(np.concatenate([none, zeros[:1], zeros]))
         self._none = as_read_only(np.empty(0, problem.dtype))
-        self._find_code()
+        self._code = self.find_code()
 
-    def _find_code(self) -> None:
+    def find_code(self) -> tuple[tuple[int, int, int], dict[int, Blocks]]:
+        """Return transforms and tile, and the blocks for each number of threads."""
         form = form_of(self._problem, self._m)
-        self._codes = inputs_address(form), tile_address(self._shape), outputs_address(form)
-        self._blocks: dict[int, Blocks] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what holds in another process too: addresses do not."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("_codes", "_blocks")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Find the machine code in this process."""
-        self.__dict__.update(state)
-        self._find_code()
+        return (inputs_address(form), tile_address(self._shape), outputs_address(form)), {}
 
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
         """Give each worker a range of blocks, or a range of the channels and filters of each."""
+        codes, cuts = self._code
         count = threads.get_num_threads()
-        blocks = self._blocks.get(count)
+        blocks = cuts.get(count)
         if blocks is None:
-            blocks = blocks_of(self._problem, self._m, self._shape, count)
-            self._blocks[count] = blocks
+            blocks = cuts[count] = blocks_of(self._problem, self._m, self._shape, count)
         steps = [(BOTH, 0)]
         if blocks.shared_bytes:
             steps = [(s, block) for block in range(blocks.blocks) for s in (TRANSFORM, MULTIPLY)]
@@ -153,7 +154,7 @@ class _Launch:
                 convolve_winograd(
                     blocks.workers,
                     *step,
-                    *self._codes,
+                    *codes,
                     x.reshape(-1),
                     self._weight,
                     self._bias,

@@ -26,8 +26,7 @@ from fastconv.nn.inputs import as_floats
 from fastconv.nn.module import Module
 from fastconv.nn.norm import BatchNorm2d
 from fastconv.nn.parameter import Parameter
-from fastconv.plan import Conv2dPlan
-from fastconv.precision import get_precision
+from fastconv.plan import Conv2dPlan, circumstances
 
 Array = NDArray[Any]
 M = TypeVar("M", bound=Module)
@@ -186,7 +185,7 @@ def plan_of(
     conv: Conv2d, norm: BatchNorm2d | None, activation: ActivationLike, shape: tuple[int, ...]
 ) -> Conv2dPlan:
     """Return a plan for images of that shape: the one made before, if nothing changed since."""
-    key = (shape, norm, activation, conv.geometry, get_precision())
+    key = (shape, norm, activation, conv.geometry, circumstances())
     stamp = (_version(conv.weight), _version(conv.bias), _stamp(norm))
     known = conv.plans.get(key)
     if known is not None and known[0] == stamp:

@@ -1,0 +1,1 @@
+"""What is behind ``fastconv tune``: which algorithm is the fastest on this computer."""

@@ -1,0 +1,106 @@
+"""From the wishes of a user to measurements on disk, rows on the screen and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from fastconv import threads, tuning
+from fastconv.bench import images
+from fastconv.bench.command import INTERRUPTED, RIGHT, WRONG
+from fastconv.bench.errors import BenchError
+from fastconv.bench.machine import Peak
+from fastconv.bench.progress import ProgressBar
+from fastconv.bench.run import Options
+from fastconv.bench.suites import Item, select, suite_names
+from fastconv.bench.tuning.findings import Finding, tune
+from fastconv.bench.tuning.report import TuneReport
+from fastconv.bench.tuning.shapes import load_shapes
+from fastconv.problem import Direction
+
+
+def wanted(
+    suites: Sequence[str], shapes: Path | None, directions: tuple[Direction, ...]
+) -> list[Item]:
+    """Return what is to be measured: a file's layers, suites, or the layers of all networks.
+
+    Raises
+    ------
+    BenchError
+        For both at once, for an unknown suite and for a file that cannot be read.
+    """
+    if shapes is None:
+        networks = [name for name in suite_names() if name != "images"]
+        return select(suites or networks, (), directions)
+    if suites:
+        raise BenchError("--suite and --model-shapes cannot be combined")
+    return [Item(layer, directions) for layer in load_shapes(shapes)]
+
+
+def tune_all(items: Sequence[Item], options: Options) -> int:
+    """Measure, print, and keep every measurement at once; return the exit code.
+
+    Ctrl-C ends the measuring; what was measured until then is kept.
+    """
+    if any(item.layer.suite == "images" for item in items):
+        images.check_available()
+    path = target()
+    console = Console()
+    report = TuneReport(console)
+    peak = Peak(options.dtype, threads.get_num_threads())
+    findings: list[Finding] = []
+    complete = False
+    report.header(options.dtype)
+    try:
+        with ProgressBar(sum(len(item.directions) for item in items)) as bar:
+            for finding in tune(items, options, peak, bar.tell):
+                keep(path, finding)
+                findings.append(finding)
+                with bar.hidden():
+                    report.finding(finding)
+                bar.advance()
+        complete = True
+    except KeyboardInterrupt:
+        console.print("interrupted", style="bold")
+    if findings:
+        report.summary(findings, path, peak.disturbed)
+    if not complete:
+        return INTERRUPTED
+    return WRONG if any(finding.wrong for finding in findings) else RIGHT
+
+
+def target() -> Path:
+    """Return the file of measurements, in a folder made if need be.
+
+    Raises
+    ------
+    BenchError
+        If it cannot be written, or is something else: now, not after measuring.
+    """
+    try:
+        path = tuning.tuning_file()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = tuning.read(path) if path.exists() else None
+        with open(path, "ab"):
+            pass
+    except (OSError, RuntimeError, ValueError) as error:
+        raise BenchError(
+            f"measurements cannot be kept: {error}; set {tuning.FILE_VARIABLE} to a file of yours"
+        ) from None
+    if table and table.damaged and not table.times and not table.others:
+        raise BenchError(
+            f"measurements cannot be kept in {path}, which holds something else: remove it, or set "
+            f"{tuning.FILE_VARIABLE} to another file"
+        )
+    return path
+
+
+def keep(path: Path, finding: Finding) -> None:
+    """Add a finding to the file."""
+    if finding.seconds:
+        try:
+            tuning.append(path, finding.measurement)
+        except OSError as error:
+            raise BenchError(f"{path} cannot be written: {error}") from None

@@ -1,0 +1,254 @@
+"""The gradient of the weights in register tiles: pixels take the place of taps.
+
+``gradient[k, c, r, s] = sum over n, i, j of x[n, c, h, w] * grad[n, k, i, j]`` is a product of
+the output's gradient, filters by pixels, and the input, pixels by taps. No column matrix is made:
+a band of the input is laid out once with the channels of a pixel side by side, and a table of
+offsets says where each pixel finds its element; the taps (r, s) only move the beginning.
+
+The cut into bands depends on the problem alone, and so does the order of every sum.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv import cpu
+from fastconv.convolution.base import Array, as_read_only
+from fastconv.convolution.blocks import split
+from fastconv.convolution.tiling import RUN
+from fastconv.geometry import extent
+from fastconv.kernels.gradients import (
+    LAYOUT,
+    GradientShape,
+    clear_address,
+    collect,
+    gradient_tile_address,
+    lay_out,
+    multiply,
+    pixel_packer_address,
+)
+from fastconv.problem import Conv2dProblem
+from fastconv.workspace import scratch
+
+# What is laid out of one band; no layer borrows more.
+BAND_BYTES = 4 * 2**20
+# Pixels of a band that make the most of what is begun anew for each.
+ENOUGH_PIXELS = 8192
+# A band is laid out in so many pieces at least for each tile: enough for all threads.
+CHUNKS = 4
+#: Columns of a tile, for vectors of filters: as many sums as there are registers for.
+COLUMNS = ((2, (14, 13, 12, 10, 8, 7, 6, 4, 3, 1)), (1, (14, 8, 4, 1)))
+
+
+class Bands(NamedTuple):
+    """How a weight gradient is cut, as the kernels read it.
+
+    Attributes
+    ----------
+    shape : GradientShape
+    record : ndarray of one record
+        The numbers `fastconv.kernels.gradients.FIELDS`.
+    bands : ndarray of int64, (bands, 4)
+        First image and number of images, first row of output and number of rows.
+    offsets : ndarray of int64
+        Where each pixel of a band reads, in elements.
+    x_places, grad_places : ndarray of int64
+        Where elements of an image's rows, of the input and of the gradient, go.
+    blocks : ndarray of int64, (2 * blocks,)
+        Where blocks of columns begin in the input, and which column is their first.
+    rows : ndarray of int64, (S, C / groups)
+        The column of each tap.
+    memory, sums : int
+        Elements for what is laid out, and for the sums.
+    """
+
+    shape: GradientShape
+    record: NDArray[Any]
+    bands: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    x_places: NDArray[np.int64]
+    grad_places: NDArray[np.int64]
+    blocks: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    memory: int
+    sums: int
+
+
+def columns_of(problem: Conv2dProblem, columns: int) -> tuple[int, int, int]:
+    """Return channels that stand side by side, tiles of them, and blocks of columns of a row.
+
+    The columns of a tile are channels; with few channels they go on through the taps of a row,
+    whose channels follow in memory.
+    """
+    p = problem
+    if p.C_per_group < columns and p.dilation[1] == 1:
+        return p.C_per_group, 1, -(-p.C_per_group * p.S // columns)
+    tiles = -(-p.C_per_group // columns)
+    return columns, tiles, tiles * p.S
+
+
+@lru_cache(maxsize=1024)
+def gradient_shape(problem: Conv2dProblem) -> GradientShape:
+    """Return the tile that takes the fewest cycles."""
+    p, instructions = problem, cpu.describe().instructions
+    lanes = instructions.lanes(p.dtype)
+    found = [
+        GradientShape(vectors * lanes, columns, 8 * p.itemsize, lanes)
+        for vectors, many in COLUMNS
+        for columns in many
+        if vectors * (columns + 1) + 1 <= instructions.registers
+    ]
+    return min(found, key=lambda shape: _cycles(p, shape))
+
+
+def _cycles(problem: Conv2dProblem, shape: GradientShape) -> float:
+    """Return about how many cycles one core multiplies for a pixel, memory apart."""
+    p, vectors = problem, shape.filters // shape.lanes
+    calls = p.groups * -(-p.K_per_group // shape.filters) * p.R * columns_of(p, shape.columns)[2]
+    # Two multiplications and two loads a cycle; a sum takes up to four cycles.
+    loads = shape.columns * (1.0 if vectors > 1 else 1.2) + vectors
+    return calls * (max(vectors * shape.columns / 2, loads / 2, 4) + 0.2 + 0.02 * vectors)
+
+
+def estimated_seconds(problem: Conv2dProblem, num_threads: int) -> float:
+    """Return about how long a gradient takes, at four cycles a nanosecond."""
+    p, cut = problem, bands_of(problem)
+    pixels = p.N * p.P
+    multiplying = pixels * _cycles(p, cut.shape)
+    laying = (p.N * p.C * p.H * p.W + p.N * p.K * p.P) * 0.5
+    collecting = 4.0 * p.K * p.taps
+    adding = len(cut.bands) * cut.sums / cut.shape.lanes * 4.0
+    starting = 30e3 * len(cut.bands)
+    return 15e-6 + ((multiplying + laying + collecting + adding) / num_threads + starting) / 4e9
+
+
+def refusal(problem: Conv2dProblem) -> str | None:
+    """Return why a problem is refused, None if it is not."""
+    cut = bands_of(problem)
+    band, sums = cut.memory * problem.itemsize, cut.sums * problem.itemsize
+    if band > BAND_BYTES:
+        sizes = f"{band / 2**20:.1f} MiB, most is {BAND_BYTES / 2**20:.0f}"
+        return f"needs {sizes} for the smallest band of the weights' gradient"
+    if sums > BAND_BYTES + 2 * problem.weight_bytes:
+        return f"needs sums of {sums / problem.weight_bytes:.0f} times the size of the weights"
+    return None
+
+
+def workspace_bytes(problem: Conv2dProblem) -> int:
+    """Return the bytes of one band, without the sums, which are one more copy of the weights."""
+    return bands_of(problem).memory * problem.itemsize
+
+
+@lru_cache(maxsize=128)
+def bands_of(problem: Conv2dProblem) -> Bands:
+    """Cut a problem into bands, and give all numbers of the cut."""
+    p, shape = problem, gradient_shape(problem)
+    wide, tiles, many = columns_of(p, shape.columns)
+    filter_tiles = -(-p.K_per_group // shape.filters)
+    # Columns behind the last window are laid out too, where they do no harm.
+    padded = max((p.OW - 1) * p.stride[1] + extent(p.S, p.dilation[1]), p.padding[1][0] + p.W)
+    span = extent(p.R, p.dilation[0])
+
+    def sizes(images: int, rows: int) -> tuple[int, int, int]:
+        """Return the height of a band, and the elements of a tile of the input and gradient."""
+        high = (rows - 1) * p.stride[0] + span
+        behind = shape.columns + shape.lanes  # what tiles read beyond the last pixel
+        x_size = -(-(images * high * padded * wide + behind) // 16) * 16
+        return high, x_size, -(-images * rows * p.OW * shape.filters // 16) * 16
+
+    def elements(images: int, rows: int) -> int:
+        _, x_size, grad_size = sizes(images, rows)
+        return p.groups * (tiles * x_size + filter_tiles * grad_size)
+
+    images = max(1, min(p.N, -(-ENOUGH_PIXELS // p.P)))
+    while images > 1 and elements(images, p.OH) * p.itemsize > BAND_BYTES:
+        images -= 1
+    rows = p.OH
+    while rows > 1 and (
+        elements(images, rows) * p.itemsize > BAND_BYTES or rows * p.OW > 2 * ENOUGH_PIXELS
+    ):
+        rows -= 1
+    bands = [
+        (n0, n1 - n0, i0, i1 - i0)
+        for n0, n1 in split(max(1, p.N), -(-max(1, p.N) // images))
+        for i0, i1 in split(p.OH, -(-p.OH // rows))
+    ]
+    images, rows = max(band[1] for band in bands), max(band[3] for band in bands)
+    high, x_size, grad_size = sizes(images, rows)
+    sums_row = filter_tiles * shape.filters
+    per_row = many * shape.columns  # columns of a row of the kernel, and some that nobody wants
+    values: dict[str, int] = {
+        **{n: getattr(p, n) for n in ("itemsize", "C", "K", "H", "W", "P", "OW", "R", "groups")},
+        **{n: getattr(p, n) for n in ("C_per_group", "K_per_group")},
+        "run": RUN,
+        "x_row": 0,
+        "x_step": 1,
+        "out_row": sums_row,
+        "out_plane": 0,
+        "stride_h": p.stride[0],
+        "pad_top": p.padding[0][0],
+        "dilation_h": p.dilation[0],
+        "padded": padded,
+        "clear": any(any(sides) for sides in p.padding) or padded > p.W,
+        "high": high,
+        "channel_tiles": tiles,
+        "tile_channels": wide,
+        "filter_tiles": filter_tiles,
+        "tile_filters": shape.filters,
+        "chunks": -(-CHUNKS // images),
+        "blocks": many,
+        "x_size": x_size,
+        "grad_size": grad_size,
+        "sums_row": sums_row,
+        "sums_size": per_row * sums_row,
+    }
+    record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)
+    n, i, j = np.indices((images, rows, p.OW)).reshape(3, -1)
+    offsets = ((n * high + i * p.stride[0]) * padded + j * p.stride[1]) * wide
+    h, w = np.indices((min(p.H, high), p.W)).reshape(2, -1)
+    x_places = h * padded + w + p.padding[1][0]
+    grad_places = np.arange(rows * p.OW)
+    s, c = np.indices((p.S, p.C_per_group))
+    if tiles == 1 and wide == p.C_per_group < shape.columns and p.dilation[1] == 1:
+        starts = np.arange(many) * shape.columns
+        blocks, columns = np.stack([starts, starts], axis=1), s * p.C_per_group + c
+    else:
+        tile, tap = np.indices((tiles, p.S)).reshape(2, -1)
+        begins = tile * x_size + tap * p.dilation[1] * wide
+        blocks = np.stack([begins, (tile * p.S + tap) * shape.columns], axis=1)
+        columns = (c // wide * p.S + s) * shape.columns + c % wide
+    arrays = (np.array(bands), offsets, x_places, grad_places, blocks.reshape(-1), columns)
+    for array in (record, *arrays):
+        array.flags.writeable = False
+    memory = p.groups * (tiles * x_size + filter_tiles * grad_size)
+    sums = p.groups * p.R * per_row * sums_row
+    return Bands(shape, record, *arrays, memory, sums)
+
+
+def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
+    """Fill `out`, (K, C / groups, R, S), with the gradient of the weights."""
+    p, cut = problem, bands_of(problem)
+    shape, g = cut.shape, cut.record[0]
+    tile = gradient_tile_address(shape)
+    pack, clear = (make(shape.bits, shape.lanes) for make in (pixel_packer_address, clear_address))
+    x, grad = x.reshape(-1), grad_output.reshape(-1)
+    none = as_read_only(np.zeros(shape.filters, p.dtype))
+    tiles = int(p.groups * (g.channel_tiles + g.filter_tiles) * g.chunks)
+    weights = int(p.groups * g.filter_tiles * p.R * g.blocks)
+    with (
+        scratch("bands", (cut.memory,), p.dtype) as memory,
+        scratch("sums", (cut.sums,), p.dtype) as sums,
+    ):
+        for number, band in enumerate(cut.bands):
+            places = cut.x_places, cut.grad_places
+            lay_out(tiles * int(band[1]), pack, clear, x, grad, *places, band, memory, cut.record)
+            pixels = int(band[1] * band[3]) * p.OW
+            rest = cut.blocks, none, memory, sums, cut.record
+            multiply(weights, tile, int(number == 0), pixels, cut.offsets, *rest)
+        shaped = sums.reshape(p.groups, p.R, -1, int(g.sums_row))
+        result = out.reshape(p.groups, p.K_per_group, p.C_per_group, p.R, p.S)
+        collect(p.groups * -(-p.K_per_group // 16), shaped, cut.rows, result)

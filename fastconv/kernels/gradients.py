@@ -1,0 +1,263 @@
+"""Weight gradients: the loops around their tiles.
+
+A band of pixels is done at a time. First the gradient of the output and the input are laid out
+anew, so that what belongs to one pixel lies side by side; then each worker takes a range of the
+weights, and adds to their gradient what the pixels of the band contribute.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from fastconv.codegen import tile as codegen_tile
+from fastconv.codegen.gradient_tile import GradientTile
+from fastconv.codegen.rows import clear_row, copy_to_place, transpose_block
+from fastconv.kernels.calls import address, call
+from fastconv.kernels.jit import address_of, range_kernel
+
+
+class GradientShape(NamedTuple):
+    """What a tile is compiled for: filters and columns (s, c) of the weights, and vectors."""
+
+    filters: int
+    columns: int
+    bits: int
+    lanes: int
+
+    @property
+    def name(self) -> str:
+        """What the kernel is called; docs/kernels.md has the grammar."""
+        return f"gradient-f{self.bits}x{self.lanes}-{self.filters}x{self.columns}"
+
+
+_shapes: dict[str, GradientShape] = {}
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
+def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
+    """Write the tile of that name."""
+    shape = _shapes[name.literal_value]
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        numbers = cgutils.unpack_tuple(builder, values[1])
+        tile = GradientTile(builder, shape.bits, shape.lanes, numbers)
+        tile.emit(shape.columns, shape.filters // shape.lanes)
+        return context.get_dummy_value()
+
+    return types.void(name, arguments), generate
+
+
+@lru_cache(maxsize=64)
+def gradient_tile_address(shape: GradientShape) -> int:
+    """Return the address of a tile's machine code; arguments are `codegen.tile.ARGUMENTS`."""
+    name = shape.name
+    _shapes[name] = shape
+
+    def tile(a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12):  # type: ignore[no-untyped-def]
+        _write_tile(name, (a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12))
+
+    return address_of(tile, name, len(codegen_tile.ARGUMENTS))
+
+
+@lru_cache(maxsize=8)
+def pixel_packer_address(bits: int, lanes: int) -> int:
+    """Return the address of the machine code that lays channels of one pixel side by side.
+
+    Its arguments: addresses of the first channel's first pixel, of the target, and of the place
+    that each pixel gets (int64); elements from channel to channel, how many channels and pixels
+    there are, and how many channels stand side by side: those that are missing are zeros.
+    """
+    size = bits // 8
+
+    def pack(source, target, places, pitch, channels, pixels, wide):  # type: ignore[no-untyped-def]
+        if wide <= lanes // 4:  # a vector would be nearly empty
+            for pixel in range(pixels):
+                for c in range(wide):
+                    element = source + (c * pitch + pixel) * size
+                    copy_to_place(target + c * size, places + pixel * 8, wide, element, bits)
+            return
+        for first in range(0, wide, lanes):
+            for pixel in range(0, pixels, lanes):
+                transpose_block(
+                    target + first * size,
+                    wide,
+                    source + (first * pitch + pixel) * size,
+                    pitch,
+                    places + pixel * 8,
+                    channels - first,
+                    pixels - pixel,
+                    wide - first,
+                    bits,
+                    lanes,
+                )
+
+    return address_of(pack, f"pixels-f{bits}x{lanes}", 7)
+
+
+@lru_cache(maxsize=8)
+def clear_address(bits: int, lanes: int) -> int:
+    """Return the address of the machine code that clears elements from an address on."""
+
+    def clear(target, count):  # type: ignore[no-untyped-def]
+        clear_row(target, count, bits, lanes)
+
+    return address_of(clear, f"clear-f{bits}x{lanes}", 2)
+
+
+#: The numbers that the loops read from the layer's record; tiles read the first few.
+FIELDS = (
+    *codegen_tile.LAYER,
+    *("itemsize", "C", "K", "H", "W", "P", "OW", "R", "groups", "C_per_group", "K_per_group"),
+    *("stride_h", "pad_top", "dilation_h", "padded", "high"),
+    *("channel_tiles", "tile_channels", "filter_tiles", "tile_filters"),
+    *("chunks", "blocks", "x_size", "grad_size", "clear", "sums_row", "sums_size"),
+)
+LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
+
+
+@range_kernel
+def lay_out(
+    start: int,
+    stop: int,
+    pack: int,
+    clear: int,
+    x: Any,
+    grad: Any,
+    x_places: Any,
+    grad_places: Any,
+    band: Any,
+    memory: Any,
+    layer: Any,
+) -> None:
+    """Lay out pieces `start` to `stop` of the band: tiles of channels, then of filters.
+
+    A piece is a chunk of the rows of one image.
+
+    `band` holds the first image, how many images there are, the first row of output and how many
+    rows there are. `memory` gets the input, (groups * channel tiles, pixels with their margins,
+    channels of a tile), and then the gradient, (groups * filter tiles, pixels, filters of a tile).
+    """
+    g, size = layer[0], layer[0].itemsize
+    image0, images, row0, rows = band[0], band[1], band[2], band[3]
+    top = row0 * g.stride_h - g.pad_top
+    channel_tiles = g.groups * g.channel_tiles
+    for number in range(start, stop):
+        tile, rest = divmod(number, images * g.chunks)
+        image, chunk = divmod(rest, g.chunks)
+        if tile < channel_tiles:
+            group, t = divmod(tile, g.channel_tiles)
+            c = t * g.tile_channels
+            row = g.padded * g.tile_channels
+            u0, u1 = chunk * g.high // g.chunks, (chunk + 1) * g.high // g.chunks
+            target = address(memory) + (tile * g.x_size + image * g.high * row) * size
+            if g.clear:
+                call(clear, (target + u0 * row * size, (u1 - u0) * row))
+            h0, h1 = max(0, top + u0), min(g.H, top + u1)
+            plane = (image0 + image) * g.C + group * g.C_per_group + c
+            if h1 > h0:
+                call(
+                    pack,
+                    (
+                        address(x) + (plane * g.H + h0) * g.W * size,
+                        target + (h0 - top) * row * size,
+                        address(x_places),
+                        g.H * g.W,
+                        g.C_per_group - c,
+                        (h1 - h0) * g.W,
+                        g.tile_channels,
+                    ),
+                )
+        else:
+            group, t = divmod(tile - channel_tiles, g.filter_tiles)
+            k = t * g.tile_filters
+            i0, i1 = chunk * rows // g.chunks, (chunk + 1) * rows // g.chunks
+            plane = (image0 + image) * g.K + group * g.K_per_group + k
+            place = channel_tiles * g.x_size + (tile - channel_tiles) * g.grad_size
+            place += (image * rows + i0) * g.OW * g.tile_filters
+            call(
+                pack,
+                (
+                    address(grad) + (plane * g.P + (row0 + i0) * g.OW) * size,
+                    address(memory) + place * size,
+                    address(grad_places),
+                    g.P,
+                    g.K_per_group - k,
+                    (i1 - i0) * g.OW,
+                    g.tile_filters,
+                ),
+            )
+
+
+@range_kernel
+def multiply(
+    start: int,
+    stop: int,
+    tile: int,
+    first: int,
+    pixels: int,
+    offsets: Any,
+    blocks: Any,
+    none: Any,
+    memory: Any,
+    sums: Any,
+    layer: Any,
+) -> None:
+    """Add the band's share to the gradients of weights `start` to `stop`.
+
+    Those are counted by group, tile of filters, row of the kernel and block of columns. `blocks`
+    says of each block where it begins in the input and in a row of `sums`, which is (groups, R,
+    columns (s, c), filters); `first` whether this is the first band.
+    """
+    g, size = layer[0], layer[0].itemsize
+    grads = address(memory) + g.groups * g.channel_tiles * g.x_size * size
+    for number in range(start, stop):
+        number, block = divmod(number, g.blocks)
+        number, r = divmod(number, g.R)
+        group, t = divmod(number, g.filter_tiles)
+        source = group * g.channel_tiles * g.x_size + blocks[2 * block]
+        source += r * g.dilation_h * g.padded * g.tile_channels
+        target = (group * g.R + r) * g.sums_size + blocks[2 * block + 1] * g.sums_row
+        out = address(sums) + (target + t * g.tile_filters) * size
+        call(
+            tile,
+            (
+                address(memory) + source * size,
+                address(offsets),
+                grads + (group * g.filter_tiles + t) * g.grad_size * size,
+                address(none),
+                0 if first else out,
+                out,
+                address(none),
+                address(layer),
+                pixels,
+                g.run,
+                0,
+                0,
+                0,
+            ),
+        )
+
+
+@range_kernel
+def collect(start: int, stop: int, sums: Any, rows: Any, out: Any) -> None:
+    """Bring the gradients of filters `start` to `stop`, counted in sixteens, into place.
+
+    `sums` is (groups, R, columns, filters), `out` (groups, filters, C, R, S), and `rows` (S, C)
+    says which column a tap has.
+    """
+    many = -(-out.shape[1] // 16)
+    for number in range(start, stop):
+        group, k = divmod(number, many)
+        k *= 16
+        last = min(k + 16, out.shape[1])
+        for c in range(out.shape[2]):
+            for r in range(out.shape[3]):
+                for s in range(out.shape[4]):
+                    row = rows[s, c]
+                    for i in range(k, last):
+                        out[group, i, c, r, s] = sums[group, r, row, i]
