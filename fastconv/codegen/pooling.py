@@ -31,19 +31,16 @@ _ROW_BITS = 8
 
 
 class Window(NamedTuple):
-    """Taps of a window, distance of windows, distance of taps; each down and across."""
+    """Taps of a window and the distance of windows, each down and across. There is no dilation."""
 
     R: int
     S: int
     stride: tuple[int, int]
-    dilation: tuple[int, int]
 
     @property
     def name(self) -> str:
         """What stands for it in the names of kernels."""
-        (down, across), gap = self.stride, self.dilation
-        dilated = "" if gap == (1, 1) else f"-d{gap[0]}x{gap[1]}"
-        return f"{self.R}x{self.S}-s{down}x{across}{dilated}"
+        return f"{self.R}x{self.S}-s{self.stride[0]}x{self.stride[1]}"
 
 
 class _Reduced(NamedTuple):
@@ -93,11 +90,10 @@ class Pool:
                     masks[column] = self.vector.within(start, values["width"])
         first = self._first_column() if self.places else None
         found = [self._nothing(i, first) for i in range(self.rows)]
-        down, apart = window.stride[0], window.dilation[0]
-        for number in range((self.rows - 1) * down + (window.R - 1) * apart + 1):
+        down = window.stride[0]
+        for number in range((self.rows - 1) * down + window.R):
             # This row of input is tap r of output row i.
             seen = [(i, number - i * down) for i in range(self.rows)]
-            seen = [(i, at // apart) for i, at in seen if at % apart == 0]
             seen = [(i, r) for i, r in seen if 0 <= r < window.R]
             if not seen:
                 continue
@@ -121,8 +117,8 @@ class Pool:
 
     def _columns(self, s: int) -> list[int]:
         """Return the first columns, from `left` on, of the vectors that hold what tap `s` sees."""
-        across, at = self.window.stride[1], s * self.window.dilation[1]
-        return [at // across * across + part * self.vector.lanes for part in range(across)]
+        across = self.window.stride[1]
+        return [s // across * across + part * self.vector.lanes for part in range(across)]
 
     def _row(self, row: Any, masks: dict[int, Any], first: Any) -> _Reduced:
         """Return what the windows find in the row of input that begins `row` elements in."""
@@ -141,14 +137,14 @@ class Pool:
                         vector.load_masked(at, mask, outside) if mask else vector.load(at)
                     )
             parts = [loaded[column] for column in self._columns(s)]
-            begin = s * window.dilation[1] % across
+            value = parts[0]
             if across > 1:
-                parts = [vector.pick(parts, [begin + across * k for k in range(vector.lanes)])]
+                value = vector.pick(parts, [s % across + across * k for k in range(vector.lanes)])
             if s == 0:
-                found = _Reduced(parts[0], first)
+                found = _Reduced(value, first)
             else:
                 place = self._numbers(s) if self.places else None
-                found = self._take(found, _Reduced(parts[0], place))
+                found = self._take(found, _Reduced(value, place))
         return found
 
     def _nothing(self, i: int, first: Any) -> _Reduced:
@@ -161,9 +157,7 @@ class Pool:
             return _Reduced(lowest)
         top = builder.add(self.values["top"], index(i * window.stride[0]))
         above = builder.icmp_signed("<", top, index(0))
-        missing = builder.select(above, builder.neg(top), index(0))
-        apart = window.dilation[0]
-        r = builder.udiv(builder.add(missing, index(apart - 1)), index(apart))
+        r = builder.select(above, builder.neg(top), index(0))
         return _Reduced(lowest, builder.add(first, self._spread(builder.shl(r, index(_ROW_BITS)))))
 
     def _first_column(self) -> Any:
@@ -176,8 +170,7 @@ class Pool:
         first = self._numbers(0)
         for s in range(1, window.S):
             # Tap s - 1 is in the margin.
-            at = self._numbers((s - 1) * window.dilation[1])
-            before = builder.icmp_signed("<", builder.add(column, at), self._numbers(0))
+            before = builder.icmp_signed("<", column, self._numbers(1 - s))
             first = builder.select(before, self._numbers(s), first)
         return first
 
@@ -246,14 +239,12 @@ class Pool:
             part if self.number == I64 else builder.zext(part, wide.type)
             for part in self._row_and_column(place)
         )
-        (down, across), apart = window.stride, window.dilation
+        down, across = window.stride
         top = builder.add(values["top"], index(i * down))
         corner = builder.add(builder.mul(top, values["width"]), values["left"])
         steps = ir.Constant(wide.type, [k * across for k in range(lanes)])
-        line = wide.broadcast(builder.mul(values["width"], index(apart[0])))
-        flat = builder.add(wide.broadcast(corner), steps)
-        flat = builder.add(flat, builder.mul(r, line))
-        flat = builder.add(flat, builder.mul(s, ir.Constant(wide.type, [apart[1]] * lanes)))
+        flat = builder.add(builder.add(wide.broadcast(corner), steps), s)
+        flat = builder.add(flat, builder.mul(r, wide.broadcast(values["width"])))
         at = builder.gep(builder.inttoptr(values["places"], I64.as_pointer()), [offset])
         self._store_vector(wide, flat, at, mask)
 

@@ -47,7 +47,7 @@ class PoolGrad:
     def _back(self) -> list[int]:
         """Return how many windows before the tile's one sends tap s there, from far to near."""
         window = self.window
-        return sorted({s * window.dilation[1] // window.stride[1] for s in range(window.S)})[::-1]
+        return list(range((window.S - 1) // window.stride[1], -1, -1))
 
     def _whole(self) -> Any:
         """Return whether no mask is needed."""
@@ -55,7 +55,7 @@ class PoolGrad:
         right = builder.add(values["left"], index(lanes * self.window.stride[1]))
         whole = builder.icmp_signed("<=", right, values["width"])
         first = builder.sub(values["j"], index(self._back()[0]))
-        end = builder.add(values["j"], index(lanes - self._back()[-1]))
+        end = builder.add(values["j"], index(lanes))
         for condition in (
             builder.icmp_signed(">=", values["left"], index(0)),
             builder.icmp_signed(">=", first, index(0)),
@@ -66,16 +66,13 @@ class PoolGrad:
 
     def _write(self, masked: bool) -> None:
         window, builder, values = self.window, self.builder, self.values
-        (down, across), apart = window.stride, window.dilation[0]
+        down, across = window.stride
         masks = {back: self._mask(back) if masked else None for back in self._back()}
         sums: dict[tuple[int, int], Any] = {}
-        farthest = (window.R - 1) * apart // down
-        for t in range(-farthest, self.rows):
-            # A window of row i + t has its tap r in the tile's row number t * down + r * apart.
-            taps = [(r, t * down + r * apart) for r in range(window.R)]
+        for t in range(-((window.R - 1) // down), self.rows):
+            # A window of row i + t has its tap r in the tile's row number t * down + r.
+            taps = [(r, t * down + r) for r in range(window.R)]
             taps = [(r, row) for r, row in taps if 0 <= row < self.rows * down]
-            if not taps:
-                continue
             before, kept = builder.block, dict(sums)
             i = builder.add(values["i"], index(t))
             with builder.if_then(builder.icmp_unsigned("<", i, values["out_height"])):
@@ -117,15 +114,14 @@ class PoolGrad:
             place = self._load_places(builder.add(builder.mul(i, values["place_row"]), j))
         for r, row in taps:
             for s in range(window.S):
-                column = s * window.dilation[1]
-                if column // window.stride[1] != back:
+                if s // window.stride[1] != back:
                     continue
                 sent = grad
                 if place:
                     tap = ir.Constant(place.type, [r * window.S + s] * vector.lanes)
                     here = builder.icmp_signed("==", place, tap)
                     sent = builder.select(here, grad, vector.zero)
-                pixel = row, column % window.stride[1]
+                pixel = row, s % window.stride[1]
                 sums[pixel] = builder.fadd(sums[pixel], sent) if pixel in sums else sent
 
     def _load_places(self, offset: Any) -> Any:

@@ -1,17 +1,16 @@
-"""Pooling a vector of outputs, or of windows, at a time: rows of planes as machine code."""
+"""Pooling in register tiles: blocks of rows of planes, as machine code with an address."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastconv.codegen.pooling import BYTES, INDICES, NOT_ASKED, Pool, Window
 from fastconv.codegen.pooling_grad import PoolGrad
-from fastconv.kernels.calls import call
-from fastconv.kernels.jit import address_of, range_kernel
+from fastconv.kernels.jit import address_of
 
 #: What is computed: whether means, and which places of maxima are stored.
 FORWARD = {
@@ -61,11 +60,11 @@ def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
     return types.void(name, arguments), generate
 
 
-#: What a range of blocks is computed from, forward or backward: addresses (of what is read, of the
-#: places, of what is written, of the divisors), sizes of the planes of input and output, elements
+#: What a range of blocks is computed from, forward or backward: addresses (of what is read and
+#: written, of the places or 0, of the divisors), sizes of the planes of input and output, elements
 #: from one row of places to the next, and the margins before the input.
 ARGUMENTS = (
-    *("source", "places", "target", "row_divisors", "column_divisors"),
+    *("source", "target", "places", "row_divisors", "column_divisors"),
     *("H", "W", "OH", "OW", "place_row", "pad_top", "pad_left"),
 )
 
@@ -82,7 +81,7 @@ def pool_address(shape: PoolShape) -> int:
     place_size = 8 if shape.form == "max-index" else 1
 
     def forward(  # type: ignore[no-untyped-def]
-        start, stop, source, places, target, row_divisors, column_divisors,
+        start, stop, source, target, places, row_divisors, column_divisors,
         H, W, OH, OW, place_row, pad_top, pad_left,
     ):  # fmt: skip
         many = -(-OH // rows)
@@ -105,7 +104,7 @@ def pool_address(shape: PoolShape) -> int:
                 block, plane = 0, plane + 1
 
     def backward(  # type: ignore[no-untyped-def]
-        start, stop, source, places, target, row_divisors, column_divisors,
+        start, stop, source, target, places, row_divisors, column_divisors,
         H, W, OH, OW, place_row, pad_top, pad_left,
     ):  # fmt: skip
         many = -(-(H + pad_top) // (rows * down))
@@ -128,13 +127,3 @@ def pool_address(shape: PoolShape) -> int:
 
     function = forward if shape.form in FORWARD else backward
     return address_of(function, name, 2 + len(ARGUMENTS))
-
-
-@range_kernel
-def run_blocks(start: int, stop: int, code: int, arguments: Any) -> None:
-    """Call the machine code `code`, of `pool_address`, for blocks `start` to `stop`."""
-    a = arguments
-    call(
-        code,
-        (start, stop, a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11]),
-    )

@@ -1,8 +1,8 @@
-"""Pooling loops, one plane (n, c) an item of work.
+"""Maximum pooling as loops, for windows of any size, stride and dilation.
 
-Window (i, j) covers rows ``range(top[i], bottom[i], row_step)`` and columns
-``range(left[j], right[j], column_step)``. Gradients are added in the order of the windows, so
-they do not depend on the number of threads.
+A row of the output is the larger of itself and one tap's elements after the other: the inner loop
+runs along the row, where the compiler makes vectors of it. As in `kernels.columns`, arrays are
+taken flat and indexed by unsigned integers.
 """
 
 from __future__ import annotations
@@ -10,8 +10,43 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import int64, uint64
 
-from fastconv.kernels.jit import range_kernel
+from fastconv.kernels.columns import reachable
+from fastconv.kernels.jit import kernel, range_kernel
+
+
+@kernel
+def larger(old: Any, new: Any) -> Any:
+    """Return whether `new` takes the place of `old`."""
+    return (new > old) | (new != new)  # no `or`: both sides, without a branch
+
+
+@kernel
+def keep_larger(out: Any, at: int, x: Any, start: int, count: int, stride: int) -> None:
+    """Replace elements of `out` by every `stride`-th of `x` where that is larger, or NaN."""
+    at, start, stride = uint64(at), uint64(start), uint64(stride)
+    if stride == 1:
+        for k in range(uint64(count)):
+            old, new = out[at + k], x[start + k]
+            out[at + k] = new if larger(old, new) else old
+    else:
+        for k in range(uint64(count)):
+            old, new = out[at + k], x[start + k * stride]
+            out[at + k] = new if larger(old, new) else old
+
+
+@kernel
+def keep_larger_and_place(
+    out: Any, places: Any, at: int, x: Any, start: int, count: int, stride: int, place: int
+) -> None:
+    """Do the same, and replace the places by ``place + k * stride``."""
+    step, at, start, stride = stride, uint64(at), uint64(start), uint64(stride)
+    for k in range(uint64(count)):
+        old, new, before = out[at + k], x[start + k * stride], places[at + k]
+        wins = larger(old, new)
+        out[at + k] = new if wins else old
+        places[at + k] = place + int64(k) * step if wins else before
 
 
 @range_kernel
@@ -22,22 +57,28 @@ def maximum(
     top: Any,
     bottom: Any,
     row_step: int,
-    left: Any,
-    right: Any,
-    column_step: int,
+    even: Any,
     out: Any,
 ) -> None:
-    """Fill planes of `out` with maxima."""
-    for plane in range(start, stop):
-        for i in range(len(top)):
-            for j in range(len(left)):
-                best = x[plane, top[i], left[j]]
-                for h in range(top[i], bottom[i], row_step):
-                    for w in range(left[j], right[j], column_step):
-                        value = x[plane, h, w]
-                        if value > best or np.isnan(value):
-                            best = value
-                out[plane, i, j] = best
+    """Fill rows of `out` with maxima.
+
+    Rows ``range(top[i], bottom[i], row_step)`` of the input are in the windows of row i; `even`
+    has the first column of the first window, the distance of windows, taps, and their distance.
+    """
+    H, W, OH, OW = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
+    image, target = x.reshape(-1), out.reshape(-1)
+    left, stride, taps, gap = even
+    for line in range(start, stop):
+        plane, i = line // OH, line % OH
+        for k in range(line * OW, (line + 1) * OW):
+            target[k] = -np.inf
+        for h in range(top[i], bottom[i], row_step):
+            row = (plane * H + h) * W
+            for s in range(taps):
+                column = left + s * gap
+                first, last = reachable(W, 0, OW, stride, column)
+                begin = row + first * stride + column
+                keep_larger(target, line * OW + first, image, begin, last - first, stride)
 
 
 @range_kernel
@@ -48,31 +89,41 @@ def maximum_and_place(
     top: Any,
     bottom: Any,
     row_step: int,
-    left: Any,
-    right: Any,
-    column_step: int,
+    even: Any,
+    first_column: Any,
     out: Any,
     indices: Any,
 ) -> None:
-    """Fill planes of `out` with maxima and of `indices` with their places, h * W + w."""
-    W = x.shape[2]
-    for plane in range(start, stop):
-        for i in range(len(top)):
-            for j in range(len(left)):
-                place = top[i] * W + left[j]
-                best = x[plane, top[i], left[j]]
-                for h in range(top[i], bottom[i], row_step):
-                    for w in range(left[j], right[j], column_step):
-                        value = x[plane, h, w]
-                        if value > best or np.isnan(value):
-                            best, place = value, h * W + w
-                out[plane, i, j] = best
-                indices[plane, i, j] = place
+    """Do the same, and fill rows of `indices` with the places, h * W + w.
+
+    `first_column` is that of each window inside the input: there is a maximum of -infinity.
+    """
+    H, W, OH, OW = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
+    image, target, places = x.reshape(-1), out.reshape(-1), indices.reshape(-1)
+    left, stride, taps, gap = even
+    for line in range(start, stop):
+        plane, i = line // OH, line % OH
+        for j in range(OW):
+            target[line * OW + j] = -np.inf
+            places[line * OW + j] = top[i] * W + first_column[j]
+        for h in range(top[i], bottom[i], row_step):
+            for s in range(taps):
+                column = left + s * gap
+                first, last = reachable(W, 0, OW, stride, column)
+                place = h * W + first * stride + column
+                keep_larger_and_place(
+                    target, places, line * OW + first,
+                    image, plane * H * W + place, last - first, stride, place,
+                )  # fmt: skip
 
 
 @range_kernel
 def maximum_grad(start: int, stop: int, grad: Any, indices: Any, out: Any) -> None:
-    """Fill planes of `out` (planes, H * W) with the gradients at their places."""
+    """Fill planes of `out` (planes, H * W) with the gradients at their places.
+
+    They are added in the order of the windows, by one thread for each plane: so the sums do not
+    depend on the number of threads.
+    """
     for plane in range(start, stop):
         out[plane] = 0
         for pixel in range(grad.shape[1]):
@@ -80,51 +131,3 @@ def maximum_grad(start: int, stop: int, grad: Any, indices: Any, out: Any) -> No
             # Checked before, but another thread may write to the caller's array meanwhile.
             if 0 <= place < out.shape[1]:
                 out[plane, place] += grad[plane, pixel]
-
-
-@range_kernel
-def mean(
-    start: int,
-    stop: int,
-    x: Any,
-    top: Any,
-    bottom: Any,
-    left: Any,
-    right: Any,
-    row_divisor: Any,
-    column_divisor: Any,
-    out: Any,
-) -> None:
-    """Fill planes of `out` with window sums over divisors."""
-    for plane in range(start, stop):
-        for i in range(len(top)):
-            for j in range(len(left)):
-                total = out.dtype.type(0)
-                for h in range(top[i], bottom[i]):
-                    for w in range(left[j], right[j]):
-                        total += x[plane, h, w]
-                out[plane, i, j] = total / out.dtype.type(row_divisor[i] * column_divisor[j])
-
-
-@range_kernel
-def mean_grad(
-    start: int,
-    stop: int,
-    grad: Any,
-    top: Any,
-    bottom: Any,
-    left: Any,
-    right: Any,
-    row_divisor: Any,
-    column_divisor: Any,
-    out: Any,
-) -> None:
-    """Fill planes of `out` with the gradients' shares."""
-    for plane in range(start, stop):
-        out[plane] = 0
-        for i in range(len(top)):
-            for j in range(len(left)):
-                share = grad[plane, i, j] / out.dtype.type(row_divisor[i] * column_divisor[j])
-                for h in range(top[i], bottom[i]):
-                    for w in range(left[j], right[j]):
-                        out[plane, h, w] += share

@@ -27,15 +27,12 @@ class Places(NamedTuple):
     ----------
     problem : Pool2dProblem
     where : ndarray
-        Bytes, `row` of them for each row of the output, from the element `first` on; or flat
-        indices, where windows are too large or too far apart for register tiles.
-    row, first : int
+        Bytes, with room for a vector before and behind; or flat indices (int64), where register
+        tiles do not take the windows.
     """
 
     problem: Pool2dProblem
     where: Array
-    row: int = 0
-    first: int = 0
 
 
 def max_pool2d_placed(x: Array, problem: Pool2dProblem) -> tuple[Array, Places]:
@@ -48,26 +45,23 @@ def max_pool2d_placed(x: Array, problem: Pool2dProblem) -> tuple[Array, Places]:
         indices = np.empty(values.shape, np.int64)
         find("auto").maximum(x, axes, values, indices)
         return values, Places(problem, indices)
-    lanes = tiles.tile_shape("max-byte", axes, problem.dtype).lanes
-    row = -(-problem.OW // lanes) * lanes
     # The gradient loads whole vectors, from windows before the first one to behind the last.
-    back = tiles.tile_shape("max-grad", axes, problem.dtype)
-    before = problem.S * problem.dilation[1]
-    pixels = problem.W + problem.padding[1][0]
-    behind = back.lanes + -(-pixels // problem.stride[1])
+    lanes = tiles.tile_shape("max-grad", axes, problem.dtype).lanes
+    before, behind = problem.S, lanes + problem.W + problem.padding[1][0]
     rows = problem.N * problem.C * problem.OH
-    where = np.empty(before + rows * row + behind, np.uint8)
-    tiles.run("max-byte", axes, x, values, where, row, before)
-    return values, Places(problem, where, row, before)
+    room = np.empty(before + rows * tiles.place_row(axes, problem.dtype) + behind, np.uint8)
+    where = room[before:]
+    tiles.run("max-byte", axes, x, values, where)
+    return values, Places(problem, where)
 
 
 def max_pool2d_placed_grad(grad: Array, places: Places) -> Array:
     """Return the gradient with respect to the input; `grad` has the shape of the maxima."""
-    problem, where, row, first = places
+    problem, where = places
     grad = as_computed(grad, problem.dtype)
     out = np.empty(problem.input_shape, problem.dtype)
-    if row:
-        tiles.run("max-grad", _axes(problem), grad, out, where, row, first)
+    if where.dtype == np.uint8:
+        tiles.run("max-grad", _axes(problem), grad, out, where)
     elif out.size:
         find("auto").maximum_grad(grad, as_computed(where, "int64"), out)
     return out

@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 
 from fastconv import cpu
 from fastconv.codegen.pooling import Window
-from fastconv.kernels.pooling import BACKWARD, PoolShape, pool_address, run_blocks
-from fastconv.pooling.axis import Axes, Axis
+from fastconv.kernels.launch import Launch
+from fastconv.kernels.pooling import BACKWARD, PoolShape, pool_address
+from fastconv.pooling.axis import Axes, divisors
 
 Array = NDArray[Any]
 
-# Taps are unrolled, and strides are shuffles: beyond these the code would be long and no faster.
-MOST_TAPS = 49
-FARTHEST = 4
+# Each window is a kernel of its own, which takes its time to compile: there are kernels for those
+# that networks have, square ones, up to this size and stride.
+LARGEST = 5
+FARTHEST = 3
 # Rows of one tile where they share what they read.
 ROWS = 4
 
@@ -30,9 +32,8 @@ def tile_window(axes: Axes) -> Window | None:
     if rows.even is None or columns.even is None or config.DISABLE_JIT:
         return None
     (_, down, R), (_, across, S) = rows.even, columns.even
-    if R * S > MOST_TAPS or max(down, across, rows.step, columns.step) > FARTHEST:
-        return None
-    return Window(R, S, (down, across), (rows.step, columns.step))
+    alike = R == S <= LARGEST and down == across <= FARTHEST
+    return Window(R, S, (down, across)) if alike and rows.step == columns.step == 1 else None
 
 
 def margins(axes: Axes) -> tuple[int, int]:
@@ -43,50 +44,44 @@ def margins(axes: Axes) -> tuple[int, int]:
 
 @lru_cache(maxsize=256)
 def tile_shape(form: str, axes: Axes, dtype: str) -> PoolShape:
-    """Return the kernel for some windows: vectors no wider than a row fills."""
+    """Return the kernel for some windows: vectors of half a register for narrow maps."""
     window, (rows, columns) = tile_window(axes), axes
     assert window is not None
     (down, across), (_, left) = window.stride, margins(axes)
-    shared = (window.R - 1) * window.dilation[0] >= down
     if form in BACKWARD:
-        tile_rows = max(1, ROWS // down) if shared else 1
-        across_rows = -(-(columns.size + left) // across)
+        tile_rows, wide = ROWS // down, -(-(columns.size + left) // across)
     else:
-        tile_rows = min(ROWS, rows.outputs) if shared else 1
-        across_rows = columns.outputs
-    bits = 8 * np.dtype(dtype).itemsize
-    lanes = 128 // bits
-    while lanes < min(across_rows, cpu.describe().instructions.lanes(dtype)):
-        lanes *= 2
+        tile_rows, wide = ROWS if rows.outputs >= ROWS else 1, columns.outputs
+    if down >= window.R:  # they share nothing
+        tile_rows = 1
+    bits, lanes = 8 * np.dtype(dtype).itemsize, cpu.describe().instructions.lanes(dtype)
+    if wide <= lanes // 2 and lanes * bits > 128:
+        lanes //= 2
     return PoolShape(form, window, tile_rows, bits, lanes)
 
 
 @lru_cache(maxsize=256)
-def _divisors(axis: Axis, dtype: str) -> Array:
-    return axis.divisor.astype(dtype)
+def place_row(axes: Axes, dtype: str) -> int:
+    """Return how many bytes a row of places has: whole vectors are stored."""
+    lanes = tile_shape("max-byte", axes, dtype).lanes
+    return -(-axes[1].outputs // lanes) * lanes
 
 
-def run(
-    form: str,
-    axes: Axes,
-    source: Array,
-    target: Array,
-    places: Array | None = None,
-    place_row: int = 0,
-    first_place: int = 0,
-) -> None:
-    """Fill `target` from `source`; `places` begin at its element `first_place`."""
+@lru_cache(maxsize=256)
+def _launch(form: str, axes: Axes, dtype: str) -> tuple[int, Launch]:
+    """Return how many blocks a plane has, and the kernel ready to be called with its arrays."""
     rows, columns = axes
-    dtype = str(source.dtype)
-    shape = tile_shape(form, axes, dtype)
-    top, left = margins(axes)
-    planes = source.shape[0] * source.shape[1]
-    high = rows.size + top if form in BACKWARD else rows.outputs
-    blocks = -(-high // (shape.rows * (shape.window.stride[0] if form in BACKWARD else 1)))
-    divisors = _divisors(rows, dtype), _divisors(columns, dtype)
-    where = 0 if places is None else places.ctypes.data + first_place * places.itemsize
-    numbers = (
-        *(source.ctypes.data, where, target.ctypes.data, *(d.ctypes.data for d in divisors)),
-        *(rows.size, columns.size, rows.outputs, columns.outputs, place_row, top, left),
-    )
-    run_blocks(planes * blocks, pool_address(shape), np.array(numbers, np.int64))
+    shape, (top, left) = tile_shape(form, axes, dtype), margins(axes)
+    block, high = shape.rows, rows.outputs
+    if form in BACKWARD:
+        block, high = shape.rows * shape.window.stride[0], rows.size + top
+    row = columns.outputs if form == "max-index" else place_row(axes, dtype)
+    tables = divisors(rows, dtype), divisors(columns, dtype)
+    sizes = rows.size, columns.size, rows.outputs, columns.outputs, row, top, left
+    return -(-high // block), Launch(pool_address(shape), tables, sizes)
+
+
+def run(form: str, axes: Axes, source: Array, target: Array, places: Array | None = None) -> None:
+    """Fill `target`, and in "max-byte" and "max-index" `places`, from `source`."""
+    blocks, launch = _launch(form, axes, str(source.dtype))
+    launch(source.shape[0] * source.shape[1] * blocks, source, target, places)
