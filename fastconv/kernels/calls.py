@@ -31,3 +31,13 @@ def address(typingctx, array):  # type: ignore[no-untyped-def]
         return builder.ptrtoint(data, ir.IntType(64))
 
     return types.int64(array), generate
+
+
+@intrinsic  # type: ignore[misc, unused-ignore]
+def integer_at(typingctx, address):  # type: ignore[no-untyped-def]
+    """Return the 64-bit integer at an address."""
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        return builder.load(builder.inttoptr(values[0], ir.IntType(64).as_pointer()))
+
+    return types.int64(types.int64), generate
