@@ -65,7 +65,7 @@ def test_protected_pages(algorithm: str) -> None:
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86-64 code")
-@pytest.mark.parametrize("algorithm", ["implicit_gemm", "direct", "depthwise"])
+@pytest.mark.parametrize("algorithm", ["implicit_gemm", "direct", "depthwise", "fft"])
 @pytest.mark.parametrize("name", NARROWER)
 def test_protected_pages_with_narrower_vectors(name: str, algorithm: str) -> None:
     if (name, algorithm) == ("plain", "depthwise"):

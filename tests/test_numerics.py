@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 from cases import ConvCase, make_inputs, make_integer_inputs
-from checks import assert_identical
+from checks import TRANSFORMING, assert_identical
 from numpy.typing import DTypeLike
 
 import fastconv
@@ -85,6 +85,9 @@ def test_denormals_are_numbers(algorithm: str, dtype: DTypeLike) -> None:
         fastconv.set_num_threads(count)
         for x, weight in ((data.x * least, data.weight), (data.x, data.weight * least)):
             actual = fastconv.conv2d(x, weight, None, *case.geometry, algorithm=algorithm)
+            if algorithm in TRANSFORMING:  # of many roundings, each by half of the least number
+                np.testing.assert_allclose(actual, expected, rtol=0, atol=32 * least)
+                continue
             assert_identical(actual, expected, dtype)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import reference
 from cases import CONV_CASES, ConvCase, make_inputs, make_integer_inputs
-from checks import assert_identical, refused
+from checks import TRANSFORMING, assert_identical, refused, whole
 from numpy.typing import DTypeLike
 from reference import Array
 
@@ -180,11 +180,13 @@ def test_residual_then_activation(algorithm: str, dtype: DTypeLike) -> None:
             assert plan(data.x, out, added) is out
             actual = plan(data.x, residual=added)
             assert_identical(actual, out, dtype)
-            if exact:
+            eps = np.finfo(dtype).eps
+            if algorithm in TRANSFORMING:  # sums below 100, and slopes below 1.2
+                np.testing.assert_allclose(actual, expected, rtol=0, atol=100 * 16 * eps)
+            elif exact:
                 assert_identical(actual, expected, dtype)
             else:
-                rtol = 16 * np.finfo(dtype).eps
-                np.testing.assert_allclose(actual, expected, rtol=rtol, atol=1e-30)
+                np.testing.assert_allclose(actual, expected, rtol=16 * eps, atol=1e-30)
     np.testing.assert_array_equal(residual, before)
 
 
@@ -239,8 +241,8 @@ def test_residual_may_be_the_input(algorithm: str) -> None:
     )
     before = x.copy()
     expected = np.maximum(reference.conv2d(x, weight, padding=1, groups=groups) + x, 0)
-    assert_identical(plan(x, residual=x), expected, np.float32)
-    assert_identical(plan(x, residual=x.view()[:]), expected, np.float32)
+    for same in (x, x.view()[:]):
+        assert_identical(whole(plan(x, residual=same), algorithm), expected, np.float32)
     np.testing.assert_array_equal(x, before)
 
 
@@ -426,7 +428,8 @@ def test_one_plan_in_several_threads_with_residuals(algorithm: str) -> None:
         x, residual, expected, threads = work[number % len(work)]
         fastconv.set_num_threads(threads)
         for _ in range(5):
-            assert_identical(plan(x, residual=residual), expected, np.float32)
+            actual = whole(plan(x, residual=residual), algorithm)
+            assert_identical(actual, expected, np.float32)
 
     before = fastconv.get_num_threads()
     try:
