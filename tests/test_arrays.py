@@ -173,10 +173,16 @@ def test_layouts_in_pooling_and_columns(layout: str) -> None:
 @pytest.mark.parametrize(("direction", "algorithm"), [*EVERY, *((d, "auto") for d in DIRECTIONS)])
 def test_empty_batch(direction: str, algorithm: str) -> None:
     case = ConvCase("empty", (0, 2, 5, 6), (4, 1, 2, 3), groups=2)
+    if "winograd" in algorithm:
+        case = ConvCase("empty", (0, 2, 6, 6), (4, 1, 3, 3), groups=2)
+    if algorithm not in ("auto", *UNIVERSAL) and refuses(direction, case, algorithm):
+        return
     actual = compute(direction, case, make_inputs(case), algorithm)
-    shape = {"forward": (0, 4, 4, 4), "input_grad": (0, 2, 5, 6), "weight_grad": (4, 1, 2, 3)}
+    shapes = (case.output_shape, case.input_shape, case.weight_shape)
     # A sum over no images is zero.
-    assert_identical(actual, np.zeros(shape[direction]), np.float32)
+    assert_identical(
+        actual, np.zeros(dict(zip(DIRECTIONS, shapes, strict=True))[direction]), np.float32
+    )
 
 
 def test_empty_batch_elsewhere() -> None:
@@ -216,6 +222,8 @@ def test_nan_and_infinity(direction: str, algorithm: str, case: ConvCase, place:
 
     There infinity times a zero of the padding is NaN, and what no tap reads stays clean.
     """
+    if "winograd" in algorithm:
+        return  # a whole tile is spoiled: `test_winograd` says which
     if algorithm not in ("auto", *UNIVERSAL) and refuses(direction, case, algorithm):
         return
     for value in (np.nan, np.inf, -np.inf):

@@ -128,8 +128,8 @@ def spectra(bits: int, lanes: int) -> Callable[..., None]:
             call(lines, (points, down, lines_down, nh, pitch_bytes, factors))
             first = block * 2 * lanes
             for f in range(frequencies):
-                here = points + integer_at(pairs + 16 * f)
-                opposite = points + integer_at(pairs + 16 * f + 8)
+                here = points + integer_at(pairs, 2 * f)
+                opposite = points + integer_at(pairs, 2 * f + 1)
                 place = target + (f * planes + first) * 2 * size
                 take_apart(here, opposite, place, planes - first, bits, lanes)
 
@@ -152,8 +152,8 @@ def images(bits: int, lanes: int) -> Callable[..., None]:
         for block in range(start, stop):
             first = block * 2 * lanes
             for f in range(frequencies):
-                here = points + integer_at(pairs + 16 * f)
-                opposite = points + integer_at(pairs + 16 * f + 8)
+                here = points + integer_at(pairs, 2 * f)
+                opposite = points + integer_at(pairs, 2 * f + 1)
                 place = source + (f * planes + first) * 2 * size
                 put_together(here, opposite, place, planes - first, bits, lanes)
             call(lines, (points, down, lines_down, nh, pitch_bytes, factors))
@@ -163,7 +163,7 @@ def images(bits: int, lanes: int) -> Callable[..., None]:
                 table, left = tables + plane * WRITTEN_FIELDS * 8, planes - plane
                 offset = bias + plane * size
                 for i in range(rows):
-                    line = points + integer_at(across + 8 * i)
+                    line = points + integer_at(across, i)
                     for j in range(0, columns, lanes):
                         write_planes(
                             line, 1 - part, places + 8 * j, table, row, i, j, left,
