@@ -47,7 +47,7 @@ def assert_sum(
 
 
 #: Algorithms that err by more than a plain sum does, and by how many eps of the largest output on
-#: standard-normal data: what docs/accuracy.md promises.
+#: standard-normal data: at most what docs/accuracy.md promises. Layers of tests have few outputs.
 LESS_EXACT = {"winograd_2x2": 42, "winograd_4x4": 84, "fft": 42}
 
 

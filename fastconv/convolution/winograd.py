@@ -65,7 +65,7 @@ class Winograd(ByPhases):
             return f"needs a kernel of 3 x 3 or 5 x 5, got {p.R} x {p.S}"
         if p.dilation != (1, 1):
             return f"needs dilation 1, got {p.dilation}"
-        needed = self._workspace(problem)
+        needed = self._bytes(problem, 1)  # more threads share, or have as much each
         if needed > MOST_BYTES:
             sizes = f"{needed / 2**20:.1f} MiB a thread, most is {MOST_BYTES / 2**20:.0f}"
             return f"needs {sizes}"
@@ -83,7 +83,9 @@ class Winograd(ByPhases):
 
     def _workspace(self, problem: Conv2dProblem) -> int:
         """Add up transformed input, which threads may share, products and buffers."""
-        count = threads.get_num_threads()
+        return self._bytes(problem, threads.get_num_threads())
+
+    def _bytes(self, problem: Conv2dProblem, count: int) -> int:
         blocks = blocks_of(problem, self.m, cheapest(problem, self.m, count).shape, count)
         return blocks.shared_bytes // blocks.workers + blocks.worker_bytes
 
