@@ -50,7 +50,21 @@ def get_precision() -> Precision:
     return _everywhere
 
 
-def set_precision(precision: Precision) -> None:
+class _SetBack:
+    """Sets the precision of the process back when a ``with`` block ends."""
+
+    def __init__(self, before: Precision | None) -> None:
+        self._before = before
+
+    def __enter__(self) -> None:
+        """Nothing is left to do: the precision is set."""
+
+    def __exit__(self, *error: object) -> None:
+        global _everywhere
+        _everywhere = self._before
+
+
+def set_precision(precision: Precision) -> _SetBack:
     """Set how exact results must be, in all threads of this process.
 
     With "highest", ``algorithm="auto"`` runs only algorithms that err as a plain sum in the dtype
@@ -65,6 +79,12 @@ def set_precision(precision: Precision) -> None:
     ----------
     precision : {"highest", "high"}
 
+    Returns
+    -------
+    context manager
+        Used in a ``with`` statement it sets back what was set before, for the whole process. Where
+        several threads may do so, `at_precision` is the better one: it holds for one of them.
+
     Raises
     ------
     ValueError
@@ -73,14 +93,13 @@ def set_precision(precision: Precision) -> None:
     Examples
     --------
     >>> import fastconv
-    >>> before = fastconv.get_precision()
-    >>> fastconv.set_precision("highest")
-    >>> fastconv.get_precision()
+    >>> with fastconv.set_precision("highest"):
+    ...     fastconv.get_precision()
     'highest'
-    >>> fastconv.set_precision(before)
     """
     global _everywhere
-    _everywhere = _checked("precision", precision)
+    before, _everywhere = _everywhere, _checked("precision", precision)
+    return _SetBack(before)
 
 
 @contextmanager

@@ -188,3 +188,14 @@ def test_the_environment_sets_the_start(value: str, told: str) -> None:
     )
     assert told in (done.stdout or done.stderr)
     assert ("FASTCONV_PRECISION must be 'highest' or 'high'" in done.stderr) == (value == "medium")
+
+
+def test_setting_as_a_context_manager_sets_back() -> None:
+    before = fastconv.get_precision()
+    other = "high" if before == "highest" else "highest"
+    with fastconv.set_precision(other):
+        assert fastconv.get_precision() == other
+        with pytest.raises(KeyError), fastconv.set_precision(before):
+            raise KeyError
+        assert fastconv.get_precision() == other
+    assert fastconv.get_precision() == before
