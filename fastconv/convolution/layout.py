@@ -56,8 +56,6 @@ def packing(
     kernel stand together. `tile` is filters, bits of an element, lanes of a vector.
     """
     p, (wide, bits, lanes) = problem, tile
-    # Narrow tiles fill narrow vectors.
-    lanes = min(lanes, max(4, 2 ** (wide - 1).bit_length()))
     tiles = -(-p.K_per_group // wide)
     places, first, step = _places(p.C_per_group, p.R, p.S, channels_last)
     sizes: tuple[int, ...] = tiles, p.K_per_group
@@ -65,6 +63,8 @@ def packing(
     if filters.window is None:
         run, sizes = packer(bits, lanes), (*sizes, p.taps, wide)
     else:
+        # Narrow tiles fill narrow vectors.
+        lanes = min(lanes, max(4, 2 ** (wide - 1).bit_length()))
         window = filters.window.reshape(-1)
         places = np.where(window < 0, -1, first[window])
         run = turned_packer(bits, lanes)
