@@ -14,6 +14,7 @@ from instruction_sets import NARROWER
 import fastconv
 
 SCRIPT = Path(__file__).with_name("guarded_memory.py")
+POOLING = Path(__file__).with_name("guarded_pooling.py")
 # Depthwise problems are small; each kernel is met with several images.
 COUNTS = {"depthwise": 144}
 
@@ -97,3 +98,21 @@ except ValueError as error:
         assert "'depthwise' refuses this problem: needs loads by mask" in done.stdout, done.stderr
         return
     run(algorithm, **NARROWER[name])
+
+
+@pytest.mark.parametrize("name", ["native", *NARROWER])
+def test_protected_pages_of_pooling(name: str) -> None:
+    if name != "native" and platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("x86-64 code")
+    # Loops are the same for every instruction set; what is written in vectors is not.
+    arguments = ["60"] if name == "native" else ["40", "tiles"]
+    done = subprocess.run(
+        [sys.executable, str(POOLING), *arguments],
+        env={**os.environ, **NARROWER.get(name, {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == arguments[0], done.stderr[-2000:]

@@ -13,6 +13,9 @@ from numpy.typing import DTypeLike
 from reference import Array, Pair
 
 import fastconv
+from fastconv.pooling.jit import Jit
+from fastconv.pooling.placed import max_pool2d_placed, max_pool2d_placed_grad
+from fastconv.pooling.problem import Pool2dProblem
 
 ALGORITHMS = fastconv.pool_algorithms()
 UNDILATED = [case for case in POOL_CASES if case.dilation == 1]
@@ -166,6 +169,64 @@ def test_max_pool2d_grad_accepts_other_integers(algorithm: str) -> None:
         assert_identical(actual, expected, np.float64)
 
 
+# Maximum, with places of one byte ---------------------------------------------------------------
+
+
+@TYPES
+@pytest.mark.parametrize("case", POOL_CASES, ids=lambda case: case.name)
+def test_placed_maxima_and_their_gradients(case: PoolCase, dtype: DTypeLike) -> None:
+    problem = Pool2dProblem.from_shapes(case.input_shape, *max_rule(case), np.dtype(dtype).name)
+    for make in (make_integer_pool_inputs, make_pool_inputs):
+        x, grad = make(case, dtype)
+        values, indices = reference_pooling.max_pool2d(x, *max_rule(case))
+        actual, places = max_pool2d_placed(x, problem)
+        assert_identical(actual, values, dtype)
+        back = max_pool2d_placed_grad(grad, places)
+        expected = reference_pooling.max_pool2d_grad(grad, indices, case.input_shape)
+        if make is make_integer_pool_inputs:
+            assert_identical(back, expected, dtype)
+        # Each pixel adds its windows in their order, as a loop over the windows does.
+        scattered = fastconv.max_pool2d_grad(grad, indices, case.input_shape)
+        np.testing.assert_array_equal(back, scattered)
+
+
+@TYPES
+@pytest.mark.parametrize("case", POOL_CASES, ids=lambda case: case.name)
+def test_placed_maxima_of_nan_and_infinity(case: PoolCase, dtype: DTypeLike) -> None:
+    special = np.array([NAN, INF, -INF, -INF, -INF, -0.0, 0, 1], dtype)
+    x = np.random.default_rng(3).choice(special, case.input_shape)
+    _, grad = make_integer_pool_inputs(case, dtype)
+    problem = Pool2dProblem.from_shapes(case.input_shape, *max_rule(case), np.dtype(dtype).name)
+    values, places = max_pool2d_placed(x, problem)
+    expected, indices = fastconv.max_pool2d(
+        x, *max_rule(case), return_indices=True, algorithm="reference"
+    )
+    assert_identical(values, expected, dtype)
+    np.testing.assert_array_equal(np.signbit(values), np.signbit(expected))
+    alone = fastconv.max_pool2d(x, *max_rule(case))
+    np.testing.assert_array_equal(np.signbit(alone), np.signbit(expected))
+    back = reference_pooling.max_pool2d_grad(grad, indices, case.input_shape)
+    assert_identical(max_pool2d_placed_grad(grad, places), back, dtype)
+
+
+def test_places_are_bytes_where_windows_are_small() -> None:
+    x = np.zeros((2, 3, 28, 28), np.float32)
+    for rule in ((2, 2), (3, 2, 1), (3, 1, 1), (5, 3, 2)):
+        values, places = max_pool2d_placed(x, Pool2dProblem.from_shapes(x.shape, *rule))
+        assert places.where.nbytes < 2.5 * values.size + 64
+
+
+def test_indices_nobody_asked_for_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        Jit, "maximum", lambda self, x, axes, out, indices: asked.append(indices is not None)
+    )
+    x = np.zeros((1, 1, 4, 4))
+    fastconv.max_pool2d(x, 2)
+    fastconv.max_pool2d(x, 2, return_indices=True)
+    assert asked == [False, True]
+
+
 # Average ----------------------------------------------------------------------------------------
 
 
@@ -242,6 +303,8 @@ ADAPTIVE: list[tuple[Pair, int | Pair]] = [
     ((1, 1), (3, 2)),
     ((13, 17), (5, 6)),
     ((10, 10), (7, 9)),
+    ((40, 50), (3, 2)),
+    ((9, 70), (9, 1)),
 ]
 
 

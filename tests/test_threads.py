@@ -99,18 +99,28 @@ def test_same_bits_for_any_number_of_threads(direction: Direction) -> None:
     assert compared == set(fastconv.algorithms(direction))
 
 
+# Windows that tiles take, with rows shared and not, and others.
+POOLINGS: tuple[tuple[Any, ...], ...] = ((3, 2, 1), (3, 1, 1), (2, 2), ((2, 4), 3, 1), (9, 1, 4))
+
+
 @pytest.mark.parametrize("algorithm", fastconv.pool_algorithms())
 @pytest.mark.usefixtures("restored_threads")
 def test_pooling_gives_same_bits_for_any_number_of_threads(algorithm: str) -> None:
-    x = np.random.default_rng(1).standard_normal((2, 5, 11, 9)).astype(np.float32)
+    x = np.random.default_rng(1).standard_normal((2, 5, 13, 19)).astype(np.float32)
     results = []
     for count in (1, 2, 8):
         fastconv.set_num_threads(count)
-        y, where = fastconv.max_pool2d(x, 3, 2, return_indices=True, algorithm=algorithm)
-        mean = fastconv.avg_pool2d(x, 3, 2, algorithm=algorithm)
-        dx = fastconv.max_pool2d_grad(y, where, x.shape, algorithm=algorithm)
-        dmean = fastconv.avg_pool2d_grad(mean, x.shape, 3, 2, algorithm=algorithm)
-        results.append([array.tobytes() for array in (y, where, mean, dx, dmean)])
+        arrays = []
+        for rule in POOLINGS:
+            y, where = fastconv.max_pool2d(x, *rule, return_indices=True, algorithm=algorithm)
+            mean = fastconv.avg_pool2d(x, *rule, algorithm=algorithm)
+            dx = fastconv.max_pool2d_grad(y, where, x.shape, algorithm=algorithm)
+            dmean = fastconv.avg_pool2d_grad(mean, x.shape, *rule, algorithm=algorithm)
+            layer = fastconv.nn.MaxPool2d(*rule)
+            arrays += [y, where, mean, dx, dmean, layer(x), layer.backward(mean)]
+        small = fastconv.adaptive_avg_pool2d(x, (4, 3), algorithm=algorithm)
+        arrays += [small, fastconv.adaptive_avg_pool2d_grad(small, x.shape, algorithm=algorithm)]
+        results.append([array.tobytes() for array in arrays])
     assert results[0] == results[1] == results[2]
 
 

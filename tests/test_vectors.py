@@ -47,6 +47,9 @@ def run_block(typingctx, name, lanes, source, target):  # type: ignore[no-untype
             results = [vector.multiply_add(rows[0], rows[1], rows[-1])]
         elif block == "shuffle":
             results = [vector.shuffle(rows[0], rows[1], picks(n))]
+        elif block == "pick":
+            few = (rows * 2)[:3]
+            results = [vector.pick(few, many_picks(n)), vector.pick(few[:1], [n - 1] * n)]
         elif block == "transpose":
             results = vector.transpose(rows)
         elif block == "all":
@@ -72,6 +75,11 @@ def run_block(typingctx, name, lanes, source, target):  # type: ignore[no-untype
                 )
                 inside = vector.within(start, builder.mul(root, root))
                 results.append(builder.select(inside, row, vector.all(99.0)))
+        elif block == "load_masked otherwise":
+            results = [
+                vector.load_masked(vector.at(read, index(i * n)), vector.first(index(i)), rows[0])
+                for i in range(n)
+            ]
         elif block == "load_masked":
             results = [
                 vector.load_masked(vector.at(read, index(i * n)), vector.first(index(i)))
@@ -94,6 +102,11 @@ def picks(lanes: int) -> list[int]:
     return [(7 * i + 3) % (2 * lanes) for i in range(lanes)]
 
 
+def many_picks(lanes: int) -> list[int]:
+    """Return positions in three vectors."""
+    return [(7 * i + 5) % (3 * lanes) for i in range(lanes)]
+
+
 def plain(block: str, rows: Array) -> list[list[float]]:
     """Return what a block leaves in memory, row by row; NaN where it must write nothing."""
     lanes = len(rows)
@@ -105,6 +118,9 @@ def plain(block: str, rows: Array) -> list[list[float]]:
         return [[a * b + c for a, b, c in zip(rows[0], rows[1], rows[-1], strict=True)]]
     if block == "shuffle":
         return [[[*rows[0], *rows[1]][i] for i in picks(lanes)]]
+    if block == "pick":
+        few = [a for row in [*rows, *rows][:3] for a in row]
+        return [[few[i] for i in many_picks(lanes)], [rows[0, -1]] * lanes]
     if block == "transpose":
         return [list(column) for column in zip(*rows, strict=True)]
     if block == "all":
@@ -119,6 +135,11 @@ def plain(block: str, rows: Array) -> list[list[float]]:
     if block == "within":
         return [
             [a if 0 <= row[0] + i < row[1] ** 2 else 99 for i, a in enumerate(row)] for row in rows
+        ]
+    if block == "load_masked otherwise":
+        return [
+            [a if i < count else rows[0, i] for i, a in enumerate(row)]
+            for count, row in enumerate(rows)
         ]
     if block == "load_masked":
         return [
@@ -138,6 +159,7 @@ def plain(block: str, rows: Array) -> list[list[float]]:
     [
         *("load and store", "broadcast", "multiply_add", "shuffle", "transpose"),
         *("all", "clamp", "first", "within", "load_masked", "store_masked"),
+        *("load_masked otherwise", "pick"),
     ],
 )
 def test_block(block: str, lanes: int, dtype: Any) -> None:

@@ -8,7 +8,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastconv.codegen.rows import every, vectors_of
-from fastconv.codegen.vector import Vectors, index
+from fastconv.codegen.vector import I64, Vectors, index
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
@@ -42,46 +42,57 @@ def mean_window(  # type: ignore[no-untyped-def]
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
-def share_row(  # type: ignore[no-untyped-def]
-    typingctx, target, done, left, right, grad, row_size, first, end, row_divisors, column_divisor,
-    bits, lanes,
+def share_vectors(  # type: ignore[no-untyped-def]
+    typingctx, target, k, width, grad, first, end, left, right, row_divisors, column_divisors,
+    outputs, bits, lanes, vectors,
 ):  # fmt: skip
-    """Add to ``target[left:right]`` what a column of windows sends: first the gap, then the share.
+    """Do ``target[k + n] = sum(share(j) for j whose window has column k + n)``.
 
-    The share is ``sum(grad[i, 0] / (row_divisors[i] * column_divisor[0]))`` for i from `first` to
-    `end`. Of the target `done` elements were written before: those behind them up to `left`
-    become 0, those behind them up to `right` the share. `bits` and `lanes` are constants.
+    This is done for n below ``vectors * lanes``: numbers of which one share is found for all.
+
+    Columns from `width` on are left out. Window j has the columns from ``left[j]`` on, before
+    ``right[j]``, and shares ``sum(grad[i, j] / (row_divisors[i] * column_divisors[j]))`` for i from
+    `first` to `end`; `outputs` windows stand in a row. `bits`, `lanes` and `vectors` are constants.
     """
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         vector = vectors_of(builder, bits, lanes)
-        to, grad, row_divisors, column_divisor = (
-            builder.inttoptr(arguments[i], vector.element.as_pointer()) for i in (0, 4, 8, 9)
+        starts = [index(v * vector.lanes) for v in range(vectors.literal_value)]
+        to, grad, row_divisors, column_divisors = (
+            builder.inttoptr(arguments[i], vector.element.as_pointer()) for i in (0, 3, 8, 9)
         )
-        done, left, right, _, row_size, first, end = arguments[1:8]
-        share = cgutils.alloca_once_value(builder, vector.element(0.0))
-        with cgutils.for_range_slice(builder, first, end, index(1)) as (i, _):
-            sent = builder.load(vector.at(grad, builder.mul(i, row_size)))
-            row = builder.load(vector.at(row_divisors, i))
-            sent = builder.fdiv(sent, builder.fmul(row, builder.load(column_divisor)))
-            builder.store(builder.fadd(builder.load(share), sent), share)
-        with cgutils.for_range_slice(builder, done, left, index(vector.lanes)) as (k, _):
-            mask = vector.within(index(0), builder.sub(left, k))
-            vector.store_masked(vector.zero, vector.at(to, k), mask)
-        value = vector.broadcast(builder.load(share))
-        with cgutils.for_range_slice(builder, left, right, index(vector.lanes)) as (k, _):
-            place, start = vector.at(to, k), index(0)
-            before = vector.within(start, _not_negative(builder, builder.sub(done, k)))
-            old = vector.load_masked(place, before)
-            mask = vector.within(start, builder.sub(right, k))
-            vector.store_masked(builder.fadd(old, value), place, mask)
+        left, right = (builder.inttoptr(arguments[i], I64.as_pointer()) for i in (6, 7))
+        k, width, first, end, outputs = (arguments[i] for i in (1, 2, 4, 5, 10))
+        sums = [cgutils.alloca_once_value(builder, vector.zero) for _ in starts]
+        with cgutils.for_range(builder, outputs) as column:
+            j = column.index
+            begin, behind = (builder.load(builder.gep(table, [j])) for table in (left, right))
+            meets = builder.and_(
+                builder.icmp_signed("<", begin, builder.add(k, index(len(starts) * vector.lanes))),
+                builder.icmp_signed(">", behind, k),
+            )
+            with builder.if_then(meets):
+                share = cgutils.alloca_once_value(builder, vector.element(0.0))
+                divisor = builder.load(vector.at(column_divisors, j))
+                with cgutils.for_range_slice(builder, first, end, index(1)) as (i, _):
+                    sent = builder.load(vector.at(grad, builder.mul(i, outputs), j))
+                    row = builder.load(vector.at(row_divisors, i))
+                    sent = builder.fdiv(sent, builder.fmul(row, divisor))
+                    builder.store(builder.fadd(builder.load(share), sent), share)
+                share = vector.broadcast(builder.load(share))
+                for start, total in zip(starts, sums, strict=True):
+                    from_begin = builder.sub(builder.add(k, start), begin)
+                    inside = vector.within(from_begin, builder.sub(behind, begin))
+                    old = builder.load(total)
+                    new = builder.fadd(old, share)
+                    builder.store(builder.select(inside, new, old), total)
+        for start, total in zip(starts, sums, strict=True):
+            column = builder.add(k, start)
+            mask = vector.within(column, width)
+            vector.store_masked(builder.load(total), vector.at(to, column), mask)
         return context.get_dummy_value()
 
-    return types.void(*(types.int64,) * 10, bits, lanes), generate
-
-
-def _not_negative(builder: Any, value: Any) -> Any:
-    return builder.select(builder.icmp_signed("<", value, index(0)), index(0), value)
+    return types.void(*(types.int64,) * 11, bits, lanes, vectors), generate
 
 
 def _total(vector: Vectors, values: Any) -> Any:

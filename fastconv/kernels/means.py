@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from fastconv.codegen.windows import mean_window, share_row
+from fastconv.codegen.windows import mean_window, share_vectors
 from fastconv.kernels.calls import integer_at
 from fastconv.kernels.jit import address_of
 
@@ -30,8 +30,8 @@ def means_address(bits: int, lanes: int) -> int:
         start, stop, source, target, top, bottom, left, right, row_divisors, column_divisors,
         H, W, OH, OW,
     ):  # fmt: skip
+        plane, i = divmod(start, OH)
         for line in range(start, stop):
-            plane, i = divmod(line, OH)
             first = integer_at(top, i)
             rows, x = integer_at(bottom, i) - first, source + (plane * H + first) * W * size
             for j in range(OW):
@@ -41,12 +41,15 @@ def means_address(bits: int, lanes: int) -> int:
                     integer_at(right, j) - begin, row_divisors + i * size,
                     column_divisors + j * size, bits, lanes,
                 )  # fmt: skip
+            i += 1
+            if i == OH:
+                i, plane = 0, plane + 1
 
     return address_of(means, f"means-f{bits}x{lanes}", 2 + len(ARGUMENTS))
 
 
 @lru_cache(maxsize=16)
-def shares_address(bits: int, lanes: int) -> int:
+def shares_address(bits: int, lanes: int, vectors: int) -> int:
     """Return the address of the machine code for a range of rows of the input's gradient."""
     size = bits // 8
 
@@ -54,18 +57,16 @@ def shares_address(bits: int, lanes: int) -> int:
         start, stop, source, target, top, bottom, left, right, row_divisors, column_divisors,
         H, W, OH, OW,
     ):  # fmt: skip
+        plane, h = divmod(start, H)
         for line in range(start, stop):
-            plane, h = divmod(line, H)
             first, end = integer_at(top, h), integer_at(bottom, h)
-            out, done = target + line * W * size, 0
-            for j in range(OW):
-                begin, behind = integer_at(left, j), integer_at(right, j)
-                share_row(
-                    out, done, begin, behind, source + (plane * OH * OW + j) * size, OW, first, end,
-                    row_divisors, column_divisors + j * size, bits, lanes,
+            for k in range(0, W, vectors * lanes):
+                share_vectors(
+                    target + line * W * size, k, W, source + plane * OH * OW * size, first, end,
+                    left, right, row_divisors, column_divisors, OW, bits, lanes, vectors,
                 )  # fmt: skip
-                done = behind
-            # Columns behind the last window: a gap, and a share of nothing.
-            share_row(out, done, W, W, source, OW, 0, 0, row_divisors, column_divisors, bits, lanes)
+            h += 1
+            if h == H:
+                h, plane = 0, plane + 1
 
-    return address_of(shares, f"shares-f{bits}x{lanes}", 2 + len(ARGUMENTS))
+    return address_of(shares, f"shares-f{bits}x{lanes}-1x{vectors * lanes}", 2 + len(ARGUMENTS))

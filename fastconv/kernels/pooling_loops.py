@@ -118,16 +118,20 @@ def maximum_and_place(
 
 
 @range_kernel
-def maximum_grad(start: int, stop: int, grad: Any, indices: Any, out: Any) -> None:
+def maximum_grad(start: int, stop: int, grad: Any, indices: Any, out: Any, wrong: Any) -> None:
     """Fill planes of `out` (planes, H * W) with the gradients at their places.
 
     They are added in the order of the windows, by one thread for each plane: so the sums do not
-    depend on the number of threads.
+    depend on the number of threads. `wrong` says of each plane whether a place is outside it.
     """
     for plane in range(start, stop):
         out[plane] = 0
+        outside = False
         for pixel in range(grad.shape[1]):
+            # Read once: another thread may write to the caller's array meanwhile.
             place = indices[plane, pixel]
-            # Checked before, but another thread may write to the caller's array meanwhile.
             if 0 <= place < out.shape[1]:
                 out[plane, place] += grad[plane, pixel]
+            else:
+                outside = True
+        wrong[plane] = outside

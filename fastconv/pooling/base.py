@@ -30,8 +30,11 @@ class PoolAlgorithm:
         """
         raise NotImplementedError
 
-    def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> None:
-        """Fill `out`, shaped like x, with each gradient at the place of its maximum."""
+    def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> bool:
+        """Fill `out`, shaped like x, with each gradient at the place of its maximum.
+
+        Return whether all places are inside the plane; if not, `out` may hold anything.
+        """
         raise NotImplementedError
 
     def mean(self, x: Array, axes: Axes, out: Array) -> None:

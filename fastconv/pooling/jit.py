@@ -23,7 +23,8 @@ def _planes(tensor: Array) -> Array:
 
 def _pixels(tensor: Array) -> Array:
     """Return (N, C, H, W) as (N * C, H * W)."""
-    return tensor.reshape(tensor.shape[0] * tensor.shape[1], -1)
+    N, C, H, W = tensor.shape
+    return tensor.reshape(N * C, H * W)
 
 
 class Jit(PoolAlgorithm):
@@ -50,10 +51,12 @@ class Jit(PoolAlgorithm):
             places = _planes(indices)
             pooling_loops.maximum_and_place(lines, *windows, columns.start, values, places)
 
-    def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> None:
+    def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> bool:
         """Take one plane as an item of work: nothing tells which windows an element is in."""
-        gradients = _pixels(grad)
-        pooling_loops.maximum_grad(len(gradients), gradients, _pixels(indices), _pixels(out))
+        gradients, planes = _pixels(grad), _pixels(out)
+        wrong = np.empty(len(planes), np.bool_)
+        pooling_loops.maximum_grad(len(planes), gradients, _pixels(indices), planes, wrong)
+        return not wrong.any()
 
     def mean(self, x: Array, axes: Axes, out: Array) -> None:
         """Take some rows of the output as an item of work."""

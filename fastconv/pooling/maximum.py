@@ -153,14 +153,15 @@ def max_pool2d_grad(
     require_tensor(f"input_shape {(N, C, H, W)}", (N, C, H, W))
     check_shape("grad_output", grad, (N, C, *grad.shape[2:]), "N and C as in input_shape")
     check_shape("indices", places, grad.shape, "as grad_output")
-    if places.size and (places.min() < 0 or places.max() >= H * W):
+    dtype, returned = result_dtypes(grad)
+    chosen = find(algorithm)
+    if not grad.size:
+        return np.zeros((N, C, H, W), returned)
+    out = np.empty((N, C, H, W), dtype)
+    # As int64, an index too large for that is negative: outside, too.
+    if not chosen.maximum_grad(as_computed(grad, dtype), as_computed(places, "int64"), out):
         raise ValueError(
             f"indices must lie in 0 .. {H * W - 1} for input_shape {(N, C, H, W)}, got "
             f"{places.min()} .. {places.max()}"
         )
-    dtype, returned = result_dtypes(grad)
-    chosen = find(algorithm)
-    out = np.empty((N, C, H, W), dtype)
-    if out.size:
-        chosen.maximum_grad(as_computed(grad, dtype), as_computed(places, "int64"), out)
     return out.astype(returned, copy=False)

@@ -32,7 +32,8 @@ def _forward(axes: Axes, dtype: str) -> tuple[int, Launch]:
     """Return how many rows of output a plane has, and the kernel."""
     rows, columns = axes = _as_one_row(axes)
     tables = rows.start, rows.stop, columns.start, columns.stop
-    return rows.outputs, _launch(means_address(*_vector(axes, dtype)), axes, tables, dtype)
+    widest = int((columns.stop - columns.start).max())
+    return rows.outputs, _launch(means_address(*_vector(widest, dtype)), axes, tables, dtype)
 
 
 @lru_cache(maxsize=256)
@@ -43,7 +44,9 @@ def _backward(axes: Axes, dtype: str) -> tuple[int, Launch]:
     h = np.arange(rows.size)
     first, end = np.searchsorted(rows.stop, h, "right"), np.searchsorted(rows.start, h, "right")
     tables = first, end, columns.start, columns.stop
-    return rows.size, _launch(shares_address(*_vector(axes, dtype)), axes, tables, dtype)
+    bits, lanes = _vector(columns.size, dtype)
+    code = shares_address(bits, lanes, 4 if columns.size > lanes else 1)
+    return rows.size, _launch(code, axes, tables, dtype)
 
 
 def _launch(code: int, axes: Axes, tables: tuple[Indices, ...], dtype: str) -> Launch:
@@ -66,10 +69,9 @@ def _as_one_row(axes: Axes) -> Axes:
     )
 
 
-def _vector(axes: Axes, dtype: str) -> tuple[int, int]:
-    """Return bits and lanes of vectors no longer than the widest window, if those are there."""
+def _vector(longest: int, dtype: str) -> tuple[int, int]:
+    """Return bits and lanes of vectors that are no longer than they need to be."""
     bits, lanes = 8 * np.dtype(dtype).itemsize, cpu.describe().instructions.lanes(dtype)
-    widest = int((axes[1].stop - axes[1].start).max())
-    while lanes * bits > 128 and widest <= lanes // 2:
+    while lanes * bits > 128 and longest <= lanes // 2:
         lanes //= 2
     return bits, lanes

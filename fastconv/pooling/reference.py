@@ -44,13 +44,16 @@ class Reference(PoolAlgorithm):
             if places is not None:
                 places[plane, i, j] = place
 
-    def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> None:
+    def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> bool:
         """Add every gradient at its place."""
+        if indices.min() < 0 or indices.max() >= out.shape[2] * out.shape[3]:
+            return False
         out[...] = 0
         gradients, places = _planes(grad), _planes(indices)
         flat = out.reshape(len(gradients), -1)
         for plane, i, j in np.ndindex(*gradients.shape):
             flat[plane, places[plane, i, j]] += gradients[plane, i, j]
+        return True
 
     def mean(self, x: Array, axes: Axes, out: Array) -> None:
         """Sum a window, divide by what it counts."""

@@ -42,13 +42,16 @@ class Windows(PoolAlgorithm):
             w = _first_taps(columns) + s * columns.step
             indices[...] = h * columns.size + w
 
-    def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> None:
+    def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> bool:
         """Count the places with the gradients as weights; sums are formed in float64."""
         plane = out.shape[2] * out.shape[3]
+        if indices.min() < 0 or indices.max() >= plane:
+            return False
         planes = out.shape[0] * out.shape[1]
         first = np.arange(planes)[:, np.newaxis] * plane
         places = (first + indices.reshape(planes, -1)).ravel()
         out[...] = np.bincount(places, grad.ravel(), out.size).reshape(out.shape)
+        return True
 
     def mean(self, x: Array, axes: Axes, out: Array) -> None:
         """Sum the last two axes of the view."""

@@ -1,0 +1,138 @@
+"""Poolings on arrays that touch protected pages: a stray access ends the process.
+
+Run as ``python guarded_pooling.py COUNT [tiles]``; prints how many problems came out right. With
+"tiles" only what is written in vector instructions runs. What the library makes for itself (the
+results, the places of maxima, its tables) is guarded too, and results are full of NaN before.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import reference_pooling as oracle
+from guarded_memory import guarded
+from numpy.typing import NDArray
+
+import fastconv
+from fastconv.kernels import launch
+from fastconv.pooling import maximum, mean, placed
+from fastconv.pooling.problem import Pool2dProblem
+
+Array = NDArray[Any]
+
+#: Window, stride and type; each is several kernels.
+SMALL: tuple[tuple[int, int, Any], ...] = (
+    (2, 2, np.float32),
+    (3, 2, np.float64),
+    (3, 1, np.float32),
+)
+
+
+class Guard:
+    """NumPy, but that new arrays lie between protected pages and are full of NaN."""
+
+    at_end = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+    def empty(self, shape: Any, dtype: Any) -> Array:
+        """Return an array that nothing was written to, and that nothing is beside."""
+        array = np.empty(shape, dtype)
+        array.view(np.uint8)[...] = 0xFF
+        return guarded(array, Guard.at_end)
+
+
+def guard_the_library() -> None:
+    """Put what the library allocates for itself between protected pages."""
+    begin = launch.Launch.__init__
+
+    def with_guarded_tables(self: Any, code: int, tables: Any, sizes: Any) -> None:
+        begin(self, code, [guarded(table, Guard.at_end) for table in tables], sizes)
+
+    launch.Launch.__init__ = with_guarded_tables  # type: ignore[method-assign]
+    for module in (maximum, mean, placed):
+        module.np = Guard()  # type: ignore[attr-defined]
+
+
+def random_rule(rng: np.random.Generator, number: int, tiles: bool) -> tuple[Any, ...]:
+    """Return the size of the input, and a pooling that it has windows for."""
+    while True:
+        if tiles or number % 3:
+            size, step, dtype = SMALL[number % (2 if tiles else 3)]
+            window, stride, dilation = (size, size), (step, step), (1, 1)
+        else:
+            dtype = (np.float32, np.float64)[number % 2]
+            window, stride, dilation = (
+                (int(a), int(b))
+                for a, b in (rng.integers(1, 9, 2), rng.integers(1, 6, 2), rng.integers(1, 4, 2))
+            )
+        most = rng.choice([5, 20, 70])
+        shape = (int(rng.integers(1, 3)), 3, int(rng.integers(1, 14)), int(rng.integers(1, most)))
+        spans = [gap * (taps - 1) + 1 for taps, gap in zip(window, dilation, strict=True)]
+        padding = tuple(
+            (int(rng.integers(0, span // 2 + 1)), int(rng.integers(0, span // 2 + 1)))
+            for span in spans
+        )
+        rule = window, stride, padding, dilation, bool(rng.integers(2))
+        try:
+            Pool2dProblem.from_shapes(shape, *rule)
+            if all(
+                axis.inside(i) for axis in oracle.axes(shape[2:], *rule) for i in range(axis.count)
+            ):
+                return shape, rule, dtype
+        except ValueError:
+            continue
+
+
+def check(rng: np.random.Generator, number: int, tiles: bool) -> bool:
+    """Return whether maxima, means and their gradients of one problem come out right."""
+    shape, rule, dtype = random_rule(rng, number, tiles)
+    x = rng.integers(-9, 10, shape).astype(dtype)
+    values, indices = oracle.max_pool2d(x, *rule)
+    grad = rng.integers(-9, 10, values.shape).astype(dtype)
+    back = oracle.max_pool2d_grad(grad, indices, shape)
+    window, stride, padding, dilation, ceil_mode = rule
+    mean_rule = window, stride, padding, ceil_mode, bool(number % 2)
+    outputs = int(rng.integers(1, shape[2] + 3)), int(rng.integers(1, shape[3] + 3))
+    few = rng.integers(-9, 10, (*shape[:2], *outputs)).astype(dtype)
+    fastconv.set_num_threads(number % 3 + 1)
+    right = True
+
+    def near(actual: Array, expected: Array) -> bool:
+        return np.allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+    for at_end in (True, False):
+        Guard.at_end = at_end
+        image, sent = guarded(x, at_end), guarded(grad, at_end)
+        right &= np.array_equal(fastconv.max_pool2d(image, *rule), values)
+        problem = Pool2dProblem.from_shapes(shape, *rule, np.dtype(dtype).name)
+        found, places = placed.max_pool2d_placed(image, problem)
+        right &= np.array_equal(found, values)
+        right &= np.array_equal(placed.max_pool2d_placed_grad(sent, places), back)
+        found, where = fastconv.max_pool2d(image, *rule, return_indices=True)
+        right &= np.array_equal(found, values) and np.array_equal(where, indices)
+        if not tiles:
+            right &= np.array_equal(fastconv.max_pool2d_grad(sent, where, shape), back)
+        if dilation == (1, 1):
+            expected = oracle.avg_pool2d(x, *mean_rule)
+            right &= near(fastconv.avg_pool2d(image, *mean_rule), expected)
+            expected = oracle.avg_pool2d_grad(grad, shape, *mean_rule)
+            right &= near(fastconv.avg_pool2d_grad(sent, shape, *mean_rule), expected)
+        expected = oracle.adaptive_avg_pool2d(x, outputs)
+        right &= near(fastconv.adaptive_avg_pool2d(image, outputs), expected)
+        expected = oracle.adaptive_avg_pool2d_grad(few, shape)
+        few_sent = guarded(few, at_end)
+        right &= near(fastconv.adaptive_avg_pool2d_grad(few_sent, shape), expected)
+    if not right:
+        print(shape, rule, dtype, outputs, file=sys.stderr)
+    return right
+
+
+if __name__ == "__main__":
+    guard_the_library()
+    generator = np.random.default_rng(12)
+    count, only_tiles = int(sys.argv[1]), "tiles" in sys.argv
+    print(sum(check(generator, number, only_tiles) for number in range(count)))
