@@ -27,22 +27,25 @@ class InstructionSet:
         How many vector registers there are.
     fma : bool
         Whether a multiplication and an addition are one instruction.
+    masks : bool
+        Whether loads and stores by mask are instructions; else they take one branch a lane.
     """
 
     name: str
     bits: int
     registers: int
     fma: bool
+    masks: bool
 
     def lanes(self, dtype: str) -> int:
         """Return how many elements one vector register holds."""
         return self.bits // (32 if dtype == "float32" else 64)
 
 
-AVX512 = InstructionSet("AVX-512", 512, 32, fma=True)
-AVX2 = InstructionSet("AVX2+FMA", 256, 16, fma=True)
-NEON = InstructionSet("NEON", 128, 32, fma=True)
-PLAIN = InstructionSet("plain", 128, 16, fma=False)
+AVX512 = InstructionSet("AVX-512", 512, 32, fma=True, masks=True)
+AVX2 = InstructionSet("AVX2+FMA", 256, 16, fma=True, masks=True)
+NEON = InstructionSet("NEON", 128, 32, fma=True, masks=False)
+PLAIN = InstructionSet("plain", 128, 16, fma=False, masks=False)
 
 
 @dataclass(frozen=True)

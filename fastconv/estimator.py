@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv import nn
-from fastconv.geometry import as_int, as_ints
 from fastconv.network import mean_and_scale, small_network
 from fastconv.nn.batches import shift
-from fastconv.nn.inputs import LARGEST, as_dtype, as_number
+from fastconv.nn.inputs import as_dtype
+from fastconv.settings import check_settings
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -29,7 +29,6 @@ except ImportError as error:
 
 Array = NDArray[Any]
 
-_OPTIMIZERS = ("adam", "adamw", "sgd")
 _PROGRESS = ("silent", "line", "bar")
 # Images smaller than this are not shifted: a pixel would be too much of them.
 _SHIFTED_FROM = 8
@@ -164,16 +163,16 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         y : array-like, (N,)
             Labels: numbers or text.
         """
+        check_settings(self.get_params())
         again = self.warm_start and hasattr(self, "model_")
         images, labels = self._training_data(X, y, first=not again)
-        classes = np.unique(labels)
+        known = self.classes_ if again else np.unique(labels)
+        weight = self._class_weight(labels, known)
         if again:
-            self._known(classes)
             self._same_layout()
         else:
-            self._begin(classes)
+            self._begin(known)
         targets = np.searchsorted(self.classes_, labels)
-        weight = self._class_weight(labels)
         validation = None
         callbacks = []
         if self.early_stopping:
@@ -187,9 +186,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
             images, targets, validation = parts[0], parts[2], (parts[1], parts[3])
             callbacks = [nn.EarlyStopping(self.patience)]
-        epochs, size = as_int("epochs", self.epochs, 1), as_int("batch_size", self.batch_size, 1)
         optimizer = self._optimizer()
-        steps = epochs * -(-len(images) // size)
+        steps = self.epochs * -(-len(images) // self.batch_size)
         schedule = nn.OneCycleLR(
             *(optimizer, self.learning_rate, max(4, steps)), cycle_momentum=self.optimizer != "sgd"
         )
@@ -198,8 +196,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             loss=nn.CrossEntropyLoss(weight),
             optimizer=optimizer,
             schedule=schedule,
-            epochs=epochs,
-            batch_size=size,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
             validation=validation,
             seed=self._seed(),
             augment=self._augment(),
@@ -220,17 +218,15 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes : array-like, optional
             All labels there will be: needed in the first call, unless `y` has them all.
         """
+        check_settings(self.get_params())
         first = not hasattr(self, "model_")
         images, labels = self._training_data(X, y, first)
+        known = np.unique(labels if classes is None else classes) if first else self.classes_
+        if classes is not None and not np.array_equal(np.unique(classes), known):
+            raise ValueError(f"classes must be those of the first call, {known}, got {classes}")
+        weight = self._class_weight(labels, known)
         if first:
-            known = np.unique(labels if classes is None else np.asarray(classes))
-            self._known(np.unique(labels), known)
             self._begin(known)
-        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-            raise ValueError(
-                f"classes must be those of the first call, {self.classes_}, got {classes}"
-            )
-        self._known(np.unique(labels))
         optimizer = self._partial
         if optimizer is None:
             self._partial = optimizer = self._optimizer()
@@ -239,10 +235,10 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 group["lr"] = self.learning_rate / 10
         history = nn.fit(
             *(self.model_, images, np.searchsorted(self.classes_, labels)),
-            loss=nn.CrossEntropyLoss(self._class_weight(labels)),
+            loss=nn.CrossEntropyLoss(weight),
             optimizer=optimizer,
             epochs=1,
-            batch_size=as_int("batch_size", self.batch_size, 1),
+            batch_size=self.batch_size,
             seed=self._seed(),
             augment=self._augment(),
             progress=self._progress(),
@@ -278,11 +274,15 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _flat(self, X: Any, first: bool, y: Any = "no_validation") -> Any:
         """Return X, and y if there is one, checked, with one row for each image."""
-        shape = np.shape(X) if isinstance(X, np.ndarray | list | tuple) else ()
-        if len(shape) in (3, 4):
+        shape = _shape(X)
+        if len(shape) > 4:
+            raise ValueError(
+                f"X must be of shape (N, H, W), (N, C, H, W) or (N, features), got {shape}"
+            )
+        if len(shape) > 2:
             image = shape[1:] if len(shape) == 4 else (1, *shape[1:])
             if first:
-                self._given_shape: tuple[int, ...] | None = tuple(map(int, image))
+                self._given_shape: tuple[int, ...] | None = image
             elif image != self.image_shape_:
                 raise ValueError(
                     f"X must have images of shape {self.image_shape_} as in fit, got {image}"
@@ -305,10 +305,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _find_shape(self, features: int) -> tuple[int, int, int]:
         given, asked = self._given_shape, self.image_shape
         if asked is not None:
-            length = 3 if len(asked) == 3 else 2
-            wanted = as_ints("image_shape", asked, length, 1)
-            given, asked = given or wanted, wanted
-            wanted = wanted if length == 3 else (1, *wanted)
+            asked = tuple(map(int, asked))
+            given = given or asked
+            wanted = asked if len(asked) == 3 else (1, *asked)
             if math.prod(wanted) != features or (len(given) == 3 and given != wanted):
                 raise ValueError(
                     f"image_shape must fit X, whose images have {features} numbers, got {asked}"
@@ -325,8 +324,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return as_dtype("X", apart, np.dtype(np.float32))
 
     def _begin(self, classes: Array) -> None:
-        """Make a new model for these classes; a wrong parameter leaves what there was."""
-        self._check_settings()
+        """Make a new model for these classes."""
         self._architecture = self._layout()
         self.classes_ = classes
         self._random = np.random.default_rng(
@@ -336,43 +334,32 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.model_ = small_network(self.image_shape_, len(classes), **layout)
         self._partial = None
 
-    def _known(self, classes: Array, known: Array | None = None) -> None:
-        known = self.classes_ if known is None else known
-        unknown = np.setdiff1d(classes, known)
+    def _class_weight(self, labels: Array, known: Array) -> Array | None:
+        """Return how much each of the known classes counts."""
+        present = np.unique(labels)
+        unknown = np.setdiff1d(present, known)
         if len(unknown):
             raise ValueError(
                 f"y must hold only the classes known from before, {known}, got {unknown}"
             )
-
-    def _class_weight(self, labels: Array) -> Array | None:
         if self.class_weight is None:
             return None
-        present = np.unique(labels)
-        weight = np.ones(len(self.classes_))
-        weight[np.searchsorted(self.classes_, present)] = compute_class_weight(
+        weight = np.ones(len(known))
+        weight[np.searchsorted(known, present)] = compute_class_weight(
             self.class_weight, classes=present, y=labels
         )
         return weight
 
     def _optimizer(self) -> nn.Optimizer:
-        self._check_settings()
         parameters, decay = list(self.model_.parameters()), self.weight_decay
         if self.optimizer == "sgd":
             return nn.SGD(parameters, momentum=0.9, nesterov=True, weight_decay=decay)
         return (nn.Adam if self.optimizer == "adam" else nn.AdamW)(parameters, weight_decay=decay)
 
-    def _check_settings(self) -> None:
-        for name, high in (("learning_rate", LARGEST), ("weight_decay", LARGEST), ("dropout", 1)):
-            as_number(name, getattr(self, name), 0, high)
-        if self.optimizer not in _OPTIMIZERS:
-            raise ValueError(
-                f"optimizer must be one of {', '.join(_OPTIMIZERS)}, got {self.optimizer!r}"
-            )
-
     def _layout(self) -> dict[str, Any]:
         """Return the parameters that a model cannot change any more."""
-        names = ("filters", "dense", "batch_norm", "dropout")
-        return {name: copy.deepcopy(getattr(self, name)) for name in names}
+        names = ("dense", "batch_norm", "dropout")
+        return {"filters": tuple(self.filters)} | {name: getattr(self, name) for name in names}
 
     def _same_layout(self) -> None:
         for name, value in self._layout().items():
@@ -385,16 +372,21 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _augment(self) -> Callable[..., Array] | None:
         if callable(self.augment):
             return self.augment
-        if self.augment not in ("auto", True, False):
-            raise ValueError(
-                f"augment must be 'auto', True, False or a callable, got {self.augment!r}"
-            )
         large = min(self.image_shape_[1:]) >= _SHIFTED_FROM
-        wanted = self.augment is True or (self.augment == "auto" and large)
-        return shift(1) if wanted else None
+        return shift(1) if (large if self.augment == "auto" else self.augment) else None
 
     def _progress(self) -> str:
-        return _PROGRESS[min(2, max(0, int(self.verbose)))]
+        return _PROGRESS[min(2, int(self.verbose))]
 
     def _seed(self) -> int:
         return int(self._random.integers(2**31 - 1))
+
+
+def _shape(X: Any) -> tuple[int, ...]:
+    """Return the shape of nested lists or of any library's array, () of whatever else."""
+    if not isinstance(X, list | tuple):
+        return tuple(map(int, getattr(X, "shape", ())))
+    try:
+        return np.shape(X)
+    except ValueError:
+        raise ValueError("X must hold images of one shape, got some of different shapes") from None

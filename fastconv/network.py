@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv import nn
-from fastconv.geometry import as_int, as_ints
 
 Array = NDArray[Any]
 
@@ -26,7 +25,7 @@ def small_network(
     """Return a network for images (C, H, W) that gives a logit for each class."""
     channels, height, width = image_shape
     layers: list[nn.Module] = []
-    for count in as_ints("filters", filters, len(filters), 1):
+    for count in filters:
         layers.append(nn.Conv2d(channels, count, 3, padding=1, bias=not batch_norm, rng=rng))
         if batch_norm:
             layers.append(nn.BatchNorm2d(count))
@@ -37,7 +36,7 @@ def small_network(
         channels, height, width = count, height // window[0], width // window[1]
     layers.append(nn.Flatten())
     units = channels * height * width
-    if as_int("dense", dense, 0):
+    if dense:
         layers += [nn.Linear(units, dense, rng=rng), nn.ReLU()]
         units = dense
     layers += [nn.Dropout(dropout, rng=rng), nn.Linear(units, classes, rng=rng)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastconv.convolution.base import Algorithm
 from fastconv.convolution.depthwise import Depthwise
+from fastconv.convolution.fft import Fft
 from fastconv.convolution.im2col import Im2col
 from fastconv.convolution.im2col_jit import Im2colJit
 from fastconv.convolution.naive import Naive
@@ -18,6 +19,7 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     ImplicitGemm(),
     Direct(),
     Depthwise(),
+    Fft(),
     Im2colJit(),
     Im2col(),
     Naive(),

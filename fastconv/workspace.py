@@ -30,6 +30,7 @@ class scratch:
         wanted = shape if isinstance(shape, int) else math.prod(shape) * np.dtype(dtype).itemsize
         buffer = _idle.__dict__.pop(self._name, None)
         if buffer is None or len(buffer) < wanted:
+            buffer = None  # not both at a time
             raw = np.empty(wanted + _ALIGNMENT, np.uint8)
             start = -raw.ctypes.data % _ALIGNMENT
             buffer = raw[start : start + wanted]

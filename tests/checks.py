@@ -47,8 +47,8 @@ def assert_sum(
 
 
 #: Algorithms that err by more than a plain sum does, and by how many eps of the largest output on
-#: standard-normal data: what docs/accuracy.md promises.
-LESS_EXACT = {"winograd_2x2": 42, "winograd_4x4": 84}
+#: standard-normal data: at most what docs/accuracy.md promises. Layers of tests have few outputs.
+LESS_EXACT = {"winograd_2x2": 42, "winograd_4x4": 84, "fft": 42}
 
 
 def assert_integers(actual: Array, integers: Array, dtype: DTypeLike) -> None:
@@ -76,6 +76,48 @@ def assert_close(
     scale = max(np.abs(expected).max(initial=0), np.sqrt(terms))
     error = np.abs(actual - expected).max(initial=0) / scale
     assert error < LESS_EXACT[algorithm] * np.finfo(dtype).eps
+
+
+def whole(actual: Array, algorithm: str, part: float = 1) -> Array:
+    """Return sums of whole numbers, or of multiples of a `part`, as they are to be.
+
+    An algorithm that transforms must come near to them, and is rounded then.
+    """
+    if algorithm not in LESS_EXACT:
+        return actual
+    rounded = (np.rint(actual / part) * part).astype(actual.dtype)
+    finite = np.isfinite(actual)
+    np.testing.assert_allclose(actual[finite], rounded[finite], rtol=0, atol=0.05 * part)
+    return rounded
+
+
+def assert_transformed(
+    actual: Array,
+    expected: Array,
+    sources: Array,
+    filters: Array,
+    terms: int,
+    tiles: int,
+    dtype: DTypeLike,
+) -> None:
+    """Ask for the error bound of a convolution by Fourier transforms.
+
+    A transform of n points errs, in the Euclidean norm, by at most log2(n) * 7u (Higham, section
+    24.1, with factors rounded correctly), so the error depends on all of a tile. Let a be the
+    planes of `sources` and b those of `filters`, `terms` of which are summed, each in so many
+    `tiles`. Each spectrum errs so, their products by 4u and sums by 2u a term; by Parseval, and by
+    Cauchy and Schwarz, this changes no element by more than as many times |a|_2 |b|_2. The ring
+    that is transformed back is at most |a|_2 |b|_1 long (Young), and |b|_2 <= |b|_1. Tiles have at
+    most 2**14 points.
+    """
+    assert isinstance(actual, np.ndarray)
+    assert actual.dtype == np.dtype(dtype)
+    assert actual.shape == expected.shape
+    a = np.sqrt((sources.astype(np.float64) ** 2).sum(axis=(-2, -1)).max(initial=0))
+    b = np.abs(filters.astype(np.float64)).sum(axis=(-2, -1)).max(initial=0)
+    bound = growth(3 * 14 * 7 + 4 + 2 * terms * tiles, dtype) * terms * a * b
+    error = np.abs(actual.astype(np.float64) - expected).max(initial=0)
+    assert error <= bound + float(np.finfo(dtype).eps) * np.abs(expected).max(initial=0)
 
 
 def growth(terms: int, dtype: DTypeLike) -> float:

@@ -20,8 +20,9 @@ from checks import LESS_EXACT
 from numpy.typing import NDArray
 
 import fastconv
-from fastconv.convolution import depthwise, tiled, tiling, winograd, winograd_blocks
+from fastconv.convolution import depthwise, fft, tiled, tiling, winograd, winograd_blocks
 from fastconv.convolution.base import as_read_only
+from fastconv.convolution.transform import Transform
 from fastconv.problem import Conv2dProblem
 from fastconv.registry import ALGORITHMS
 from fastconv.workspace import scratch
@@ -63,6 +64,7 @@ class Guard:
     def __init__(self, rng: np.random.Generator) -> None:
         enter = scratch.__enter__
         pack, cut = tiled.by_tiles, tiling.tiling_of
+        spectra, padded = fft._weight_spectra, Transform._padded
 
         def guard(array: Array) -> Array:
             kept = guarded(array, Guard.at_end)
@@ -138,6 +140,8 @@ class Guard:
         winograd.as_read_only = as_read_only
         scratch.__enter__ = lend  # type: ignore[method-assign]
         tiled.by_tiles = lambda *arguments: guard(pack(*arguments))
+        fft._weight_spectra = lambda *arguments: guard(spectra(*arguments))
+        Transform._padded = lambda *arguments: guard(padded(*arguments))  # type: ignore[method-assign]
         tiled.tiling_of = tiling_of  # type: ignore[assignment]
         tiled.tile_shape = tiling.tile_shape = tile_shape  # type: ignore[assignment]
         tiled.as_read_only = depthwise.as_read_only = as_read_only

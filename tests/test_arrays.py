@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 from cases import ConvCase, ConvInputs, make_inputs, make_integer_inputs
-from checks import assert_identical
+from checks import assert_identical, whole
 from reference import Array
 from test_convolution import DIRECTIONS, EVERY, UNIVERSAL, compute, expect, refuses
 
@@ -67,7 +67,8 @@ def test_layouts(direction: str, algorithm: str, layout: str) -> None:
     data = make_integer_inputs(CASE, np.float64)
     laid_out = ConvInputs(*map(LAYOUTS[layout], data))
     actual = compute(direction, CASE, laid_out, algorithm)
-    assert_identical(actual, expect(direction, CASE, data), np.float64)
+    rounded = whole(actual, algorithm)
+    assert_identical(rounded, expect(direction, CASE, data), np.float64)
     assert actual.flags.c_contiguous
     assert actual.flags.writeable
 
@@ -79,7 +80,7 @@ def test_broadcast_arrays(direction: str, algorithm: str) -> None:
         return
     shapes = (a.shape for a in make_inputs(CASE))
     data = ConvInputs(*(np.broadcast_to(np.float32(3), shape) for shape in shapes))
-    actual = compute(direction, CASE, data, algorithm)
+    actual = whole(compute(direction, CASE, data, algorithm), algorithm)
     assert_identical(actual, expect(direction, CASE, data), np.float32)
 
 
@@ -172,10 +173,16 @@ def test_layouts_in_pooling_and_columns(layout: str) -> None:
 @pytest.mark.parametrize(("direction", "algorithm"), [*EVERY, *((d, "auto") for d in DIRECTIONS)])
 def test_empty_batch(direction: str, algorithm: str) -> None:
     case = ConvCase("empty", (0, 2, 5, 6), (4, 1, 2, 3), groups=2)
+    if "winograd" in algorithm:
+        case = ConvCase("empty", (0, 2, 6, 6), (4, 1, 3, 3), groups=2)
+    if algorithm not in ("auto", *UNIVERSAL) and refuses(direction, case, algorithm):
+        return
     actual = compute(direction, case, make_inputs(case), algorithm)
-    shape = {"forward": (0, 4, 4, 4), "input_grad": (0, 2, 5, 6), "weight_grad": (4, 1, 2, 3)}
+    shapes = (case.output_shape, case.input_shape, case.weight_shape)
     # A sum over no images is zero.
-    assert_identical(actual, np.zeros(shape[direction]), np.float32)
+    assert_identical(
+        actual, np.zeros(dict(zip(DIRECTIONS, shapes, strict=True))[direction]), np.float32
+    )
 
 
 def test_empty_batch_elsewhere() -> None:
@@ -215,6 +222,8 @@ def test_nan_and_infinity(direction: str, algorithm: str, case: ConvCase, place:
 
     There infinity times a zero of the padding is NaN, and what no tap reads stays clean.
     """
+    if "winograd" in algorithm:
+        return  # a whole tile is spoiled: `test_winograd` says which
     if algorithm not in ("auto", *UNIVERSAL) and refuses(direction, case, algorithm):
         return
     for value in (np.nan, np.inf, -np.inf):
@@ -224,7 +233,7 @@ def test_nan_and_infinity(direction: str, algorithm: str, case: ConvCase, place:
         # The first, the last and a middle one: corners meet the padding.
         flat[[0, flat.size // 2, -1]] = value, -value, value
         with np.errstate(invalid="ignore"):
-            actual = compute(direction, case, data, algorithm)
+            actual = whole(compute(direction, case, data, algorithm), algorithm)
             expected = expect(direction, case, data)
         assert_identical(actual, expected, np.float32)
 

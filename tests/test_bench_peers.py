@@ -205,10 +205,10 @@ def test_algorithms_may_refuse() -> None:
     refusing = [
         name
         for name in ("im2col_jit", "im2col", "naive", "reference")
-        if contest._refuses(Fastconv(name), layer("rgb8").problem())
+        if contest._refuses(Fastconv(name), layer("rgb8").problem(), "forward")
     ]
     assert refusing == []
-    assert not contest._refuses(Numpy(), layer("rgb8").problem())
+    assert not contest._refuses(Numpy(), layer("rgb8").problem(), "forward")
 
 
 # Stopping ----------------------------------------------------------------------------------------

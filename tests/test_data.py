@@ -1,25 +1,21 @@
-"""Loading, dividing and augmenting images; and what damaged files are answered with."""
+"""Digits, IDX files and OpenML; and what damaged files are answered with."""
 
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import struct
 import subprocess
 import sys
 import tracemalloc
-import zlib
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 from checks import assert_identical, refused
-from PIL import Image
-from sklearn import datasets, model_selection
+from sklearn import datasets
 
 from fastconv import data
 from fastconv.data import DataError
@@ -265,247 +261,6 @@ def test_openml_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch, URLError("Temporary failure in name resolution"))
     with pytest.raises(ConnectionError, match=r"'mnist_784'.*name resolution.*load_digits"):
         data.fetch_openml("mnist_784")
-
-
-# Folders of pictures ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Return a folder with two classes of pictures, and files that are none."""
-    folder = tmp_path / "pictures"
-    for kind, color in {"sky": (0, 0, 255), "grass": (0, 255, 0), ".hidden": (9, 9, 9)}.items():
-        (folder / kind).mkdir(parents=True)
-        for name in ("b.png", "a.PNG"):
-            Image.new("RGB", (12, 9), color).save(folder / kind / name)
-        (folder / kind / "notes.txt").write_text("no picture")
-        (folder / kind / ".thumbnail.png").write_text("no picture either")
-    (folder / "readme.png").write_text("not in a class")
-    return folder
-
-
-def test_folders(pictures: Path) -> None:
-    images, labels, classes = data.load_image_folder(pictures, (4, 6))
-    assert classes == ["grass", "sky"]
-    assert_identical(labels, np.array([0, 0, 1, 1]), "int64")
-    assert images.shape == (4, 3, 4, 6)
-    assert images.dtype == np.float32
-    assert images.mean((2, 3)).tolist() == [[0, 1, 0]] * 2 + [[0, 0, 1]] * 2
-    gray, _, _ = data.load_image_folder(pictures, 5, mode="L")
-    assert gray.shape == (4, 1, 5, 5)
-    assert gray[0].mean() == pytest.approx(0.587, abs=0.003)
-
-
-def only(folder: Path, picture: Image.Image, name: str = "1.png", **options: object) -> Path:
-    """Put one picture into a new folder with one class."""
-    (folder / "kind").mkdir(parents=True)
-    picture.save(folder / "kind" / name, **options)
-    return folder
-
-
-def test_kinds_of_pictures(tmp_path: Path) -> None:
-    row = np.linspace(0, 1, 6)
-    deep = Image.fromarray(np.round(row * 65535).astype("u2")[np.newaxis])
-    plain = Image.fromarray(np.round(row * 255).astype("u1")[np.newaxis])
-    kinds = {
-        "deep": (deep, "1.png"),
-        "transparent": (plain.convert("LA"), "1.png"),
-        "palette": (plain.convert("P"), "1.gif"),
-        "tiff": (plain, "1.tif"),
-        "pgm": (plain, "1.pgm"),
-    }
-    for name, (picture, file) in kinds.items():
-        folder = only(tmp_path / name, picture, file)
-        images, _, _ = data.load_image_folder(folder, (1, 6), "L")
-        np.testing.assert_allclose(images[0, 0, 0], row, atol=0.004, err_msg=name)
-    exif = Image.Exif()
-    exif[0x0112] = 8  # the camera was turned: the file's right edge is the top
-    folder = only(tmp_path / "turned", plain, exif=exif)
-    images, _, _ = data.load_image_folder(folder, (6, 1), "L")
-    np.testing.assert_allclose(images[0, 0, :, 0], row[::-1], atol=0.004)
-
-
-def png_of(width: int, height: int) -> bytes:
-    """Return a PNG that says it has this size, and has next to no data."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        sum_ = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + sum_
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100)))
-
-
-def truncated_jpeg() -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(rng().integers(0, 256, (64, 64), "u1")).save(stream, "JPEG")
-    return stream.getvalue()[:1500]
-
-
-BAD_PICTURES = {
-    "empty": (b"", "cannot be read as a picture"),
-    "text": (b"<html>", "cannot be read as a picture"),
-    "truncated": (truncated_jpeg(), "truncated"),
-    "large": (png_of(9000, 9000), "9000 x 9000 pixels by its header"),
-    "larger": (png_of(10_000, 10_000), "too large"),
-    "huge": (png_of(60_000, 60_000), "too large"),
-    "shorter than it says": (png_of(3000, 3000), "cannot be read as a picture"),
-    # Reading PostScript would start another program.
-    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "cannot be read"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_PICTURES)
-def test_unreadable_pictures_are_named(pictures: Path, name: str) -> None:
-    content, message = BAD_PICTURES[name]
-    path = pictures / "sky" / "c.png"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=message) as caught:
-        data.load_image_folder(pictures, 4)
-    assert str(caught.value).startswith(f"{path}: ")
-
-
-def test_folders_that_do_not_fit(pictures: Path, tmp_path: Path) -> None:
-    (pictures / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty: holds no pictures"):
-        data.load_image_folder(pictures, 4)
-    with pytest.raises(DataError, match=r"sky: holds no sub-folders"):
-        data.load_image_folder(pictures / "sky", 4)
-    with pytest.raises(FileNotFoundError):
-        data.load_image_folder(tmp_path / "nothing", 4)
-    with refused("mode", "'CMYK'"):
-        data.load_image_folder(pictures, 4, "CMYK")
-    with refused("size", 0):
-        data.load_image_folder(pictures, (0, 4))
-
-
-# Dividing -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("stratify", [False, True])
-@pytest.mark.parametrize("size", [0.2, 0.33, 0.5, 25, 100])
-@pytest.mark.parametrize("seed", [0, 42, 7])
-def test_splits_are_those_of_scikit_learn(size: float, seed: int, stratify: bool) -> None:
-    labels = rng(seed).integers(0, 7, 211)
-    images = np.arange(211 * 2).reshape(211, 2)
-    ours = data.train_test_split(images, labels, size, seed, stratify)
-    theirs = model_selection.train_test_split(
-        images,
-        labels,
-        test_size=size,
-        random_state=seed,
-        stratify=labels if stratify else None,
-    )
-    for one, other in zip(ours, theirs, strict=True):
-        assert_identical(one, other, other.dtype)
-
-
-def test_splits_refused() -> None:
-    four = np.arange(4)
-    for size in (0, 4, 1.0, -0.5, 0.99, float("nan")):
-        with refused("test_size", size):
-            data.train_test_split(four, four, size)
-    with refused("test_size", True):
-        data.train_test_split(four, four, True)
-    with refused("labels", "4 and 3"):
-        data.train_test_split(four, four[:3])
-    with refused("labels", "once"):
-        data.train_test_split(four, [0, 0, 1, 2], stratify=True)
-    with refused("test_size", 1):
-        data.train_test_split(four, [0, 0, 1, 1], 1, stratify=True)
-
-
-def test_batches() -> None:
-    images, labels = np.arange(10) * 10, np.arange(10)
-    parts = list(data.batches(images, labels, 4))
-    assert [part.tolist() for _, part in parts] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    assert np.shares_memory(parts[0][0], images)
-    assert len(list(data.batches(images, labels, 4, drop_last=True))) == 2
-    assert len(list(data.batches(images, labels, 5, drop_last=True))) == 2
-    generator = rng()
-    first, second = (list(data.batches(images, labels, 4, generator)) for _ in range(2))
-    for epoch in (first, second):
-        assert all((part == 10 * own).all() for part, own in epoch)
-        assert sorted(np.concatenate([own for _, own in epoch])) == list(range(10))
-    assert any(not np.array_equal(a[1], b[1]) for a, b in zip(first, second, strict=True))
-    again = list(data.batches(images, labels, 4, rng()))
-    assert all(np.array_equal(a[1], b[1]) for a, b in zip(first, again, strict=True))
-
-
-def test_batches_refused_at_once() -> None:
-    with refused("batch_size", 0):
-        data.batches([1], [1], 0)
-    with refused("batch_size", 1.5):
-        data.batches([1], [1], 1.5)
-    with refused("rng", 42):
-        data.batches([1], [1], 1, 42)
-    with refused("images", "2 and 1"):
-        data.batches([1, 2], [1], 1)
-
-
-# Augmentation -------------------------------------------------------------------------------------
-
-
-def test_shift_moves_each_image_by_itself() -> None:
-    images = rng().random((200, 2, 6, 7), np.float32)
-    before = images.copy()
-    moved = data.shift(images, (1, 2), rng())
-    np.testing.assert_array_equal(images, before)
-    assert moved.dtype == np.float32
-    seen = set()
-    for old, new in zip(images, moved, strict=True):
-        for down in range(-1, 2):
-            for right in range(-2, 3):
-                expected = np.zeros_like(old)
-                top, left = max(down, 0), max(right, 0)
-                part = old[:, max(-down, 0) : 6 - top, max(-right, 0) : 7 - left]
-                expected[:, top : top + part.shape[1], left : left + part.shape[2]] = part
-                if np.array_equal(new, expected):
-                    seen.add((down, right))
-    assert len(seen) == 15
-    np.testing.assert_array_equal(data.shift(images, 0, rng()), images)
-
-
-def test_flip() -> None:
-    images = rng().random((400, 2, 3, 4))
-    before = images.copy()
-    flipped = data.flip(images, rng())
-    np.testing.assert_array_equal(images, before)
-    mirrored = (flipped == images[..., ::-1]).all((1, 2, 3))
-    same = (flipped == images).all((1, 2, 3))
-    assert (mirrored ^ same).all()
-    assert 150 < mirrored.sum() < 250
-    np.testing.assert_array_equal(data.flip(images, rng(), 0), images)
-    np.testing.assert_array_equal(data.flip(images, rng(), 1), images[..., ::-1])
-    assert not np.shares_memory(data.flip(images, rng(), 0), images)
-
-
-def test_augment_is_its_steps() -> None:
-    images = rng().random((20, 1, 8, 8))
-    augment = data.Augment([partial(data.shift, most=2), data.flip])
-    generator = rng(5)
-    expected = data.flip(data.shift(images, 2, generator), generator)
-    np.testing.assert_array_equal(augment(images, rng(5)), expected)
-    assert not np.shares_memory(data.Augment([])(images, rng()), images)
-    assert "shift" in repr(augment)
-
-
-def test_augmentation_refused() -> None:
-    images = np.zeros((2, 1, 4, 5))
-    with refused("most", 4):
-        data.shift(images, 4, rng())
-    with refused("most", -1):
-        data.shift(images, -1, rng())
-    with refused("p", 1.5):
-        data.flip(images, rng(), 1.5)
-    with refused("rng", 3):
-        data.flip(images, 3)
-    with refused("images", "(1, 4, 5)"):
-        data.flip(images[0], rng())
-    with refused("steps", "'flip'"):
-        data.Augment(["flip"])
-    with pytest.raises(ValueError, match="must return 2 images"):
-        data.Augment([lambda images, rng: images[:1]])(images, rng())
 
 
 # What it needs ------------------------------------------------------------------------------------

@@ -19,9 +19,19 @@ x = np.arange(2 * 3 * 9 * 9, dtype=np.float32).reshape(2, 3, 9, 9)
 w = np.ones((6, 1, 3, 3), np.float32)
 names = fastconv.algorithms()
 results = [fastconv.conv2d(x, w, padding=1, groups=3, algorithm=a) for a in names]
-assert all(np.array_equal(y, results[-1]) for y in results)
+# Those that transform do not come out exactly.
+assert all(np.array_equal(np.rint(y), results[-1]) for y in results)
 y, where = fastconv.max_pool2d(x, 2, return_indices=True)
 assert (fastconv.max_pool2d_grad(y, where, x.shape) > 0).sum() == y.size
+print("right")
+"""
+
+# With few kernels, for processes that must compile theirs.
+FEW = """
+import numpy as np, fastconv
+x, w = np.ones((2, 3, 9, 9), np.float32), np.ones((6, 3, 3, 3), np.float32)
+names = "naive", "im2col_jit", "reference"
+assert all((fastconv.conv2d(x, w, algorithm=name) == 27).all() for name in names)
 print("right")
 """
 
@@ -85,7 +95,7 @@ def test_a_folder_others_may_write_to_is_not_used(filled: Path, tmp_path: Path) 
     before = kernels_in(folder)
     for inner in folder.iterdir():
         inner.chmod(0o777)
-    out, errors = convolve(folder)
+    out, errors = convolve(folder, FEW)
     assert out == "right"
     assert "others may write" in errors
     assert "FASTCONV_CACHE_DIR" in errors
@@ -96,7 +106,7 @@ def test_a_folder_others_may_write_to_is_not_used(filled: Path, tmp_path: Path) 
 def test_no_folder_can_be_made(tmp_path: Path) -> None:
     blocker = tmp_path / "a file"
     blocker.write_text("in the way")
-    out, errors = convolve(blocker / "kernels")
+    out, errors = convolve(blocker / "kernels", FEW)
     assert out == "right"
     assert errors.count("RuntimeWarning") == 1
 
@@ -110,7 +120,7 @@ def test_other_sources_other_kernels(filled: Path, tmp_path: Path) -> None:
     folder = tmp_path / "kernels"
     shutil.copytree(filled, folder)
     before = {path.name for path in folder.iterdir()}
-    assert convolve(folder, PYTHONPATH=str(tmp_path))[0] == "right"
+    assert convolve(folder, FEW, PYTHONPATH=str(tmp_path))[0] == "right"
     assert len({path.name for path in folder.iterdir()} - before) == 1
 
 

@@ -20,6 +20,8 @@ COUNTS = {"depthwise": 144}
 # Those that hand addresses to compiled code; "reference" is Python alone.
 ALGORITHMS = [name for name in fastconv.algorithms() if name != "reference"]
 
+DIRECT = ("implicit_gemm", "direct", "depthwise")
+
 
 def run(algorithm: str, **environment: str) -> None:
     count = str(COUNTS.get(algorithm, 60))
@@ -65,7 +67,9 @@ def test_protected_pages(algorithm: str) -> None:
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86-64 code")
-@pytest.mark.parametrize("algorithm", ["implicit_gemm", "direct", "depthwise", "winograd_4x4"])
+@pytest.mark.parametrize(
+    "algorithm", ["implicit_gemm", "direct", "depthwise", "winograd_4x4", "fft"]
+)
 @pytest.mark.parametrize("name", NARROWER)
 def test_protected_pages_with_narrower_vectors(name: str, algorithm: str) -> None:
     if (name, algorithm) == ("plain", "depthwise"):

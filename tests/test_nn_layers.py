@@ -124,6 +124,45 @@ def test_the_first_layer_need_not_give_the_gradient_of_images() -> None:
         model.backward(np.ones((1, 1), np.float32))
 
 
+class Halving(nn.Sequential):
+    """Its own way back, which needs the gradient of its input."""
+
+    def backward(self, grad: Array) -> Array:
+        """Return half of what the layers say."""
+        return super().backward(grad) / 2
+
+
+class HalvingConv2d(nn.Conv2d):
+    """The same in a single layer."""
+
+    def backward(self, grad: Array) -> Array:
+        """Return half of what the layer says."""
+        return super().backward(grad) / 2
+
+
+@pytest.mark.parametrize("whole", [nn.Sequential, Halving])
+@pytest.mark.parametrize("first", [nn.Conv2d, HalvingConv2d])
+@pytest.mark.parametrize("around", [nn.Sequential, Halving])
+def test_first_layers_with_a_way_back_of_their_own_can_be_fitted(
+    whole: type[nn.Sequential], around: type[nn.Sequential], first: type[nn.Conv2d]
+) -> None:
+    seen = []
+
+    def note(run: nn.Run) -> None:
+        seen.append(inner.input_grad)
+
+    inner = first(1, 2, 3, rng=0)
+    model = whole(around(inner), nn.Flatten(), nn.Linear(8, 2, rng=1))
+    before = inner.weight.value.copy()
+    x, y = np.random.default_rng(0).random((8, 1, 4, 4), np.float32), np.arange(8) % 2
+    nn.fit(model, x, y, epochs=1, callbacks=[note], progress="silent")
+    assert np.any(inner.weight.value != before)
+    # It is spared where nobody asks for it, and asked for again afterwards.
+    plain = (whole, around, first) == (nn.Sequential, nn.Sequential, nn.Conv2d)
+    assert seen == [not plain]
+    assert inner.input_grad
+
+
 def test_strided_inputs_and_gradients() -> None:
     rng = np.random.default_rng(6)
     x = rng.standard_normal((2, 5, 6, 3)).astype(np.float32).transpose(0, 3, 1, 2)

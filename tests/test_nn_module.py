@@ -61,6 +61,19 @@ def test_sequential_as_a_list_and_with_names() -> None:
     assert nn.Sequential()(X) is X
 
 
+@pytest.mark.parametrize("wrong", ["same name", "attribute", "same layer", "itself", "no layer"])
+def test_append_adds_a_layer_or_changes_nothing(wrong: str) -> None:
+    taken = "2" if wrong == "same name" else "1"
+    model = nn.Sequential({"0": nn.ReLU(), taken: nn.Sequential(nn.SiLU())})
+    if wrong == "attribute":  # which would have the same name in a state
+        setattr(model, "2", nn.Flatten())
+    given: dict[str, Any] = {"same layer": model[-1][0], "itself": model, "no layer": nn.ReLU}
+    before = list(model.named_modules())
+    with pytest.raises((TypeError, ValueError), match=r"name of its own|one place|a Module"):
+        model.append(given.get(wrong, nn.Flatten()))
+    assert list(model.named_modules()) == before
+
+
 def test_states_are_copies() -> None:
     layer = nn.Linear(2, 2, rng=0)
     state = layer.state_dict()
@@ -102,6 +115,36 @@ def test_summary() -> None:
     assert nn.ReLU().summary((2, 2)).rows[0].name == "ReLU"
     layer = nn.ConvTranspose2d(2, 3, 3, 2)
     assert layer.summary((1, 2, 4, 5)).flops == 2 * 4 * 5 * 2 * 3 * 9
+
+
+class Scaled(nn.Module):
+    """A parameter beside layers: one runs twice, one shares its weights, one never runs."""
+
+    def __init__(self) -> None:
+        self.scale = self.same_scale = nn.Parameter(np.ones(4, np.float32))
+        self.layer, self.twin, self.unused = (nn.Linear(4, 4, rng=i) for i in range(3))
+        self.twin.weight = self.layer.weight
+
+    def forward(self, x: Any) -> Array:
+        """Return the scaled output of three steps with the same weights."""
+        return self.twin(self.layer(self.layer(x))) * self.scale.value
+
+
+def test_summary_counts_every_parameter_once() -> None:
+    model = nn.Sequential({"body": nn.Residual(Scaled()), "last": nn.Linear(4, 2, rng=0)})
+    table = model.summary((3, 4))
+    assert [(row.name, row.parameters, row.parameter_bytes // 4) for row in table.rows] == [
+        ("body.body.layer", 20, 20),
+        ("body.body.layer", 0, 0),
+        ("body.body.twin", 4, 4),
+        ("body.body", 4, 4),
+        ("last", 10, 10),
+        ("body.body.unused", 20, 20),
+    ]
+    assert table.parameters == sum(p.size for p in model.parameters()) == 58
+    assert table.rows[3].output_shape == (3, 4)
+    assert table.rows[-1].output_shape is None
+    assert "not used" in str(table).splitlines()[-2]
 
 
 def test_schedules_go_on_from_a_state() -> None:
@@ -193,6 +236,7 @@ REFUSALS: list[tuple[Callable[[], Any], str]] = [
     (lambda: after(nn.ReLU(), X).backward(X[0]), r"grad must have shape \(1, 3, 4, 4\)"),
     (lambda: small_net().backward(X), r"Linear\.backward needs a forward pass before"),
     (lambda: nn.Module()(X), r"Module must define forward"),
+    (lambda: nn.ReLU().summary(4), r"input_shape must be .* got 4"),
     (lambda: nn.Module().backward(X), r"Module must define backward"),
     (lambda: nn.ReLU().astype("int32"), r"dtype must be 'float32' or 'float64', got 'int32'"),
     (lambda: nn.Parameter([1, 2]), r"data must be float32 or float64, got int64"),

@@ -69,7 +69,7 @@ def test_threads_change_no_bits(algorithm: str, case: ConvCase, dtype: DTypeLike
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("algorithm", [a for a in fastconv.algorithms() if a not in LESS_EXACT])
+@pytest.mark.parametrize("algorithm", [a for a in fastconv.algorithms() if "winograd" not in a])
 def test_denormals_are_numbers(algorithm: str, dtype: DTypeLike) -> None:
     """On every thread: a processor can be told to take them for zeros."""
     least = np.finfo(dtype).smallest_subnormal
@@ -85,6 +85,9 @@ def test_denormals_are_numbers(algorithm: str, dtype: DTypeLike) -> None:
         fastconv.set_num_threads(count)
         for x, weight in ((data.x * least, data.weight), (data.x, data.weight * least)):
             actual = fastconv.conv2d(x, weight, None, *case.geometry, algorithm=algorithm)
+            if algorithm in LESS_EXACT:  # of many roundings, each by half of the least number
+                np.testing.assert_allclose(actual, expected, rtol=0, atol=32 * least)
+                continue
             assert_identical(actual, expected, dtype)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "docs" / "examples"
-# Programs without a network have tests of their own: test_examples.py.
-ELSEWHERE = {"common", "convolution_layer", "edge_detection"}
-PROGRAMS = sorted({path.stem for path in EXAMPLES.glob("*.py")} - ELSEWHERE)
+PROGRAMS = sorted({path.stem for path in EXAMPLES.glob("*.py")} - {"common"})
 EXPECTED = {
+    "convolution_layer": [
+        "output   (8, 5, 64, 64)",
+        "parameters  = K * C * R * S + K = 5 * 3 * 3 * 3 + 5 = 140",
+        "products    = N * K * OH * OW * C * R * S = 4,423,680",
+        "all agree with a convolution in float64",
+    ],
+    "edge_detection": [
+        " [0 0 4 4 0 0]]",
+        "photograph (427, 640, 3) -> gray (427, 640) -> edges (425, 638)",
+    ],
     "forward_pass": ["(1, 4, 28, 28)", "(1, 8, 7, 7)", "185,416", "(sum 1.000)"],
     "train_cnn": ["10,858", "one by one", "batches of 32", "times as fast"],
     "batch_norm": ["10,882", "layer by layer", "fused"],
@@ -25,6 +34,8 @@ EXPECTED = {
     "depthwise_separable": ["24,058", "4,010", "12.7% of them; 1/64 + 1/9 is 12.7%"],
     "residual": ["13 convolutions", "28,650", "with shortcuts"],
 }
+# These print the same with --quick, which has nothing to shorten there, but for times.
+SAME = ("convolution_layer", "edge_detection")
 # At least so many of the test digits after the few passes of --quick; guessing gives 10 %.
 LEAST = {
     "train_cnn": ("one by one", 40),
@@ -36,6 +47,11 @@ LEAST = {
 
 def has(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
+
+
+def size_of(picture: Path) -> tuple[int, ...]:
+    """Return width and height, which a PNG file says in its head."""
+    return struct.unpack(">II", picture.read_bytes()[16:24])
 
 
 def test_every_program_is_listed_and_has_a_page() -> None:
@@ -53,8 +69,9 @@ def test_every_program_is_listed_and_has_a_page() -> None:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_program(name: str, tmp_path: Path) -> None:
-    pytest.importorskip("sklearn")
-    if name == "forward_pass":
+    if name != "convolution_layer":
+        pytest.importorskip("sklearn")
+    if name in ("edge_detection", "forward_pass"):
         pytest.importorskip("PIL")
     draws = has("matplotlib")
     command = [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), "--quick"]
@@ -75,9 +92,14 @@ def test_program(name: str, tmp_path: Path) -> None:
         row, least = LEAST[name]
         (percent,) = re.findall(rf"^{row} .* ([\d.]+)%$", done.stdout, re.M)[-1:]
         assert float(percent) >= least, done.stdout
+    page = (EXAMPLES / f"{name}.md").read_text(encoding="utf-8")
+    if name in SAME:
+        for line in done.stdout.splitlines():
+            assert line in page or re.search(r"GFLOP/s|^how fast|^picture", line), line
     if draws:
-        page = (EXAMPLES / f"{name}.md").read_text(encoding="utf-8")
         shown = {Path(picture).name for picture in re.findall(r"\((images/\S+)\)", page)}
         drawn = {path.name for path in tmp_path.iterdir()}
         assert drawn == shown
-        assert all(path.stat().st_size > 3000 for path in tmp_path.iterdir())
+        for path in tmp_path.iterdir():
+            assert path.stat().st_size > 3000
+            assert size_of(path) == size_of(EXAMPLES / "images" / path.name)

@@ -77,14 +77,10 @@ def run_block(typingctx, name, lanes, source, target):  # type: ignore[no-untype
                 vector.load_masked(vector.at(read, index(i * n)), vector.first(index(i)))
                 for i in range(n)
             ]
-        elif block == "store_masked":
+        else:
             for i, row in enumerate(rows):
                 odd = builder.fcmp_ordered("<", row, rows[(i + 1) % n])
                 vector.store_masked(row, vector.at(write, index(i * n)), odd)
-            results = []
-        else:
-            for count in range(1, n + 1):
-                vector.store_first(rows[count - 1], vector.at(write, index((count - 1) * n)), count)
             results = []
         for i, result in enumerate(results):
             vector.store(result, vector.at(write, index(i * n)))
@@ -128,14 +124,10 @@ def plain(block: str, rows: Array) -> list[list[float]]:
         return [
             [a if i < count else 0 for i, a in enumerate(row)] for count, row in enumerate(rows)
         ]
-    if block == "store_masked":
-        following = [*rows[1:], rows[0]]
-        return [
-            [a if a < b else np.nan for a, b in zip(row, other, strict=True)]
-            for row, other in zip(rows, following, strict=True)
-        ]
+    following = [*rows[1:], rows[0]]  # store_masked
     return [
-        [*rows[count - 1][:count], *[np.nan] * (lanes - count)] for count in range(1, lanes + 1)
+        [a if a < b else np.nan for a, b in zip(row, other, strict=True)]
+        for row, other in zip(rows, following, strict=True)
     ]
 
 
@@ -144,7 +136,7 @@ def plain(block: str, rows: Array) -> list[list[float]]:
 @pytest.mark.parametrize(
     "block",
     [
-        *("load and store", "broadcast", "multiply_add", "shuffle", "transpose", "store_first"),
+        *("load and store", "broadcast", "multiply_add", "shuffle", "transpose"),
         *("all", "clamp", "first", "within", "load_masked", "store_masked"),
     ],
 )

@@ -6,7 +6,7 @@ only be subtracted again, so it is left out.
 """
 
 import numpy as np
-from common import SEED, Digits, accuracies, milliseconds, options, show, table, train
+from common import SEED, Digits, compare, milliseconds, options, show, train
 
 from fastconv import nn
 
@@ -40,15 +40,7 @@ def main():
         "without BatchNorm": train(build(norm=False), digits, epochs),
         "with BatchNorm": train(build(norm=True), digits, epochs),
     }
-    accuracies(results)
-    print()
-    table(
-        ("network", "parameters", "ms/pass", "accuracy"),
-        [
-            (name, f"{r.parameters:,}", f"{r.seconds * 1e3:.0f}", f"{r.accuracy:.1%}")
-            for name, r in results.items()
-        ],
-    )
+    compare(results, digits)
 
     # In evaluation the mean and variance are fixed, so normalization is a scaling and a shift. It
     # is computed together with the convolution, by changing its weights: fused, it costs nothing.

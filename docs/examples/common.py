@@ -139,6 +139,24 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         print("  ".join([first, *others]).rstrip())
 
 
+def compare(results: Mapping[str, Result], digits: Digits, what: str = "network") -> None:
+    """Print how accuracy grew; then parameters, operations, times and accuracy in the end."""
+    accuracies(results)
+    print()
+    rows = []
+    for name, result in results.items():
+        model, images = result.model, digits.test_images
+        flops = model.summary(digits.images[:1].shape).flops
+        test = milliseconds(lambda model=model, images=images: model(images))
+        rows.append(
+            (
+                *(name, f"{result.parameters:,}", f"{flops:,}"),
+                *(f"{result.seconds * 1e3:.0f}", f"{test:.2f}", f"{result.accuracy:.1%}"),
+            )
+        )
+    table((what, "parameters", "FLOPs/image", "ms/pass", "ms/test", "accuracy"), rows)
+
+
 def accuracies(results: Mapping[str, Result]) -> None:
     """Print how many of the test digits were recognized after some of the passes."""
     epochs = len(next(iter(results.values())).history)
@@ -161,10 +179,10 @@ def show(result: Result, digits: Digits, folder: Path, name: str) -> None:
     picture(plots.confusion(digits.test_labels, said), folder, f"{name}_confusion")
 
 
-def picture(figure: object, folder: Path, name: str) -> None:
+def picture(figure: object, folder: Path, name: str, dpi: int = 100) -> None:
     """Write a figure of `fastconv.plots` as PNG."""
     from fastconv import plots
 
     folder.mkdir(parents=True, exist_ok=True)
-    plots.save(figure, folder / f"{name}.png", dpi=100)
+    plots.save(figure, folder / f"{name}.png", dpi=dpi)
     print(f"picture: {name}.png")

@@ -1,26 +1,22 @@
-"""A convolution layer alone: its shapes, its parameters, its work, and how fast it can be done.
-
-Run it with ``python docs/examples/convolution_layer.py [folder for pictures]``.
-"""
+"""A convolution layer alone: its shapes, its parameters, its work, and how fast it can be done."""
 
 from __future__ import annotations
 
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
+from common import options, picture
 
 import fastconv
-from fastconv import plots
 
 N, C, H, W = 8, 3, 64, 64  # a batch of colour images
 K, R, S = 5, 3, 3  # five filters of 3 x 3
 PADDING = 1
 
 
-def main(folder: Path) -> None:
+def main() -> None:
     """Explain the layer, compare algorithms on it, and draw its filters and im2col."""
+    arguments = options(__doc__)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((N, C, H, W), dtype=np.float32)
 
@@ -55,12 +51,12 @@ def main(folder: Path) -> None:
 
     compare(x, weight, bias, 2 * products)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    figure = plots.filters(weight, "Five filters of a layer 3 -> 5, He initialization")
-    plots.save(figure, folder / "layer_filters.png", dpi=100)
-    small = rng.integers(0, 10, (5, 5))
-    plots.save(plots.im2col(small, 3), folder / "im2col.png", dpi=100)
-    print(f"\nwrote layer_filters.png and im2col.png to {folder}")
+    if arguments.out:
+        from fastconv import plots
+
+        figure = plots.filters(weight, "Five filters of a layer 3 -> 5, He initialization")
+        picture(figure, arguments.out, "layer_filters")
+        picture(plots.im2col(rng.integers(0, 10, (5, 5)), 3), arguments.out, "im2col")
 
 
 def compare(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, operations: int) -> None:
@@ -95,5 +91,4 @@ def best_of(rounds: int, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, na
 
 
 if __name__ == "__main__":
-    default = Path(__file__).parent / "images"
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else default)
+    main()

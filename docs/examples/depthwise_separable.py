@@ -6,7 +6,7 @@ then C K weights that mix. That is 1/K + 1/9 of the weights, and of the operatio
 """
 
 import numpy as np
-from common import SEED, Digits, accuracies, milliseconds, options, show, table, train
+from common import SEED, Digits, compare, options, show, train
 
 from fastconv import nn
 
@@ -42,17 +42,7 @@ def main():
         "full": train(build(separable=False), digits, epochs),
         "separable": train(build(separable=True), digits, epochs),
     }
-    accuracies(results)
-    print()
-    rows = []
-    for name, result in results.items():
-        model, flops = result.model, result.model.summary((1, 1, 8, 8)).flops
-        test = milliseconds(lambda model=model: model(digits.test_images))
-        times = f"{result.seconds * 1e3:.0f}", f"{test:.2f}"
-        rows.append(
-            (name, f"{result.parameters:,}", f"{flops:,}", *times, f"{result.accuracy:.1%}")
-        )
-    table(("convolutions", "parameters", "FLOPs/image", "ms/pass", "ms/test", "accuracy"), rows)
+    compare(results, digits, "convolutions")
     last = [result.model[7] for result in results.values()]
     full, separable = (sum(p.size for p in layer.parameters()) for layer in last)
     print(f"\nThe last convolution, 32 to 64 channels: {full:,} and {separable:,} weights,")

@@ -1,25 +1,20 @@
-"""Edge detection: what five small kernels make of a photograph.
-
-Run it with ``python docs/examples/edge_detection.py [folder for pictures]``.
-"""
+"""Edge detection: what five small kernels make of a photograph."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
+from common import options, picture
 from sklearn.datasets import load_sample_image
 
 import fastconv
-from fastconv import plots
 
 SOBEL_X = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
 LAPLACIAN = np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]])
 
 
-def main(folder: Path) -> None:
-    """Show the arithmetic on a tiny image, then draw the pictures of a real one."""
+def main() -> None:
+    """Show the arithmetic on a tiny image, then the edges of a real one."""
+    arguments = options(__doc__)
     # A dark square left, a bright one right: one edge, from top to bottom.
     step = np.zeros((1, 1, 4, 8))
     step[..., 4:] = 1
@@ -41,17 +36,17 @@ def main(folder: Path) -> None:
     print(f"\nphotograph {photograph.shape} -> gray {gray.shape} -> edges {magnitude.shape}")
     print(f"{strong.mean():.1%} of the pixels lie on strong edges (magnitude above 0.25)")
 
-    folder.mkdir(parents=True, exist_ok=True)
-    plots.save(plots.edges(photograph), folder / "edges.png", dpi=80)
-    own = {
-        "emboss": [[-2, -1, 0], [-1, 1, 1], [0, 1, 2]],
-        "one diagonal": [[0, 1, 2], [-1, 0, 1], [-2, -1, 0]],
-    }
-    figure = plots.edges(load_sample_image("flower.jpg"), own, "Kernels of one's own")
-    plots.save(figure, folder / "own_kernels.png", dpi=80)
-    print(f"wrote edges.png and own_kernels.png to {folder}")
+    if arguments.out:
+        from fastconv import plots
+
+        picture(plots.edges(photograph), arguments.out, "edges", dpi=80)
+        own = {
+            "emboss": [[-2, -1, 0], [-1, 1, 1], [0, 1, 2]],
+            "one diagonal": [[0, 1, 2], [-1, 0, 1], [-2, -1, 0]],
+        }
+        figure = plots.edges(load_sample_image("flower.jpg"), own, "Kernels of one's own")
+        picture(figure, arguments.out, "own_kernels", dpi=80)
 
 
 if __name__ == "__main__":
-    default = Path(__file__).parent / "images"
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else default)
+    main()

@@ -6,7 +6,7 @@ throw away are never computed.
 """
 
 import numpy as np
-from common import SEED, Digits, accuracies, milliseconds, options, show, table, train
+from common import SEED, Digits, compare, options, show, train
 
 from fastconv import nn
 
@@ -41,17 +41,7 @@ def main():
         "pooling": train(build(strided=False), digits, epochs),
         "stride 2": train(build(strided=True), digits, epochs),
     }
-    accuracies(results)
-    print()
-    rows = []
-    for name, result in results.items():
-        model, flops = result.model, result.model.summary((1, 1, 8, 8)).flops
-        test = milliseconds(lambda model=model: model(digits.test_images))
-        times = f"{result.seconds * 1e3:.0f}", f"{test:.2f}"
-        rows.append(
-            (name, f"{result.parameters:,}", f"{flops:,}", *times, f"{result.accuracy:.1%}")
-        )
-    table(("network", "parameters", "FLOPs/image", "ms/pass", "ms/test", "accuracy"), rows)
+    compare(results, digits)
 
     if arguments.out:
         show(results["stride 2"], digits, arguments.out, "strided")

@@ -30,7 +30,7 @@ class Vectors:
     builder : llvmlite.ir.IRBuilder
         Where instructions are written.
     element : llvmlite.ir.Type
-        ``ir.FloatType()`` or ``ir.DoubleType()``.
+        ``ir.FloatType()`` or ``ir.DoubleType()``; ``I64`` for what does not calculate.
     lanes : int
         Elements of a vector; a power of two.
     """
@@ -41,9 +41,10 @@ class Vectors:
         self.lanes = lanes
         self.type = ir.VectorType(element, lanes)
         self.undefined = ir.Constant(self.type, ir.Undefined)
-        self.zero = self.all(0.0)
+        self.zero = ir.Constant(self.type, None)
         self._mask_type = ir.VectorType(I1, lanes)
-        self._suffix = f"v{lanes}{'f32' if isinstance(element, ir.FloatType) else 'f64'}"
+        kind = "f32" if isinstance(element, ir.FloatType) else "i64" if element == I64 else "f64"
+        self._suffix = f"v{lanes}{kind}"
 
     def at(self, pointer: Any, *offsets: Any) -> Any:
         """Return ``pointer + sum(offsets)``, counted in elements."""
@@ -60,13 +61,6 @@ class Vectors:
         """Do ``memory[pointer : pointer + lanes] = vector``."""
         place = self.builder.bitcast(pointer, self.type.as_pointer())
         self.builder.store(vector, place, align=self._align)
-
-    def store_first(self, vector: Any, pointer: Any, count: int) -> None:
-        """Do ``memory[pointer : pointer + count] = vector[:count]``, touching nothing else."""
-        if count == self.lanes:
-            self.store(vector, pointer)
-            return
-        self.store_masked(vector, pointer, self.mask([i < count for i in range(self.lanes)]))
 
     def mask(self, wanted: Sequence[bool]) -> Any:
         """Return ``wanted``, a constant."""
@@ -94,13 +88,17 @@ class Vectors:
         # A negative number is a very large one without its sign.
         return self.builder.icmp_unsigned("<", self.builder.add(lanes, spread(start)), spread(size))
 
-    def load_masked(self, pointer: Any, mask: Any) -> Any:
-        """Return ``[memory[pointer + i] if mask[i] else 0 for i in range(lanes)]``."""
+    def load_masked(self, pointer: Any, mask: Any, otherwise: Any = None) -> Any:
+        """Return ``[memory[pointer + i] if mask[i] else otherwise[i] for i in range(lanes)]``.
+
+        Without `otherwise` the elements left out are 0.
+        """
         arguments = [self.type.as_pointer(), I32, self._mask_type, self.type]
         load = self._declare(f"llvm.masked.load.{self._suffix}.p0", self.type, arguments)
         place = self.builder.bitcast(pointer, self.type.as_pointer())
         align = ir.Constant(I32, self._align)
-        return self.builder.call(load, [place, align, mask, self.zero])
+        other = self.zero if otherwise is None else otherwise
+        return self.builder.call(load, [place, align, mask, other])
 
     def store_masked(self, vector: Any, pointer: Any, mask: Any) -> None:
         """Do ``memory[pointer + i] = vector[i]`` where ``mask[i]``, touching nothing else."""
@@ -135,6 +133,18 @@ class Vectors:
         """Return ``[(a + b)[i] for i in picks]``, a and b taken as lists."""
         mask = ir.Constant(ir.VectorType(I32, len(picks)), list(picks))
         return self.builder.shuffle_vector(a, b, mask)
+
+    def pick(self, vectors: Sequence[Any], picks: Sequence[int]) -> Any:
+        """Return ``[sum(vectors, [])[i] for i in picks]``, the vectors taken as lists."""
+        lanes = self.lanes
+        if len(vectors) == 1:
+            return self.shuffle(vectors[0], self.undefined, picks)
+        picked, places = vectors[0], list(picks)
+        for vector in vectors[1:]:
+            # What comes from a later vector may be anything for now.
+            picked = self.shuffle(picked, vector, [i if i < 2 * lanes else 0 for i in places])
+            places = [k if i < 2 * lanes else i - lanes for k, i in enumerate(places)]
+        return picked
 
     def transpose(self, rows: Sequence[Any]) -> list[Any]:
         """Return ``list(zip(*rows))`` of `lanes` vectors: element j of row i goes to (j, i).

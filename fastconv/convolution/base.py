@@ -105,6 +105,28 @@ class Algorithm:
         raise NotImplementedError
 
 
+class Launch:
+    """A forward convolution that calls machine code by its address.
+
+    Addresses hold in one process only: a copy in another one finds its own.
+    """
+
+    _code: Any
+
+    def find_code(self) -> Any:
+        """Return the addresses, and what is made of them: what `_code` is to be."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what holds in another process too."""
+        return {name: value for name, value in vars(self).items() if name != "_code"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Find the machine code in this process."""
+        vars(self).update(state)
+        self._code = self.find_code()
+
+
 @dataclass(frozen=True)
 class _TwoPasses:
     """A forward convolution, then what is applied to its output."""

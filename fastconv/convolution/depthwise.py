@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from fastconv import cpu
 from fastconv.activation import Activation
-from fastconv.convolution.base import Array, Run, as_read_only
+from fastconv.convolution.base import Array, Launch, Run, as_read_only
 from fastconv.convolution.input_gradient import ByPhases
 from fastconv.convolution.phases import Phase
 from fastconv.convolution.tiled import Direct, compiler_missing
@@ -44,7 +44,7 @@ class Depthwise(ByPhases):
         if p.stride[1] > 2 or p.stride[0] > 2:
             return f"needs stride 1 or 2, got {p.stride}"
         instructions = cpu.describe().instructions
-        if instructions not in (cpu.AVX512, cpu.AVX2):
+        if not instructions.masks:
             return f"needs loads by mask, which {instructions.name} vectors do not have"
         return compiler_missing()
 
@@ -61,7 +61,7 @@ class Depthwise(ByPhases):
         if not np.isfinite(weight).all():
             # Margins are skipped here, but zero times infinity is not zero.
             return Direct().bind(problem, weight, bias, activation)
-        return _Launch(problem, weight, bias, activation)
+        return _DepthwiseLaunch(problem, weight, bias, activation)
 
     def forward(
         self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
@@ -86,7 +86,7 @@ class Depthwise(ByPhases):
             bias = np.zeros(some.problem.K, out.dtype)
             target = Target(some.stride[0] * width, 1, height * width)
             weights = np.concatenate(turned, axis=1)
-            launch = _Launch(some.problem, weights, bias, Activation(), target, pair)
+            launch = _DepthwiseLaunch(some.problem, weights, bias, Activation(), target, pair)
             launch(grad_output, None, out.reshape(-1)[down.first * width :])
 
 
@@ -145,7 +145,7 @@ def depthwise_shape(problem: Conv2dProblem, odd: int | None = None) -> Depthwise
     return min(_shapes(problem, odd), key=lambda shape: _cycles(problem, shape))
 
 
-class _Launch:
+class _DepthwiseLaunch(Launch):
     """A depthwise convolution ready to run."""
 
     def __init__(
@@ -178,22 +178,17 @@ class _Launch:
             "out_plane": target.plane,
         }
         self._layer = np.array([values[name] for name in LAYER], np.int64)
-        self._address = depthwise_address(self._shape)
+        self._code = self.find_code()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what holds in another process too: addresses do not."""
-        return {name: value for name, value in self.__dict__.items() if name != "_address"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Find the machine code in this process."""
-        self.__dict__.update(state)
-        self._address = depthwise_address(self._shape)
+    def find_code(self) -> int:
+        """Return the kernel."""
+        return depthwise_address(self._shape)
 
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
         """Give each thread a range of blocks of rows."""
         run_blocks(
             self._blocks,
-            self._address,
+            self._code,
             x.reshape(-1),
             self._weight,
             self._bias,

@@ -6,15 +6,13 @@ all its weights of one tap stand side by side.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba.core import config
 
 from fastconv import threads
 from fastconv.activation import Activation
 from fastconv.convolution import weight_gradient
-from fastconv.convolution.base import Array, Run, as_read_only
+from fastconv.convolution.base import Array, Launch, Run, as_read_only
 from fastconv.convolution.input_gradient import ByPhases
 from fastconv.convolution.layout import Filters, by_tiles, forward_filters
 from fastconv.convolution.phases import Phase
@@ -72,7 +70,7 @@ class Tiled(ByPhases):
     ) -> Run:
         """Lay out the weights, and fuse bias, residual and activation into the tiles' stores."""
         filters = forward_filters(weight)
-        return _Launch(as_rows(problem), self.lanes_over, filters, bias, activation)
+        return _TiledLaunch(as_rows(problem), self.lanes_over, filters, bias, activation)
 
     def forward(
         self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
@@ -86,15 +84,15 @@ class Tiled(ByPhases):
         height, width = out.shape[2:]
         bias = np.zeros(p.K, p.dtype)
         if phase.stride == (1, 1):
-            launch = _Launch(as_rows(p), self.lanes_over, filters, bias, Activation())
+            launch = _TiledLaunch(as_rows(p), self.lanes_over, filters, bias, Activation())
             launch(grad_output, None, out)
             return
         target = Target(down * width, across, height * width)
-        launch = _Launch(p, self.lanes_over, filters, bias, Activation(), target)
+        launch = _TiledLaunch(p, self.lanes_over, filters, bias, Activation(), target)
         launch(grad_output, None, out.reshape(-1)[phase.down.first * width + phase.across.first :])
 
 
-class _Launch:
+class _TiledLaunch(Launch):
     """A convolution ready to run: everything that is the same for every input."""
 
     def __init__(
@@ -115,35 +113,27 @@ class _Launch:
         # Zero times infinity is not zero.
         self._skip = int(any(problem.padding[0]) and filters.finite)
         self._none = as_read_only(np.empty(0, problem.dtype))
-        self._find_code()
+        self._code = self.find_code()
 
-    def _find_code(self) -> None:
-        self._tile = tile_address(self._shape)
-        self._tilings: dict[int, tuple[Tiling, int]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what holds in another process too: addresses do not."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("_tile", "_tilings")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Find the machine code in this process."""
-        self.__dict__.update(state)
-        self._find_code()
+    def find_code(self) -> tuple[int, dict[int, tuple[Tiling, int]]]:
+        """Return the tile, and for a number of threads the tiling and what copies its bands."""
+        return tile_address(self._shape), {}
 
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
         """Give each worker a range of bands and filters."""
+        tile, tilings = self._code
         count = threads.get_num_threads()
-        found = self._tilings.get(count)
+        found = tilings.get(count)
         if found is None:
             tiling = tiling_of(self._problem, self._shape, count, self._target)
             step = tiling.step if tiling.step <= 2 else 0
             found = tiling, band_copy_address(step, self._shape.bits, self._shape.lanes)
-            self._tilings[count] = found
+            tilings[count] = found
         tiling, copy = found
         with scratch("bands", tiling.workers * tiling.band_bytes) as bands:
             convolve(
                 tiling.workers,
-                self._tile,
+                tile,
                 copy,
                 x.reshape(-1),
                 self._weight,

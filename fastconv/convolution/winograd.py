@@ -9,13 +9,13 @@ Source: A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from fastconv import threads
 from fastconv.activation import Activation
-from fastconv.convolution.base import Array, Run, as_read_only
+from fastconv.convolution.base import Array, Launch, Run, as_read_only
 from fastconv.convolution.input_gradient import ByPhases
 from fastconv.convolution.layout import Filters, forward_filters, packing, share
 from fastconv.convolution.phases import Phase
@@ -65,7 +65,7 @@ class Winograd(ByPhases):
             return f"needs a kernel of 3 x 3 or 5 x 5, got {p.R} x {p.S}"
         if p.dilation != (1, 1):
             return f"needs dilation 1, got {p.dilation}"
-        needed = self._workspace(problem)
+        needed = self._bytes(problem, 1)  # more threads share, or have as much each
         if needed > MOST_BYTES:
             sizes = f"{needed / 2**20:.1f} MiB a thread, most is {MOST_BYTES / 2**20:.0f}"
             return f"needs {sizes}"
@@ -83,7 +83,9 @@ class Winograd(ByPhases):
 
     def _workspace(self, problem: Conv2dProblem) -> int:
         """Add up transformed input, which threads may share, products and buffers."""
-        count = threads.get_num_threads()
+        return self._bytes(problem, threads.get_num_threads())
+
+    def _bytes(self, problem: Conv2dProblem, count: int) -> int:
         blocks = blocks_of(problem, self.m, cheapest(problem, self.m, count).shape, count)
         return blocks.shared_bytes // blocks.workers + blocks.worker_bytes
 
@@ -91,7 +93,7 @@ class Winograd(ByPhases):
         self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
     ) -> Run:
         """Transform the weights, and fuse bias, residual and activation into the last step."""
-        return _Launch(problem, self.m, forward_filters(weight), bias, activation)
+        return _WinogradLaunch(problem, self.m, forward_filters(weight), bias, activation)
 
     def forward(
         self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
@@ -102,7 +104,7 @@ class Winograd(ByPhases):
     def _run_phase(self, phase: Phase, filters: Filters, grad_output: Array, out: Array) -> None:
         """Compute all of `out`: at stride 1 there is one phase."""
         bias = np.zeros(phase.problem.K, phase.problem.dtype)
-        _Launch(phase.problem, self.m, filters, bias, Activation())(grad_output, None, out)
+        _WinogradLaunch(phase.problem, self.m, filters, bias, Activation())(grad_output, None, out)
 
 
 class Winograd2(Winograd):
@@ -119,7 +121,7 @@ class Winograd4(Winograd):
     m = 4
 
 
-class _Launch:
+class _WinogradLaunch(Launch):
     """A convolution ready to run: everything that is the same for every input."""
 
     def __init__(
@@ -139,29 +141,20 @@ class _Launch:
         zeros = np.zeros(shape.filters + shape.lanes, problem.dtype)
         self._plain = as_read_only(np.concatenate([none, zeros[:1], zeros]))
         self._none = as_read_only(np.empty(0, problem.dtype))
-        self._find_code()
+        self._code = self.find_code()
 
-    def _find_code(self) -> None:
+    def find_code(self) -> tuple[tuple[int, int, int], dict[int, Blocks]]:
+        """Return transforms and tile, and the blocks for each number of threads."""
         form = form_of(self._problem, self._m)
-        self._codes = inputs_address(form), tile_address(self._shape), outputs_address(form)
-        self._blocks: dict[int, Blocks] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what holds in another process too: addresses do not."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("_codes", "_blocks")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Find the machine code in this process."""
-        self.__dict__.update(state)
-        self._find_code()
+        return (inputs_address(form), tile_address(self._shape), outputs_address(form)), {}
 
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
         """Give each worker a range of blocks, or a range of the channels and filters of each."""
+        codes, cuts = self._code
         count = threads.get_num_threads()
-        blocks = self._blocks.get(count)
+        blocks = cuts.get(count)
         if blocks is None:
-            blocks = blocks_of(self._problem, self._m, self._shape, count)
-            self._blocks[count] = blocks
+            blocks = cuts[count] = blocks_of(self._problem, self._m, self._shape, count)
         steps = [(BOTH, 0)]
         if blocks.shared_bytes:
             steps = [(s, block) for block in range(blocks.blocks) for s in (TRANSFORM, MULTIPLY)]
@@ -171,7 +164,7 @@ class _Launch:
                 convolve_winograd(
                     blocks.workers,
                     *step,
-                    *self._codes,
+                    *codes,
                     x.reshape(-1),
                     self._weight,
                     self._bias,

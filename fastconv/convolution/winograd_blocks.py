@@ -172,9 +172,10 @@ def _cost(
     inputs = p.C_per_group * (60 + vectors * 7.0 * alpha**2 + scattered)
     outputs = p.K_per_group * (60 + vectors * 4.0 * alpha**2 + gathered)
     products = alpha**2 * cycles(_products(p, tiles), shape)
+    room = vectors * lanes
     transformed, produced, weights = (
         float(alpha**2 * p.itemsize * number)
-        for number in (p.C_per_group * tiles, p.K_per_group * tiles, p.C_per_group * p.K_per_group)
+        for number in (p.C_per_group * room, p.K_per_group * room, p.C_per_group * p.K_per_group)
     )
     far = 0.0
     if shared:

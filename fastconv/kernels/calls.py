@@ -31,3 +31,14 @@ def address(typingctx, array):  # type: ignore[no-untyped-def]
         return builder.ptrtoint(data, ir.IntType(64))
 
     return types.int64(array), generate
+
+
+@intrinsic  # type: ignore[misc, unused-ignore]
+def integer_at(typingctx, address, number):  # type: ignore[no-untyped-def]
+    """Return element `number` of an array of int64 that begins at `address`."""
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        array = builder.inttoptr(values[0], ir.IntType(64).as_pointer())
+        return builder.load(builder.gep(array, [values[1]]))
+
+    return types.int64(types.int64, types.int64), generate

@@ -1,104 +1,129 @@
-"""Pooling loops, one plane (n, c) an item of work.
-
-Window (i, j) covers rows ``range(top[i], bottom[i], row_step)`` and columns
-``range(left[j], right[j], column_step)``. Gradients are added in the order of the windows, so
-they do not depend on the number of threads.
-"""
+"""Pooling in register tiles: blocks of rows of planes, as machine code with an address."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import NamedTuple
 
-import numpy as np
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
-from fastconv.kernels.jit import range_kernel
+from fastconv.codegen.pooling import BYTES, INDICES, NOT_ASKED, Pool, Window
+from fastconv.codegen.pooling_grad import PoolGrad
+from fastconv.kernels.jit import address_of
 
-
-@range_kernel
-def maximum(
-    start: int,
-    stop: int,
-    x: Any,
-    top: Any,
-    bottom: Any,
-    row_step: int,
-    left: Any,
-    right: Any,
-    column_step: int,
-    out: Any,
-    indices: Any,
-) -> None:
-    """Fill planes of `out` with maxima and of `indices` with their places, h * W + w."""
-    W = x.shape[2]
-    for plane in range(start, stop):
-        for i in range(len(top)):
-            for j in range(len(left)):
-                place = top[i] * W + left[j]
-                best = x[plane, top[i], left[j]]
-                for h in range(top[i], bottom[i], row_step):
-                    for w in range(left[j], right[j], column_step):
-                        value = x[plane, h, w]
-                        if value > best or np.isnan(value):
-                            best, place = value, h * W + w
-                out[plane, i, j] = best
-                indices[plane, i, j] = place
+#: What is computed: whether means, and which places of maxima are stored.
+FORWARD = {
+    "max": (False, NOT_ASKED),
+    "max-byte": (False, BYTES),
+    "max-index": (False, INDICES),
+    "mean": (True, NOT_ASKED),
+}
+#: Whether gradients of means.
+BACKWARD = {"max-grad": False, "mean-grad": True}
 
 
-@range_kernel
-def maximum_grad(start: int, stop: int, grad: Any, indices: Any, out: Any) -> None:
-    """Fill planes of `out` (planes, H * W) with the gradients at their places."""
-    for plane in range(start, stop):
-        out[plane] = 0
-        for pixel in range(grad.shape[1]):
-            place = indices[plane, pixel]
-            # Checked before, but another thread may write to the caller's array meanwhile.
-            if 0 <= place < out.shape[1]:
-                out[plane, place] += grad[plane, pixel]
+class PoolShape(NamedTuple):
+    """What a kernel is compiled for: see `codegen.pooling` and `codegen.pooling_grad`."""
+
+    form: str
+    window: Window
+    rows: int
+    bits: int
+    lanes: int
+
+    @property
+    def name(self) -> str:
+        """What the kernel is called; docs/kernels.md has the grammar."""
+        tile = f"f{self.bits}x{self.lanes}-{self.rows}x{self.lanes}"
+        return f"{self.form}-{tile}-{self.window.name}"
 
 
-@range_kernel
-def mean(
-    start: int,
-    stop: int,
-    x: Any,
-    top: Any,
-    bottom: Any,
-    left: Any,
-    right: Any,
-    row_divisor: Any,
-    column_divisor: Any,
-    out: Any,
-) -> None:
-    """Fill planes of `out` with window sums over divisors."""
-    for plane in range(start, stop):
-        for i in range(len(top)):
-            for j in range(len(left)):
-                total = out.dtype.type(0)
-                for h in range(top[i], bottom[i]):
-                    for w in range(left[j], right[j]):
-                        total += x[plane, h, w]
-                out[plane, i, j] = total / out.dtype.type(row_divisor[i] * column_divisor[j])
+_shapes: dict[str, PoolShape] = {}
 
 
-@range_kernel
-def mean_grad(
-    start: int,
-    stop: int,
-    grad: Any,
-    top: Any,
-    bottom: Any,
-    left: Any,
-    right: Any,
-    row_divisor: Any,
-    column_divisor: Any,
-    out: Any,
-) -> None:
-    """Fill planes of `out` with the gradients' shares."""
-    for plane in range(start, stop):
-        out[plane] = 0
-        for i in range(len(top)):
-            for j in range(len(left)):
-                share = grad[plane, i, j] / out.dtype.type(row_divisor[i] * column_divisor[j])
-                for h in range(top[i], bottom[i]):
-                    for w in range(left[j], right[j]):
-                        out[plane, h, w] += share
+@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
+def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
+    """Write the tile of the kernel of that name."""
+    shape = _shapes[name.literal_value]
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        numbers = cgutils.unpack_tuple(builder, values[1])
+        if shape.form in FORWARD:
+            tile = Pool(builder, shape.bits, shape.lanes, numbers)
+            tile.emit(shape.window, shape.rows, *FORWARD[shape.form])
+        else:
+            back = PoolGrad(builder, shape.bits, shape.lanes, numbers)
+            back.emit(shape.window, shape.rows, BACKWARD[shape.form])
+        return context.get_dummy_value()
+
+    return types.void(name, arguments), generate
+
+
+#: What a range of blocks is computed from, forward or backward: addresses (of what is read and
+#: written, of the places or 0, of the divisors), sizes of the planes of input and output, elements
+#: from one row of places to the next, and the margins before the input.
+ARGUMENTS = (
+    *("source", "target", "places", "row_divisors", "column_divisors"),
+    *("H", "W", "OH", "OW", "place_row", "pad_top", "pad_left"),
+)
+
+
+@lru_cache(maxsize=128)
+def pool_address(shape: PoolShape) -> int:
+    """Return the address of the machine code that computes a range of blocks.
+
+    A block is `rows` rows of the output, or the pixels between `rows` rows of windows and the next.
+    """
+    name, size = shape.name, shape.bits // 8
+    _shapes[name] = shape
+    rows, lanes, (down, across) = shape.rows, shape.lanes, shape.window.stride
+    place_size = 8 if shape.form == "max-index" else 1
+
+    def forward(  # type: ignore[no-untyped-def]
+        start, stop, source, target, places, row_divisors, column_divisors,
+        H, W, OH, OW, place_row, pad_top, pad_left,
+    ):  # fmt: skip
+        many = -(-OH // rows)
+        plane, block = divmod(start, many)
+        for _ in range(start, stop):
+            i = min(block * rows, OH - rows)
+            x, line = source + plane * H * W * size, plane * OH + i
+            for j in range(0, OW, lanes):
+                _write_tile(
+                    name,
+                    (
+                        x, target + (line * OW + j) * size,
+                        places + (line * place_row + j) * place_size,
+                        row_divisors + i * size, column_divisors + j * size,
+                        H, W, i * down - pad_top, j * across - pad_left, OW, place_row, OW - j,
+                    ),
+                )  # fmt: skip
+            block += 1
+            if block == many:
+                block, plane = 0, plane + 1
+
+    def backward(  # type: ignore[no-untyped-def]
+        start, stop, source, target, places, row_divisors, column_divisors,
+        H, W, OH, OW, place_row, pad_top, pad_left,
+    ):  # fmt: skip
+        many = -(-(H + pad_top) // (rows * down))
+        plane, block = divmod(start, many)
+        for _ in range(start, stop):
+            i, line = block * rows, plane * OH
+            grad, out = source + line * OW * size, target + plane * H * W * size
+            for left in range(-pad_left, W, lanes * across):
+                j = (left + pad_left) // across
+                _write_tile(
+                    name,
+                    (
+                        grad, places + line * place_row, out, row_divisors, column_divisors,
+                        H, W, OH, OW, place_row, i, j, i * down - pad_top, left,
+                    ),
+                )  # fmt: skip
+            block += 1
+            if block == many:
+                block, plane = 0, plane + 1
+
+    function = forward if shape.form in FORWARD else backward
+    return address_of(function, name, 2 + len(ARGUMENTS))

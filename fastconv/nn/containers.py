@@ -56,12 +56,21 @@ class Sequential(Chain):
         if not isinstance(layer, Module):
             hint = f": did you mean {layer.__name__}()?" if isinstance(layer, type) else ""
             raise TypeError(f"layer {name!r} must be a Module, got {layer!r}{hint}")
+        _each_once(*self.named_modules(), *layer.named_modules(name))
         self._layers[name] = layer
-        _each_once(self)
 
     def append(self, layer: Module) -> Sequential:
-        """Add a layer at the end; return the module."""
-        self._add(str(len(self)), layer)
+        """Add a layer at the end, named by its place there; return the module.
+
+        A layer that is refused leaves the module as it was.
+        """
+        name = str(len(self))
+        if name in dict(self.named_children()):
+            raise ValueError(
+                f"layer must have a name of its own, got a second {name!r}, the number of layers "
+                "before it: name all of them in a mapping, Sequential({'name': layer, ...})"
+            )
+        self._add(name, layer)
         return self
 
     def stages(self) -> list[Module]:
@@ -128,7 +137,7 @@ class Residual(Branches):
             if not isinstance(part, Module) and not (name == "shortcut" and part is None):
                 raise TypeError(f"{name} must be a Module, got {part!r}")
         self.body, self.shortcut = body, shortcut
-        _each_once(self)
+        _each_once(*self.named_modules())
 
     def backward(self, grad: Array) -> Array | None:
         """Send `grad` back through both branches; return the sum."""
@@ -212,12 +221,13 @@ def _backward(layers: list[Module], grad: Array) -> Array | None:
     return current  # type: ignore[no-any-return]
 
 
-def _each_once(root: Module) -> None:
+def _each_once(*named: tuple[str, Module]) -> None:
     seen: dict[Module, str] = {}
-    for name, module in root.named_modules():
+    for name, module in named:
         if module in seen:
+            first = repr(seen[module]) if seen[module] else "the whole"
             raise ValueError(
                 f"layers must each stand in one place, got one {type(module).__name__} as "
-                f"{seen[module]!r} and as {name!r}: make another one"
+                f"{first} and as {name!r}: make another one"
             )
         seen[module] = name

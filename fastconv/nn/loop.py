@@ -19,6 +19,7 @@ from fastconv.nn.callbacks import Callback, Run
 from fastconv.nn.checkpoints import Checkpoints
 from fastconv.nn.clipping import clip_grad_norm_
 from fastconv.nn.containers import Sequential
+from fastconv.nn.convolution import Conv2d, ConvTranspose2d
 from fastconv.nn.history import History
 from fastconv.nn.identity import (
     describe_steps,
@@ -29,6 +30,7 @@ from fastconv.nn.identity import (
     optimizer_of,
 )
 from fastconv.nn.inputs import as_dtype
+from fastconv.nn.linear import Linear
 from fastconv.nn.losses import Loss
 from fastconv.nn.module import Module
 from fastconv.nn.optim import Optimizer
@@ -257,17 +259,23 @@ class Training:
 @contextmanager
 def _first_layer_without_input_grad(model: Module) -> Iterator[None]:
     """Save the gradient of the images, which nobody reads."""
-    layer = model
-    while isinstance(layer, Sequential) and len(layer):
+    layer: Any = model
+    while _goes_back_as(layer, Sequential) and len(layer):
         layer = layer[0]
-    before = getattr(layer, "input_grad", False)
-    if before is True:
-        vars(layer)["input_grad"] = False
+    spared = _goes_back_as(layer, Conv2d, ConvTranspose2d, Linear) and layer.input_grad
+    if spared:
+        layer.input_grad = False
     try:
         yield
     finally:
-        if before is True:
-            vars(layer)["input_grad"] = True
+        if spared:
+            layer.input_grad = True
+
+
+def _goes_back_as(layer: Module, *kinds: type[Module]) -> bool:
+    """Return whether `backward` is that of one of these: a subclass's own may need the gradient."""
+    own = vars(layer).get("backward", type(layer).backward)
+    return any(own is kind.backward for kind in kinds)
 
 
 @contextmanager

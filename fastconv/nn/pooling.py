@@ -11,13 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 from fastconv.geometry import IntPair, as_int, as_pair
 from fastconv.nn.inputs import as_floats, as_images
 from fastconv.nn.module import Module
-from fastconv.pooling.maximum import max_pool2d, max_pool2d_grad
+from fastconv.pooling.maximum import max_pool2d
 from fastconv.pooling.mean import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_grad,
     avg_pool2d,
     avg_pool2d_grad,
 )
+from fastconv.pooling.placed import max_pool2d_placed, max_pool2d_placed_grad
+from fastconv.pooling.problem import Pool2dProblem
 
 Array = NDArray[Any]
 
@@ -61,14 +63,14 @@ class MaxPool2d(Module):
         geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
         if not self.keeping:
             return max_pool2d(images, *geometry)
-        y, places = max_pool2d(images, *geometry, return_indices=True)
-        self.keep(y, places, images.shape)
+        problem = Pool2dProblem.from_shapes(images.shape, *geometry, str(images.dtype), name="x")
+        y, places = max_pool2d_placed(images, problem)
+        self.keep(y, places)
         return y
 
     def backward(self, grad: Array) -> Array:
         """Return the gradients at the places of the maxima."""
-        grad, places, shape = self.recall(grad)
-        return max_pool2d_grad(grad, places, shape)
+        return max_pool2d_placed_grad(*self.recall(grad))
 
     def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         """Return one for each element of a window."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.geometry import as_ints
+from fastconv.nn.parameter import Parameter
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,10 @@ class Row:
     ----------
     name, kind : str
         Where it is in the model, and its class.
-    output_shape : tuple of int
+    output_shape : tuple of int, or None
+        None where the model has the layer but does not use it.
     parameters : int
+        Its own: not those of layers within it, nor those it shares with a row above.
     flops : int
         Of a forward pass; a multiplication and an addition are two.
     parameter_bytes, output_bytes : int
@@ -30,7 +33,7 @@ class Row:
 
     name: str
     kind: str
-    output_shape: tuple[int, ...]
+    output_shape: tuple[int, ...] | None
     parameters: int
     flops: int
     parameter_bytes: int
@@ -40,16 +43,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """The rows of a model, in the order in which its layers run, and their sums.
+    """The rows of a model, in the order in which its layers finish, and their sums.
 
-    ``str`` gives a table; the column KiB is parameters and output together.
+    Layers that consist of others have a row only if they have parameters of their own. ``str``
+    gives a table; the column KiB is parameters and output together.
     """
 
     rows: tuple[Row, ...]
 
     @property
     def parameters(self) -> int:
-        """Number of parameters."""
+        """Number of parameters, each counted once: as many as an optimizer trains."""
         return sum(row.parameters for row in self.rows)
 
     @property
@@ -67,7 +71,8 @@ class Summary:
         lines = [head]
         for row in self.rows:
             numbers = _numbers(row.parameters, row.flops, row.parameter_bytes + row.output_bytes)
-            lines.append((row.name, row.kind, str(row.output_shape), *numbers, row.algorithm))
+            output = "not used" if row.output_shape is None else str(row.output_shape)
+            lines.append((row.name, row.kind, output, *numbers, row.algorithm))
         totals = _numbers(self.parameters, self.flops, self.memory_bytes)
         lines.append(("total", "", "", *totals, ""))
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -93,45 +98,70 @@ def summarize(model: Any, input_shape: tuple[int, ...]) -> Summary:
 
     The model is then in the mode it was in.
     """
-    shape = as_ints("input_shape", input_shape, len(input_shape), 1)
-    modules = list(model.named_modules())
-    modes = [(module.training, module.keeping, module.frozen) for _, module in modules]
+    shape = as_ints("input_shape", input_shape, np.size(input_shape), 1)
+    names: dict[Any, str] = {}
+    for name, module in model.named_modules():
+        names.setdefault(module, name)
+    modes = [(module.training, module.keeping, module.frozen) for module in names]
+    shown = [m for m in names if _own(m) or not list(m.named_children())]
+    overridden = [vars(module).get("forward") for module in shown]
+    used: set[Any] = set()
+    counted: set[Parameter] = set()
     rows: list[Row] = []
 
-    def watch(name: str, module: Any) -> None:
+    def watch(module: Any) -> None:
         forward = module.forward
 
         def watched(x: Any) -> Any:
             y = forward(x)
-            rows.append(_row(name, module, np.shape(x), y))
+            rows.append(_row(names[module], module, counted, np.shape(x), y))
+            used.add(module)
             return y
 
         vars(module)["forward"] = watched
 
-    leaves = [(name, module) for name, module in modules if not list(module.named_children())]
     try:
         model.eval(keep=True)  # every layer on its own
-        for name, module in leaves:
-            watch(name, module)
+        for module in shown:
+            watch(module)
         model(np.zeros(shape, model.dtype))
     finally:
-        for _, module in leaves:
+        for module, forward in zip(shown, overridden, strict=True):
             vars(module).pop("forward", None)
+            if forward is not None:
+                vars(module)["forward"] = forward
         model.eval()
-        for (_, module), mode in zip(modules, modes, strict=True):
+        for module, mode in zip(names, modes, strict=True):
             module.training, module.keeping, module.frozen = mode
+    # What is learned counts, even where this forward pass does not come by.
+    unused = [module for module in shown if module not in used and _own(module)]
+    rows += [_row(names[module], module, counted) for module in unused]
     return Summary(tuple(rows))
 
 
-def _row(name: str, module: Any, input_shape: tuple[int, ...], y: Any) -> Row:
-    parameters = list(module.parameters())
+def _own(module: Any) -> list[Parameter]:
+    """Return the parameters that a module holds itself, each once."""
+    return list({v: None for v in vars(module).values() if isinstance(v, Parameter)})
+
+
+def _row(
+    name: str,
+    module: Any,
+    counted: set[Parameter],
+    input_shape: tuple[int, ...] | None = None,
+    y: Any = None,
+) -> Row:
+    """Return the row of a module that gave `y`, or was not used; note what it counts."""
+    new = [p for p in _own(module) if p not in counted]
+    counted.update(new)
+    ran = input_shape is not None
     return Row(
         name or type(module).__name__,
         type(module).__name__,
-        y.shape,
-        sum(p.size for p in parameters),
-        module.flops(input_shape, y.shape),
-        sum(p.size * p.dtype.itemsize for p in parameters),
-        math.prod(y.shape) * y.dtype.itemsize,
-        module.algorithm(input_shape),
+        y.shape if ran else None,
+        sum(p.size for p in new),
+        module.flops(input_shape, y.shape) if ran else 0,
+        sum(p.size * p.dtype.itemsize for p in new),
+        math.prod(y.shape) * y.dtype.itemsize if ran else 0,
+        module.algorithm(input_shape) if ran else "",
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,12 @@ class Axis:
 
 
 Axes = tuple[Axis, Axis]
+
+
+@lru_cache(maxsize=256)
+def divisors(axis: Axis, dtype: str) -> NDArray[Any]:
+    """Return how many positions each window counts, in the type that means are computed in."""
+    return axis.divisor.astype(dtype)
 
 
 def _frozen(values: Indices) -> Indices:

@@ -22,8 +22,8 @@ class PoolAlgorithm:
 
     name: ClassVar[str]
 
-    def maximum(self, x: Array, axes: Axes, out: Array, indices: Indices) -> None:
-        """Fill `out` with each window's maximum and `indices` with its place, h * W + w.
+    def maximum(self, x: Array, axes: Axes, out: Array, indices: Indices | None) -> None:
+        """Fill `out` with each window's maximum and `indices`, if any, with its place, h * W + w.
 
         The first of equal maxima wins. NaN is larger than any number, and the last NaN wins,
         as in PyTorch.

@@ -100,12 +100,12 @@ def max_pool2d(
     )
     chosen = find(algorithm)
     values = np.empty(problem.output_shape, dtype)
-    indices = np.empty(problem.output_shape, np.int64)
+    indices = np.empty(problem.output_shape, np.int64) if return_indices else None
     if values.size:
         axes = pooling_axes(problem, count_include_pad=False)
         chosen.maximum(as_computed(array, dtype), axes, values, indices)
     values = values.astype(returned, copy=False)
-    return (values, indices) if return_indices else values
+    return values if indices is None else (values, indices)
 
 
 def max_pool2d_grad(
@@ -160,7 +160,7 @@ def max_pool2d_grad(
         )
     dtype, returned = result_dtypes(grad)
     chosen = find(algorithm)
-    out = np.zeros((N, C, H, W), dtype)
-    if grad.size:
+    out = np.empty((N, C, H, W), dtype)
+    if out.size:
         chosen.maximum_grad(as_computed(grad, dtype), as_computed(places, "int64"), out)
     return out.astype(returned, copy=False)

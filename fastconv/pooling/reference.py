@@ -29,9 +29,10 @@ class Reference(PoolAlgorithm):
 
     name = "reference"
 
-    def maximum(self, x: Array, axes: Axes, out: Array, indices: Indices) -> None:
+    def maximum(self, x: Array, axes: Axes, out: Array, indices: Indices | None) -> None:
         """Compare the elements of a window one by one."""
-        planes, values, places = _planes(x), _planes(out), _planes(indices)
+        planes, values = _planes(x), _planes(out)
+        places = None if indices is None else _planes(indices)
         for plane, i, j, rows, columns in _windows(len(planes), axes):
             best, place = -np.inf, rows.start * axes[1].size + columns.start
             for h in range(rows.start, rows.stop, rows.step):
@@ -39,7 +40,9 @@ class Reference(PoolAlgorithm):
                     value = planes[plane, h, w]
                     if value > best or np.isnan(value):
                         best, place = value, h * axes[1].size + w
-            values[plane, i, j], places[plane, i, j] = best, place
+            values[plane, i, j] = best
+            if places is not None:
+                places[plane, i, j] = place
 
     def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> None:
         """Add every gradient at its place."""

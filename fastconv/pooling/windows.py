@@ -19,7 +19,7 @@ class Windows(PoolAlgorithm):
 
     name = "windows"
 
-    def maximum(self, x: Array, axes: Axes, out: Array, indices: Indices) -> None:
+    def maximum(self, x: Array, axes: Axes, out: Array, indices: Indices | None) -> None:
         """Reduce the view with `max`, find the place with `argmax`."""
         rows, columns = axes
         view = _view(_padded(x, axes, -np.inf), axes)
@@ -34,11 +34,13 @@ class Windows(PoolAlgorithm):
         if np.isnan(best).any():
             last_nan = flat.shape[-1] - 1 - np.isnan(flat)[..., ::-1].argmax(axis=-1)
             tap = np.where(np.isnan(best), last_nan, tap)
-        r, s = np.divmod(tap, view.shape[-1])
-        h = _first_taps(rows)[:, np.newaxis] + r * rows.step
-        w = _first_taps(columns) + s * columns.step
+        # The element itself, not the maximum that NumPy found: zeros have signs.
         out[...] = np.take_along_axis(flat, tap[..., np.newaxis], axis=-1)[..., 0]
-        indices[...] = h * columns.size + w
+        if indices is not None:
+            r, s = np.divmod(tap, view.shape[-1])
+            h = _first_taps(rows)[:, np.newaxis] + r * rows.step
+            w = _first_taps(columns) + s * columns.step
+            indices[...] = h * columns.size + w
 
     def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> None:
         """Count the places with the gradients as weights; sums are formed in float64."""

@@ -1,0 +1,71 @@
+"""Maximum pooling for training: where each maximum was is kept in one byte, not in eight.
+
+The byte is the maximum's number inside its window. The gradient needs no more, because the windows
+are known: each pixel looks at the few windows that it is in, whether one of them names it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv.arguments import as_computed
+from fastconv.pooling import tiles
+from fastconv.pooling.axis import Axes, pooling_axes
+from fastconv.pooling.problem import Pool2dProblem
+from fastconv.pooling.registry import find
+
+Array = NDArray[Any]
+
+
+class Places(NamedTuple):
+    """Where the maxima were; only `placed_grad` knows how to read it.
+
+    Attributes
+    ----------
+    problem : Pool2dProblem
+    where : ndarray
+        Bytes, with room for a vector before and behind; or flat indices (int64), where register
+        tiles do not take the windows.
+    """
+
+    problem: Pool2dProblem
+    where: Array
+
+
+def max_pool2d_placed(x: Array, problem: Pool2dProblem) -> tuple[Array, Places]:
+    """Return the maxima of a checked array, and their places for `max_pool2d_placed_grad`."""
+    x, values = as_computed(x, problem.dtype), np.empty(problem.output_shape, problem.dtype)
+    if not values.size:
+        return values, Places(problem, np.empty(values.shape, np.int64))
+    axes = _axes(problem)
+    if tiles.tile_window(axes) is None:
+        indices = np.empty(values.shape, np.int64)
+        find("auto").maximum(x, axes, values, indices)
+        return values, Places(problem, indices)
+    # The gradient loads whole vectors, from windows before the first one to behind the last.
+    lanes = tiles.tile_shape("max-grad", axes, problem.dtype).lanes
+    before, behind = problem.S, lanes + problem.W + problem.padding[1][0]
+    rows = problem.N * problem.C * problem.OH
+    room = np.empty(before + rows * tiles.place_row(axes, problem.dtype) + behind, np.uint8)
+    where = room[before:]
+    tiles.run("max-byte", axes, x, values, where)
+    return values, Places(problem, where)
+
+
+def max_pool2d_placed_grad(grad: Array, places: Places) -> Array:
+    """Return the gradient with respect to the input; `grad` has the shape of the maxima."""
+    problem, where = places
+    grad = as_computed(grad, problem.dtype)
+    out = np.empty(problem.input_shape, problem.dtype)
+    if where.dtype == np.uint8:
+        tiles.run("max-grad", _axes(problem), grad, out, where)
+    elif out.size:
+        find("auto").maximum_grad(grad, as_computed(where, "int64"), out)
+    return out
+
+
+def _axes(problem: Pool2dProblem) -> Axes:
+    return pooling_axes(problem, count_include_pad=False)
