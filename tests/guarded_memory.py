@@ -91,9 +91,9 @@ class Guard:
 
         tiles: dict[Any, Any] = {}
 
-        def depthwise_shape(problem: Any) -> Any:
+        def depthwise_shape(problem: Any, odd: Any = None) -> Any:
             """Return the same tile for a kernel as before, as long as it fits."""
-            fitting = list(depthwise._shapes(problem))
+            fitting = list(depthwise._shapes(problem, odd))
             kernel = fitting[0]._replace(rows=0, vectors=0)
             shape = tiles.setdefault(kernel, fitting[rng.integers(len(fitting))])
             return shape if shape in fitting else fitting[-1]

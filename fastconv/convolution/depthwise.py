@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,6 @@ from fastconv import cpu
 from fastconv.activation import Activation
 from fastconv.convolution.base import Array, Launch, Run, as_read_only
 from fastconv.convolution.input_gradient import ByPhases
-from fastconv.convolution.layout import Filters
 from fastconv.convolution.phases import Phase
 from fastconv.convolution.tiled import Direct, compiler_missing
 from fastconv.convolution.tiling import Target
@@ -22,12 +22,15 @@ from fastconv.problem import Conv2dProblem
 MOST_TAPS = 25
 #: Tiles: rows, vectors of pixels.
 TILES = ((7, 1), (4, 2), (4, 1), (3, 2), (2, 4), (2, 2), (2, 1), (1, 4), (1, 2), (1, 1))
+#: Of pairs, whose rows are not neighbours in memory: one after the other is twice as fast.
+PAIR_TILES = ((1, 2), (1, 1))
 
 
 class Depthwise(ByPhases):
     """One filter a tile, its taps unrolled, straight from the image by masked loads."""
 
     name = "depthwise"
+    farthest_step = 2
 
     def _refusal(self, problem: Conv2dProblem) -> str | None:
         """Take one input channel a group, small kernels, no dilation."""
@@ -66,24 +69,63 @@ class Depthwise(ByPhases):
         """Run once."""
         self.bind(problem, prepared, bias, Activation())(x, None, out)
 
-    def _run_phase(self, phase: Phase, filters: Filters, grad_output: Array, out: Array) -> None:
-        """Write rows and columns of `out` that are a stride apart."""
-        p, (height, width) = phase.problem, out.shape[2:]
-        assert filters.window is not None
-        own = filters.window >= 0
-        turned = np.empty((p.K, p.taps), p.dtype)
-        turned[:, filters.window[own]] = filters.weight.reshape(p.K, *own.shape)[:, own]
-        target = Target(phase.stride[0] * width, phase.stride[1], height * width)
-        launch = _DepthwiseLaunch(p, turned, np.zeros(p.K, p.dtype), Activation(), target)
-        launch(grad_output, None, out.reshape(-1)[phase.down.first * width + phase.across.first :])
+    def _run_phases(
+        self, found: Sequence[Phase], weight: Array, grad_output: Array, out: Array
+    ) -> None:
+        """Compute all columns of some rows together: at stride 2, the even and the odd ones."""
+        height, width = out.shape[2:]
+        for down in dict.fromkeys(phase.down for phase in found):
+            sides = {phase.across.first: phase for phase in found if phase.down == down}
+            turned = [_turned(sides[side], weight) for side in sorted(sides)]
+            some = next(iter(sides.values()))
+            pair = None
+            if some.stride[1] == 2:
+                nothing = Side(0, 0)
+                even, odd = (Side.of(sides[n]) if n in sides else nothing for n in (0, 1))
+                pair = Pair(even, odd, width)
+            bias = np.zeros(some.problem.K, out.dtype)
+            target = Target(some.stride[0] * width, 1, height * width)
+            weights = np.concatenate(turned, axis=1)
+            launch = _DepthwiseLaunch(some.problem, weights, bias, Activation(), target, pair)
+            launch(grad_output, None, out.reshape(-1)[down.first * width :])
 
 
-def _shapes(problem: Conv2dProblem) -> Iterator[DepthwiseShape]:
+class Side(NamedTuple):
+    """The even or the odd columns of a gradient: taps of a row, and the margin at the left."""
+
+    taps: int
+    margin: int
+
+    @classmethod
+    def of(cls, phase: Phase) -> Side:
+        """Return those that a phase computes."""
+        return cls(phase.problem.S, phase.problem.padding[1][0])
+
+
+class Pair(NamedTuple):
+    """Both sides, and how many columns they make."""
+
+    even: Side
+    odd: Side
+    width: int
+
+
+def _turned(phase: Phase, weight: Array) -> Array:
+    """Return the filters of a phase, one a row."""
+    p, window = phase.problem, phase.window(*weight.shape[2:])
+    own = window >= 0
+    turned = np.empty((p.K, p.taps), weight.dtype)
+    turned[:, window[own]] = weight.reshape(p.K, *own.shape)[:, own]
+    return turned
+
+
+def _shapes(problem: Conv2dProblem, odd: int | None = None) -> Iterator[DepthwiseShape]:
     p, instructions = problem, cpu.describe().instructions
-    for rows, vectors in TILES:
-        if rows <= p.OH and 2 * rows * vectors <= instructions.registers:
+    for rows, vectors in TILES if odd is None else PAIR_TILES:
+        sums = rows * vectors * (1 if odd is None else 2)
+        if rows <= p.OH and 2 * sums <= instructions.registers:
             lanes = instructions.lanes(p.dtype)
-            yield DepthwiseShape(p.R, p.S, p.stride, rows, vectors, 8 * p.itemsize, lanes)
+            yield DepthwiseShape(p.R, p.S, p.stride, rows, vectors, 8 * p.itemsize, lanes, odd)
 
 
 def _cycles(problem: Conv2dProblem, shape: DepthwiseShape) -> float:
@@ -98,9 +140,9 @@ def _cycles(problem: Conv2dProblem, shape: DepthwiseShape) -> float:
 
 
 @lru_cache(maxsize=1024)
-def depthwise_shape(problem: Conv2dProblem) -> DepthwiseShape:
-    """Return the kernel that takes fewest cycles."""
-    return min(_shapes(problem), key=lambda shape: _cycles(problem, shape))
+def depthwise_shape(problem: Conv2dProblem, odd: int | None = None) -> DepthwiseShape:
+    """Return the kernel that takes fewest cycles; `odd` as in `DepthwiseShape`."""
+    return min(_shapes(problem, odd), key=lambda shape: _cycles(problem, shape))
 
 
 class _DepthwiseLaunch(Launch):
@@ -113,20 +155,25 @@ class _DepthwiseLaunch(Launch):
         bias: Array,
         activation: Activation,
         target: Target | None = None,
+        pair: Pair | None = None,
     ) -> None:
         p = problem
         target = target or Target(p.OW, 1, p.P)
-        self._shape = depthwise_shape(p)._replace(apart=target.step)
+        self._shape = depthwise_shape(p, pair and pair.odd.taps)
+        if pair:
+            self._shape = self._shape._replace(S=pair.even.taps)
         self._blocks = p.N * p.K * -(-p.OH // self._shape.rows)
         self._weight, self._bias = as_read_only(weight.reshape(-1)), as_read_only(bias)
         self._numbers = as_read_only(activation.numbers(p.dtype))
         self._none = as_read_only(np.empty(0, p.dtype))
         values: dict[str, int] = {
-            **{name: getattr(p, name) for name in ("C", "K", "H", "W", "OH", "OW")},
+            **{name: getattr(p, name) for name in ("C", "K", "H", "W", "OH")},
+            "OW": pair.width if pair else p.OW,
             "form": activation.form,
             "multiplier": p.K_per_group,
             "pad_top": p.padding[0][0],
-            "pad_left": p.padding[1][0],
+            "pad_left": pair.even.margin if pair else p.padding[1][0],
+            "pad_odd": pair.odd.margin if pair else 0,
             "out_row": target.row,
             "out_plane": target.plane,
         }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import numpy as np
 
 from fastconv import threads
@@ -12,8 +15,6 @@ from fastconv.convolution.layout import Filters
 from fastconv.convolution.phases import Phase, leave_gaps, phases
 from fastconv.problem import Conv2dProblem, Direction
 
-# Wider steps would write one element a vector.
-FARTHEST_STEP = 4
 # What a thread clears, and what it moves of the weights.
 CLEARED_BYTES_PER_SECOND = 8e9
 LAID_OUT_BYTES_PER_SECOND = 5e9
@@ -25,6 +26,9 @@ class ByPhases(Algorithm):
     A subclass defines the methods with an underscore, which know of forward convolutions only;
     their stride is 1 and their padding may be negative where they make a gradient.
     """
+
+    #: The widest step, from column to column, that results can be written at.
+    farthest_step: ClassVar[int] = 4
 
     def _refusal(self, problem: Conv2dProblem) -> str | None:
         """Return None, or why this forward convolution is refused."""
@@ -46,8 +50,10 @@ class ByPhases(Algorithm):
         """Take gradients all of whose phases are taken as convolutions."""
         if direction == "forward":
             return self._refusal(problem)
-        if problem.stride[1] > FARTHEST_STEP:
-            return f"needs a horizontal stride of at most {FARTHEST_STEP}, got {problem.stride}"
+        if problem.stride[1] > self.farthest_step:
+            return (
+                f"needs a horizontal stride of at most {self.farthest_step}, got {problem.stride}"
+            )
         for phase in phases(problem):
             reason = self._refusal(phase.problem)
             if reason is not None:
@@ -79,7 +85,7 @@ class ByPhases(Algorithm):
     def input_grad(
         self, problem: Conv2dProblem, weight: Array, grad_output: Array, out: Array
     ) -> None:
-        """Compute one phase after the other, each in parallel."""
+        """Clear what no tap reaches, and compute the rest."""
         found = phases(problem)
         margins = any(side > 0 for p in found for sides in p.problem.padding for side in sides)
         if margins and not np.isfinite(weight).all():
@@ -88,8 +94,14 @@ class ByPhases(Algorithm):
             return
         if leave_gaps(problem):
             clear(out)
+        self._run_phases(found, weight, grad_output, out)
+
+    def _run_phases(
+        self, found: Sequence[Phase], weight: Array, grad_output: Array, out: Array
+    ) -> None:
+        """Compute one phase after the other, each in parallel."""
         for phase in found:
-            filters = Filters(weight, phase.window(problem.R, problem.S), finite=True)
+            filters = Filters(weight, phase.window(*weight.shape[2:]), finite=True)
             self._run_phase(phase, filters, grad_output, out)
 
 

@@ -72,11 +72,17 @@ class Phase(NamedTuple):
 
     def window(self, R: int, S: int) -> Array:
         """Return which of this phase's taps each tap (r, s) is; -1 if it is not one of them."""
-        places = np.full((R, S), -1)
-        down, across = self.down, self.across
-        own = np.arange(down.taps * across.taps)[::-1].reshape(down.taps, across.taps)
-        places[down.tap :: down.apart, across.tap :: across.apart] = own
-        return places
+        return _window(R, S, self.down[2:5], self.across[2:5])
+
+
+@lru_cache(maxsize=1024)
+def _window(R: int, S: int, down: tuple[int, ...], across: tuple[int, ...]) -> Array:
+    """Return `Phase.window`; `down` and `across` are the first tap, the next one, and how many."""
+    places = np.full((R, S), -1)
+    own = np.arange(down[2] * across[2])[::-1].reshape(down[2], across[2])
+    places[down[0] :: down[1], across[0] :: across[1]] = own
+    places.flags.writeable = False
+    return places
 
 
 @lru_cache(maxsize=1024)

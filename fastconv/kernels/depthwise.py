@@ -17,7 +17,7 @@ from fastconv.kernels.jit import address_of, range_kernel
 class DepthwiseShape(NamedTuple):
     """What a kernel is compiled for: taps, stride, and the tile; see `codegen.depthwise`.
 
-    `apart` is how many columns of the output are from one pixel to the next.
+    With `odd` the even columns of the output are from R x S taps, the odd ones from R x `odd`.
     """
 
     R: int
@@ -27,16 +27,16 @@ class DepthwiseShape(NamedTuple):
     vectors: int
     bits: int
     lanes: int
-    apart: int = 1
+    odd: int | None = None
 
     @property
     def name(self) -> str:
         """What the kernel is called; docs/kernels.md has the grammar."""
         down, across = self.stride
         tile = f"{self.rows}x{self.vectors * self.lanes}"
-        taps = f"{self.R}x{self.S}-s{down}x{across}"
-        apart = f"-o{self.apart}" if self.apart > 1 else ""
-        return f"depthwise-f{self.bits}x{self.lanes}-{tile}-{taps}{apart}"
+        odd = "" if self.odd is None else f"+{self.odd}"
+        taps = f"{self.R}x{self.S}{odd}-s{down}x{across}"
+        return f"depthwise-f{self.bits}x{self.lanes}-{tile}-{taps}"
 
 
 _shapes: dict[str, DepthwiseShape] = {}
@@ -49,8 +49,8 @@ def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
 
     def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
         numbers = cgutils.unpack_tuple(builder, values[1])
-        tile = Depthwise(builder, shape.bits, shape.lanes, numbers, shape.apart)
-        tile.emit(shape.R, shape.S, shape.stride, shape.rows, shape.vectors)
+        tile = Depthwise(builder, shape.bits, shape.lanes, numbers)
+        tile.emit(shape.R, shape.S, shape.stride, shape.rows, shape.vectors, shape.odd)
         return context.get_dummy_value()
 
     return types.void(name, arguments), generate
@@ -59,7 +59,7 @@ def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
 #: The numbers of a layer, as the kernel wants them after the range of blocks and the addresses.
 LAYER = (
     *("form", "C", "K", "multiplier", "H", "W", "OH", "OW", "pad_top", "pad_left"),
-    *("out_row", "out_plane"),
+    *("pad_odd", "out_row", "out_plane"),
 )
 _ADDRESSES = ("x", "weight", "bias", "residual", "out", "numbers")
 
@@ -70,21 +70,24 @@ def depthwise_address(shape: DepthwiseShape) -> int:
     name, size = shape.name, shape.bits // 8
     _shapes[name] = shape
     rows, columns = shape.rows, shape.vectors * shape.lanes
-    down, across, taps, apart = *shape.stride, shape.R * shape.S, shape.apart
-    assert len(TILE_ARGUMENTS) == 13
+    down, across = shape.stride
+    # Of a pair, columns are counted in twos.
+    taps, apart = shape.R * (shape.S + (shape.odd or 0)), 1 if shape.odd is None else 2
+    assert len(TILE_ARGUMENTS) == 14
 
     def blocks(  # type: ignore[no-untyped-def]
         start, stop, x, weight, bias, residual, out, numbers,
-        form, C, K, multiplier, H, W, OH, OW, pad_top, pad_left, out_row, out_plane,
+        form, C, K, multiplier, H, W, OH, OW, pad_top, pad_left, pad_odd, out_row, out_plane,
     ):  # fmt: skip
         many = -(-OH // rows)
         plane, block = divmod(start, many)
         image, k = divmod(plane, K)
+        wide = -(-OW // apart)
         for _ in range(start, stop):
             i = min(block * rows, OH - rows)
             source = x + (image * C + k // multiplier) * H * W * size
-            for j in range(0, OW, columns):
-                j = max(0, min(j, OW - columns))
+            for j in range(0, wide, columns):
+                j = max(0, min(j, wide - columns))
                 place = ((image * K + k) * out_plane + i * out_row + j * apart) * size
                 added = residual + place if residual else 0
                 filter_ = weight + k * taps * size
@@ -93,7 +96,7 @@ def depthwise_address(shape: DepthwiseShape) -> int:
                     name,
                     (
                         source, filter_, bias + k * size, out + place, added, numbers, form,
-                        H, W, top, left, out_row, OW - j,
+                        H, W, top, left, j - pad_odd, out_row, OW - j * apart,
                     ),
                 )  # fmt: skip
             block += 1
@@ -135,6 +138,6 @@ def run_blocks(
             address(residual) if residual.size else 0,
             address(out),
             address(numbers),
-            *(g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7], g[8], g[9], g[10], g[11]),
+            *(g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7], g[8], g[9], g[10], g[11], g[12]),
         ),
     )
