@@ -19,6 +19,7 @@ _HOMES = {
         "conv2d_weight_grad",
         "plan_conv2d",
     ),
+    "backward": ("Conv2dGradients", "conv2d_backward"),
     "transposed": ("conv_transpose2d",),
     "columns": ("im2col", "col2im", "sliding_windows"),
     "pooling.maximum": ("max_pool2d", "max_pool2d_grad"),

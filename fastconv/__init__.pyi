@@ -1,6 +1,8 @@
 from fastconv import data as data
 from fastconv import nn as nn
 from fastconv import plots as plots
+from fastconv.backward import Conv2dGradients as Conv2dGradients
+from fastconv.backward import conv2d_backward as conv2d_backward
 from fastconv.columns import col2im as col2im
 from fastconv.columns import im2col as im2col
 from fastconv.columns import sliding_windows as sliding_windows

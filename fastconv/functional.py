@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.activation import Activation, ActivationLike, as_activation
+from fastconv import recycling
+from fastconv.activation import ActivationLike, as_activation
 from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
 from fastconv.geometry import (
     IntPair,
@@ -33,6 +34,7 @@ def conv2d(
     dilation: IntPair = 1,
     groups: int = 1,
     *,
+    activation: ActivationLike = None,
     algorithm: str = "auto",
 ) -> Array:
     """Convolve images with filters (cross-correlation, as in every deep-learning library).
@@ -52,6 +54,8 @@ def conv2d(
         Zeros around the images, in pixels. "same" gives ceil(H / stride) rows.
     groups : int
         Output channel k sees only the C / groups input channels of its group.
+    activation : str or tuple, optional
+        Applied to the output before it is stored; see `plan_conv2d`.
     algorithm : str
         "auto", or one of ``fastconv.algorithms()``.
 
@@ -80,18 +84,17 @@ def conv2d(
            [2., 2.],
            [2., 2.]])
     """
+    applied = as_activation(activation)
     array = as_numbers("x", x, 4)
     filters, offsets = _parameters(weight, bias)
     dtype, returned = result_dtypes(array, filters, *offsets)
-    plain = type(stride) is type(dilation) is type(groups) is int and type(padding) in (int, str)
-    build = _problem_again if plain else _problem
-    problem = build(array.shape, filters.shape, stride, padding, dilation, groups, dtype)
+    problem = problem_of(array, filters, stride, padding, dilation, groups, dtype)
     chosen = choose(problem, "forward", algorithm, once=True)
-    out = np.empty(problem.output_shape, dtype)
+    out = recycling.empty(problem.output_shape, dtype)
     if problem.N:
         ready = as_computed(array, dtype)
         offset = _bias_of(problem, offsets)
-        run = chosen.bind(problem, as_computed(filters, dtype), offset, Activation())
+        run = chosen.bind(problem, as_computed(filters, dtype), offset, applied)
         run(ready, None, out)
     return out.astype(returned, copy=False)
 
@@ -210,7 +213,7 @@ def conv2d_input_grad(
     )
     check_shape("grad_output", grad, problem.output_shape, "the convolution's output")
     chosen = choose(problem, "input_grad", algorithm)
-    out = np.empty(problem.input_shape, dtype)
+    out = recycling.empty(problem.input_shape, dtype)
     if problem.N:
         chosen.input_grad(problem, as_computed(filters, dtype), as_computed(grad, dtype), out)
     return out.astype(returned, copy=False)
@@ -275,6 +278,21 @@ def conv2d_weight_grad(
     if problem.N:
         chosen.weight_grad(problem, as_computed(array, dtype), as_computed(grad, dtype), out)
     return out.astype(returned, copy=False)
+
+
+def problem_of(
+    x: Array,
+    weight: Array,
+    stride: IntPair,
+    padding: Padding,
+    dilation: IntPair,
+    groups: int,
+    dtype: str,
+) -> Conv2dProblem:
+    """Return the problem of two checked arrays; one that came before is not checked anew."""
+    plain = type(stride) is type(dilation) is type(groups) is int and type(padding) in (int, str)
+    build = _problem_again if plain else _problem
+    return build(x.shape, weight.shape, stride, padding, dilation, groups, dtype)
 
 
 def _problem(x_shape: Any, weight_shape: Any, *geometry: Any) -> Conv2dProblem:

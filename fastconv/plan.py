@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv import tuning
+from fastconv import recycling, tuning
 from fastconv.activation import Activation
 from fastconv.arguments import as_computed, as_numbers, check_out, check_shape
 from fastconv.convolution.base import Algorithm, Array
@@ -289,7 +289,7 @@ class Conv2dPlan:
         if residual is not None:
             added = self._checked("residual", residual, self._output_shape, "the output")
         if out is None:
-            out = np.empty(self._output_shape, self._dtype)
+            out = recycling.empty(self._output_shape, self._dtype)
         else:
             check_out(out, self._output_shape, self._dtype, "x", array)
             if added is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastconv import recycling
 from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
 from fastconv.geometry import (
     IntPair,
@@ -133,7 +134,7 @@ def conv_transpose2d(
             dtype,
             names=("x", "weight"),
         )
-        reached = np.empty(problem.input_shape, dtype)
+        reached = recycling.empty(problem.input_shape, dtype)
         chosen = choose(problem, "input_grad")
         chosen.input_grad(problem, as_computed(filters, dtype), as_computed(array, dtype), reached)
         out[:, :, :height, :width] = reached

@@ -28,6 +28,7 @@ LEVELS = (
     ("network", "settings"),
     ("nn",),
     ("data", "plots"),
+    ("backward",),
     ("functional", "transposed", "columns", "pooling.maximum", "pooling.mean", "pooling.placed"),
     ("plan",),
     ("tuning",),
@@ -39,6 +40,7 @@ LEVELS = (
     ("codegen",),
     # Leaves that every level may read.
     ("activation", "blas", "cpu", "threads", "workspace", "windows", "problem", "geometry"),
+    ("recycling",),
     ("extras", "files", "precision", "stencils"),
 )
 SOURCES = sorted(PACKAGE.rglob("*.py"))

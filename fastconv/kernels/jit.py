@@ -17,6 +17,8 @@ from fastconv.kernels.cache import KernelCache
 # No `fastmath=True`: it would let the compiler assume that NaN and infinity never occur.
 # "contract" alone allows a multiplication and an addition to become one fused instruction.
 _FLAGS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+# For sums in vectors: the compiler may choose the order of additions, once and for all calls.
+_ANY_ORDER = {"contract", "reassoc"}
 
 
 def _rename(function: Callable[..., Any], name: str) -> None:
@@ -28,7 +30,7 @@ def _rename(function: Callable[..., Any], name: str) -> None:
 
 def _compile(function: Callable[..., Any], name: str, **flags: Any) -> Any:
     _rename(function, name)
-    dispatcher = numba.njit(function, **_FLAGS, **flags)
+    dispatcher = numba.njit(function, **{**_FLAGS, **flags})
     if hasattr(dispatcher, "_cache"):  # a plain function under NUMBA_DISABLE_JIT=1
         dispatcher._cache = KernelCache(name)
     return dispatcher
@@ -42,6 +44,11 @@ def _name(function: Callable[..., Any], variant: str) -> str:
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a loop that runs on the calling thread; other kernels may call it."""
     return _compile(function, _name(function, ""))
+
+
+def summing_kernel(function: Callable[..., Any]) -> Any:
+    """Compile a `kernel` whose sums may be split over the lanes of vectors."""
+    return _compile(function, _name(function, ""), fastmath=_ANY_ORDER)
 
 
 def address_of(function: Callable[..., None], name: str, arguments: int) -> int:

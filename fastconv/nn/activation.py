@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastconv import recycling
+from fastconv.backward import rectified_grad
 from fastconv.geometry import as_int
 from fastconv.nn.inputs import LARGEST, RngLike, as_floats, as_generator, as_number
 from fastconv.nn.module import Module
@@ -32,22 +34,19 @@ class ReLU(Module):
     def forward(self, x: ArrayLike) -> Array:
         """Return the positive part of `x`, of any shape."""
         array = as_floats(self, x)
-        y = np.empty(array.shape, array.dtype)
+        y = recycling.empty(array.shape, array.dtype)
         in_pieces(lambda x, y: np.maximum(x, 0, out=y), array, y)
         self.keep(y, y)
         return y
 
+    def leave(self, x: Array) -> None:
+        """Keep that another layer rectifies `x`: `backward` leaves its gradient to that one."""
+        self.keep(x, None)
+
     def backward(self, grad: Array) -> Array:
         """Return `grad` where the output was positive."""
         grad, y = self.recall(grad)
-        out = np.empty(grad.shape, grad.dtype)
-
-        def piece(grad: Array, y: Array, out: Array) -> None:
-            out[...] = 0
-            put(grad, y != 0, out)  # an output is 0, or positive, or NaN
-
-        in_pieces(piece, grad, y, out)
-        return out
+        return grad if y is None else rectified_grad(grad, y)
 
 
 class LeakyReLU(Module):
@@ -71,7 +70,7 @@ class LeakyReLU(Module):
     def forward(self, x: ArrayLike) -> Array:
         """Return the activation of `x`, of any shape."""
         array = as_floats(self, x)
-        y = np.empty(array.shape, array.dtype)
+        y = recycling.empty(array.shape, array.dtype)
         in_pieces(lambda x, y: self._scaled(x, x, y), array, y)
         self.keep(y, array)
         return y
@@ -79,7 +78,7 @@ class LeakyReLU(Module):
     def backward(self, grad: Array) -> Array:
         """Return `grad`, multiplied by the slope where the input was negative."""
         grad, x = self.recall(grad)
-        out = np.empty(grad.shape, grad.dtype)
+        out = recycling.empty(grad.shape, grad.dtype)
         in_pieces(self._scaled, grad, x, out)
         return out
 
@@ -111,7 +110,7 @@ class SiLU(Module):
     def forward(self, x: ArrayLike) -> Array:
         """Return the activation of `x`, of any shape."""
         array = as_floats(self, x)
-        y = np.empty(array.shape, array.dtype)
+        y = recycling.empty(array.shape, array.dtype)
         in_pieces(lambda x, y: np.multiply(x, _sigmoid(x), out=y), array, y)
         self.keep(y, array)
         return y
@@ -119,7 +118,7 @@ class SiLU(Module):
     def backward(self, grad: Array) -> Array:
         """Return ``grad * s * (1 + x * (1 - s))`` with s the sigmoid of x."""
         grad, x = self.recall(grad)
-        out = np.empty(grad.shape, grad.dtype)
+        out = recycling.empty(grad.shape, grad.dtype)
 
         def piece(grad: Array, x: Array, out: Array) -> None:
             s = _sigmoid(x)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.functional import conv2d, conv2d_input_grad, conv2d_weight_grad
+from fastconv.backward import bias_gradient, conv2d_backward
+from fastconv.functional import conv2d, conv2d_weight_grad
 from fastconv.geometry import IntPair, Padding, as_int, as_pair, resolve_padding
 from fastconv.nn.init import default_bias, default_weight
 from fastconv.nn.inputs import RngLike, as_generator, as_images
@@ -153,18 +154,28 @@ class Conv2d(_Convolution):
         """Return the convolution of `x`, (N, in_channels, H, W)."""
         images = self.checked(x)
         y = conv2d(images, self.weight.value, self._offsets, *self.geometry)
-        self.keep(y, images)
+        self.keep(y, images, None)
+        return y
+
+    def rectified(self, x: ArrayLike) -> Array:
+        """Return ``relu(forward(x))`` from one pass; `backward` is then that of both."""
+        images = self.checked(x)
+        y = conv2d(images, self.weight.value, self._offsets, *self.geometry, activation="relu")
+        self.keep(y, images, y)
         return y
 
     def backward(self, grad: Array) -> Array | None:
         """Add to the gradients of weight and bias; return the input's."""
-        grad, x = self.recall(grad)
-        self.weight.accumulate(conv2d_weight_grad(x, self.weight_shape, grad, *self.geometry))
-        if self.bias is not None:
-            self.bias.accumulate(grad.sum(axis=(0, 2, 3)))
-        if not self.input_grad:
-            return None
-        return conv2d_input_grad(x.shape, self.weight.value, grad, *self.geometry)
+        grad, x, y = self.recall(grad)
+        parts = {"weight": self.weight, "bias": self.bias, "input": self.input_grad or None}
+        need = [name for name, part in parts.items() if part is not None]
+        found = conv2d_backward(
+            x, self.weight.value, grad, *self.geometry, need=need, relu_output=y
+        )
+        for parameter, gradient in ((self.weight, found.weight), (self.bias, found.bias)):
+            if parameter is not None and gradient is not None:
+                parameter.accumulate(gradient)
+        return found.input
 
     def forget(self) -> None:
         """Forget the plans made for evaluation."""
@@ -270,7 +281,7 @@ class ConvTranspose2d(_Convolution):
         """
         grad, x = self.recall(grad)
         if self.bias is not None:
-            self.bias.accumulate(grad.sum(axis=(0, 2, 3)))
+            self.bias.accumulate(bias_gradient(grad))
         # Rows of output_padding that no tap reaches have no part in it.
         extra, cut = self.output_padding, self.margins
         beyond = [max(0, e - p) for e, p in zip(extra, cut, strict=True)]

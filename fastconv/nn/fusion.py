@@ -1,4 +1,4 @@
-"""How layers run in evaluation: one plan for a convolution and what follows it.
+"""How layers in a row run: one plan for a convolution and what follows it, and what training fuses.
 
 Batch normalization with fixed statistics multiplies a channel by a number and adds another, so it
 goes into the weights and the bias of the convolution before it. A rectifier goes into the plan's
@@ -26,6 +26,7 @@ from fastconv.nn.inputs import as_floats
 from fastconv.nn.module import Module
 from fastconv.nn.norm import BatchNorm2d
 from fastconv.nn.parameter import Parameter
+from fastconv.nn.pooling import MaxPool2d
 from fastconv.plan import Conv2dPlan, circumstances
 
 Array = NDArray[Any]
@@ -47,9 +48,7 @@ class Chain(Module):
         y = as_floats(self, x)
         if not self.training and not self.keeping:
             return run(self.stages(), y)
-        for layer in self.stages():
-            y = layer(y)
-        return y
+        return run_keeping(self.stages(), y)
 
 
 class Branches(Module):
@@ -176,6 +175,47 @@ def _activation(layer: Module) -> ActivationLike:
     if _is(layer, LeakyReLU):
         return ("leaky_relu", layer.negative_slope)
     return None
+
+
+# In training -----------------------------------------------------------------------------
+
+
+def run_keeping(layers: Sequence[Module], x: Array) -> Array:
+    """Return the output of the layers, each of which keeps what its `backward` needs.
+
+    A rectifier runs in one pass with the convolution or the normalization before it. Before a
+    maximum it changes places with it, as no number changes thereby, and has less to do. Either
+    way its own `backward` then leaves the gradient to that other layer.
+    """
+    rest = list(layers)
+    while rest:
+        layer, following = rest.pop(0), rest[0] if rest else None
+        if _kept(layer, ReLU) and _kept(following, MaxPool2d):
+            layer.leave(x)
+            x = following.rectified(x)
+        elif (
+            (_kept(layer, Conv2d) or _kept(layer, BatchNorm2d))
+            and _kept(following, ReLU)
+            and not (rest[1:] and _kept(rest[1], MaxPool2d))
+        ):
+            x = layer.rectified(x)
+            following.leave(x)
+        else:
+            x = layer(x)
+            continue
+        rest.pop(0)
+    return x
+
+
+def _kept(layer: Module | None, kind: type[M]) -> TypeGuard[M]:
+    """Return whether a layer keeps values and runs, both ways, as `kind` does."""
+    return (
+        isinstance(layer, kind)
+        and layer.keeping
+        and type(layer).forward is kind.forward
+        and type(layer).backward is kind.backward
+        and "forward" not in vars(layer)
+    )
 
 
 # Plans -----------------------------------------------------------------------------------

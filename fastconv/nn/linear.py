@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastconv import recycling
 from fastconv.geometry import as_int
 from fastconv.nn.init import default_bias, default_weight
 from fastconv.nn.inputs import RngLike, as_floats, as_generator
@@ -108,7 +109,7 @@ def _product(a: Array, b: Array) -> Array:
     The parts depend on the shapes alone, and BLAS works on each with one thread: the same bits
     for every number of threads.
     """
-    out = np.empty((a.shape[0], b.shape[1]), a.dtype)
+    out = recycling.empty((a.shape[0], b.shape[1]), a.dtype)
     rows, columns = out.shape
     parts = max(1, min(16, a.shape[1] * out.size // _PART))
     step = -(-max(rows, columns) // parts)

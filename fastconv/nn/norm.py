@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastconv import recycling
+from fastconv.arguments import as_computed
 from fastconv.geometry import as_int
+from fastconv.kernels.channels import normalize, normalize_grad
 from fastconv.nn.inputs import as_images, as_number
 from fastconv.nn.module import Module
 from fastconv.nn.parameter import Parameter
-from fastconv.nn.pieces import ranges
-from fastconv.threads import run_tasks
 
 Array = NDArray[Any]
 
@@ -87,48 +88,50 @@ class BatchNorm2d(Module):
 
     def scale_and_shift(self) -> tuple[Array, Array]:
         """Return what evaluation multiplies by and adds, in float64."""
-        return self._scale_and_shift(
-            self.running_mean.astype(float), 1 / np.sqrt(self.running_var.astype(float) + self.eps)
-        )
+        scale = self._factors / np.sqrt(self.running_var.astype(float) + self.eps)
+        return scale, self._offsets - self.running_mean.astype(float) * scale
 
-    def _scale_and_shift(self, mean: Array, inverse: Array) -> tuple[Array, Array]:
-        scale = inverse if self.weight is None else inverse * self.weight.value
-        shift = -mean * scale
-        return scale, shift if self.bias is None else shift + self.bias.value
+    @property
+    def _factors(self) -> Array:
+        return np.ones(self.num_features) if self.weight is None else _exact(self.weight)
+
+    @property
+    def _offsets(self) -> Array:
+        return np.zeros(self.num_features) if self.bias is None else _exact(self.bias)
 
     def forward(self, x: ArrayLike) -> Array:
         """Return `x`, (N, num_features, H, W), normalized."""
-        images = as_images(self, x, self.num_features, self.running_mean.dtype)
+        return self._normalized(x, rectified=False)
+
+    def rectified(self, x: ArrayLike) -> Array:
+        """Return ``relu(forward(x))`` from one pass; `backward` is then that of both."""
+        return self._normalized(x, rectified=True)
+
+    def _normalized(self, x: ArrayLike, rectified: bool) -> Array:
+        dtype = self.running_mean.dtype
+        images = as_computed(as_images(self, x, self.num_features, dtype), dtype)
         if self.training:
-            mean, variance = self._track(images)
+            count = images.size // self.num_features
+            if count < 2:
+                raise ValueError(
+                    "x must have more than one value a channel in training, whose variance is "
+                    f"needed, got {count}: use a larger batch, or eval()"
+                )
+            mean, variance = np.empty(self.num_features), np.empty(self.num_features)
         else:
             mean, variance = self.running_mean.astype(float), self.running_var.astype(float)
-        inverse = 1 / np.sqrt(variance + self.eps)
-        # Subtracting the mean first costs a pass, but no digits where it is large.
-        scale = inverse if self.weight is None else inverse * self.weight.value
-        centre, factor = _planes(images, mean), _planes(images, scale)
-        offset = None if self.bias is None else _planes(images, self.bias.value)
-        y = np.empty(images.shape, images.dtype)
-
-        def normalize(rows: slice) -> None:
-            out = np.subtract(images[rows], centre, out=y[rows])
-            out *= factor
-            if offset is not None:
-                out += offset
-
-        _over_images(normalize, images)
-        self.keep(y, images, mean, inverse, self.training)
+        y = recycling.empty(images.shape, images.dtype)
+        numbers = mean, variance, self._factors, self._offsets, self.eps
+        normalize(
+            self.num_features, _planes(images), _planes(y), *numbers, self.training, rectified
+        )
+        if self.training:
+            self._track(mean, variance, images.size // self.num_features)
+        self.keep(y, images, y if rectified else None, mean, variance, self.training)
         return y
 
-    def _track(self, images: Array) -> tuple[Array, Array]:
-        """Return the batch's mean and variance, having put them into the running averages."""
-        count = images.size // self.num_features
-        if count < 2:
-            raise ValueError(
-                "x must have more than one value a channel in training, whose variance is "
-                f"needed, got {count}: use a larger batch, or eval()"
-            )
-        mean, variance = _statistics(images)
+    def _track(self, mean: Array, variance: Array, count: int) -> None:
+        """Put a batch's mean and variance into the running averages."""
         self.num_batches_tracked += 1
         factor = self.momentum
         if factor is None:
@@ -137,45 +140,21 @@ class BatchNorm2d(Module):
         for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
             running *= 1 - factor
             running += (factor * new).astype(running.dtype)
-        return mean, variance
 
     def backward(self, grad: Array) -> Array:
-        """Add to the gradients of weight and bias; return the input's.
-
-        The batch's mean and variance depend on the input too: their gradients take away from
-        that of the normalized values n its mean and its part along n,
-        ``scale * (grad - mean(grad) - n * mean(grad * n))``.
-        """
-        grad, x, mean, inverse, batch_statistics = self.recall(grad)
-        dtype = x.dtype
-        centre = _planes(x, mean)
-
-        def sums(rows: slice) -> tuple[Array, Array]:
-            g = grad[rows]
-            return _sum(g), _sum_of_products(g, x[rows] - centre)
-
-        total, along = (sum(part) for part in zip(*_over_images(sums, x), strict=True))
-        along = along * inverse  # sum of grad * n
+        """Add to the gradients of weight and bias; return the input's."""
+        grad, x, y, mean, variance, measured = self.recall(grad)
+        out = recycling.empty(x.shape, x.dtype)
+        along, total = np.empty(self.num_features), np.empty(self.num_features)
+        grad = as_computed(grad, x.dtype)
+        output = grad if y is None else as_computed(y, x.dtype)
+        planes = (_planes(array) for array in (grad, x, output, out))
+        numbers = mean, variance, self._factors, self.eps, measured, y is not None
+        normalize_grad(self.num_features, *planes, *numbers, along, total)
         if self.weight is not None:
-            self.weight.accumulate(along.astype(dtype))
+            self.weight.accumulate(along.astype(x.dtype))
         if self.bias is not None:
-            self.bias.accumulate(total.astype(dtype))
-        scale = inverse if self.weight is None else inverse * self.weight.value
-        factor = _planes(x, scale)
-        out = np.empty(x.shape, dtype)
-        if not batch_statistics:
-            return np.multiply(grad, factor, out=out)
-        count = x.size // self.num_features
-        average, slope = _planes(x, total / count), _planes(x, along * inverse / count)
-
-        def spread(rows: slice) -> None:
-            part = np.subtract(x[rows], centre, out=out[rows])
-            part *= slope
-            np.subtract(grad[rows], part, out=part)
-            part -= average
-            part *= factor
-
-        _over_images(spread, x)
+            self.bias.accumulate(total.astype(x.dtype))
         return out
 
     def extra_repr(self) -> str:
@@ -187,42 +166,10 @@ class BatchNorm2d(Module):
         )
 
 
-def _statistics(x: Array) -> tuple[Array, Array]:
-    """Return every channel's mean and variance, in float64."""
-    count = max(1, x.size // x.shape[1])
-    mean = sum(_over_images(lambda rows: _sum(x[rows]), x)) / count
-    centre = _planes(x, mean)
-
-    def squares(rows: slice) -> Array:
-        apart = x[rows] - centre
-        return _sum_of_products(apart, apart)
-
-    return mean, sum(_over_images(squares, x)) / count
+def _exact(parameter: Parameter) -> Array:
+    return parameter.value.astype(float)
 
 
-def _sum(x: Array) -> Array:
-    """Return the sum of every channel: of a plane in its own type, of planes in float64."""
-    return np.asarray(x.sum(axis=(2, 3)).sum(axis=0, dtype=float))
-
-
-def _sum_of_products(a: Array, b: Array) -> Array:
-    return np.asarray(np.einsum("nchw,nchw->nc", a, b).sum(axis=0, dtype=float))
-
-
-def _planes(x: Array, numbers: Array) -> Array:
-    """Return one number a channel, ready to be broadcast over images."""
-    return numbers.astype(x.dtype).reshape(-1, 1, 1)
-
-
-def _over_images(function: Any, x: Array) -> list[Any]:
-    """Return ``function(slice of images)`` for cache-sized slices of the batch, in order."""
-    parts = ranges(len(x), x[0].size if len(x) else 1) or [(0, 0)]
-    if len(parts) == 1:
-        return [function(slice(*parts[0]))]
-    results: list[Any] = [None] * len(parts)
-
-    def one(number: int) -> None:
-        results[number] = function(slice(*parts[number]))
-
-    run_tasks(one, range(len(parts)))
-    return results
+def _planes(x: Array) -> Array:
+    """Return images as the kernels take them, (N, C, pixels)."""
+    return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])

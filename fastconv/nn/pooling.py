@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastconv.backward import rectified_grad
 from fastconv.geometry import IntPair, as_int, as_pair
 from fastconv.nn.inputs import as_floats, as_images
 from fastconv.nn.module import Module
+from fastconv.nn.pieces import in_pieces
 from fastconv.pooling.maximum import max_pool2d
 from fastconv.pooling.mean import (
     adaptive_avg_pool2d,
@@ -59,18 +61,32 @@ class MaxPool2d(Module):
 
     def forward(self, x: ArrayLike) -> Array:
         """Return the maxima of `x`, (N, C, H, W)."""
+        return self._maxima(x, rectified=False)
+
+    def rectified(self, x: ArrayLike) -> Array:
+        """Return ``relu(forward(x))``, which is ``forward(relu(x))``; `backward` is of both.
+
+        A rectifier after the maxima has fewer elements to do than one before them.
+        """
+        return self._maxima(x, rectified=True)
+
+    def _maxima(self, x: ArrayLike, rectified: bool) -> Array:
         images = as_images(self, x)
         geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
         if not self.keeping:
-            return max_pool2d(images, *geometry)
+            y = max_pool2d(images, *geometry)
+            return np.maximum(y, 0, out=y) if rectified else y
         problem = Pool2dProblem.from_shapes(images.shape, *geometry, str(images.dtype), name="x")
         y, places = max_pool2d_placed(images, problem)
-        self.keep(y, places)
+        if rectified:
+            in_pieces(lambda y: np.maximum(y, 0, out=y), y)
+        self.keep(y, places, y if rectified else None)
         return y
 
     def backward(self, grad: Array) -> Array:
         """Return the gradients at the places of the maxima."""
-        return max_pool2d_placed_grad(*self.recall(grad))
+        grad, places, y = self.recall(grad)
+        return max_pool2d_placed_grad(grad if y is None else rectified_grad(grad, y), places)
 
     def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         """Return one for each element of a window."""

@@ -7,6 +7,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastconv import recycling
 from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
 from fastconv.geometry import IntPair, Padding, as_ints, require_tensor
 from fastconv.pooling.axis import pooling_axes
@@ -99,8 +100,8 @@ def max_pool2d(
         array.shape, kernel_size, stride, padding, dilation, ceil_mode, dtype, name="x"
     )
     chosen = find(algorithm)
-    values = np.empty(problem.output_shape, dtype)
-    indices = np.empty(problem.output_shape, np.int64) if return_indices else None
+    values = recycling.empty(problem.output_shape, dtype)
+    indices = recycling.empty(problem.output_shape, np.int64) if return_indices else None
     if values.size:
         axes = pooling_axes(problem, count_include_pad=False)
         chosen.maximum(as_computed(array, dtype), axes, values, indices)
@@ -157,7 +158,7 @@ def max_pool2d_grad(
     chosen = find(algorithm)
     if not grad.size:
         return np.zeros((N, C, H, W), returned)
-    out = np.empty((N, C, H, W), dtype)
+    out = recycling.empty((N, C, H, W), dtype)
     # As int64, an index too large for that is negative: outside, too.
     if not chosen.maximum_grad(as_computed(grad, dtype), as_computed(places, "int64"), out):
         raise ValueError(

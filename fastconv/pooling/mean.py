@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastconv import recycling
 from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
 from fastconv.geometry import IntPair, Padding, as_ints, as_pair, require_tensor
 from fastconv.pooling.axis import Axes, adaptive_axis, pooling_axes
@@ -210,7 +211,7 @@ def _adaptive_axes(name: str, input_shape: tuple[int, ...], outputs: tuple[int, 
 def _mean(array: Array, outputs: tuple[int, int], axes: AxesMaker, algorithm: str) -> Array:
     dtype, returned = result_dtypes(array)
     chosen = find(algorithm)
-    out = np.empty((*array.shape[:2], *outputs), dtype)
+    out = recycling.empty((*array.shape[:2], *outputs), dtype)
     if out.size:
         chosen.mean(as_computed(array, dtype), axes(), out)
     return out.astype(returned, copy=False)
@@ -226,7 +227,7 @@ def _mean_grad(
     check_shape("grad_output", grad, (*shape[:2], *outputs), "the pooling's output")
     dtype, returned = result_dtypes(grad)
     chosen = find(algorithm)
-    out = np.empty(shape, dtype)
+    out = recycling.empty(shape, dtype)
     if out.size:
         chosen.mean_grad(as_computed(grad, dtype), axes(), out)
     return out.astype(returned, copy=False)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv import recycling
 from fastconv.arguments import as_computed
 from fastconv.pooling import tiles
 from fastconv.pooling.axis import Axes, pooling_axes
@@ -37,19 +38,20 @@ class Places(NamedTuple):
 
 def max_pool2d_placed(x: Array, problem: Pool2dProblem) -> tuple[Array, Places]:
     """Return the maxima of a checked array, and their places for `max_pool2d_placed_grad`."""
-    x, values = as_computed(x, problem.dtype), np.empty(problem.output_shape, problem.dtype)
+    x, values = as_computed(x, problem.dtype), recycling.empty(problem.output_shape, problem.dtype)
     if not values.size:
-        return values, Places(problem, np.empty(values.shape, np.int64))
+        return values, Places(problem, recycling.empty(values.shape, np.int64))
     axes = _axes(problem)
     if tiles.tile_window(axes) is None:
-        indices = np.empty(values.shape, np.int64)
+        indices = recycling.empty(values.shape, np.int64)
         find("auto").maximum(x, axes, values, indices)
         return values, Places(problem, indices)
     # The gradient loads whole vectors, from windows before the first one to behind the last.
     lanes = tiles.tile_shape("max-grad", axes, problem.dtype).lanes
     before, behind = problem.S, lanes + problem.W + problem.padding[1][0]
     rows = problem.N * problem.C * problem.OH
-    room = np.empty(before + rows * tiles.place_row(axes, problem.dtype) + behind, np.uint8)
+    size = before + rows * tiles.place_row(axes, problem.dtype) + behind
+    room = recycling.empty((size,), np.uint8)
     where = room[before:]
     tiles.run("max-byte", axes, x, values, where)
     return values, Places(problem, where)
@@ -59,7 +61,7 @@ def max_pool2d_placed_grad(grad: Array, places: Places) -> Array:
     """Return the gradient with respect to the input; `grad` has the shape of the maxima."""
     problem, where = places
     grad = as_computed(grad, problem.dtype)
-    out = np.empty(problem.input_shape, problem.dtype)
+    out = recycling.empty(problem.input_shape, problem.dtype)
     if where.dtype == np.uint8:
         tiles.run("max-grad", _axes(problem), grad, out, where)
     elif out.size:
