@@ -1,7 +1,7 @@
 """Optimizers: from gradients to steps.
 
-The formulas are PyTorch's, which names its sources; each stands in one function that changes
-pieces of arrays in place.
+The formulas are PyTorch's, which names its sources; each stands in one loop of
+`fastconv.kernels.steps`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.arguments import as_computed
+from fastconv.kernels.jit import RangeKernel
+from fastconv.kernels.steps import PIECE, adam, momentum_sgd, sgd
 from fastconv.nn.inputs import LARGEST, as_decay, as_number
 from fastconv.nn.parameter import Parameter
-from fastconv.nn.pieces import in_pieces
 
 Array = NDArray[Any]
 
@@ -223,28 +225,14 @@ class SGD(Optimizer):
     ) -> None:
         """Take one step for one parameter."""
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
-        kept, nesterov = 1 - group["dampening"], group["nesterov"]
-
-        def plain(data: Array, grad: Array) -> None:
-            data -= lr * (grad + decay * data if decay else grad)
-
-        def first(data: Array, grad: Array, velocity: Array) -> None:
-            velocity[...] = grad + decay * data if decay else grad
-            data -= lr * (velocity + momentum * velocity if nesterov else velocity)
-
-        def later(data: Array, grad: Array, velocity: Array) -> None:
-            g = grad + decay * data if decay else grad
-            velocity *= momentum
-            velocity += kept * g
-            data -= lr * (g + momentum * velocity if nesterov else velocity)
-
         if momentum == 0:
-            in_pieces(plain, p.data, grad)
-        elif "momentum_buffer" not in state:
-            state["momentum_buffer"] = np.empty(p.shape, p.dtype)
-            in_pieces(first, p.data, grad, state["momentum_buffer"])
-        else:
-            in_pieces(later, p.data, grad, state["momentum_buffer"])
+            _over(sgd, (p.data, grad), lr, decay)
+            return
+        kept = 1 - group["dampening"]
+        if "momentum_buffer" not in state:  # the first velocity is the gradient
+            state["momentum_buffer"], kept = np.zeros(p.shape, p.dtype), 1.0
+        arrays = p.data, grad, state["momentum_buffer"]
+        _over(momentum_sgd, arrays, lr, decay, momentum, kept, float(group["nesterov"]))
 
 
 class Adam(Optimizer):
@@ -313,25 +301,11 @@ class Adam(Optimizer):
             state.update(step=0, exp_avg=zeros, exp_avg_sq=zeros.copy())
         state["step"] += 1
         (beta1, beta2), decay = group["betas"], group["weight_decay"]
-        shrink = 1 - group["lr"] * decay
-        size = group["lr"] / (1 - beta1 ** state["step"])
-        root, eps = (1 - beta2 ** state["step"]) ** 0.5, group["eps"]
-
-        def piece(data: Array, grad: Array, m: Array, v: Array) -> None:
-            if decay and self.decoupled:
-                data *= shrink
-            g = grad + decay * data if decay and not self.decoupled else grad
-            m += (1 - beta1) * (g - m)
-            v *= beta2
-            v += (1 - beta2) * g * g
-            step = np.sqrt(v)
-            step /= root
-            step += eps
-            np.divide(m, step, out=step)
-            step *= size
-            data -= step
-
-        in_pieces(piece, p.data, grad, state["exp_avg"], state["exp_avg_sq"])
+        rate = group["lr"] / (1 - beta1 ** state["step"])
+        root = (1 - beta2 ** state["step"]) ** 0.5
+        added, shrink = (0.0, 1 - group["lr"] * decay) if self.decoupled else (decay, 1.0)
+        arrays = p.data, grad, state["exp_avg"], state["exp_avg_sq"]
+        _over(adam, arrays, rate, root, group["eps"], beta1, beta2, added, shrink)
 
 
 class AdamW(Adam):
@@ -374,3 +348,10 @@ class AdamW(Adam):
         weight_decay: float = 1e-2,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay)
+
+
+def _over(step: RangeKernel, arrays: tuple[Array, ...], *numbers: float) -> None:
+    """Take a step: the first array is the data, the second its gradient, which is only read."""
+    data, grad, *others = arrays
+    flat = (array.reshape(-1) for array in (data, as_computed(grad, data.dtype), *others))
+    step(-(-data.size // PIECE), *flat, *map(float, numbers))
