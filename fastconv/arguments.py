@@ -42,11 +42,18 @@ def as_numbers(name: str, value: Any, ndim: int) -> Array:
     return value  # type: ignore[no-any-return]
 
 
+# The usual types, of which to ask NumPy takes as long as a small pooling.
+_COMPUTED = {np.dtype(name): (name, name) for name in ("float32", "float64")}
+
+
 def result_dtypes(*arrays: Array) -> tuple[str, str]:
     """Return the dtypes to compute in and to return, by NumPy's promotion.
 
     float16 is computed in float32; integers and booleans become float64.
     """
+    known = _COMPUTED.get(arrays[0].dtype) if len(arrays) == 1 else None
+    if known is not None:
+        return known
     promoted = np.result_type(*(array.dtype for array in arrays))
     if promoted == np.float16:
         return "float32", "float16"

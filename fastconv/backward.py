@@ -118,7 +118,7 @@ def rectified_grad(grad: Array, output: Array) -> Array:
     """Return `grad` with zeros where `output`, that of a rectifier and of its type, is 0."""
     out = recycling.empty(grad.shape, grad.dtype)
     flat = (as_computed(array, out.dtype).reshape(-1) for array in (grad, output))
-    rectify_grad(-(-out.size // PIECE), *flat, out.reshape(-1))
+    rectify_grad.small(out.size, -(-out.size // PIECE), *flat, out.reshape(-1))
     return out
 
 
@@ -126,7 +126,7 @@ def bias_gradient(grad: Array) -> Array:
     """Return the sum of every channel of a gradient, (N, K, OH, OW)."""
     totals = np.zeros(grad.shape[1])
     planes = as_computed(grad, grad.dtype).reshape(*grad.shape[:2], grad.shape[2] * grad.shape[3])
-    bias_grad(len(totals), planes, planes, False, totals)
+    bias_grad.small(planes.size, len(totals), planes, planes, False, totals)
     return totals.astype(grad.dtype)
 
 

@@ -37,7 +37,7 @@ class InstructionSet:
     fma: bool
     masks: bool
 
-    def lanes(self, dtype: str) -> int:
+    def lanes(self, dtype: object) -> int:
         """Return how many elements one vector register holds."""
         return self.bits // (32 if dtype == "float32" else 64)
 

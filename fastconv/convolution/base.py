@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv import threads
 from fastconv.activation import Activation
 from fastconv.precision import Precision
 from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction
@@ -103,6 +104,15 @@ class Algorithm:
     def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
         """Fill `out`, shaped like the weights, with the gradient of that same sum."""
         raise NotImplementedError
+
+
+#: Operations that take longer than waking a thread, at the speed of register tiles.
+WORTH_A_THREAD = 2**20
+
+
+def useful_threads(problem: Conv2dProblem) -> int:
+    """Return how many threads a convolution is worth, of those that there are."""
+    return max(1, min(threads.get_num_threads(), problem.flops // WORTH_A_THREAD))
 
 
 class Launch:

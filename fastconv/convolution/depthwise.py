@@ -10,7 +10,7 @@ import numpy as np
 
 from fastconv import cpu
 from fastconv.activation import Activation
-from fastconv.convolution.base import Array, Launch, Run, as_read_only
+from fastconv.convolution.base import Array, Launch, Run, as_read_only, useful_threads
 from fastconv.convolution.input_gradient import ByPhases
 from fastconv.convolution.phases import Phase
 from fastconv.convolution.tiled import Direct, compiler_missing
@@ -162,6 +162,7 @@ class _DepthwiseLaunch(Launch):
         self._shape = depthwise_shape(p, pair and pair.odd.taps)
         if pair:
             self._shape = self._shape._replace(S=pair.even.taps)
+        self._problem = p
         self._blocks = p.N * p.K * -(-p.OH // self._shape.rows)
         self._weight, self._bias = as_read_only(weight.reshape(-1)), as_read_only(bias)
         self._numbers = as_read_only(activation.numbers(p.dtype))
@@ -186,7 +187,8 @@ class _DepthwiseLaunch(Launch):
 
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
         """Give each thread a range of blocks of rows."""
-        run_blocks(
+        run_blocks.on(
+            useful_threads(self._problem),
             self._blocks,
             self._code,
             x.reshape(-1),

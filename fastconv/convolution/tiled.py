@@ -12,7 +12,7 @@ from numba.core import config
 from fastconv import threads
 from fastconv.activation import Activation
 from fastconv.convolution import weight_gradient
-from fastconv.convolution.base import Array, Launch, Run, as_read_only
+from fastconv.convolution.base import Array, Launch, Run, as_read_only, useful_threads
 from fastconv.convolution.input_gradient import ByPhases
 from fastconv.convolution.layout import Filters, by_tiles, forward_filters
 from fastconv.convolution.phases import Phase
@@ -122,7 +122,7 @@ class _TiledLaunch(Launch):
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
         """Give each worker a range of bands and filters."""
         tile, tilings = self._code
-        count = threads.get_num_threads()
+        count = useful_threads(self._problem)
         found = tilings.get(count)
         if found is None:
             tiling = tiling_of(self._problem, self._shape, count, self._target)

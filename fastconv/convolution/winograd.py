@@ -15,7 +15,7 @@ import numpy as np
 
 from fastconv import threads
 from fastconv.activation import Activation
-from fastconv.convolution.base import Array, Launch, Run, as_read_only
+from fastconv.convolution.base import Array, Launch, Run, as_read_only, useful_threads
 from fastconv.convolution.input_gradient import ByPhases
 from fastconv.convolution.layout import Filters, forward_filters, packing, share
 from fastconv.convolution.phases import Phase
@@ -151,7 +151,7 @@ class _WinogradLaunch(Launch):
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
         """Give each worker a range of blocks, or a range of the channels and filters of each."""
         codes, cuts = self._code
-        count = threads.get_num_threads()
+        count = useful_threads(self._problem)
         blocks = cuts.get(count)
         if blocks is None:
             blocks = cuts[count] = blocks_of(self._problem, self._m, self._shape, count)

@@ -20,6 +20,9 @@ _FLAGS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 # For sums in vectors: the compiler may choose the order of additions, once and for all calls.
 _ANY_ORDER = {"contract", "reassoc"}
 
+#: Elements of light work, a few instructions each, that take longer than waking a thread.
+WORTH_A_THREAD = 2**14
+
 
 def _rename(function: Callable[..., Any], name: str) -> None:
     # Symbols in machine code are named after the function, its argument types and a count that
@@ -103,7 +106,15 @@ class RangeKernel:
 
     def __call__(self, items: int, *arguments: Any) -> None:
         """Run the loop over ``range(items)``."""
-        chunks = min(items, threads.get_num_threads())
+        self.on(threads.get_num_threads(), items, *arguments)
+
+    def small(self, elements: int, items: int, *arguments: Any) -> None:
+        """Run the loop over ``range(items)``, on as many threads as so many elements are worth."""
+        self.on(min(threads.get_num_threads(), elements // WORTH_A_THREAD), items, *arguments)
+
+    def on(self, most: int, items: int, *arguments: Any) -> None:
+        """Run the loop over ``range(items)`` on at most so many threads."""
+        chunks = min(items, most)
         if chunks > 1 and threads.parallel_is_safe():
             threads.run_parallel(self.parallel, items, chunks, *arguments)
         elif items > 0:

@@ -78,22 +78,23 @@ def same_shape(shortcut: Array, wanted: tuple[int, ...]) -> Array:
 
 @dataclass
 class Step:
-    """A layer and what was taken into it."""
+    """A layer, as what it runs, and what was taken into it."""
 
     layer: Module
+    kind: type[Module] | None
     norm: BatchNorm2d | None = None
     activation: ActivationLike = None
 
-    def take(self, layer: Module) -> bool:
+    def take(self, layer: Module, kind: type[Module] | None) -> bool:
         """Take in the layer that follows, if it can be; return whether it was."""
-        if self.activation is not None:
+        if self.activation is not None or self.kind is None or kind is None:
             return False
-        if _is(self.layer, Conv2d) and self.norm is None and _is(layer, BatchNorm2d):
-            if layer.num_features == self.layer.out_channels:
-                self.norm = layer
+        if self.kind is Conv2d and kind is BatchNorm2d and self.norm is None:
+            if layer.num_features == self.layer.out_channels:  # type: ignore[attr-defined]
+                self.norm = layer  # type: ignore[assignment]
             return self.norm is layer
-        if _is(self.layer, Conv2d) or _is(self.layer, Branches):
-            self.activation = _activation(layer)
+        if self.kind in (Conv2d, Branches):
+            self.activation = _activation(layer, kind)
         return self.activation is not None
 
     def run(
@@ -101,13 +102,14 @@ class Step:
     ) -> Array:
         """Return the output for `x`, with the residual added and an activation after that."""
         layer = self.layer
-        if _is(layer, Conv2d) and (residual is None or self.activation is None):
+        if self.kind is Conv2d and (residual is None or self.activation is None):
+            assert isinstance(layer, Conv2d)
             images = layer.checked(x)
             plan = plan_of(layer, self.norm, self.activation or activation, images.shape)
             if residual is not None:
                 same_shape(residual, plan.problem.output_shape)
             return plan(images, residual=residual)
-        whole = self._run_whole if self.activation is not None or _is(layer, Branches) else layer
+        whole = self._run_whole if self.activation is not None or self.kind is Branches else layer
         return _summed(whole(x), residual, activation)
 
     def _run_whole(self, x: Array) -> Array:
@@ -127,11 +129,9 @@ def run(
 ) -> Array:
     """Return ``activation(layers(x) + residual)``, each convolution with what follows it."""
     steps: list[Step] = []
-    for layer in _flat(layers):
-        if _is(layer, Dropout):
-            continue
-        if not (steps and steps[-1].take(layer)):
-            steps.append(Step(layer))
+    for layer, kind in _flat(layers):
+        if kind is not Dropout and not (steps and steps[-1].take(layer, kind)):
+            steps.append(Step(layer, kind))
     for step in steps[:-1]:
         x = step.run(x)
     if steps:
@@ -148,32 +148,39 @@ def _summed(y: Array, residual: Array | None, activation: ActivationLike) -> Arr
     return total
 
 
-def _is(layer: Module, kind: type[M]) -> TypeGuard[M]:
-    """Return whether a layer is in evaluation and runs as `kind` does: no subclass's own way."""
-    return (
-        isinstance(layer, kind)
-        and type(layer).forward is kind.forward
-        and "forward" not in vars(layer)
-        and not (layer.training or layer.keeping)
-    )
+def _kind(layer: Module) -> type[Module] | None:
+    """Return as which of `_KINDS` a layer in evaluation runs; None for a way of its own."""
+    if layer.training or layer.keeping or "forward" in vars(layer):
+        return None
+    exact = type(layer)
+    if exact in _KINDS:
+        return exact
+    for kind in _KINDS:
+        if isinstance(layer, kind) and exact.forward is kind.forward:
+            return kind
+    return None
 
 
-def _flat(layers: Iterable[Module]) -> Iterator[Module]:
-    """Yield layers, chains within them opened."""
+def _flat(layers: Iterable[Module]) -> Iterator[tuple[Module, type[Module] | None]]:
+    """Yield layers and as what they run, chains within them opened."""
     for layer in layers:
-        if _is(layer, Chain):
-            yield from _flat(layer.stages())
+        kind = _kind(layer)
+        if kind is Chain:
+            yield from _flat(layer.stages())  # type: ignore[attr-defined]
         else:
-            yield layer
+            yield layer, kind
 
 
-def _activation(layer: Module) -> ActivationLike:
-    if _is(layer, ReLU):
+_KINDS = (Conv2d, BatchNorm2d, ReLU, LeakyReLU, SiLU, Dropout, Chain, Branches)
+
+
+def _activation(layer: Module, kind: type[Module]) -> ActivationLike:
+    if kind is ReLU:
         return "relu"
-    if _is(layer, SiLU):
+    if kind is SiLU:
         return "silu"
-    if _is(layer, LeakyReLU):
-        return ("leaky_relu", layer.negative_slope)
+    if kind is LeakyReLU:
+        return ("leaky_relu", layer.negative_slope)  # type: ignore[attr-defined]
     return None
 
 

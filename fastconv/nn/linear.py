@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv import recycling
+from fastconv.arguments import as_computed
+from fastconv.blas import single_threaded
 from fastconv.geometry import as_int
+from fastconv.kernels.dense import weighted_sums
 from fastconv.nn.init import default_bias, default_weight
 from fastconv.nn.inputs import RngLike, as_floats, as_generator
 from fastconv.nn.module import Module
@@ -19,6 +22,10 @@ Array = NDArray[Any]
 
 # Multiplications that are worth a task of their own.
 _PART = 2**21
+# Rows for which a matrix product is no more than reading the matrix.
+_FEW_ROWS = 4
+# Products that are one step of work.
+_LANES = 16
 
 
 class Linear(Module):
@@ -73,7 +80,13 @@ class Linear(Module):
                 f"got {array.shape}{hint}"
             )
         rows = array.reshape(-1, self.in_features)
-        sums = _product(rows, self.weight.value.T)
+        if len(rows) <= _FEW_ROWS:
+            sums = recycling.empty((len(rows), self.out_features), self.weight.dtype)
+            factors = as_computed(rows, sums.dtype), self.weight.value
+            work = len(rows) * self.weight.size // _LANES
+            weighted_sums.small(work, self.out_features, *factors, sums)
+        else:
+            sums = _product(rows, self.weight.value.T)
         if self.bias is not None:
             sums += self.bias.value
         y = sums.reshape(*array.shape[:-1], self.out_features)
@@ -120,6 +133,9 @@ def _product(a: Array, b: Array) -> Array:
         else:
             np.matmul(a, b[:, start : start + step], out=out[:, start : start + step])
 
+    if parts == 1:
+        with single_threaded():
+            return np.matmul(a, b, out=out)
     if out.size:
         run_tasks(part, range(0, max(rows, columns), step))
     return out

@@ -150,7 +150,7 @@ class BatchNorm2d(Module):
         output = grad if y is None else as_computed(y, x.dtype)
         planes = (_planes(array) for array in (grad, x, output, out))
         numbers = mean, variance, self._factors, self.eps, measured, y is not None
-        normalize_grad(self.num_features, *planes, *numbers, along, total)
+        normalize_grad.small(x.size, self.num_features, *planes, *numbers, along, total)
         if self.weight is not None:
             self.weight.accumulate(along.astype(x.dtype))
         if self.bias is not None:

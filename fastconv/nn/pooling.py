@@ -21,7 +21,7 @@ from fastconv.pooling.mean import (
     avg_pool2d_grad,
 )
 from fastconv.pooling.placed import max_pool2d_placed, max_pool2d_placed_grad
-from fastconv.pooling.problem import Pool2dProblem
+from fastconv.pooling.problem import problem_of
 
 Array = NDArray[Any]
 
@@ -76,7 +76,7 @@ class MaxPool2d(Module):
         if not self.keeping:
             y = max_pool2d(images, *geometry)
             return np.maximum(y, 0, out=y) if rectified else y
-        problem = Pool2dProblem.from_shapes(images.shape, *geometry, str(images.dtype), name="x")
+        problem = problem_of(images, images.dtype.name, *geometry)
         y, places = max_pool2d_placed(images, problem)
         if rectified:
             in_pieces(lambda y: np.maximum(y, 0, out=y), y)

@@ -11,7 +11,7 @@ from fastconv import recycling
 from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
 from fastconv.geometry import IntPair, Padding, as_ints, require_tensor
 from fastconv.pooling.axis import pooling_axes
-from fastconv.pooling.problem import Pool2dProblem
+from fastconv.pooling.problem import problem_of
 from fastconv.pooling.registry import find
 
 Array = NDArray[Any]
@@ -96,9 +96,7 @@ def max_pool2d(
     if not isinstance(return_indices, bool | np.bool_):
         raise TypeError(f"return_indices must be True or False, got {return_indices!r}")
     dtype, returned = result_dtypes(array)
-    problem = Pool2dProblem.from_shapes(
-        array.shape, kernel_size, stride, padding, dilation, ceil_mode, dtype, name="x"
-    )
+    problem = problem_of(array, dtype, kernel_size, stride, padding, dilation, ceil_mode)
     chosen = find(algorithm)
     values = recycling.empty(problem.output_shape, dtype)
     indices = recycling.empty(problem.output_shape, np.int64) if return_indices else None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastconv.geometry import (
     IntPair,
@@ -143,3 +144,29 @@ class Pool2dProblem:
     def arithmetic_intensity(self) -> float:
         """Operations a byte, when each array crosses the memory bus once."""
         return self.flops / (self.input_bytes + self.output_bytes)
+
+
+def problem_of(x: NDArray[Any], dtype: str, *geometry: Any) -> Pool2dProblem:
+    """Return the problem of a checked array; one that came before is not checked anew.
+
+    `geometry` is kernel size, stride, padding, dilation and ceil_mode.
+    """
+    # Only for arguments whose types the key tells: within a tuple, True, 1.0 and 1 are the same.
+    build = _problem_again if all(map(_plain, geometry)) else _problem
+    return build(x.shape, dtype, *geometry)
+
+
+def _problem(shape: Any, dtype: str, *geometry: Any) -> Pool2dProblem:
+    kernel_size, stride, padding, dilation, ceil_mode = geometry
+    return Pool2dProblem.from_shapes(
+        shape, kernel_size, stride, padding, dilation, ceil_mode, dtype, name="x"
+    )
+
+
+_problem_again = lru_cache(maxsize=1024, typed=True)(_problem)
+
+
+def _plain(value: Any) -> bool:
+    if type(value) is tuple:
+        return all(type(part) is int for part in value)
+    return value is None or type(value) in (int, bool, str)

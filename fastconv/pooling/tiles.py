@@ -43,7 +43,7 @@ def margins(axes: Axes) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=256)
-def tile_shape(form: str, axes: Axes, dtype: str) -> PoolShape:
+def tile_shape(form: str, axes: Axes, dtype: str | np.dtype[Any]) -> PoolShape:
     """Return the kernel for some windows: vectors of half a register for narrow maps."""
     window, (rows, columns) = tile_window(axes), axes
     assert window is not None
@@ -61,14 +61,14 @@ def tile_shape(form: str, axes: Axes, dtype: str) -> PoolShape:
 
 
 @lru_cache(maxsize=256)
-def place_row(axes: Axes, dtype: str) -> int:
+def place_row(axes: Axes, dtype: str | np.dtype[Any]) -> int:
     """Return how many bytes a row of places has: whole vectors are stored."""
     lanes = tile_shape("max-byte", axes, dtype).lanes
     return -(-axes[1].outputs // lanes) * lanes
 
 
 @lru_cache(maxsize=256)
-def _launch(form: str, axes: Axes, dtype: str) -> tuple[int, Launch]:
+def _launch(form: str, axes: Axes, dtype: np.dtype[Any]) -> tuple[int, Launch]:
     """Return how many blocks a plane has, and the kernel ready to be called with its arrays."""
     rows, columns = axes
     shape, (top, left) = tile_shape(form, axes, dtype), margins(axes)
@@ -83,5 +83,5 @@ def _launch(form: str, axes: Axes, dtype: str) -> tuple[int, Launch]:
 
 def run(form: str, axes: Axes, source: Array, target: Array, places: Array | None = None) -> None:
     """Fill `target`, and in "max-byte" and "max-index" `places`, from `source`."""
-    blocks, launch = _launch(form, axes, str(source.dtype))
+    blocks, launch = _launch(form, axes, source.dtype)
     launch(source.shape[0] * source.shape[1] * blocks, source, target, places)
