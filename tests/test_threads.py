@@ -20,7 +20,9 @@ from threading_scenarios import SCENARIOS
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import fastconv
-from fastconv import blas, threads
+from fastconv import blas, nn, threads
+from fastconv.convolution import base
+from fastconv.kernels import jit
 from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction
 from fastconv.registry import offering
 
@@ -69,8 +71,14 @@ PROBLEMS = (
 )
 
 
+@pytest.fixture
+def any_work_is_worth_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (jit, base):
+        monkeypatch.setattr(module, "WORTH_A_THREAD", 1)
+
+
 @pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.usefixtures("restored_threads")
+@pytest.mark.usefixtures("restored_threads", "any_work_is_worth_a_thread")
 def test_same_bits_for_any_number_of_threads(direction: Direction) -> None:
     rng = np.random.default_rng(1)
     compared = set()
@@ -104,7 +112,7 @@ POOLINGS: tuple[tuple[Any, ...], ...] = ((3, 2, 1), (3, 1, 1), (2, 2), ((2, 4), 
 
 
 @pytest.mark.parametrize("algorithm", fastconv.pool_algorithms())
-@pytest.mark.usefixtures("restored_threads")
+@pytest.mark.usefixtures("restored_threads", "any_work_is_worth_a_thread")
 def test_pooling_gives_same_bits_for_any_number_of_threads(algorithm: str) -> None:
     x = np.random.default_rng(1).standard_normal((2, 5, 13, 19)).astype(np.float32)
     results = []
@@ -120,6 +128,29 @@ def test_pooling_gives_same_bits_for_any_number_of_threads(algorithm: str) -> No
             arrays += [y, where, mean, dx, dmean, layer(x), layer.backward(mean)]
         small = fastconv.adaptive_avg_pool2d(x, (4, 3), algorithm=algorithm)
         arrays += [small, fastconv.adaptive_avg_pool2d_grad(small, x.shape, algorithm=algorithm)]
+        results.append([array.tobytes() for array in arrays])
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.usefixtures("restored_threads", "any_work_is_worth_a_thread")
+def test_training_gives_same_bits_for_any_number_of_threads() -> None:
+    results = []
+    for count in (1, 2, 8):
+        fastconv.set_num_threads(count)
+        rng = np.random.default_rng(1)
+        x = rng.standard_normal((5, 3, 70, 64)).astype(np.float32)
+        model = nn.Sequential(
+            *(nn.Conv2d(3, 5, 3, rng=0), nn.BatchNorm2d(5), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(5, 4, 3, rng=1), nn.ReLU(), nn.Flatten(), nn.Linear(3712, 3, rng=2)),
+        )
+        optimizer = nn.Adam(model.parameters())
+        for _ in range(2):
+            y = model(x)
+            optimizer.zero_grad()
+            dx = model.backward(y)
+            assert dx is not None
+            optimizer.step()
+        arrays = [y, dx, *model.state_dict().values(), model.eval()(x[:1])]
         results.append([array.tobytes() for array in arrays])
     assert results[0] == results[1] == results[2]
 
@@ -223,7 +254,9 @@ def test_helpers_that_cannot_start_leave_nothing_behind(monkeypatch: pytest.Monk
 def test_an_interrupted_call_leaves_no_helper_at_work() -> None:
     program = """
 import signal, threading, time
-from fastconv import blas, threads
+from fastconv import blas, nn, threads
+from fastconv.convolution import base
+from fastconv.kernels import jit
 threads.set_num_threads(2)
 caller, at_work = threading.get_ident(), []
 
