@@ -20,8 +20,9 @@ from fastconv.threads import run_tasks
 
 Array = NDArray[Any]
 
-# Multiplications that are worth a task of their own.
-_PART = 2**21
+# Multiplications that are worth a task of their own: a thread of Python wakes in a tenth of a
+# millisecond.
+_PART = 2**23
 # Rows for which a matrix product is no more than reading the matrix.
 _FEW_ROWS = 4
 # Products that are one step of work.
