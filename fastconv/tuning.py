@@ -42,6 +42,8 @@ FILE_VARIABLE = "FASTCONV_TUNING_FILE"
 SWITCH_VARIABLE = "FASTCONV_TUNING"
 #: A file larger than this is none of ours: measuring ten thousand problems makes less.
 LARGEST_FILE = 16 * 2**20
+#: Nor is one with more damaged lines than this: reading millions of them would take a minute.
+MOST_DAMAGED = 1000
 # No call takes that many seconds.
 _DAY = 86400
 
@@ -182,8 +184,10 @@ def _load() -> tuple[Table | None, str | None]:
     try:
         path = tuning_file()
         path.stat()
-    except (OSError, RuntimeError):  # the usual case: nothing was ever measured
+    except (FileNotFoundError, NotADirectoryError):  # the usual case: nothing was ever measured
         return None, None
+    except (OSError, RuntimeError) as error:  # nor is this of interest but where a file was named
+        return None, f"cannot be read: {error}" if os.environ.get(FILE_VARIABLE) else None
     try:
         table = read(path)
     except (OSError, ValueError) as error:
@@ -208,7 +212,10 @@ def read(path: Path) -> Table:
     if status.st_size > LARGEST_FILE:
         raise ValueError(f"{path} is larger than {LARGEST_FILE // 2**20} MiB")
     with open(path, "rb") as file:
-        return _parse(file)
+        try:
+            return _parse(file)
+        except ValueError as error:
+            raise ValueError(f"{path} is no file of measurements: {error}") from None
 
 
 def _parse(lines: Iterable[bytes]) -> Table:
@@ -226,6 +233,11 @@ def _parse(lines: Iterable[bytes]) -> Table:
                 others += 1
         except (ValueError, RecursionError) as error:
             damaged.append(f"line {number}: {error}")
+            if len(damaged) > MOST_DAMAGED:
+                raise ValueError(
+                    f"more than {MOST_DAMAGED} of its lines are no measurements, the first is "
+                    f"{damaged[0]}"
+                ) from None
     return Table(times, others, tuple(damaged))
 
 

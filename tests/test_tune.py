@@ -219,6 +219,8 @@ def test_layers_from_a_table_and_from_a_list(tmp_path: Path, shapes: Path) -> No
     assert (first.batch, second.batch, second.stride, second.groups) == (2, 1, 2, 4)
     (short,) = written(tmp_path / "s.CSV", "\ufeffK, C, H, W, R, S\r\n8,4,6,7,3,1\r\n\r\n")
     assert (short.id, short.C, short.K, short.S, short.batch) == ("line 2", 4, 8, 1, 1)
+    (odd,) = written(tmp_path / "o.csv", "id,C,K,H,W,R,S\na\u2028b,3,4,8,8,3,3\n")
+    assert odd.id == "a\u2028b"  # that ends no line of a table
     content = [{"id": 7, "C": 3, "K": 4, "H": 8, "W": 9, "R": 3, "S": 3, "N": 5, "padding": 2}]
     (listed,) = written(tmp_path / "l.json", json.dumps(content))
     assert (listed.id, listed.batch, listed.padding, listed.stride) == ("7", 5, 2, 1)
@@ -243,6 +245,7 @@ NAMES = "C,K,H,W,R,S,padding\n"
         ("x.csv", NAMES + "3,4,8,8,3,3,1\n3,4,8,8,3,3", "line 3: 7 columns are named, got 6"),
         ("x.csv", NAMES + "3,4,8,8,3,three,1", "line 2: S must be a whole number, got 'three'"),
         ("x.csv", NAMES + "3,4,8,8,3,,1", "line 2: S is missing"),
+        ("x.csv", NAMES + f"3,{'4' * 200_000},8,8,3,3,1", "line 2: field larger than"),
         ("x.csv", NAMES + "3,0,8,8,3,3,1", "line 2: K must be between 1"),
         ("x.csv", NAMES + "3,4,8,8,3,3,-1", "line 2: padding must be between 0"),
         ("x.csv", NAMES + "3,4,2,2,3,3,0", "line 2: .* padded input"),

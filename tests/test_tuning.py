@@ -242,6 +242,8 @@ def test_what_is_no_file(file: Path) -> None:
     fastconv.set_tuning(True)  # empty: nothing to warn of
     os.truncate(file, tuning.LARGEST_FILE + 1)
     assert "larger than 16 MiB" in warned(file)
+    file.write_text("x\n" * 10**6)
+    assert "more than 1000 of its lines are no measurements, the first is line 1:" in warned(file)
     file.unlink()
     file.mkdir()
     assert "not a file" in warned(file)
@@ -249,6 +251,9 @@ def test_what_is_no_file(file: Path) -> None:
     if hasattr(os, "mkfifo"):
         os.mkfifo(file)
         assert "not a file" in warned(file)
+        file.unlink()
+        file.symlink_to(file)
+        assert "symbolic links" in warned(file)
     assert chosen() == ESTIMATED
 
 

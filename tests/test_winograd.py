@@ -13,6 +13,7 @@ from checks import LESS_EXACT, assert_identical, assert_integers
 from numpy.typing import DTypeLike
 
 import fastconv
+from fastconv import registry
 from fastconv.codegen import interpolation
 
 NAMES = ("winograd_2x2", "winograd_4x4")
@@ -137,6 +138,31 @@ def test_what_is_not_finite_stays_in_the_tiles_that_read_it(algorithm: str) -> N
         assert not np.isfinite(actual[n, :, i - 1 : i + 2, j - 1 : j + 2]).any()
         actual[n, :, lines, columns] = expected[n, :, lines, columns]
     assert_integers(actual, expected, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("input_shape", "weight_shape"),
+    [
+        ((1, 3, 8000, 8000), (64, 3, 5, 5)),
+        ((256, 1, 56, 56), (1, 1, 3, 3)),
+        ((64, 1, 28, 28), (1, 1, 5, 5)),
+        ((1, 64, 64, 100_000), (64, 64, 3, 3)),
+    ],
+)
+def test_no_thread_borrows_more_than_four_mebibytes(
+    input_shape: tuple[int, ...], weight_shape: tuple[int, ...]
+) -> None:
+    """Large images and batches are cut so that buffers stay small, whatever the layer."""
+    problem = fastconv.Conv2dProblem.from_shapes(input_shape, weight_shape, padding=1)
+    before = fastconv.get_num_threads()
+    try:
+        for algorithm in (a for a in registry.ALGORITHMS if a.name in NAMES):
+            assert algorithm.supports(problem, "forward") is None
+            for threads in (1, 2, 3, 8, 16, 64):
+                fastconv.set_num_threads(threads)
+                assert 0 < algorithm.workspace_bytes(problem, "forward") <= 4 * 2**20
+    finally:
+        fastconv.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

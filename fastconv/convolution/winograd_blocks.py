@@ -22,6 +22,8 @@ from fastconv.problem import Conv2dProblem
 
 # Buffers of one thread; no thread borrows more, whatever the layer.
 MOST_BYTES = 4 * 2**20
+# Cycles that nothing takes: for what needs more than that, or each byte of it.
+IMPOSSIBLE = 1e20
 # Starting and joining the threads once.
 FORK_CYCLES = 20e3
 # What a core gets from the third-level cache or memory while it computes, bytes a cycle.
@@ -110,8 +112,10 @@ def cheapest(problem: Conv2dProblem, m: int, num_threads: int) -> Cut:
 
 @lru_cache(maxsize=4096)
 def cheapest_with(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int) -> Cut:
-    """Return the best cut for a register tile."""
-    return min(cuts(problem, m, shape, num_threads))
+    """Return the best cut for a register tile, of those whose buffers are small enough."""
+    ranked = sorted(cuts(problem, m, shape, num_threads))
+    small = (cut for cut in ranked if _bytes(problem, m, num_threads, cut) <= MOST_BYTES)
+    return next(small, ranked[0]._replace(cost=ranked[0].cost + IMPOSSIBLE))
 
 
 def product_tiles(problem: Conv2dProblem, m: int) -> Iterator[TileShape]:
@@ -139,7 +143,7 @@ def cuts(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int) -> 
     total, down, across = _tiles(p, m)
     rows = {-(-total // n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128) if n <= total}
     rows |= {n for n in (1, 2, 3, 4, down) if n <= total}
-    columns = {-(-across // n) for n in (1, 2, 4, 8, 32) if n <= across}
+    columns = {-(-across // n) for n in (1, 2, 4, 8, 32, 128) if n <= across}
     for high, wide, passes, shared in product(rows, columns, (1, 2, 4, 8), (False, True)):
         if wide == across or high == 1:
             cost = _cost(p, m, shape, num_threads, high, wide, passes, shared)
@@ -191,7 +195,25 @@ def _cost(
     if own > 0.8 * L2:
         far += 2 * transformed * (passes if shared else 1) + 2 * produced
     cost = count * ((inputs + outputs + products) * share + fork + far / FAR_BYTES_PER_CYCLE / 2)
-    return cost + 1e20 * max(0.0, own * 1.2 - MOST_BYTES)
+    return cost + IMPOSSIBLE * max(0.0, own * 1.2 - MOST_BYTES)
+
+
+def _bytes(problem: Conv2dProblem, m: int, num_threads: int, cut: Cut) -> float:
+    """Return at most how many bytes a thread borrows; `blocks_of` adds up how many it is."""
+    p, form, shape, columns = problem, form_of(problem, m), cut.shape, cut.columns
+    alpha, lanes = form.alpha, form.lanes
+    filter_tiles = -(-p.K_per_group // shape.filters)
+    workers = min(num_threads, filter_tiles) if cut.shared else 1
+    # Whole tiles of filters, be there ever so few filters.
+    pass_filters = -(-filter_tiles // (workers * cut.passes)) * shape.filters
+    room = max(_up(cut.rows * columns, lanes) + lanes, _up(shape.columns, lanes))
+    planes = alpha**2 * room * (p.C_per_group / workers + pass_filters)
+    rows = min(cut.rows, -(-p.OH // m))
+    scattered = m * alpha * ((rows + (alpha - 1) // m) * columns + lanes)
+    gathered = m * m * (_up(rows * columns, lanes) + lanes)
+    # Odd numbers of cache lines, and what is read beyond the ends.
+    around = 3 * 64 * alpha**2 + 4 * (shape.columns + lanes + 16) * p.itemsize
+    return p.itemsize * (planes + scattered + gathered) + around
 
 
 @lru_cache(maxsize=128)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -54,16 +55,20 @@ def load_shapes(path: Path) -> tuple[Layer, ...]:
 
 
 def _csv_rows(text: str, path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    table = csv.reader(text.splitlines())
-    names = [name.strip() for name in next(table, ())]
+    table = csv.reader(io.StringIO(text))
+    try:
+        rows = [(table.line_num, cells) for cells in table]
+    except csv.Error as error:
+        raise BenchError(f"{path}, line {table.line_num}: {error}") from None
+    names = [name.strip() for name in rows[0][1]] if rows else []
     missing = [name for name in _REQUIRED if name not in names]
     if missing or len({*names}) < len(names):
         needed = ",".join(_REQUIRED)
         raise BenchError(f"{path}, line 1 must name each column once, {needed} at least: {names}")
-    for cells in table:
+    for number, cells in rows[1:]:
         if not any(cell.strip() for cell in cells):
             continue
-        where = f"line {table.line_num}"
+        where = f"line {number}"
         if len(cells) != len(names):
             raise BenchError(f"{path}, {where}: {len(names)} columns are named, got {len(cells)}")
         row = {name: cell.strip() for name, cell in zip(names, cells, strict=True)}
@@ -104,5 +109,5 @@ def _whole(name: str, value: Any) -> int:
         try:
             value = int(value)
         except ValueError:
-            raise ValueError(f"{name} must be a whole number, got {value!r}") from None
+            raise ValueError(f"{name} must be a whole number, got {value!r:.80}") from None
     return as_int(name, value, 0 if name == "padding" else 1)
