@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numba
@@ -33,10 +34,9 @@ def lanes_of(dtype: Any) -> int:
 # Rows -------------------------------------------------------------------------------------------
 
 
-def check_rows(dtype: Any, at_end: bool) -> None:
-    """Find what was asked for, zeros to the end of the vector, and not one element more."""
-    lanes, bits = lanes_of(dtype), 8 * np.dtype(dtype).itemsize
-    rng = np.random.default_rng(lanes)
+@cache
+def row_functions(lanes: int, bits: int) -> tuple[Any, dict[int, Any]]:
+    """Return what clears rows, and what copies them by steps; 3 is one that is known later."""
 
     @numba.njit
     def clear(target: int, count: int) -> None:
@@ -49,7 +49,14 @@ def check_rows(dtype: Any, at_end: bool) -> None:
 
         return copy
 
-    copiers = {1: copier(1), 2: copier(2), 3: copier(0)}
+    return clear, {1: copier(1), 2: copier(2), 3: copier(0)}
+
+
+def check_rows(dtype: Any, at_end: bool) -> None:
+    """Find what was asked for, zeros to the end of the vector, and not one element more."""
+    lanes, bits = lanes_of(dtype), 8 * np.dtype(dtype).itemsize
+    rng = np.random.default_rng(lanes)
+    clear, copiers = row_functions(lanes, bits)
 
     def room(count: int) -> Array:
         """One vector more than was asked for."""
@@ -75,11 +82,8 @@ def check_rows(dtype: Any, at_end: bool) -> None:
             assert (target[whole:] == 7).all(), (count, step)
 
 
-def check_transpose_block(dtype: Any, at_end: bool) -> None:
-    """Columns become rows; places without a row get zeros; nothing else is touched."""
-    lanes, bits = lanes_of(dtype), 8 * np.dtype(dtype).itemsize
-    rng = np.random.default_rng(lanes)
-
+@cache
+def transposer(lanes: int, bits: int) -> Any:
     @numba.njit
     def transpose(
         target: int,
@@ -93,6 +97,15 @@ def check_transpose_block(dtype: Any, at_end: bool) -> None:
     ) -> None:
         transpose_block(target, to_row, source, of_row, places, rows, columns, wide, bits, lanes)
 
+    return transpose
+
+
+def check_transpose_block(dtype: Any, at_end: bool) -> None:
+    """Columns become rows; places without a row get zeros; nothing else is touched."""
+    lanes, bits = lanes_of(dtype), 8 * np.dtype(dtype).itemsize
+    rng = np.random.default_rng(lanes)
+
+    transpose = transposer(lanes, bits)
     sizes = sorted({1, 2, lanes - 1, lanes, lanes + 1, 3 * lanes})
     for rows, columns, wide in itertools.product((-lanes, 0, *sizes), sizes, sizes):
         # No more than one vector of each is looked at; rows that are not there are zeros.
@@ -131,14 +144,20 @@ def copy_masked(typingctx, source, target, count, lanes, bits):  # type: ignore[
     return types.void(source, target, count, lanes, bits), generate
 
 
-def check_masks(dtype: Any, at_end: bool) -> None:
-    """Lanes that are masked out touch no memory."""
-    lanes, bits = lanes_of(dtype), 8 * np.dtype(dtype).itemsize
-
+@cache
+def masked_copier(lanes: int, bits: int) -> Any:
     @numba.njit
     def run(source: Array, target: Array, count: int) -> None:
         copy_masked(source, target, np.int32(count), lanes, bits)
 
+    return run
+
+
+def check_masks(dtype: Any, at_end: bool) -> None:
+    """Lanes that are masked out touch no memory."""
+    lanes, bits = lanes_of(dtype), 8 * np.dtype(dtype).itemsize
+
+    run = masked_copier(lanes, bits)
     for count in range(1, lanes + 1):
         source = guarded(np.arange(1, count + 1).astype(dtype), at_end)
         target = guarded(np.full(count, 7, dtype), at_end)
@@ -163,14 +182,20 @@ def load_within(typingctx, source, target, start, size, lanes):  # type: ignore[
     return types.void(source, target, start, size, lanes), generate
 
 
-def check_within(dtype: Any, at_end: bool) -> None:
-    """Find zeros where a vector begins before a row, or ends behind it."""
-    lanes = lanes_of(dtype)
-
+@cache
+def loader(lanes: int) -> Any:
     @numba.njit
     def run(source: Array, target: Array, start: int, size: int) -> None:
         load_within(source, target, start, size, lanes)
 
+    return run
+
+
+def check_within(dtype: Any, at_end: bool) -> None:
+    """Find zeros where a vector begins before a row, or ends behind it."""
+    lanes = lanes_of(dtype)
+
+    run = loader(lanes)
     far = 2**31 - 1
     for size in range(1, 2 * lanes + 3):
         source = guarded(np.arange(1, size + 1).astype(dtype), at_end)
@@ -204,6 +229,16 @@ def write_function(typingctx, name, lanes, source, target, place):  # type: igno
     return types.void(name, lanes, source, target, place), generate
 
 
+@cache
+def function_of(name: str, lanes: int) -> Any:
+    @numba.njit
+    def run(source: Array, target: Array) -> None:
+        for place in range(0, source.size, lanes):
+            write_function(name, lanes, source, target, place)
+
+    return run
+
+
 def compute(name: str, y: Array) -> Array:
     """Return what the vector code makes of each element."""
     lanes = lanes_of(y.dtype)
@@ -211,11 +246,7 @@ def compute(name: str, y: Array) -> Array:
     padded[: y.size] = y
     result = np.empty_like(padded)
 
-    @numba.njit
-    def run(source: Array, target: Array) -> None:
-        for place in range(0, source.size, lanes):
-            write_function(name, lanes, source, target, place)
-
+    run = function_of(name, lanes)
     run(padded, result)
     return result[: y.size]
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +15,14 @@ import numpy as np
 import peer_doubles as doubles
 import pytest
 from bench_doubles import QUICK, layer, silent
-from rich.console import Console
+from processes import alive, nobody_left_behind, state_of
 
-from fastconv import cli, threads
 from fastconv.bench.calls import make_tensors
-from fastconv.bench.machine import Peak
-from fastconv.bench.peers import command as peers_command
 from fastconv.bench.peers import contest, runtimes, worker
 from fastconv.bench.peers.contest import Crew, measure_layer
-from fastconv.bench.peers.report import ContestReport
 from fastconv.bench.peers.runtimes import PEERS, Fastconv, Numpy, Runtime
-from fastconv.bench.peers.standing import Mean, best_peer, standings
 from fastconv.bench.peers.worker import RuntimeFailure, Worker
-from fastconv.bench.results import LayerResult, Record
-from fastconv.bench.suites import Item
+from fastconv.bench.results import Record
 from fastconv.convolution.reference import Reference
 from fastconv.problem import Conv2dProblem
 
@@ -43,38 +32,8 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="ha
 
 @pytest.fixture(autouse=True)
 def _nobody_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Watch that nobody leaves a process behind."""
-    started: list[Worker] = []
-    begin = Worker.__init__
-
-    def spy(self: Worker, runtime: Runtime) -> None:
-        begin(self, runtime)
-        started.append(self)
-
-    monkeypatch.setattr(Worker, "__init__", spy)
-    yield
-    assert not [each.runtime.name for each in started if each.alive]
-    groups = {each.pid for each in started}
-    end = time.monotonic() + 5
-    while groups & groups_alive():  # what a worker has started is not ours to wait for
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def state_of(pid: int) -> str:
-    """Return the state of a process: T is stopped, Z is dead."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def groups_alive() -> set[int]:
-    """Return the numbers of all process groups with somebody alive, none where one cannot tell."""
-    found = set()
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            state, _, group = file.read_text().rpartition(")")[2].split()[:3]
-            if state != "Z":
-                found.add(int(group))
-    return found
+    with nobody_left_behind(monkeypatch):
+        yield
 
 
 def meet(*members: Runtime, identity: str = "rgb8") -> dict[str, Record]:
@@ -298,179 +257,3 @@ def test_no_worker_outlives_the_benchmark(number: int) -> None:
     while any(alive(pid) for pid in pids):
         assert time.monotonic() < end
         time.sleep(0.02)
-
-
-def alive(pid: int) -> bool:
-    """Return whether a process is there and not merely waiting for somebody to take note."""
-    try:
-        return state_of(pid) != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-# Standings ---------------------------------------------------------------------------------------
-
-
-def result_of(
-    identity: str, count: int, suite: str = "small", **seconds: float | None
-) -> LayerResult:
-    """Return a made-up result."""
-    here = layer(identity, suite)
-    records = tuple(
-        Record(
-            **{"suite": suite, "layer": identity, "direction": "forward", "algorithm": name},
-            **{"batch": 1, "dtype": "float32", "threads": 1, "workspace_bytes": None},
-            **dict.fromkeys(("C", "K", "H", "W", "R", "S", "OH", "OW"), 1),
-            **{"stride": 1, "padding": 0, "groups": 1, "count": count, "gflop": 1.0},
-            chosen_by_auto=name == "fastconv",
-            correct=time is not None,
-            median_s=time,
-            contender=name,
-        )
-        for name, time in seconds.items()
-    )
-    return LayerResult(here, "forward", here.problem(), records, ())
-
-
-def test_standings() -> None:
-    results = [
-        result_of("rgb8", 3, fastconv=1.0, torch=2.0, jax=4.0),
-        result_of("digits", 1, fastconv=2.0, torch=None, jax=1.0),
-        result_of("mnist1", 5, fastconv=None, torch=1.0, jax=1.0),
-    ]
-    (standing,) = standings(results)
-    assert (standing.title, standing.contender) == ("small", "fastconv")
-    assert (standing.layers, standing.ahead) == (2, 1)
-    assert standing.best.plain == pytest.approx(1.0)
-    assert standing.best.weighted == pytest.approx((2**3 * 0.5) ** (1 / 4))
-    assert standing.single["torch"] == Mean(pytest.approx(2.0), pytest.approx(2.0))  # type: ignore[arg-type]
-    assert standing.single["jax"].plain == pytest.approx(2**0.5)
-    assert (standing.worst, standing.worst_layer, standing.worst_peer) == (0.5, "digits", "jax")
-    assert standings([result_of("rgb8", 1, fastconv=1.0)]) == []
-    best = best_peer(results[0])
-    assert best is not None
-    assert best.contender == "torch"
-
-
-# The command -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def crew_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    peers = (doubles.Right(), doubles.Absent())
-    for module in (peers_command, sys.modules["fastconv.bench.peers.report"]):
-        monkeypatch.setattr(module, "PEERS", peers)
-
-
-def end_of(*arguments: str | Path) -> int:
-    before = threads.get_num_threads()
-    try:
-        with pytest.raises(SystemExit) as end:
-            cli.build()(["bench", "--peers", *map(str, arguments)])
-    finally:
-        threads.set_num_threads(before)
-    return int(end.value.code or 0)
-
-
-TINY = ("--layer", "rgb8", "--batch", "2", "--quick", "--rounds", "3")
-
-
-@pytest.mark.usefixtures("crew_of_two")
-def test_command_prints_and_writes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    paths = [tmp_path / name for name in ("r.json", "r.csv", "r.svg")]
-    targets = ("--json", paths[0], "--csv", paths[1], "--plot", paths[2])
-    assert end_of(*TINY, "--threads", "1", *targets) == 0
-    captured = capsys.readouterr()
-    assert captured.err == ""
-    assert "not installed: absent (needs no_such_package_anywhere)" in captured.out
-    assert re.search(r"^rgb8( +[\d.]+){2} +[\d.]+% +[\d.]+ +right +[\d.]+x$", captured.out, re.M)
-    assert "worst: " in captured.out
-    assert max(map(len, captured.out.splitlines())) <= 100
-    content = json.loads(paths[0].read_text())
-    assert content["header"]["peers"] == {"right": np.__version__, "absent": None}
-    assert [record["contender"] for record in content["records"]] == ["fastconv", "right"]
-    assert all(record["fraction_of_peak"] for record in content["records"])
-    with open(paths[1], newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert [row["contender"] for row in rows] == ["fastconv", "right"]
-    assert paths[2].stat().st_size > 0
-
-
-def test_a_line_with_all_peers_is_at_most_100_wide(capsys: pytest.CaptureFixture[str]) -> None:
-    report = ContestReport(Console(), [Fastconv(), *PEERS])
-    names = ("fastconv", *(peer.name for peer in PEERS))
-    results = [result_of("photo_sharpen", 1, "images", **dict.fromkeys(names, 1.2345))]
-    report.layer(results[0])
-    report.standings(standings(results), results, _peak())
-    lines = capsys.readouterr().out.splitlines()
-    assert "openvino" in lines[2]
-    assert max(map(len, lines)) <= 100
-
-
-def _peak() -> Peak:
-    peak = Peak("float32", 1)
-    peak.measure()
-    return peak
-
-
-def test_wrong_peers_end_with_1_and_failed_ones_do_not(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for peers, code in (((doubles.Wrong(),), 1), ((doubles.Raising(),), 0)):
-        for module in (peers_command, sys.modules["fastconv.bench.peers.report"]):
-            monkeypatch.setattr(module, "PEERS", peers)
-        assert end_of(*TINY) == code
-    out = capsys.readouterr().out
-    assert "WRONG: wrong on rgb8: error 1.0e-02" in out
-    assert "failed: raising on rgb8: ZeroDivisionError: no luck" in out
-
-
-@pytest.mark.usefixtures("crew_of_two")
-def test_command_takes_named_algorithms(capsys: pytest.CaptureFixture[str]) -> None:
-    assert end_of(*TINY, "--algorithm", "im2col", "--algorithm", "naive") == 0
-    out = capsys.readouterr().out
-    assert re.search(r"^rgb8 +im2col +\d", out, re.M)
-    assert re.search(r"^rgb8 +naive +\d", out, re.M)
-
-
-@pytest.mark.usefixtures("crew_of_two")
-def test_interrupted_command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    done: list[str] = []
-
-    def second_time(*arguments: Any) -> LayerResult:
-        done.append("one")
-        if len(done) == 2:
-            raise KeyboardInterrupt
-        return measure_layer(*arguments)
-
-    monkeypatch.setattr(contest, "measure_layer", second_time)
-    assert end_of(*TINY, "--layer", "digits") == 130
-    out = capsys.readouterr().out
-    assert "interrupted" in out
-    assert "worst: " in out
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [(("--dtype", "float64"), "float32"), (("--direction", "all"), "one direction at a time")],
-)
-def test_command_refuses(
-    options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert end_of(*TINY, *options) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert message in captured.err
-
-
-def test_a_run_measures_the_peak_before_each_layer() -> None:
-    items = [Item(layer(name), ("forward",)) for name in ("rgb8", "digits")]
-    peak = Peak("float32", 1)
-    options = dataclasses.replace(QUICK, batch=1)
-    with Crew([Fastconv()], 1) as crew:
-        results = list(contest.run(items, crew, options, peak, silent))
-    assert [result.layer.id for result in results] == ["rgb8", "digits"]
-    assert len(peak.samples) == 2
-    assert all(result.records[0].fraction_of_peak for result in results)

@@ -189,7 +189,9 @@ def test_every_module_can_be_imported_alone() -> None:
     names = [name for name in names if level_of(name) > level_of("fastconv.bench")]
     # Each begins without any other; NumPy and Numba, which take the time, are loaded once.
     program = f"""
-import importlib, sys
+import functools, importlib, importlib.machinery as machinery, sys
+# Sources are read, and compiled, once.
+machinery.SourceFileLoader.get_code = functools.cache(machinery.SourceFileLoader.get_code)
 for name in {names}:
     for loaded in [loaded for loaded in sys.modules if loaded.partition(".")[0] == "fastconv"]:
         del sys.modules[loaded]

@@ -218,6 +218,12 @@ def test_empty_batches() -> None:
             assert not any(np.any(p.grad) for p in layer.parameters())
 
 
+def test_samples_without_weight_cost_nothing() -> None:
+    loss = nn.CrossEntropyLoss([0.0, 1.0])
+    assert loss(np.zeros((2, 2), np.float32), np.array([0, 0])) == 0
+    assert not loss.backward().any()
+
+
 def test_copies_and_pickles() -> None:
     rng = np.random.default_rng(9)
     x = rng.standard_normal((2, 3, 12, 12)).astype(np.float32)

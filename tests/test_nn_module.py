@@ -74,6 +74,16 @@ def test_append_adds_a_layer_or_changes_nothing(wrong: str) -> None:
     assert list(model.named_modules()) == before
 
 
+def test_modules_that_a_subclass_of_sequential_adds_are_found() -> None:
+    class WithHead(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Conv2d(1, 1, 3))
+            self.head = nn.Linear(4, 3)
+
+    names = [name for name, _ in WithHead().named_parameters()]
+    assert names == ["0.weight", "0.bias", "head.weight", "head.bias"]
+
+
 def test_states_are_copies() -> None:
     layer = nn.Linear(2, 2, rng=0)
     state = layer.state_dict()

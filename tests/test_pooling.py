@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import reference_pooling
-from cases import POOL_CASES, PoolCase, make_integer_pool_inputs, make_pool_inputs
+from cases import POOL_CASES, PoolCase, make_integer_pool_inputs
 from checks import assert_identical, assert_sum, refused
 from numpy.typing import DTypeLike
+from pooling_answers import MAKERS, average_rule, averages, max_grads, max_rule, maxima
 from reference import Array, Pair
 
 import fastconv
@@ -31,16 +30,6 @@ def window(case: PoolCase) -> int:
     return size * size if isinstance(size, int) else size[0] * size[1]
 
 
-def max_rule(case: PoolCase) -> tuple[Any, ...]:
-    """Return the arguments of max_pool2d that follow the array."""
-    return case.kernel_size, case.stride, case.padding, case.dilation, case.ceil_mode
-
-
-def average_rule(case: PoolCase, count_include_pad: bool) -> tuple[Any, ...]:
-    """Return the arguments of avg_pool2d that follow the array."""
-    return case.kernel_size, case.stride, case.padding, case.ceil_mode, count_include_pad
-
-
 def test_list_of_algorithms() -> None:
     assert {"jit", "windows", "reference"} <= set(ALGORITHMS)
     assert len(set(ALGORITHMS)) == len(ALGORITHMS)
@@ -55,9 +44,8 @@ def test_list_of_algorithms() -> None:
 @pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
 def test_max_pool2d(algorithm: str, case: PoolCase, dtype: DTypeLike) -> None:
     # Few different integers make ties, where the first position must win.
-    for make in (make_integer_pool_inputs, make_pool_inputs):
-        x, _ = make(case, dtype)
-        values, indices = reference_pooling.max_pool2d(x, *max_rule(case))
+    for make in MAKERS:
+        x, _, values, indices = maxima(make, case, dtype)
         actual = fastconv.max_pool2d(x, *max_rule(case), return_indices=True, algorithm=algorithm)
         assert isinstance(actual, tuple)
         assert_identical(actual[0], values, dtype)
@@ -70,14 +58,12 @@ def test_max_pool2d(algorithm: str, case: PoolCase, dtype: DTypeLike) -> None:
 @pytest.mark.parametrize("case", POOL_CASES, ids=lambda case: case.name)
 @pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
 def test_max_pool2d_grad(algorithm: str, case: PoolCase, dtype: DTypeLike) -> None:
-    for make in (make_integer_pool_inputs, make_pool_inputs):
-        x, grad = make(case, dtype)
-        _, indices = reference_pooling.max_pool2d(x, *max_rule(case))
+    for make in MAKERS:
+        _, grad, _, indices = maxima(make, case, dtype)
         actual = fastconv.max_pool2d_grad(grad, indices, case.input_shape, algorithm=algorithm)
-        expected = reference_pooling.max_pool2d_grad(grad, indices, case.input_shape)
+        expected, sizes = max_grads(make, case, dtype)
         if make is make_integer_pool_inputs:
             assert_identical(actual, expected, dtype)
-        sizes = reference_pooling.max_pool2d_grad(abs(grad), indices, case.input_shape)
         # At most every window that covers a position adds to it, and no more than `window` do.
         assert_sum(actual, expected, sizes, window(case), dtype)
 
@@ -176,15 +162,13 @@ def test_max_pool2d_grad_accepts_other_integers(algorithm: str) -> None:
 @pytest.mark.parametrize("case", POOL_CASES, ids=lambda case: case.name)
 def test_placed_maxima_and_their_gradients(case: PoolCase, dtype: DTypeLike) -> None:
     problem = Pool2dProblem.from_shapes(case.input_shape, *max_rule(case), np.dtype(dtype).name)
-    for make in (make_integer_pool_inputs, make_pool_inputs):
-        x, grad = make(case, dtype)
-        values, indices = reference_pooling.max_pool2d(x, *max_rule(case))
+    for make in MAKERS:
+        x, grad, values, indices = maxima(make, case, dtype)
         actual, places = max_pool2d_placed(x, problem)
         assert_identical(actual, values, dtype)
         back = max_pool2d_placed_grad(grad, places)
-        expected = reference_pooling.max_pool2d_grad(grad, indices, case.input_shape)
         if make is make_integer_pool_inputs:
-            assert_identical(back, expected, dtype)
+            assert_identical(back, max_grads(make, case, dtype)[0], dtype)
         # Each pixel adds its windows in their order, as a loop over the windows does.
         scattered = fastconv.max_pool2d_grad(grad, indices, case.input_shape)
         np.testing.assert_array_equal(back, scattered)
@@ -237,11 +221,9 @@ def test_indices_nobody_asked_for_are_not_computed(monkeypatch: pytest.MonkeyPat
 def test_avg_pool2d(
     algorithm: str, case: PoolCase, dtype: DTypeLike, count_include_pad: bool
 ) -> None:
-    x, _ = make_pool_inputs(case, dtype)
+    x, expected, sizes = averages(case, dtype, count_include_pad, backward=False)
     arguments = average_rule(case, count_include_pad)
     actual = fastconv.avg_pool2d(x, *arguments, algorithm=algorithm)
-    expected = reference_pooling.avg_pool2d(x, *arguments)
-    sizes = reference_pooling.avg_pool2d(abs(x), *arguments)
     # The division, or a reciprocal and a product, round once or twice more.
     assert_sum(actual, expected, sizes, window(case) + 2, dtype)
 
@@ -253,11 +235,9 @@ def test_avg_pool2d(
 def test_avg_pool2d_grad(
     algorithm: str, case: PoolCase, dtype: DTypeLike, count_include_pad: bool
 ) -> None:
-    _, grad = make_pool_inputs(case, dtype)
+    grad, expected, sizes = averages(case, dtype, count_include_pad, backward=True)
     arguments = case.input_shape, *average_rule(case, count_include_pad)
     actual = fastconv.avg_pool2d_grad(grad, *arguments, algorithm=algorithm)
-    expected = reference_pooling.avg_pool2d_grad(grad, *arguments)
-    sizes = reference_pooling.avg_pool2d_grad(abs(grad), *arguments)
     assert_sum(actual, expected, sizes, window(case) + 2, dtype)
 
 

@@ -8,9 +8,12 @@ import re
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from side_by_side import side_by_side
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -67,21 +70,32 @@ def test_every_program_is_listed_and_has_a_page() -> None:
             assert (EXAMPLES / picture).is_file(), picture
 
 
+@pytest.fixture(scope="module")
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    def run(name: str) -> tuple[subprocess.CompletedProcess[str], Path]:
+        folder = tmp_path_factory.getbasetemp() / name
+        folder.mkdir()
+        command = [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), "--quick"]
+        done = subprocess.run(
+            [*command, *(["--out", str(folder)] if has("matplotlib") else [])],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return done, folder
+
+    with side_by_side(request, "name", run) as started:
+        yield started
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_program(name: str, tmp_path: Path) -> None:
+def test_program(name: str, runs: Any) -> None:
     if name != "convolution_layer":
         pytest.importorskip("sklearn")
     if name in ("edge_detection", "forward_pass"):
         pytest.importorskip("PIL")
-    draws = has("matplotlib")
-    command = [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), "--quick"]
-    done = subprocess.run(
-        [*command, *(["--out", str(tmp_path)] if draws else [])],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done, folder = runs[name].result()
     assert done.returncode == 0, done.stderr
     for text in EXPECTED[name]:
         assert text in done.stdout
@@ -96,10 +110,10 @@ def test_program(name: str, tmp_path: Path) -> None:
     if name in SAME:
         for line in done.stdout.splitlines():
             assert line in page or re.search(r"GFLOP/s|^how fast|^picture", line), line
-    if draws:
+    if has("matplotlib"):
         shown = {Path(picture).name for picture in re.findall(r"\((images/\S+)\)", page)}
-        drawn = {path.name for path in tmp_path.iterdir()}
+        drawn = {path.name for path in folder.iterdir()}
         assert drawn == shown
-        for path in tmp_path.iterdir():
+        for path in folder.iterdir():
             assert path.stat().st_size > 3000
             assert size_of(path) == size_of(EXAMPLES / "images" / path.name)

@@ -68,6 +68,8 @@ PROBLEMS = (
     Conv2dProblem.from_shapes((1, 64, 7, 7), (96, 64, 3, 3), padding=1),
     Conv2dProblem.from_shapes((3, 24, 9, 9), (24, 1, 3, 3), padding=1, groups=24),
     Conv2dProblem.from_shapes((9, 3, 12, 11), (5, 3, 5, 5), padding=1),
+    # Pixels for more than two bands of a weights' gradient: the sum of two has no order.
+    Conv2dProblem.from_shapes((5, 2, 93, 97), (3, 2, 3, 3), padding=1),
 )
 
 
@@ -84,7 +86,7 @@ def test_same_bits_for_any_number_of_threads(direction: Direction) -> None:
     compared = set()
     for problem, algorithm in itertools.product(PROBLEMS, fastconv.algorithms(direction)):
         chosen = next(a for a in offering(direction) if a.name == algorithm)
-        slow = algorithm == "reference" and problem.K > 24
+        slow = algorithm == "reference" and (problem.K > 24 or problem.OH > 90)
         if slow or chosen.supports(problem, direction) is not None:
             continue
         x, weight, grad = (

@@ -375,22 +375,6 @@ def test_a_validation_loss_that_is_nan_is_no_improvement() -> None:
     assert len(history) < 6
 
 
-def test_samples_without_weight_cost_nothing() -> None:
-    loss = nn.CrossEntropyLoss([0.0, 1.0])
-    assert loss(np.zeros((2, 2), np.float32), np.array([0, 0])) == 0
-    assert not loss.backward().any()
-
-
-def test_modules_that_a_subclass_of_sequential_adds_are_found() -> None:
-    class WithHead(nn.Sequential):
-        def __init__(self) -> None:
-            super().__init__(nn.Conv2d(1, 1, 3))
-            self.head = nn.Linear(4, 3)
-
-    names = [name for name, _ in WithHead().named_parameters()]
-    assert names == ["0.weight", "0.bias", "head.weight", "head.bias"]
-
-
 def test_the_best_weights_survive_a_loss_that_breaks() -> None:
     model, x, y = small_problem()
     best = nn.EarlyStopping(9)

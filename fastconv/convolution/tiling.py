@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import pairwise, product
+from itertools import product
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -291,8 +291,8 @@ class _Band:
         # Of the columns, phases that no tap reads are left out.
         self.step = p.stride[1] if pixel_lanes else 1
         self.phases = self.step if p.S > 1 else 1
-        rows = _largest(_starts(p.OH, shape.rows, cut.rows))
-        columns = _largest(_starts(p.OW, shape.columns, cut.columns))
+        rows = _largest(p.OH, shape.rows, cut.rows)
+        columns = _largest(p.OW, shape.columns, cut.columns)
         width = (columns - 1) * p.stride[1] + extent(p.S, p.dilation[1])
         self.phase_width = -(-width // self.step)
         # All rows from the first to the last, or for each row of the kernel those that it reads.
@@ -345,8 +345,10 @@ def _starts(total: int, unit: int, bands: int) -> list[int]:
     return [band * units // bands * unit for band in range(bands)] + [total]
 
 
-def _largest(starts: list[int]) -> int:
-    return max(stop - start for start, stop in pairwise(starts))
+def _largest(total: int, unit: int, bands: int) -> int:
+    """Return how long the longest of these bands is: it is the last, which takes the rest."""
+    units = max(1, total // unit)
+    return total - (units - -(-units // bands)) * unit
 
 
 def _cuts(problem: Conv2dProblem, shape: TileShape) -> Iterator[Cut]:

@@ -144,10 +144,12 @@ def cuts(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int) -> 
     rows = {-(-total // n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128) if n <= total}
     rows |= {n for n in (1, 2, 3, 4, down) if n <= total}
     columns = {-(-across // n) for n in (1, 2, 4, 8, 32, 128) if n <= across}
-    for high, wide, passes, shared in product(rows, columns, (1, 2, 4, 8), (False, True)):
+    for high, wide in product(rows, columns):
         if wide == across or high == 1:
-            cost = _cost(p, m, shape, num_threads, high, wide, passes, shared)
-            yield Cut(cost, high, wide, passes, shared, shape)
+            alone = cycles(_products(p, high * wide), shape)
+            for passes, shared in product((1, 2, 4, 8), (False, True)):
+                cost = _cost(p, m, shape, num_threads, high, wide, passes, shared, alone)
+                yield Cut(cost, high, wide, passes, shared, shape)
 
 
 def _cost(
@@ -159,8 +161,9 @@ def _cost(
     columns: int,
     passes: int,
     shared: bool,
+    alone: float,
 ) -> float:
-    """Return about how many cycles the busiest thread takes."""
+    """Return about how many cycles the busiest thread takes; one matrix product takes `alone`."""
     p, form = problem, form_of(problem, m)
     total, _, across = _tiles(p, m)
     alpha, lanes, L2 = form.alpha, form.lanes, cpu.describe().l2_bytes
@@ -175,7 +178,7 @@ def _cost(
     gathered = rows * m * across_vectors * (10 + 5.0 * m)
     inputs = p.C_per_group * (60 + vectors * 7.0 * alpha**2 + scattered)
     outputs = p.K_per_group * (60 + vectors * 4.0 * alpha**2 + gathered)
-    products = alpha**2 * cycles(_products(p, tiles), shape)
+    products = alpha**2 * alone
     room = vectors * lanes
     transformed, produced, weights = (
         float(alpha**2 * p.itemsize * number)
