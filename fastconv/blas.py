@@ -36,9 +36,13 @@ class _SingleThreadedBlas:
         end = time.monotonic() + LONGEST_WAIT_FOR_BLAS
         while self._holders and time.monotonic() < end:
             time.sleep(1e-3)
+        # The last one may still be giving the libraries back their threads: whoever forks then
+        # leaves OpenBLAS with a number of threads that cannot be changed any more.
+        self._lock.acquire()
 
     def resume(self) -> None:
         """Let others begin again."""
+        self._lock.release()
         self._gate.release()
 
     def acquire(self) -> None:
@@ -48,7 +52,7 @@ class _SingleThreadedBlas:
                 threads = blas.get_num_threads()
                 if threads != 1:
                     self._saved.setdefault(number, threads)
-                    blas.set_num_threads(1)
+                    _set_threads(blas, 1)
 
     def release(self) -> None:
         with self._lock:
@@ -59,7 +63,7 @@ class _SingleThreadedBlas:
     def restore(self) -> None:
         """Give the libraries back their threads, whoever still holds the limit."""
         for number, threads in list(self._saved.items()):
-            _blas_libraries()[number].set_num_threads(threads)
+            _set_threads(_blas_libraries()[number], threads)
         self._saved = {}
 
 
@@ -71,6 +75,19 @@ def _blas_libraries() -> list[Any]:
     from threadpoolctl import ThreadpoolController
 
     return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+
+def _set_threads(library: Any, count: int) -> None:
+    """Set a library's number of threads, whichever thread asks.
+
+    From 3.8 on threadpoolctl lets one Python thread alone change OpenBLAS, until that gives it up.
+    """
+    give_up = getattr(library, "clear_controlling_thread", None)
+    if give_up is not None:
+        give_up(force=True)
+    library.set_num_threads(count)
+    if give_up is not None:
+        give_up(force=True)
 
 
 @contextmanager

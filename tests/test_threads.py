@@ -9,6 +9,7 @@ import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -200,6 +201,24 @@ def test_blas_threads_are_limited_inside_and_restored() -> None:
         with pytest.raises(ZeroDivisionError):
             threads.run_tasks(lambda task: 1 // task, [3, 0, 1])
         assert blas_threads() == before
+
+
+def test_any_thread_may_limit_blas() -> None:
+    seen: list[list[int]] = []
+
+    def limit() -> None:
+        with blas.single_threaded():
+            seen.append(blas_threads())
+
+    with threadpool_limits(2, user_api="blas"):  # by this thread
+        before = blas_threads()
+        limit()
+        for _ in range(2):
+            other = threading.Thread(target=limit)
+            other.start()
+            other.join()
+        assert blas_threads() == before
+    assert {count for counts in seen for count in counts} == {1}
 
 
 @pytest.mark.usefixtures("restored_threads")
