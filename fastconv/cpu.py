@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,6 +29,8 @@ class InstructionSet:
         Whether a multiplication and an addition are one instruction.
     masks : bool
         Whether loads and stores by mask are instructions; else they take one branch a lane.
+    a_cycle : int
+        How many multiplications of vectors a core begins in a cycle.
     """
 
     name: str
@@ -36,6 +38,7 @@ class InstructionSet:
     registers: int
     fma: bool
     masks: bool
+    a_cycle: int = 2
 
     def lanes(self, dtype: object) -> int:
         """Return how many elements one vector register holds."""
@@ -44,6 +47,9 @@ class InstructionSet:
 
 AVX512 = InstructionSet("AVX-512", 512, 32, fma=True, masks=True)
 AVX2 = InstructionSet("AVX2+FMA", 256, 16, fma=True, masks=True)
+#: Processors with one unit for AVX-512, or two that each do half of an instruction.
+IN_HALVES = ("znver4", "icelake-client", "tigerlake", "rocketlake")
+AVX512_IN_HALVES = replace(AVX512, a_cycle=1)
 NEON = InstructionSet("NEON", 128, 32, fma=True, masks=False)
 PLAIN = InstructionSet("plain", 128, 16, fma=False, masks=False)
 
@@ -101,12 +107,21 @@ def describe() -> Cpu:
 def _instruction_set() -> InstructionSet:
     features = _features()
     if "avx512f" in features and "fma" in features:
-        return AVX512
+        return AVX512_IN_HALVES if _model() in IN_HALVES else AVX512
     if "avx2" in features and "fma" in features:
         return AVX2
     if "neon" in features or platform.machine().lower() in ("arm64", "aarch64"):
         return NEON
     return PLAIN
+
+
+def _model() -> str:
+    """Return LLVM's name of the processor that Numba compiles for."""
+    import llvmlite.binding as llvm
+    from numba.core import config
+
+    named = config.CPU_NAME not in (None, "host")
+    return str(config.CPU_NAME if named else llvm.get_host_cpu_name())
 
 
 def _features() -> frozenset[str]:

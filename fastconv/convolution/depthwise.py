@@ -136,7 +136,8 @@ def _cycles(problem: Conv2dProblem, shape: DepthwiseShape) -> float:
     rows = (shape.rows - 1) * p.stride[0] + p.R
     # Most vectors lie across two cache lines; at stride 2 a tap's pixels come from two of them.
     loads = 2 * rows * shape.vectors * (p.S if p.stride[1] == 1 else p.S + 1)
-    return 10.0 * blocks + tiles * (12 + max(p.taps * vectors / 2, loads / 2) + 1.5 * vectors)
+    products = p.taps * vectors / cpu.describe().instructions.a_cycle
+    return 10.0 * blocks + tiles * (12 + max(products, loads / 2) + 1.5 * vectors)
 
 
 @lru_cache(maxsize=1024)

@@ -147,25 +147,26 @@ def cycles(problem: Conv2dProblem, shape: TileShape) -> float:
         * -(-p.OH // shape.rows)
         * -(-p.OW // shape.columns)
     )
-    # Two multiplications and two loads a cycle; a sum takes up to four cycles; the loop itself.
+    # Two loads a cycle; a sum takes up to four cycles; the loop itself.
+    a_cycle = cpu.describe().instructions.a_cycle
     if shape.lanes_over == "filters":
         loads = shape.rows * shape.columns + shape.filters / shape.lanes
         if shape.filters == shape.lanes:  # each product loads its pixel anew
             loads *= 1.2
-        storing = 60 + 4.0 * vectors
+        storing = 60 + 8.0 * vectors / a_cycle
         if p.output_bytes > 2 * cpu.describe().l2_bytes:  # parts of lines, far away
             storing += 5.0 * shape.filters * shape.rows
     else:
         # Vectors of pixels lie across two cache lines.
         loads = shape.filters + 2 * shape.rows * shape.columns / shape.lanes
-        storing = 40 + 2.0 * vectors
+        storing = 40 + 4.0 * vectors / a_cycle
     # More than the first-level cache holds comes from the second, weights and new lines of input.
     line = 64 // p.itemsize
     wide = min(line + (shape.columns - 1) * p.stride[1], line * shape.columns) / (p.R * p.S)
     moved = shape.filters + wide * (shape.rows - 1 + p.R)
     near = p.taps * moved * p.itemsize < cpu.describe().l1_bytes
     moving = 0 if near else moved * p.itemsize / L2_BYTES_PER_CYCLE
-    tap = max(vectors / 2, loads / 2, moving, 4) * (1 if shape.rows == 1 else 1.05) + 0.3
+    tap = max(vectors / a_cycle, loads / 2, moving, 4) * (1 if shape.rows == 1 else 1.05) + 0.3
     used = 1.0
     if shape.rows == 1:  # rows of the kernel that lie in the margin are left out
         used = sum(max(1, stop - start) for start, stop in map(p.rows_of_tap, range(p.R)))
