@@ -188,6 +188,43 @@ def transpose_some(  # type: ignore[no-untyped-def]
     return types.void(*(types.int64,) * 8, bits, lanes), generate
 
 
+@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
+def gather_block(  # type: ignore[no-untyped-def]
+    typingctx, target, to_row, source, places, rows, columns, bits, lanes
+):
+    """Do ``target[r, c] = source[places[c] + r]`` for r below `rows` and c below `columns`.
+
+    `target`, `source` and `places` (of int64) are addresses, `to_row` elements from row to row of
+    the target. No more than `lanes` of each are looked at; so many elements of the source are
+    read at each place, and so many places. `bits` and `lanes` are constants.
+    """
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vector = vectors_of(builder, bits, lanes)
+        to, of = (builder.inttoptr(arguments[i], vector.element.as_pointer()) for i in (0, 2))
+        to_row, rows, columns = (arguments[i] for i in (1, 4, 5))
+        places = builder.inttoptr(arguments[3], I64.as_pointer())
+        found = [builder.load(builder.gep(places, [index(c)])) for c in range(vector.lanes)]
+        turned = vector.transpose([vector.load(vector.at(of, place)) for place in found])
+        whole = builder.and_(
+            builder.icmp_signed(">=", rows, index(vector.lanes)),
+            builder.icmp_signed(">=", columns, index(vector.lanes)),
+        )
+        with builder.if_else(whole) as (then, otherwise):
+            with then:
+                for r, row in enumerate(turned):
+                    vector.store(row, vector.at(to, builder.mul(to_row, index(r))))
+            with otherwise:
+                mask = vector.first(columns)
+                for r, row in enumerate(turned):
+                    with builder.if_then(builder.icmp_signed("<", index(r), rows)):
+                        place = vector.at(to, builder.mul(to_row, index(r)))
+                        vector.store_masked(row, place, mask)
+        return context.get_dummy_value()
+
+    return types.void(*(types.int64,) * 6, bits, lanes), generate
+
+
 def _turned_part(vector: Vectors, of: Any, of_row: Any, rows: Any, columns: Any) -> list[Any]:
     """Return the columns of a block of which so many rows and columns are there, zeros beyond."""
     builder = vector.builder

@@ -26,6 +26,7 @@ from fastconv.kernels.gradients import (
     GradientShape,
     clear_address,
     collect,
+    collector_address,
     gradient_tile_address,
     lay_out,
     multiply,
@@ -60,8 +61,8 @@ class Bands(NamedTuple):
         Where elements of an image's rows, of the input and of the gradient, go.
     blocks : ndarray of int64, (2 * blocks,)
         Where blocks of columns begin in the input, and which column is their first.
-    rows : ndarray of int64, (S, C / groups)
-        The column of each tap.
+    taps : ndarray of int64
+        Where each tap (c, r, s) lies in the sums of a tile of filters.
     memory, sums : int
         Elements for what is laid out, and for the sums.
     """
@@ -73,7 +74,7 @@ class Bands(NamedTuple):
     x_places: NDArray[np.int64]
     grad_places: NDArray[np.int64]
     blocks: NDArray[np.int64]
-    rows: NDArray[np.int64]
+    taps: NDArray[np.int64]
     memory: int
     sums: int
 
@@ -120,10 +121,10 @@ def estimated_seconds(problem: Conv2dProblem, num_threads: int) -> float:
     pixels = p.N * p.P
     multiplying = pixels * _cycles(p, cut.shape)
     laying = (p.N * p.C * p.H * p.W + p.N * p.K * p.P) * 0.5
-    collecting = 4.0 * p.K * p.taps
+    placing = 1.0 * p.K * p.taps
     adding = len(cut.bands) * cut.sums / cut.shape.lanes * 4.0
     starting = 30e3 * len(cut.bands)
-    return 15e-6 + ((multiplying + laying + collecting + adding) / num_threads + starting) / 4e9
+    return 15e-6 + ((multiplying + laying + placing + adding) / num_threads + starting) / 4e9
 
 
 def refusal(problem: Conv2dProblem) -> str | None:
@@ -179,15 +180,15 @@ def bands_of(problem: Conv2dProblem) -> Bands:
     ]
     images, rows = max(band[1] for band in bands), max(band[3] for band in bands)
     high, x_size, grad_size = sizes(images, rows)
-    sums_row = filter_tiles * shape.filters
     per_row = many * shape.columns  # columns of a row of the kernel, and some that nobody wants
     values: dict[str, int] = {
-        **{n: getattr(p, n) for n in ("itemsize", "C", "K", "H", "W", "P", "OW", "R", "groups")},
-        **{n: getattr(p, n) for n in ("C_per_group", "K_per_group")},
+        **{n: getattr(p, n) for n in ("C", "K", "H", "W", "P", "OW", "R", "groups")},
+        "C_per_group": p.C_per_group,
+        **collecting(p, shape, p.R * per_row * shape.filters),
         "run": RUN,
         "x_row": 0,
         "x_step": 1,
-        "out_row": sums_row,
+        "out_row": shape.filters,
         "out_plane": 0,
         "stride_h": p.stride[0],
         "pad_top": p.padding[0][0],
@@ -197,14 +198,11 @@ def bands_of(problem: Conv2dProblem) -> Bands:
         "high": high,
         "channel_tiles": tiles,
         "tile_channels": wide,
-        "filter_tiles": filter_tiles,
-        "tile_filters": shape.filters,
         "chunks": -(-CHUNKS // images),
         "blocks": many,
         "x_size": x_size,
         "grad_size": grad_size,
-        "sums_row": sums_row,
-        "sums_size": per_row * sums_row,
+        "sums_size": per_row * shape.filters,
     }
     record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)
     n, i, j = np.indices((images, rows, p.OW)).reshape(3, -1)
@@ -221,12 +219,52 @@ def bands_of(problem: Conv2dProblem) -> Bands:
         begins = tile * x_size + tap * p.dilation[1] * wide
         blocks = np.stack([begins, (tile * p.S + tap) * shape.columns], axis=1)
         columns = (c // wide * p.S + s) * shape.columns + c % wide
-    arrays = (np.array(bands), offsets, x_places, grad_places, blocks.reshape(-1), columns)
+    c, r, s = np.indices((p.C_per_group, p.R, p.S)).reshape(3, -1)
+    taps = whole_vectors((r * per_row + columns[s, c]) * shape.filters, shape.lanes)
+    arrays = (np.array(bands), offsets, x_places, grad_places, blocks.reshape(-1), taps)
     for array in (record, *arrays):
         array.flags.writeable = False
     memory = p.groups * (tiles * x_size + filter_tiles * grad_size)
-    sums = p.groups * p.R * per_row * sums_row
+    sums = p.groups * filter_tiles * p.R * per_row * shape.filters
     return Bands(shape, record, *arrays, memory, sums)
+
+
+def collecting(problem: Conv2dProblem, shape: GradientShape, tile_sums: int) -> dict[str, int]:
+    """Return the numbers `fastconv.kernels.gradients.COLLECTED`."""
+    p = problem
+    # Enough pieces for all threads, each of whole vectors of taps.
+    pieces = min(CHUNKS, -(-p.taps // shape.lanes))
+    step = -(-p.taps // (pieces * shape.lanes)) * shape.lanes
+    return {
+        "itemsize": p.itemsize,
+        "K_per_group": p.K_per_group,
+        "lanes": shape.lanes,
+        "taps": p.taps,
+        "tap_step": step,
+        "tap_chunks": -(-p.taps // step),
+        "filter_tiles": -(-p.K_per_group // shape.filters),
+        "tile_filters": shape.filters,
+        "tile_sums": tile_sums,
+    }
+
+
+def whole_vectors(places: NDArray[np.int64], lanes: int) -> NDArray[np.int64]:
+    """Return places that go on to a multiple of `lanes` of them."""
+    return np.pad(places, (0, -len(places) % lanes), mode="edge")
+
+
+def collect_sums(
+    problem: Conv2dProblem,
+    shape: GradientShape,
+    places: NDArray[np.int64],
+    sums: Array,
+    out: Array,
+    record: NDArray[Any],
+) -> None:
+    """Fill `out` with sums of tiles of filters, where `places` says how taps lie in a tile."""
+    p, turn = problem, collector_address(shape.bits, shape.lanes)
+    pieces = p.groups * -(-p.K_per_group // shape.lanes) * int(record[0].tap_chunks)
+    collect(pieces, turn, places, sums.reshape(-1), out.reshape(-1), record)
 
 
 def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
@@ -249,6 +287,4 @@ def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: A
             pixels = int(band[1] * band[3]) * p.OW
             rest = cut.blocks, none, memory, sums, cut.record
             multiply(weights, tile, int(number == 0), pixels, cut.offsets, *rest)
-        shaped = sums.reshape(p.groups, p.R, -1, int(g.sums_row))
-        result = out.reshape(p.groups, p.K_per_group, p.C_per_group, p.R, p.S)
-        collect(p.groups * -(-p.K_per_group // 16), shaped, cut.rows, result)
+        collect_sums(p, shape, cut.taps, sums, out, cut.record)

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from fastconv.codegen import tile as codegen_tile
 from fastconv.codegen.gradient_tile import GradientTile
-from fastconv.codegen.rows import clear_row, copy_to_place, transpose_block
+from fastconv.codegen.rows import clear_row, copy_to_place, gather_block, transpose_block
 from fastconv.kernels.calls import address, call
 from fastconv.kernels.jit import address_of, range_kernel
 
@@ -109,13 +109,37 @@ def clear_address(bits: int, lanes: int) -> int:
     return address_of(clear, f"clear-f{bits}x{lanes}", 2)
 
 
+@lru_cache(maxsize=8)
+def collector_address(bits: int, lanes: int) -> int:
+    """Return the address of the machine code that brings sums of a vector of filters into place.
+
+    Its arguments: address of the first filter's first tap, elements from filter to filter, the
+    addresses of the sums and of the place of each tap in them (int64, whole vectors of them), and
+    how many filters (of which no more than a vector are looked at) and taps there are.
+    """
+    size = bits // 8
+
+    def turn(target, to_row, sums, places, filters, taps):  # type: ignore[no-untyped-def]
+        for t in range(0, taps, lanes):
+            to, where = target + t * size, places + t * 8
+            gather_block(to, to_row, sums, where, filters, taps - t, bits, lanes)
+
+    return address_of(turn, f"sums-f{bits}x{lanes}", 6)
+
+
+#: What `collect` reads from a layer's record.
+COLLECTED = (
+    *("itemsize", "K_per_group", "lanes", "taps", "tap_step", "tap_chunks"),
+    *("filter_tiles", "tile_filters", "tile_sums"),
+)
 #: The numbers that the loops read from the layer's record; tiles read the first few.
 FIELDS = (
     *codegen_tile.LAYER,
-    *("itemsize", "C", "K", "H", "W", "P", "OW", "R", "groups", "C_per_group", "K_per_group"),
+    *COLLECTED,
+    *("C", "K", "H", "W", "P", "OW", "R", "groups", "C_per_group"),
     *("stride_h", "pad_top", "dilation_h", "padded", "high"),
-    *("channel_tiles", "tile_channels", "filter_tiles", "tile_filters"),
-    *("chunks", "blocks", "x_size", "grad_size", "clear", "sums_row", "sums_size"),
+    *("channel_tiles", "tile_channels"),
+    *("chunks", "blocks", "x_size", "grad_size", "clear", "sums_size"),
 )
 LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
 
@@ -210,8 +234,8 @@ def multiply(
     """Add the band's share to the gradients of weights `start` to `stop`.
 
     Those are counted by group, tile of filters, row of the kernel and block of columns. `blocks`
-    says of each block where it begins in the input and in a row of `sums`, which is (groups, R,
-    columns (s, c), filters); `first` whether this is the first band.
+    says of each block where it begins in the input and in a row of `sums`, which is (groups,
+    filter tiles, R, columns (s, c), filters of a tile); `first` whether this is the first band.
     """
     g, size = layer[0], layer[0].itemsize
     grads = address(memory) + g.groups * g.channel_tiles * g.x_size * size
@@ -221,8 +245,8 @@ def multiply(
         group, t = divmod(number, g.filter_tiles)
         source = group * g.channel_tiles * g.x_size + blocks[2 * block]
         source += r * g.dilation_h * g.padded * g.tile_channels
-        target = (group * g.R + r) * g.sums_size + blocks[2 * block + 1] * g.sums_row
-        out = address(sums) + (target + t * g.tile_filters) * size
+        target = (group * g.filter_tiles + t) * g.tile_sums + r * g.sums_size
+        out = address(sums) + (target + blocks[2 * block + 1] * g.tile_filters) * size
         call(
             tile,
             (
@@ -244,20 +268,32 @@ def multiply(
 
 
 @range_kernel
-def collect(start: int, stop: int, sums: Any, rows: Any, out: Any) -> None:
-    """Bring the gradients of filters `start` to `stop`, counted in sixteens, into place.
+def collect(
+    start: int, stop: int, turn: int, places: Any, sums: Any, out: Any, layer: Any
+) -> None:
+    """Bring pieces `start` to `stop` of the gradients into place.
 
-    `sums` is (groups, R, columns, filters), `out` (groups, filters, C, R, S), and `rows` (S, C)
-    says which column a tap has.
+    A piece is a vector of filters and a range of their taps. `turn` is the address of
+    `collector_address`, `sums` is (groups, filter tiles, elements of a tile), `places` says where
+    a tap's filters begin in a tile, and `out` is (groups, filters, taps), flat.
     """
-    many = -(-out.shape[1] // 16)
+    g, size = layer[0], layer[0].itemsize
+    vectors = -(-g.K_per_group // g.lanes)
     for number in range(start, stop):
-        group, k = divmod(number, many)
-        k *= 16
-        last = min(k + 16, out.shape[1])
-        for c in range(out.shape[2]):
-            for r in range(out.shape[3]):
-                for s in range(out.shape[4]):
-                    row = rows[s, c]
-                    for i in range(k, last):
-                        out[group, i, c, r, s] = sums[group, r, row, i]
+        number, chunk = divmod(number, g.tap_chunks)
+        group, k = divmod(number, vectors)
+        k *= g.lanes
+        first = chunk * g.tap_step
+        t, within = divmod(k, g.tile_filters)
+        source = (group * g.filter_tiles + t) * g.tile_sums + within
+        call(
+            turn,
+            (
+                address(out) + ((group * g.K_per_group + k) * g.taps + first) * size,
+                g.taps,
+                address(sums) + source * size,
+                address(places) + first * 8,
+                g.K_per_group - k,
+                min(g.tap_step, g.taps - first),
+            ),
+        )
