@@ -20,7 +20,16 @@ from checks import LESS_EXACT
 from numpy.typing import NDArray
 
 import fastconv
-from fastconv.convolution import depthwise, fft, tiled, tiling, winograd, winograd_blocks
+from fastconv.convolution import (
+    depthwise,
+    fft,
+    tiled,
+    tiling,
+    weight_gradient,
+    winograd,
+    winograd_blocks,
+    winograd_gradient,
+)
 from fastconv.convolution.base import as_read_only
 from fastconv.convolution.transform import Transform
 from fastconv.problem import Conv2dProblem
@@ -133,6 +142,19 @@ class Guard:
             arrays = {name: guard(getattr(found, name)) for name in ("record", "offsets", "cuts")}
             return found._replace(**arrays)
 
+        def guarded_bands(module: Any) -> Callable[..., Any]:
+            found_in = module.bands_of
+
+            def bands_of(*arguments: Any) -> Any:
+                found = found_in(*arguments)
+                arrays = {n: guard(v) for n, v in found._asdict().items() if hasattr(v, "flags")}
+                return found._replace(**arrays)
+
+            return bands_of
+
+        for module in (weight_gradient, winograd_gradient):
+            module.bands_of = guarded_bands(module)  # type: ignore[attr-defined]
+            module.as_read_only = as_read_only
         winograd_blocks.cheapest_with = any_cut  # type: ignore[assignment]
         winograd.cheapest = any_product_tile  # type: ignore[assignment]
         winograd.blocks_of = guarded_blocks  # type: ignore[assignment]
@@ -269,28 +291,39 @@ def check(rng: np.random.Generator, algorithm: str, number: int) -> bool:
         added = None if residual is None else guarded(residual, at_end)
         plan(guarded(x, at_end), out=out, residual=added)
         right &= is_right(out, expected, activation, algorithm)
-        right &= gradient_is_right(rng, algorithm, input_shape, weight, options)
+        right &= gradients_are_right(rng, algorithm, x, weight, options)
         if not right:
             print(algorithm, input_shape, weight_shape, options, dtype, activation, file=sys.stderr)
             return False
     return True
 
 
-def gradient_is_right(
-    rng: np.random.Generator, algorithm: str, input_shape: Any, weight: Array, options: Any
+def gradients_are_right(
+    rng: np.random.Generator, algorithm: str, x: Array, weight: Array, options: Any
 ) -> bool:
-    """Return whether the input gradient of a problem comes out right, if the algorithm has it."""
+    """Return whether those gradients of a problem come out right that the algorithm offers."""
     kernel = next(a for a in ALGORITHMS if a.name == algorithm)
     geometry = {**options, "dtype": str(weight.dtype)}
-    problem = Conv2dProblem.from_shapes(input_shape, weight.shape, **geometry)
-    if "input_grad" not in kernel.directions or kernel.supports(problem, "input_grad") is not None:
-        return True
+    problem = Conv2dProblem.from_shapes(x.shape, weight.shape, **geometry)
+
+    def offered(direction: Any) -> bool:
+        return direction in kernel.directions and kernel.supports(problem, direction) is None
+
+    right = True
     grad = rng.integers(-3, 4, problem.output_shape).astype(weight.dtype)
-    expected = reference.conv2d_input_grad(input_shape, weight, grad, **options)
-    out = guarded(np.full(input_shape, np.nan, weight.dtype), Guard.at_end)
-    arrays = (as_read_only(guarded(array, Guard.at_end)) for array in (weight, grad))
-    kernel.input_grad(problem, *arrays, out)
-    return is_right(out, expected, None, algorithm)
+    if offered("input_grad"):
+        expected = reference.conv2d_input_grad(x.shape, weight, grad, **options)
+        out = guarded(np.full(x.shape, np.nan, weight.dtype), Guard.at_end)
+        arrays = (as_read_only(guarded(array, Guard.at_end)) for array in (weight, grad))
+        kernel.input_grad(problem, *arrays, out)
+        right &= is_right(out, expected, None, algorithm)
+    if offered("weight_grad"):
+        expected = reference.conv2d_weight_grad(x, weight.shape, grad, **options)
+        out = guarded(np.full(weight.shape, np.nan, weight.dtype), Guard.at_end)
+        arrays = (as_read_only(guarded(array, Guard.at_end)) for array in (x, grad))
+        kernel.weight_grad(problem, *arrays, out)
+        right &= is_right(out, expected, None, algorithm)
+    return right
 
 
 if __name__ == "__main__":

@@ -70,14 +70,16 @@ def pixel_packer_address(bits: int, lanes: int) -> int:
 
     Its arguments: addresses of the first channel's first pixel, of the target, and of the place
     that each pixel gets (int64); elements from channel to channel, how many channels and pixels
-    there are, and how many channels stand side by side: those that are missing are zeros.
+    there are, and how many channels stand side by side: what is there of those that are missing
+    means nothing.
     """
     size = bits // 8
 
     def pack(source, target, places, pitch, channels, pixels, wide):  # type: ignore[no-untyped-def]
         if wide <= lanes // 4:  # a vector would be nearly empty
             for pixel in range(pixels):
-                for c in range(wide):
+                # Columns without a channel keep what they hold: nobody wants their sums.
+                for c in range(min(wide, channels)):
                     element = source + (c * pitch + pixel) * size
                     copy_to_place(target + c * size, places + pixel * 8, wide, element, bits)
             return
@@ -268,9 +270,7 @@ def multiply(
 
 
 @range_kernel
-def collect(
-    start: int, stop: int, turn: int, places: Any, sums: Any, out: Any, layer: Any
-) -> None:
+def collect(start: int, stop: int, turn: int, places: Any, sums: Any, out: Any, layer: Any) -> None:
     """Bring pieces `start` to `stop` of the gradients into place.
 
     A piece is a vector of filters and a range of their taps. `turn` is the address of
