@@ -23,6 +23,7 @@ import fastconv
 from fastconv.convolution import (
     depthwise,
     fft,
+    pixel_gradient,
     tiled,
     tiling,
     weight_gradient,
@@ -39,7 +40,7 @@ from fastconv.workspace import scratch
 PAGE = mmap.PAGESIZE
 PROT_NONE = 0
 DIFFERENT_TILES = 2  # of each type and step, beside the smallest
-DIFFERENT_KERNELS = 24  # of depthwise convolution: size, stride and type
+DIFFERENT_KERNELS = 24  # of depthwise convolution: size, stride and type; of weight gradients
 
 Array = NDArray[Any]
 
@@ -72,7 +73,7 @@ class Guard:
 
     def __init__(self, rng: np.random.Generator) -> None:
         enter = scratch.__enter__
-        pack, cut = tiled.by_tiles, tiling.tiling_of
+        pack, tile_cut = tiled.by_tiles, tiling.tiling_of
         spectra, padded = fft._weight_spectra, Transform._padded
 
         def guard(array: Array) -> Array:
@@ -108,7 +109,7 @@ class Guard:
             return shape if shape in fitting else fitting[-1]
 
         def tiling_of(*arguments: Any) -> tiling.Tiling:
-            found = cut(*arguments)
+            found = tile_cut(*arguments)
             arrays = {name: guard(getattr(found, name)) for name in ("record", "offsets", "cuts")}
             return found._replace(**arrays)
 
@@ -142,19 +143,34 @@ class Guard:
             arrays = {name: guard(getattr(found, name)) for name in ("record", "offsets", "cuts")}
             return found._replace(**arrays)
 
-        def guarded_bands(module: Any) -> Callable[..., Any]:
-            found_in = module.bands_of
-
-            def bands_of(*arguments: Any) -> Any:
-                found = found_in(*arguments)
+        def guarded_cut(cut: Callable[..., Any]) -> Callable[..., Any]:
+            def guarded(*arguments: Any) -> Any:
+                found = cut(*arguments)
                 arrays = {n: guard(v) for n, v in found._asdict().items() if hasattr(v, "flags")}
                 return found._replace(**arrays)
 
-            return bands_of
+            return guarded
 
-        for module in (weight_gradient, winograd_gradient):
-            module.bands_of = guarded_bands(module)  # type: ignore[attr-defined]
-            module.as_read_only = as_read_only
+        @cache
+        def pixel_gradient_shape(problem: Any) -> Any:
+            """Return any tile that fits, not only the one that seems fastest."""
+            fitting = list(pixel_gradient.shapes(problem))
+            if len(pixel_tiles) >= DIFFERENT_KERNELS:
+                fitting = [shape for shape in fitting if shape in pixel_tiles] or fitting[:1]
+            shape = fitting[rng.integers(len(fitting))]
+            pixel_tiles.add(shape)
+            return shape
+
+        pixel_tiles: set[Any] = set()
+        pixel_gradient.best_shape = pixel_gradient_shape  # type: ignore[assignment]
+
+        for module, cut in (
+            (weight_gradient, "bands_of"),
+            (winograd_gradient, "bands_of"),
+            (pixel_gradient, "cut_of"),
+        ):
+            setattr(module, cut, guarded_cut(getattr(module, cut)))
+            module.as_read_only = as_read_only  # type: ignore[attr-defined]
         winograd_blocks.cheapest_with = any_cut  # type: ignore[assignment]
         winograd.cheapest = any_product_tile  # type: ignore[assignment]
         winograd.blocks_of = guarded_blocks  # type: ignore[assignment]

@@ -118,13 +118,19 @@ def _cycles(problem: Conv2dProblem, shape: GradientShape) -> float:
 def estimated_seconds(problem: Conv2dProblem, num_threads: int) -> float:
     """Return about how long a gradient takes, at four cycles a nanosecond."""
     p, cut = problem, bands_of(problem)
-    pixels = p.N * p.P
-    multiplying = pixels * _cycles(p, cut.shape)
-    laying = (p.N * p.C * p.H * p.W + p.N * p.K * p.P) * 0.5
+    g, lanes = cut.record[0], cut.shape.lanes
+    multiplying = 1.4 * p.N * p.P * _cycles(p, cut.shape)
+    # Elements laid out, those that only fill vectors included; blocks that are not whole take
+    # longer, and so do single elements.
+    filters = p.groups * g.filter_tiles * g.tile_filters
+    laying = p.N * p.P * filters * (1.3 if p.K_per_group % lanes == 0 else 2.1)
+    channels = p.groups * g.channel_tiles * g.tile_channels
+    laying += p.N * p.H * p.W * channels * (1.3 if p.C_per_group % lanes == 0 else 2.1)
     placing = 1.0 * p.K * p.taps
-    adding = len(cut.bands) * cut.sums / cut.shape.lanes * 4.0
+    adding = len(cut.bands) * cut.sums / lanes * 4.0
     starting = 30e3 * len(cut.bands)
-    return 15e-6 + ((multiplying + laying + placing + adding) / num_threads + starting) / 4e9
+    cycles = (multiplying + float(laying) + placing + adding) / num_threads + starting
+    return 15e-6 + cycles / 4e9
 
 
 def refusal(problem: Conv2dProblem) -> str | None:

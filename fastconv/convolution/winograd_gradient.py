@@ -216,7 +216,7 @@ def estimated_seconds(problem: Conv2dProblem, m: int, num_threads: int) -> float
     summing = items * len(cut.bands) * vectors * shape.columns * 6.0 * products
     channels = float(p.groups * (g.channel_vectors + g.filter_vectors))
     transforming = channels * tiles * 8.0 * products
-    laying = channels * shape.lanes * p.N * p.P * 1.2
+    laying = channels * shape.lanes * p.N * p.P * 2.0
     placing = 1.0 * p.K * p.taps
     cycles = multiplying + beginning + summing + transforming + laying + placing
     cycles = cycles / num_threads + 60e3 * len(cut.bands)
