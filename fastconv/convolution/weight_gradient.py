@@ -31,6 +31,7 @@ from fastconv.kernels.gradients import (
     lay_out,
     multiply,
     pixel_packer_address,
+    strided_packer_address,
 )
 from fastconv.problem import Conv2dProblem
 from fastconv.workspace import scratch
@@ -117,7 +118,7 @@ def _cycles(problem: Conv2dProblem, shape: GradientShape) -> float:
 
 def estimated_seconds(problem: Conv2dProblem, num_threads: int) -> float:
     """Return about how long a gradient takes, at four cycles a nanosecond."""
-    p, cut = problem, bands_of(problem)
+    p, cut = wanted_pixels(problem), bands_of(problem)
     g, lanes = cut.record[0], cut.shape.lanes
     multiplying = 1.4 * p.N * p.P * _cycles(p, cut.shape)
     # Elements laid out, those that only fill vectors included; blocks that are not whole take
@@ -150,10 +151,20 @@ def workspace_bytes(problem: Conv2dProblem) -> int:
     return bands_of(problem).memory * problem.itemsize
 
 
+def wanted_pixels(problem: Conv2dProblem) -> Conv2dProblem:
+    """Return a problem whose input has those pixels only that a strided 1 x 1 kernel reads."""
+    p = problem
+    if p.R * p.S > 1 or p.stride[1] != 2 or any(map(any, p.padding)):
+        return p
+    sizes = (p.N, p.C, p.OH, p.OW, p.K, 1, 1)
+    return Conv2dProblem(*sizes, (1, 1), p.padding, p.dilation, p.groups, p.dtype)
+
+
 @lru_cache(maxsize=128)
 def bands_of(problem: Conv2dProblem) -> Bands:
     """Cut a problem into bands, and give all numbers of the cut."""
-    p, shape = problem, gradient_shape(problem)
+    p = wanted_pixels(problem)
+    shape = gradient_shape(p)
     wide, tiles, many = columns_of(p, shape.columns)
     filter_tiles = -(-p.K_per_group // shape.filters)
     # Columns behind the last window are laid out too, where they do no harm.
@@ -190,6 +201,8 @@ def bands_of(problem: Conv2dProblem) -> Bands:
     values: dict[str, int] = {
         **{n: getattr(p, n) for n in ("C", "K", "H", "W", "P", "OW", "R", "groups")},
         "C_per_group": p.C_per_group,
+        "x_plane": problem.H * problem.W,
+        "x_apart": 0 if p is problem else problem.stride[0] * problem.W,
         **collecting(p, shape, p.R * per_row * shape.filters),
         "run": RUN,
         "x_row": 0,
@@ -278,7 +291,8 @@ def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: A
     p, cut = problem, bands_of(problem)
     shape, g = cut.shape, cut.record[0]
     tile = gradient_tile_address(shape)
-    pack, clear = (make(shape.bits, shape.lanes) for make in (pixel_packer_address, clear_address))
+    makers = pixel_packer_address, strided_packer_address, clear_address
+    codes = [make(shape.bits, shape.lanes) for make in makers]
     x, grad = x.reshape(-1), grad_output.reshape(-1)
     none = as_read_only(np.zeros(shape.filters, p.dtype))
     tiles = int(p.groups * (g.channel_tiles + g.filter_tiles) * g.chunks)
@@ -289,7 +303,7 @@ def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: A
     ):
         for number, band in enumerate(cut.bands):
             places = cut.x_places, cut.grad_places
-            lay_out(tiles * int(band[1]), pack, clear, x, grad, *places, band, memory, cut.record)
+            lay_out(tiles * int(band[1]), *codes, x, grad, *places, band, memory, cut.record)
             pixels = int(band[1] * band[3]) * p.OW
             rest = cut.blocks, none, memory, sums, cut.record
             multiply(weights, tile, int(number == 0), pixels, cut.offsets, *rest)

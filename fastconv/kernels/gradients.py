@@ -94,11 +94,42 @@ def pixel_packer_address(bits: int, lanes: int) -> int:
                     channels - first,
                     pixels - pixel,
                     wide - first,
+                    1,
                     bits,
                     lanes,
                 )
 
     return address_of(pack, f"pixels-f{bits}x{lanes}", 7)
+
+
+@lru_cache(maxsize=8)
+def strided_packer_address(bits: int, lanes: int) -> int:
+    """Return the address of the machine code that lays out every second pixel of some rows.
+
+    Its arguments are those of `pixel_packer_address`, with the number of rows and of pixels of a
+    row in the place of all pixels, then the elements from row to row.
+    """
+    size = bits // 8
+
+    def pack(source, target, places, pitch, channels, rows, width, apart, wide):  # type: ignore[no-untyped-def]
+        for first in range(0, wide, lanes):
+            for row in range(rows):
+                for pixel in range(0, width, lanes):
+                    transpose_block(
+                        target + first * size,
+                        wide,
+                        source + (first * pitch + row * apart + 2 * pixel) * size,
+                        pitch,
+                        places + (row * width + pixel) * 8,
+                        channels - first,
+                        width - pixel,
+                        wide - first,
+                        2,
+                        bits,
+                        lanes,
+                    )
+
+    return address_of(pack, f"pixels-f{bits}x{lanes}-s2", 9)
 
 
 @lru_cache(maxsize=8)
@@ -138,7 +169,7 @@ COLLECTED = (
 FIELDS = (
     *codegen_tile.LAYER,
     *COLLECTED,
-    *("C", "K", "H", "W", "P", "OW", "R", "groups", "C_per_group"),
+    *("C", "K", "H", "W", "P", "OW", "R", "groups", "C_per_group", "x_plane", "x_apart"),
     *("stride_h", "pad_top", "dilation_h", "padded", "high"),
     *("channel_tiles", "tile_channels"),
     *("chunks", "blocks", "x_size", "grad_size", "clear", "sums_size"),
@@ -151,6 +182,7 @@ def lay_out(
     start: int,
     stop: int,
     pack: int,
+    pack_strided: int,
     clear: int,
     x: Any,
     grad: Any,
@@ -162,7 +194,8 @@ def lay_out(
 ) -> None:
     """Lay out pieces `start` to `stop` of the band: tiles of channels, then of filters.
 
-    A piece is a chunk of the rows of one image.
+    A piece is a chunk of the rows of one image. `pack_strided` lays out where only every second
+    column is wanted, of rows `x_apart` elements apart: H and W then count what is wanted.
 
     `band` holds the first image, how many images there are, the first row of output and how many
     rows there are. `memory` gets the input, (groups * channel tiles, pixels with their margins,
@@ -184,15 +217,30 @@ def lay_out(
             if g.clear:
                 call(clear, (target + u0 * row * size, (u1 - u0) * row))
             h0, h1 = max(0, top + u0), min(g.H, top + u1)
-            plane = (image0 + image) * g.C + group * g.C_per_group + c
-            if h1 > h0:
+            plane = ((image0 + image) * g.C + group * g.C_per_group + c) * g.x_plane
+            if h1 > h0 and g.x_apart:
+                call(
+                    pack_strided,
+                    (
+                        address(x) + (plane + h0 * g.x_apart) * size,
+                        target + (h0 - top) * row * size,
+                        address(x_places),
+                        g.x_plane,
+                        g.C_per_group - c,
+                        h1 - h0,
+                        g.W,
+                        g.x_apart,
+                        g.tile_channels,
+                    ),
+                )
+            elif h1 > h0:
                 call(
                     pack,
                     (
-                        address(x) + (plane * g.H + h0) * g.W * size,
+                        address(x) + (plane + h0 * g.W) * size,
                         target + (h0 - top) * row * size,
                         address(x_places),
-                        g.H * g.W,
+                        g.x_plane,
                         g.C_per_group - c,
                         (h1 - h0) * g.W,
                         g.tile_channels,
