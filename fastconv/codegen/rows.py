@@ -55,6 +55,23 @@ def copy_row(typingctx, target, row, width, left, distance, count, step, bits, l
     return types.void(*(types.int64,) * 6, step, bits, lanes), generate
 
 
+@intrinsic  # type: ignore[misc, unused-ignore]
+def fetch(typingctx, place):  # type: ignore[no-untyped-def]
+    """Ask for the cache line of an address, and do not wait for it; any address is allowed."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        number = ir.IntType(32)
+        pointer = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        # To read; into all caches; data.
+        wanted = [ir.Constant(number, value) for value in (0, 3, 1)]
+        builder.call(ask, [builder.inttoptr(arguments[0], pointer), *wanted])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
 @intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
 def copy_to_place(typingctx, target, places, wide, source, bits):  # type: ignore[no-untyped-def]
     """Do ``target[places[0] * wide] = source[0]``: addresses but for `wide`; `bits` is constant."""

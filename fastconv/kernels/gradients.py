@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from fastconv.codegen import tile as codegen_tile
 from fastconv.codegen.gradient_tile import GradientTile
-from fastconv.codegen.rows import clear_row, copy_to_place, gather_block, transpose_block
+from fastconv.codegen.rows import clear_row, copy_to_place, fetch, gather_block, transpose_block
 from fastconv.kernels.calls import address, call
 from fastconv.kernels.jit import address_of, range_kernel
 
@@ -64,6 +64,11 @@ def gradient_tile_address(shape: GradientShape) -> int:
     return address_of(tile, name, len(codegen_tile.ARGUMENTS))
 
 
+# Vectors of pixels of each channel that are asked for at a time, where a channel has no more than
+# so many of them: it then ends before the processor has seen where reading goes on.
+FETCHED, SHORT = 8, 32
+
+
 @lru_cache(maxsize=8)
 def pixel_packer_address(bits: int, lanes: int) -> int:
     """Return the address of the machine code that lays channels of one pixel side by side.
@@ -73,7 +78,7 @@ def pixel_packer_address(bits: int, lanes: int) -> int:
     there are, and how many channels stand side by side: what is there of those that are missing
     means nothing.
     """
-    size = bits // 8
+    size, ahead = bits // 8, FETCHED * lanes
 
     def pack(source, target, places, pitch, channels, pixels, wide):  # type: ignore[no-untyped-def]
         if wide <= lanes // 4:  # a vector would be nearly empty
@@ -84,7 +89,13 @@ def pixel_packer_address(bits: int, lanes: int) -> int:
                     copy_to_place(target + c * size, places + pixel * 8, wide, element, bits)
             return
         for first in range(0, wide, lanes):
+            rows = min(lanes, channels - first)
             for pixel in range(0, pixels, lanes):
+                if pixel % ahead == 0 and pixels <= SHORT * lanes:
+                    for row in range(rows):
+                        here = source + ((first + row) * pitch + pixel) * size
+                        for line in range(0, min(ahead, pixels - pixel) * size, 64):
+                            fetch(here + line)
                 transpose_block(
                     target + first * size,
                     wide,
