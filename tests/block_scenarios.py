@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 
 from fastconv import cpu
 from fastconv.codegen import activation
-from fastconv.codegen.rows import clear_row, copy_row, transpose_block
+from fastconv.codegen.rows import clear_row, copy_row, gather_block, transpose_block
 from fastconv.codegen.vector import I64, Vectors
 
 SLOPE = 0.1
@@ -83,7 +83,7 @@ def check_rows(dtype: Any, at_end: bool) -> None:
 
 
 @cache
-def transposer(lanes: int, bits: int) -> Any:
+def transposer(step: int, lanes: int, bits: int) -> Any:
     @numba.njit
     def transpose(
         target: int,
@@ -95,7 +95,9 @@ def transposer(lanes: int, bits: int) -> Any:
         columns: int,
         wide: int,
     ) -> None:
-        transpose_block(target, to_row, source, of_row, places, rows, columns, wide, bits, lanes)
+        transpose_block(
+            target, to_row, source, of_row, places, rows, columns, wide, step, bits, lanes
+        )
 
     return transpose
 
@@ -105,23 +107,57 @@ def check_transpose_block(dtype: Any, at_end: bool) -> None:
     lanes, bits = lanes_of(dtype), 8 * np.dtype(dtype).itemsize
     rng = np.random.default_rng(lanes)
 
-    transpose = transposer(lanes, bits)
+    transposers = {step: transposer(step, lanes, bits) for step in (1, 2)}
     sizes = sorted({1, 2, lanes - 1, lanes, lanes + 1, 3 * lanes})
-    for rows, columns, wide in itertools.product((-lanes, 0, *sizes), sizes, sizes):
+    for step, rows, columns, wide in itertools.product(
+        transposers, (-lanes, 0, *sizes), sizes, sizes
+    ):
         # No more than one vector of each is looked at; rows that are not there are zeros.
         seen = max(0, min(rows, lanes)), min(columns, lanes), min(wide, lanes)
-        of_row, to_row = columns + int(rng.integers(3)), wide + int(rng.integers(3))
+        of_row, to_row = step * columns + int(rng.integers(3)), wide + int(rng.integers(3))
         # The last element wanted is the last there is.
-        values = rng.standard_normal(max(1, (seen[0] - 1) * of_row + seen[1])).astype(dtype)
+        values = rng.standard_normal(max(1, (seen[0] - 1) * of_row + step * (columns - 1) + 1))
+        values = values.astype(dtype)
         values[rng.integers(values.size)] = np.nan
         places = guarded(rng.permutation(seen[1]), at_end)
         expected = np.full((seen[1] - 1) * to_row + seen[2], 7, dtype)
         for c, r in np.ndindex(seen[1], seen[2]):
-            expected[places[c] * to_row + r] = values[r * of_row + c] if r < seen[0] else 0
+            expected[places[c] * to_row + r] = values[r * of_row + c * step] if r < seen[0] else 0
         source, target = guarded(values, at_end), guarded(np.full_like(expected, 7), at_end)
         addresses = target.ctypes.data, to_row, source.ctypes.data, of_row, places.ctypes.data
-        transpose(*addresses, rows, columns, wide)
-        np.testing.assert_array_equal(target, expected, str((rows, columns, wide)))
+        transposers[step](*addresses, rows, columns, wide)
+        np.testing.assert_array_equal(target, expected, str((step, rows, columns, wide)))
+
+
+@cache
+def gatherer(lanes: int, bits: int) -> Any:
+    @numba.njit
+    def gather(target: int, to_row: int, source: int, places: int, rows: int, columns: int) -> None:
+        gather_block(target, to_row, source, places, rows, columns, bits, lanes)
+
+    return gather
+
+
+def check_gather_block(dtype: Any, at_end: bool) -> None:
+    """Vectors from anywhere become columns; nothing else is touched."""
+    lanes, bits = lanes_of(dtype), 8 * np.dtype(dtype).itemsize
+    rng = np.random.default_rng(lanes)
+    gather = gatherer(lanes, bits)
+    sizes = sorted({1, 2, lanes - 1, lanes, lanes + 1, 3 * lanes})
+    for rows, columns in itertools.product(sizes, sizes):
+        seen = min(rows, lanes), min(columns, lanes)
+        to_row = columns + int(rng.integers(3))
+        values = rng.standard_normal(5 * lanes).astype(dtype)
+        places = rng.integers(0, 4 * lanes + 1, lanes)
+        places[rng.integers(lanes)] = 4 * lanes
+        expected = np.full((seen[0] - 1) * to_row + seen[1], 7, dtype)
+        for r, c in np.ndindex(*seen):
+            expected[r * to_row + c] = values[places[c] + r]
+        source, where = guarded(values, at_end), guarded(places, at_end)
+        target = guarded(np.full_like(expected, 7), at_end)
+        addresses = target.ctypes.data, to_row, source.ctypes.data, where.ctypes.data
+        gather(*addresses, rows, columns)
+        np.testing.assert_array_equal(target, expected, str((rows, columns)))
 
 
 # Masks ------------------------------------------------------------------------------------------
@@ -319,6 +355,7 @@ if __name__ == "__main__":
         for end in (True, False):
             check_rows(each, end)
             check_transpose_block(each, end)
+            check_gather_block(each, end)
             check_masks(each, end)
             check_within(each, end)
         for function in FUNCTIONS:

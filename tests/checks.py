@@ -73,7 +73,7 @@ def assert_close(
     """
     assert actual.dtype == np.dtype(dtype)
     assert actual.shape == expected.shape
-    scale = max(np.abs(expected).max(initial=0), np.sqrt(terms))
+    scale = max(np.abs(expected).max(initial=0), np.sqrt(max(1, terms)))
     error = np.abs(actual - expected).max(initial=0) / scale
     assert error < LESS_EXACT[algorithm] * np.finfo(dtype).eps
 

@@ -23,7 +23,17 @@ from numpy.typing import NDArray
 
 import fastconv
 from fastconv import threads
-from fastconv.convolution import depthwise, fft, tiled, tiling, winograd, winograd_blocks
+from fastconv.convolution import (
+    depthwise,
+    fft,
+    pixel_gradient,
+    tiled,
+    tiling,
+    weight_gradient,
+    winograd,
+    winograd_blocks,
+    winograd_gradient,
+)
 from fastconv.convolution.base import as_read_only
 from fastconv.convolution.transform import Transform
 from fastconv.problem import Conv2dProblem
@@ -33,7 +43,7 @@ from fastconv.workspace import scratch
 PAGE = mmap.PAGESIZE
 PROT_NONE = 0
 DIFFERENT_TILES = 2  # of each type and step, beside the smallest
-DIFFERENT_KERNELS = 16  # of depthwise convolution: size, stride and type
+DIFFERENT_KERNELS = 16  # of depthwise convolution: size, stride and type; of weight gradients
 IMAGES = 6  # for each of them
 
 Array = NDArray[Any]
@@ -67,7 +77,7 @@ class Guard:
 
     def __init__(self, rng: np.random.Generator) -> None:
         enter = scratch.__enter__
-        pack, cut = tiled.by_tiles, tiling.tiling_of
+        pack, tile_cut = tiled.by_tiles, tiling.tiling_of
         spectra, padded = fft._weight_spectra, Transform._padded
 
         def guard(array: Array) -> Array:
@@ -103,7 +113,7 @@ class Guard:
             return shape if shape in fitting else fitting[-1]
 
         def tiling_of(*arguments: Any) -> tiling.Tiling:
-            found = cut(*arguments)
+            found = tile_cut(*arguments)
             arrays = {name: guard(getattr(found, name)) for name in ("record", "offsets", "cuts")}
             return found._replace(**arrays)
 
@@ -137,6 +147,34 @@ class Guard:
             arrays = {name: guard(getattr(found, name)) for name in ("record", "offsets", "cuts")}
             return found._replace(**arrays)
 
+        def guarded_cut(cut: Callable[..., Any]) -> Callable[..., Any]:
+            def guarded(*arguments: Any) -> Any:
+                found = cut(*arguments)
+                arrays = {n: guard(v) for n, v in found._asdict().items() if hasattr(v, "flags")}
+                return found._replace(**arrays)
+
+            return guarded
+
+        @cache
+        def pixel_gradient_shape(problem: Any) -> Any:
+            """Return any tile that fits, not only the one that seems fastest."""
+            fitting = list(pixel_gradient.shapes(problem))
+            if len(pixel_tiles) >= DIFFERENT_KERNELS:
+                fitting = [shape for shape in fitting if shape in pixel_tiles] or fitting[:1]
+            shape = fitting[rng.integers(len(fitting))]
+            pixel_tiles.add(shape)
+            return shape
+
+        pixel_tiles: set[Any] = set()
+        pixel_gradient.best_shape = pixel_gradient_shape  # type: ignore[assignment]
+
+        for module, cut in (
+            (weight_gradient, "bands_of"),
+            (winograd_gradient, "bands_of"),
+            (pixel_gradient, "cut_of"),
+        ):
+            setattr(module, cut, guarded_cut(getattr(module, cut)))
+            module.as_read_only = as_read_only  # type: ignore[attr-defined]
         winograd_blocks.cheapest_with = any_cut  # type: ignore[assignment]
         winograd.cheapest = any_product_tile  # type: ignore[assignment]
         winograd.blocks_of = guarded_blocks  # type: ignore[assignment]
@@ -273,28 +311,39 @@ def check(rng: np.random.Generator, algorithm: str, number: int) -> bool:
         added = None if residual is None else guarded(residual, at_end)
         plan(guarded(x, at_end), out=out, residual=added)
         right &= is_right(out, expected, activation, algorithm)
-        right &= gradient_is_right(rng, algorithm, input_shape, weight, options)
+        right &= gradients_are_right(rng, algorithm, x, weight, options)
         if not right:
             print(algorithm, input_shape, weight_shape, options, dtype, activation, file=sys.stderr)
             return False
     return True
 
 
-def gradient_is_right(
-    rng: np.random.Generator, algorithm: str, input_shape: Any, weight: Array, options: Any
+def gradients_are_right(
+    rng: np.random.Generator, algorithm: str, x: Array, weight: Array, options: Any
 ) -> bool:
-    """Return whether the input gradient of a problem comes out right, if the algorithm has it."""
+    """Return whether those gradients of a problem come out right that the algorithm offers."""
     kernel = next(a for a in ALGORITHMS if a.name == algorithm)
     geometry = {**options, "dtype": str(weight.dtype)}
-    problem = Conv2dProblem.from_shapes(input_shape, weight.shape, **geometry)
-    if "input_grad" not in kernel.directions or kernel.supports(problem, "input_grad") is not None:
-        return True
+    problem = Conv2dProblem.from_shapes(x.shape, weight.shape, **geometry)
+
+    def offered(direction: Any) -> bool:
+        return direction in kernel.directions and kernel.supports(problem, direction) is None
+
+    right = True
     grad = rng.integers(-3, 4, problem.output_shape).astype(weight.dtype)
-    expected = reference.conv2d_input_grad(input_shape, weight, grad, **options)
-    out = guarded(np.full(input_shape, np.nan, weight.dtype), Guard.at_end)
-    arrays = (as_read_only(guarded(array, Guard.at_end)) for array in (weight, grad))
-    kernel.input_grad(problem, *arrays, out)
-    return is_right(out, expected, None, algorithm)
+    if offered("input_grad"):
+        expected = reference.conv2d_input_grad(x.shape, weight, grad, **options)
+        out = guarded(np.full(x.shape, np.nan, weight.dtype), Guard.at_end)
+        arrays = (as_read_only(guarded(array, Guard.at_end)) for array in (weight, grad))
+        kernel.input_grad(problem, *arrays, out)
+        right &= is_right(out, expected, None, algorithm)
+    if offered("weight_grad"):
+        expected = reference.conv2d_weight_grad(x, weight.shape, grad, **options)
+        out = guarded(np.full(weight.shape, np.nan, weight.dtype), Guard.at_end)
+        arrays = (as_read_only(guarded(array, Guard.at_end)) for array in (x, grad))
+        kernel.weight_grad(problem, *arrays, out)
+        right &= is_right(out, expected, None, algorithm)
+    return right
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ def run_block(typingctx, name, lanes, source, target):  # type: ignore[no-untype
             results = [vector.pick(few, many_picks(n)), vector.pick(few[:1], [n - 1] * n)]
         elif block == "transpose":
             results = vector.transpose(rows)
+        elif block == "sums":
+            results = [vector.sums(rows), vector.sums(rows[:1])]
         elif block == "all":
             results = [vector.all(-0.375)]
         elif block == "clamp":
@@ -123,6 +125,8 @@ def plain(block: str, rows: Array) -> list[list[float]]:
         return [[few[i] for i in many_picks(lanes)], [rows[0, -1]] * lanes]
     if block == "transpose":
         return [list(column) for column in zip(*rows, strict=True)]
+    if block == "sums":
+        return [[sum(row) for row in rows], [sum(rows[0]), *[0.0] * (lanes - 1)]]
     if block == "all":
         return [[-0.375] * lanes]
     if block == "clamp":
@@ -157,7 +161,7 @@ def plain(block: str, rows: Array) -> list[list[float]]:
 @pytest.mark.parametrize(
     "block",
     [
-        *("load and store", "broadcast", "multiply_add", "shuffle", "transpose"),
+        *("load and store", "broadcast", "multiply_add", "shuffle", "transpose", "sums"),
         *("all", "clamp", "first", "within", "load_masked", "store_masked"),
         *("load_masked otherwise", "pick"),
     ],

@@ -15,9 +15,11 @@ from numpy.typing import DTypeLike
 import fastconv
 from fastconv import registry
 from fastconv.codegen import interpolation
+from fastconv.convolution import winograd_gradient
 
 NAMES = ("winograd_2x2", "winograd_4x4")
-FORMS = [(2, 3), (4, 3), (2, 5), (4, 5)]
+# F(m, r) of convolutions, and F(r, m) of the weights' gradients.
+FORMS = [(2, 3), (4, 3), (2, 5), (4, 5), (3, 2), (3, 4), (5, 2), (5, 4)]
 
 
 @pytest.mark.parametrize(("m", "r"), FORMS)
@@ -86,6 +88,58 @@ def test_geometries(algorithm: str, case: ConvCase, dtype: DTypeLike) -> None:
         fastconv.set_num_threads(before)
     for other in results[1:]:
         assert_identical(other, results[0], dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("algorithm", NAMES)
+def test_geometries_of_weight_gradients(
+    algorithm: str, case: ConvCase, dtype: DTypeLike, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_integer_inputs(case, dtype)
+    expected = reference.conv2d_weight_grad(
+        data.x, case.weight_shape, data.grad_output, *case.geometry
+    )
+    arguments = data.x, case.weight_shape, data.grad_output, *case.geometry
+    before = fastconv.get_num_threads()
+    try:
+        # Many bands too: of some images, and of some rows.
+        for most in (winograd_gradient.BAND_BYTES, 2**18):
+            monkeypatch.setattr(winograd_gradient, "BAND_BYTES", most)
+            winograd_gradient.bands_of.cache_clear()
+            results = []
+            for threads in (1, 2, 8):
+                fastconv.set_num_threads(threads)
+                results.append(fastconv.conv2d_weight_grad(*arguments, algorithm=algorithm))
+                assert_integers(results[-1], expected, dtype)
+            for other in results[1:]:
+                assert_identical(other, results[0], dtype)
+    finally:
+        fastconv.set_num_threads(before)
+        winograd_gradient.bands_of.cache_clear()
+
+
+@pytest.mark.parametrize("side", [7, 28, 56])
+@pytest.mark.parametrize(("algorithm", "size"), [(name, size) for name in NAMES for size in (3, 5)])
+def test_errors_of_weight_gradients_stay_within_what_is_promised(
+    algorithm: str, size: int, side: int
+) -> None:
+    """Beside float64, relative to the largest, on standard-normal data."""
+    case = ConvCase("error", (4, 32, side, side), (32, 32, size, size), padding=size // 2)
+    data = make_inputs(case)
+    geometry = case.weight_shape, data.grad_output, *case.geometry
+    exact = fastconv.conv2d_weight_grad(data.x.astype(np.float64), *geometry, algorithm="im2col")
+    actual = fastconv.conv2d_weight_grad(data.x, *geometry, algorithm=algorithm)
+    error = np.abs(actual - exact).max() / np.abs(exact).max()
+    assert 1e-8 < error < LESS_EXACT[algorithm] * np.finfo(np.float32).eps
+
+
+def test_weight_gradients_refuse_a_band_that_is_too_large() -> None:
+    x, grad = np.ones((1, 64, 3, 20_000), np.float32), np.ones((64, 64, 3, 3), np.float32)
+    with pytest.raises(ValueError, match=r"winograd_4x4.*MiB, most is 8"):
+        fastconv.conv2d_weight_grad(
+            x, grad.shape, np.ones((1, 64, 1, 19_998), np.float32), algorithm="winograd_4x4"
+        )
 
 
 @pytest.mark.parametrize("algorithm", NAMES)

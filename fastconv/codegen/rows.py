@@ -55,6 +55,23 @@ def copy_row(typingctx, target, row, width, left, distance, count, step, bits, l
     return types.void(*(types.int64,) * 6, step, bits, lanes), generate
 
 
+@intrinsic  # type: ignore[misc, unused-ignore]
+def fetch(typingctx, place):  # type: ignore[no-untyped-def]
+    """Ask for the cache line of an address, and do not wait for it; any address is allowed."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        number = ir.IntType(32)
+        pointer = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        # To read; into all caches; data.
+        wanted = [ir.Constant(number, value) for value in (0, 3, 1)]
+        builder.call(ask, [builder.inttoptr(arguments[0], pointer), *wanted])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
 @intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
 def copy_to_place(typingctx, target, places, wide, source, bits):  # type: ignore[no-untyped-def]
     """Do ``target[places[0] * wide] = source[0]``: addresses but for `wide`; `bits` is constant."""
@@ -114,17 +131,17 @@ class _RowCopy:
 
 @intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
 def transpose_block(  # type: ignore[no-untyped-def]
-    typingctx, target, to_row, source, of_row, places, rows, columns, wide, bits, lanes
+    typingctx, target, to_row, source, of_row, places, rows, columns, wide, step, bits, lanes
 ):
-    """Do ``target[places[c], r] = source[r, c]`` for r below `wide` and c below `columns`.
+    """Do ``target[places[c], r] = source[r, c * step]`` for r below `wide` and c below `columns`.
 
     `target`, `source` and `places` (of int64) are addresses, `to_row` and `of_row` elements from
     row to row. The source has `rows` rows, which may be fewer than `wide`: then zeros are written.
-    No more than `lanes` of each are looked at. `bits` and `lanes` are constants.
+    No more than `lanes` of each are looked at. `step`, 1 or 2, `bits` and `lanes` are constants.
     """
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        vector = vectors_of(builder, bits, lanes)
+        vector, apart = vectors_of(builder, bits, lanes), step.literal_value
         to, of = (builder.inttoptr(arguments[i], vector.element.as_pointer()) for i in (0, 2))
         to_row, of_row, rows, columns, wide = (arguments[i] for i in (1, 3, 5, 6, 7))
         places = builder.inttoptr(arguments[4], I64.as_pointer())
@@ -138,15 +155,23 @@ def transpose_block(  # type: ignore[no-untyped-def]
             else:
                 vector.store(column, vector.at(to, row))
 
-        # The usual block is whole, and then needs no masks.
+        # The usual block is whole, and then needs no masks. What follows the last column of a row
+        # may not be there.
         whole = builder.and_(
             builder.icmp_signed(">=", rows, index(vector.lanes)),
-            builder.icmp_signed(">=", columns, index(vector.lanes)),
+            builder.icmp_signed(">=", columns, index(vector.lanes + apart - 1)),
         )
         with builder.if_else(whole) as (then, otherwise):
             with then:
                 starts = [vector.at(of, builder.mul(of_row, index(r))) for r in range(vector.lanes)]
-                turned = vector.transpose([vector.load(start) for start in starts])
+                parts = [
+                    [
+                        vector.load(vector.at(start, index(part * vector.lanes)))
+                        for part in range(apart)
+                    ]
+                    for start in starts
+                ]
+                turned = vector.transpose([_pick(vector, some) for some in parts])
                 with builder.if_else(whole_store) as (straight, masked):
                     with straight:
                         for c, column in enumerate(turned):
@@ -155,12 +180,13 @@ def transpose_block(  # type: ignore[no-untyped-def]
                         for c, column in enumerate(turned):
                             keep(column, c, True)
             with otherwise:
-                for c, column in enumerate(_turned_part(vector, of, of_row, rows, columns)):
+                turned = _turned_part(vector, of, of_row, rows, columns, apart)
+                for c, column in enumerate(turned):
                     with builder.if_then(builder.icmp_signed("<", index(c), columns)):
                         keep(column, c, True)
         return context.get_dummy_value()
 
-    return types.void(*(types.int64,) * 8, bits, lanes), generate
+    return types.void(*(types.int64,) * 8, step, bits, lanes), generate
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
@@ -188,14 +214,65 @@ def transpose_some(  # type: ignore[no-untyped-def]
     return types.void(*(types.int64,) * 8, bits, lanes), generate
 
 
-def _turned_part(vector: Vectors, of: Any, of_row: Any, rows: Any, columns: Any) -> list[Any]:
-    """Return the columns of a block of which so many rows and columns are there, zeros beyond."""
-    builder = vector.builder
-    there, none = vector.first(columns), vector.first(index(0))
+@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
+def gather_block(  # type: ignore[no-untyped-def]
+    typingctx, target, to_row, source, places, rows, columns, bits, lanes
+):
+    """Do ``target[r, c] = source[places[c] + r]`` for r below `rows` and c below `columns`.
+
+    `target`, `source` and `places` (of int64) are addresses, `to_row` elements from row to row of
+    the target. No more than `lanes` of each are looked at; so many elements of the source are
+    read at each place, and so many places. `bits` and `lanes` are constants.
+    """
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vector = vectors_of(builder, bits, lanes)
+        to, of = (builder.inttoptr(arguments[i], vector.element.as_pointer()) for i in (0, 2))
+        to_row, rows, columns = (arguments[i] for i in (1, 4, 5))
+        places = builder.inttoptr(arguments[3], I64.as_pointer())
+        found = [builder.load(builder.gep(places, [index(c)])) for c in range(vector.lanes)]
+        turned = vector.transpose([vector.load(vector.at(of, place)) for place in found])
+        whole = builder.and_(
+            builder.icmp_signed(">=", rows, index(vector.lanes)),
+            builder.icmp_signed(">=", columns, index(vector.lanes)),
+        )
+        with builder.if_else(whole) as (then, otherwise):
+            with then:
+                for r, row in enumerate(turned):
+                    vector.store(row, vector.at(to, builder.mul(to_row, index(r))))
+            with otherwise:
+                mask = vector.first(columns)
+                for r, row in enumerate(turned):
+                    with builder.if_then(builder.icmp_signed("<", index(r), rows)):
+                        place = vector.at(to, builder.mul(to_row, index(r)))
+                        vector.store_masked(row, place, mask)
+        return context.get_dummy_value()
+
+    return types.void(*(types.int64,) * 6, bits, lanes), generate
+
+
+def _turned_part(
+    vector: Vectors, of: Any, of_row: Any, rows: Any, columns: Any, step: int = 1
+) -> list[Any]:
+    """Return the columns of a block of which so many rows and columns are there, zeros beyond.
+
+    Of each row every element is a column, or every second one.
+    """
+    builder, lanes = vector.builder, vector.lanes
+    end = builder.sub(builder.mul(columns, index(step)), index(step - 1))
+    there = [vector.first(builder.sub(end, index(part * lanes))) for part in range(step)]
+    none = vector.first(index(0))
     block = []
-    for r in range(vector.lanes):
-        mask = builder.select(builder.icmp_signed("<", index(r), rows), there, none)
-        block.append(vector.load_masked(vector.at(of, builder.mul(of_row, index(r))), mask))
+    for r in range(lanes):
+        wanted = builder.icmp_signed("<", index(r), rows)
+        start = vector.at(of, builder.mul(of_row, index(r)))
+        parts = [
+            vector.load_masked(
+                vector.at(start, index(part * lanes)), builder.select(wanted, there[part], none)
+            )
+            for part in range(step)
+        ]
+        block.append(_pick(vector, parts))
     return vector.transpose(block)
 
 

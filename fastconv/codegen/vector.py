@@ -163,6 +163,22 @@ class Vectors:
             size *= 2
         return vectors
 
+    def sums(self, vectors: Sequence[Any]) -> Any:
+        """Return ``[sum(vector) for vector in vectors]``, zeros behind; at most `lanes` of them.
+
+        Pairs of vectors become one: half of its elements are sums of the first, half of the second.
+        """
+        some, size = [*vectors, *[self.zero] * (self.lanes - len(vectors))], 1
+        while size < self.lanes:
+            low = [i if not i & size else self.lanes + i - size for i in range(self.lanes)]
+            high = [i + size if not i & size else self.lanes + i for i in range(self.lanes)]
+            some = [
+                self.builder.fadd(self.shuffle(a, b, low), self.shuffle(a, b, high))
+                for a, b in zip(some[::2], some[1::2], strict=True)
+            ]
+            size *= 2
+        return some[0]
+
     def deinterleave(self, vectors: Sequence[Any]) -> list[Any]:
         """Return ``[memory[k::m] for k in range(m)]`` of m vectors side by side, m a power of 2."""
         if len(vectors) == 1:

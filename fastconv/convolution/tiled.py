@@ -11,7 +11,7 @@ from numba.core import config
 
 from fastconv import threads
 from fastconv.activation import Activation
-from fastconv.convolution import weight_gradient
+from fastconv.convolution import pixel_gradient, weight_gradient
 from fastconv.convolution.base import Array, Launch, Run, as_read_only, useful_threads
 from fastconv.convolution.input_gradient import ByPhases
 from fastconv.convolution.layout import Filters, by_tiles, forward_filters
@@ -186,3 +186,27 @@ class Direct(Tiled):
 
     name = "direct"
     lanes_over = "pixels"
+
+    def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
+        """Take every geometry whose smallest band is not too large."""
+        if direction == "weight_grad":
+            return pixel_gradient.refusal(problem) or compiler_missing()
+        return super().supports(problem, direction)
+
+    def estimated_seconds(
+        self, problem: Conv2dProblem, direction: Direction, threads: int
+    ) -> float:
+        """Count instructions and copies."""
+        if direction == "weight_grad":
+            return pixel_gradient.estimated_seconds(problem, threads)
+        return super().estimated_seconds(problem, direction, threads)
+
+    def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
+        """One band of the input, and for the weights' gradient the sums."""
+        if direction == "weight_grad":
+            return pixel_gradient.workspace_bytes(problem)
+        return super().workspace_bytes(problem, direction)
+
+    def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
+        """Sum over pixels, a lane each, where they lie."""
+        pixel_gradient.weight_gradient(problem, x, grad_output, out)

@@ -26,10 +26,12 @@ from fastconv.kernels.gradients import (
     GradientShape,
     clear_address,
     collect,
+    collector_address,
     gradient_tile_address,
     lay_out,
     multiply,
     pixel_packer_address,
+    strided_packer_address,
 )
 from fastconv.problem import Conv2dProblem
 from fastconv.workspace import scratch
@@ -60,8 +62,8 @@ class Bands(NamedTuple):
         Where elements of an image's rows, of the input and of the gradient, go.
     blocks : ndarray of int64, (2 * blocks,)
         Where blocks of columns begin in the input, and which column is their first.
-    rows : ndarray of int64, (S, C / groups)
-        The column of each tap.
+    taps : ndarray of int64
+        Where each tap (c, r, s) lies in the sums of a tile of filters.
     memory, sums : int
         Elements for what is laid out, and for the sums.
     """
@@ -73,7 +75,7 @@ class Bands(NamedTuple):
     x_places: NDArray[np.int64]
     grad_places: NDArray[np.int64]
     blocks: NDArray[np.int64]
-    rows: NDArray[np.int64]
+    taps: NDArray[np.int64]
     memory: int
     sums: int
 
@@ -116,14 +118,20 @@ def _cycles(problem: Conv2dProblem, shape: GradientShape) -> float:
 
 def estimated_seconds(problem: Conv2dProblem, num_threads: int) -> float:
     """Return about how long a gradient takes, at four cycles a nanosecond."""
-    p, cut = problem, bands_of(problem)
-    pixels = p.N * p.P
-    multiplying = pixels * _cycles(p, cut.shape)
-    laying = (p.N * p.C * p.H * p.W + p.N * p.K * p.P) * 0.5
-    collecting = 4.0 * p.K * p.taps
-    adding = len(cut.bands) * cut.sums / cut.shape.lanes * 4.0
+    p, cut = wanted_pixels(problem), bands_of(problem)
+    g, lanes = cut.record[0], cut.shape.lanes
+    multiplying = 1.4 * p.N * p.P * _cycles(p, cut.shape)
+    # Elements laid out, those that only fill vectors included; blocks that are not whole take
+    # longer, and so do single elements.
+    filters = p.groups * g.filter_tiles * g.tile_filters
+    laying = p.N * p.P * filters * (1.3 if p.K_per_group % lanes == 0 else 2.1)
+    channels = p.groups * g.channel_tiles * g.tile_channels
+    laying += p.N * p.H * p.W * channels * (1.3 if p.C_per_group % lanes == 0 else 2.1)
+    placing = 1.0 * p.K * p.taps
+    adding = len(cut.bands) * cut.sums / lanes * 4.0
     starting = 30e3 * len(cut.bands)
-    return 15e-6 + ((multiplying + laying + collecting + adding) / num_threads + starting) / 4e9
+    cycles = (multiplying + float(laying) + placing + adding) / num_threads + starting
+    return 15e-6 + cycles / 4e9
 
 
 def refusal(problem: Conv2dProblem) -> str | None:
@@ -143,10 +151,20 @@ def workspace_bytes(problem: Conv2dProblem) -> int:
     return bands_of(problem).memory * problem.itemsize
 
 
+def wanted_pixels(problem: Conv2dProblem) -> Conv2dProblem:
+    """Return a problem whose input has those pixels only that a strided 1 x 1 kernel reads."""
+    p = problem
+    if p.R * p.S > 1 or p.stride[1] != 2 or any(map(any, p.padding)):
+        return p
+    sizes = (p.N, p.C, p.OH, p.OW, p.K, 1, 1)
+    return Conv2dProblem(*sizes, (1, 1), p.padding, p.dilation, p.groups, p.dtype)
+
+
 @lru_cache(maxsize=128)
 def bands_of(problem: Conv2dProblem) -> Bands:
     """Cut a problem into bands, and give all numbers of the cut."""
-    p, shape = problem, gradient_shape(problem)
+    p = wanted_pixels(problem)
+    shape = gradient_shape(p)
     wide, tiles, many = columns_of(p, shape.columns)
     filter_tiles = -(-p.K_per_group // shape.filters)
     # Columns behind the last window are laid out too, where they do no harm.
@@ -179,15 +197,17 @@ def bands_of(problem: Conv2dProblem) -> Bands:
     ]
     images, rows = max(band[1] for band in bands), max(band[3] for band in bands)
     high, x_size, grad_size = sizes(images, rows)
-    sums_row = filter_tiles * shape.filters
     per_row = many * shape.columns  # columns of a row of the kernel, and some that nobody wants
     values: dict[str, int] = {
-        **{n: getattr(p, n) for n in ("itemsize", "C", "K", "H", "W", "P", "OW", "R", "groups")},
-        **{n: getattr(p, n) for n in ("C_per_group", "K_per_group")},
+        **{n: getattr(p, n) for n in ("C", "K", "H", "W", "P", "OW", "R", "groups")},
+        "C_per_group": p.C_per_group,
+        "x_plane": problem.H * problem.W,
+        "x_apart": 0 if p is problem else problem.stride[0] * problem.W,
+        **collecting(p, shape, p.R * per_row * shape.filters),
         "run": RUN,
         "x_row": 0,
         "x_step": 1,
-        "out_row": sums_row,
+        "out_row": shape.filters,
         "out_plane": 0,
         "stride_h": p.stride[0],
         "pad_top": p.padding[0][0],
@@ -197,14 +217,11 @@ def bands_of(problem: Conv2dProblem) -> Bands:
         "high": high,
         "channel_tiles": tiles,
         "tile_channels": wide,
-        "filter_tiles": filter_tiles,
-        "tile_filters": shape.filters,
         "chunks": -(-CHUNKS // images),
         "blocks": many,
         "x_size": x_size,
         "grad_size": grad_size,
-        "sums_row": sums_row,
-        "sums_size": per_row * sums_row,
+        "sums_size": per_row * shape.filters,
     }
     record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)
     n, i, j = np.indices((images, rows, p.OW)).reshape(3, -1)
@@ -221,12 +238,52 @@ def bands_of(problem: Conv2dProblem) -> Bands:
         begins = tile * x_size + tap * p.dilation[1] * wide
         blocks = np.stack([begins, (tile * p.S + tap) * shape.columns], axis=1)
         columns = (c // wide * p.S + s) * shape.columns + c % wide
-    arrays = (np.array(bands), offsets, x_places, grad_places, blocks.reshape(-1), columns)
+    c, r, s = np.indices((p.C_per_group, p.R, p.S)).reshape(3, -1)
+    taps = whole_vectors((r * per_row + columns[s, c]) * shape.filters, shape.lanes)
+    arrays = (np.array(bands), offsets, x_places, grad_places, blocks.reshape(-1), taps)
     for array in (record, *arrays):
         array.flags.writeable = False
     memory = p.groups * (tiles * x_size + filter_tiles * grad_size)
-    sums = p.groups * p.R * per_row * sums_row
+    sums = p.groups * filter_tiles * p.R * per_row * shape.filters
     return Bands(shape, record, *arrays, memory, sums)
+
+
+def collecting(problem: Conv2dProblem, shape: GradientShape, tile_sums: int) -> dict[str, int]:
+    """Return the numbers `fastconv.kernels.gradients.COLLECTED`."""
+    p = problem
+    # Enough pieces for all threads, each of whole vectors of taps.
+    pieces = min(CHUNKS, -(-p.taps // shape.lanes))
+    step = -(-p.taps // (pieces * shape.lanes)) * shape.lanes
+    return {
+        "itemsize": p.itemsize,
+        "K_per_group": p.K_per_group,
+        "lanes": shape.lanes,
+        "taps": p.taps,
+        "tap_step": step,
+        "tap_chunks": -(-p.taps // step),
+        "filter_tiles": -(-p.K_per_group // shape.filters),
+        "tile_filters": shape.filters,
+        "tile_sums": tile_sums,
+    }
+
+
+def whole_vectors(places: NDArray[np.int64], lanes: int) -> NDArray[np.int64]:
+    """Return places that go on to a multiple of `lanes` of them."""
+    return np.pad(places, (0, -len(places) % lanes), mode="edge")
+
+
+def collect_sums(
+    problem: Conv2dProblem,
+    shape: GradientShape,
+    places: NDArray[np.int64],
+    sums: Array,
+    out: Array,
+    record: NDArray[Any],
+) -> None:
+    """Fill `out` with sums of tiles of filters, where `places` says how taps lie in a tile."""
+    p, turn = problem, collector_address(shape.bits, shape.lanes)
+    pieces = p.groups * -(-p.K_per_group // shape.lanes) * int(record[0].tap_chunks)
+    collect(pieces, turn, places, sums.reshape(-1), out.reshape(-1), record)
 
 
 def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
@@ -234,7 +291,8 @@ def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: A
     p, cut = problem, bands_of(problem)
     shape, g = cut.shape, cut.record[0]
     tile = gradient_tile_address(shape)
-    pack, clear = (make(shape.bits, shape.lanes) for make in (pixel_packer_address, clear_address))
+    makers = pixel_packer_address, strided_packer_address, clear_address
+    codes = [make(shape.bits, shape.lanes) for make in makers]
     x, grad = x.reshape(-1), grad_output.reshape(-1)
     none = as_read_only(np.zeros(shape.filters, p.dtype))
     tiles = int(p.groups * (g.channel_tiles + g.filter_tiles) * g.chunks)
@@ -245,10 +303,8 @@ def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: A
     ):
         for number, band in enumerate(cut.bands):
             places = cut.x_places, cut.grad_places
-            lay_out(tiles * int(band[1]), pack, clear, x, grad, *places, band, memory, cut.record)
+            lay_out(tiles * int(band[1]), *codes, x, grad, *places, band, memory, cut.record)
             pixels = int(band[1] * band[3]) * p.OW
             rest = cut.blocks, none, memory, sums, cut.record
             multiply(weights, tile, int(number == 0), pixels, cut.offsets, *rest)
-        shaped = sums.reshape(p.groups, p.R, -1, int(g.sums_row))
-        result = out.reshape(p.groups, p.K_per_group, p.C_per_group, p.R, p.S)
-        collect(p.groups * -(-p.K_per_group // 16), shaped, cut.rows, result)
+        collect_sums(p, shape, cut.taps, sums, out, cut.record)

@@ -15,6 +15,7 @@ import numpy as np
 
 from fastconv import threads
 from fastconv.activation import Activation
+from fastconv.convolution import winograd_gradient
 from fastconv.convolution.base import Array, Launch, Run, as_read_only, useful_threads
 from fastconv.convolution.input_gradient import ByPhases
 from fastconv.convolution.layout import Filters, forward_filters, packing, share
@@ -47,6 +48,16 @@ from fastconv.workspace import scratch
 PREPARING_SECONDS_PER_BYTE = 1e-10
 
 
+def _kernel_refusal(problem: Conv2dProblem) -> str | None:
+    """Return why a kernel is refused, None if it is not."""
+    p = problem
+    if (p.R, p.S) not in ((3, 3), (5, 5)):
+        return f"needs a kernel of 3 x 3 or 5 x 5, got {p.R} x {p.S}"
+    if p.dilation != (1, 1):
+        return f"needs dilation 1, got {p.dilation}"
+    return None
+
+
 class Winograd(ByPhases):
     """Tiles of ``m x m`` outputs; a subclass says which."""
 
@@ -57,14 +68,33 @@ class Winograd(ByPhases):
         """Take kernels of 3 x 3 and 5 x 5 without stride or dilation."""
         if problem.stride != (1, 1):
             return f"needs stride 1, got {problem.stride}"
+        if direction == "weight_grad":
+            reason = _kernel_refusal(problem) or winograd_gradient.refusal(problem, self.m)
+            return reason or compiler_missing()
         return super().supports(problem, direction)
 
+    def estimated_seconds(
+        self, problem: Conv2dProblem, direction: Direction, threads: int
+    ) -> float:
+        """Count the instructions of products and transforms, and the bytes that pass."""
+        if direction == "weight_grad":
+            return winograd_gradient.estimated_seconds(problem, self.m, threads)
+        return super().estimated_seconds(problem, direction, threads)
+
+    def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
+        """Add up what is transformed, products and buffers."""
+        if direction == "weight_grad":
+            return winograd_gradient.workspace_bytes(problem, self.m)
+        return super().workspace_bytes(problem, direction)
+
+    def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
+        """Take the output's gradient for the filter, a tile at a time."""
+        winograd_gradient.weight_gradient(problem, self.m, x, grad_output, out)
+
     def _refusal(self, problem: Conv2dProblem) -> str | None:
-        p = problem
-        if (p.R, p.S) not in ((3, 3), (5, 5)):
-            return f"needs a kernel of 3 x 3 or 5 x 5, got {p.R} x {p.S}"
-        if p.dilation != (1, 1):
-            return f"needs dilation 1, got {p.dilation}"
+        reason = _kernel_refusal(problem)
+        if reason is not None:
+            return reason
         needed = self._bytes(problem, 1)  # more threads share, or have as much each
         if needed > MOST_BYTES:
             sizes = f"{needed / 2**20:.1f} MiB a thread, most is {MOST_BYTES / 2**20:.0f}"

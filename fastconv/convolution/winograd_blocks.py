@@ -234,8 +234,8 @@ def blocks_of(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int
     blocks = p.groups * (len(row_starts) - 1) * (len(column_starts) - 1)
     workers = min(num_threads, filter_tiles if cut.shared else blocks)
     pass_tiles = -(-filter_tiles // (workers * cut.passes if cut.shared else cut.passes))
-    in_stride = _odd_lines(p.C_per_group * pitch, p.itemsize)
-    product_stride = _odd_lines(pass_tiles * shape.filters * pitch, p.itemsize)
+    in_stride = odd_lines(p.C_per_group * pitch, p.itemsize)
+    product_stride = odd_lines(pass_tiles * shape.filters * pitch, p.itemsize)
     in_plane = (high + (alpha - 1) // m) * wide + lanes
     gather_plane = _up(high * wide, lanes) + lanes
     # What tiles and transforms read beyond the last element belongs to the buffer.
@@ -289,7 +289,7 @@ def blocks_of(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int
 
 def weight_step(problem: Conv2dProblem, filters: int) -> int:
     """Return how many elements a product's weights take, of all channels and a tile of filters."""
-    return _odd_lines(problem.C_per_group * filters, problem.itemsize)
+    return odd_lines(problem.C_per_group * filters, problem.itemsize)
 
 
 def _starts(total: int, size: int) -> list[int]:
@@ -312,7 +312,7 @@ def _up(number: int, unit: int) -> int:
     return -(-number // unit) * unit
 
 
-def _odd_lines(elements: int, itemsize: int) -> int:
+def odd_lines(elements: int, itemsize: int) -> int:
     """Return at least `elements` that are an odd number of cache lines: not all in one set."""
     line = 64 // itemsize
     lines = -(-elements // line)

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from fastconv.codegen import tile as codegen_tile
 from fastconv.codegen.gradient_tile import GradientTile
-from fastconv.codegen.rows import clear_row, copy_to_place, transpose_block
+from fastconv.codegen.rows import clear_row, copy_to_place, fetch, gather_block, transpose_block
 from fastconv.kernels.calls import address, call
 from fastconv.kernels.jit import address_of, range_kernel
 
@@ -64,25 +64,38 @@ def gradient_tile_address(shape: GradientShape) -> int:
     return address_of(tile, name, len(codegen_tile.ARGUMENTS))
 
 
+# Vectors of pixels of each channel that are asked for at a time, where a channel has no more than
+# so many of them: it then ends before the processor has seen where reading goes on.
+FETCHED, SHORT = 8, 32
+
+
 @lru_cache(maxsize=8)
 def pixel_packer_address(bits: int, lanes: int) -> int:
     """Return the address of the machine code that lays channels of one pixel side by side.
 
     Its arguments: addresses of the first channel's first pixel, of the target, and of the place
     that each pixel gets (int64); elements from channel to channel, how many channels and pixels
-    there are, and how many channels stand side by side: those that are missing are zeros.
+    there are, and how many channels stand side by side: what is there of those that are missing
+    means nothing.
     """
-    size = bits // 8
+    size, ahead = bits // 8, FETCHED * lanes
 
     def pack(source, target, places, pitch, channels, pixels, wide):  # type: ignore[no-untyped-def]
         if wide <= lanes // 4:  # a vector would be nearly empty
             for pixel in range(pixels):
-                for c in range(wide):
+                # Columns without a channel keep what they hold: nobody wants their sums.
+                for c in range(min(wide, channels)):
                     element = source + (c * pitch + pixel) * size
                     copy_to_place(target + c * size, places + pixel * 8, wide, element, bits)
             return
         for first in range(0, wide, lanes):
+            rows = min(lanes, channels - first)
             for pixel in range(0, pixels, lanes):
+                if pixel % ahead == 0 and pixels <= SHORT * lanes:
+                    for row in range(rows):
+                        here = source + ((first + row) * pitch + pixel) * size
+                        for line in range(0, min(ahead, pixels - pixel) * size, 64):
+                            fetch(here + line)
                 transpose_block(
                     target + first * size,
                     wide,
@@ -92,11 +105,42 @@ def pixel_packer_address(bits: int, lanes: int) -> int:
                     channels - first,
                     pixels - pixel,
                     wide - first,
+                    1,
                     bits,
                     lanes,
                 )
 
     return address_of(pack, f"pixels-f{bits}x{lanes}", 7)
+
+
+@lru_cache(maxsize=8)
+def strided_packer_address(bits: int, lanes: int) -> int:
+    """Return the address of the machine code that lays out every second pixel of some rows.
+
+    Its arguments are those of `pixel_packer_address`, with the number of rows and of pixels of a
+    row in the place of all pixels, then the elements from row to row.
+    """
+    size = bits // 8
+
+    def pack(source, target, places, pitch, channels, rows, width, apart, wide):  # type: ignore[no-untyped-def]
+        for first in range(0, wide, lanes):
+            for row in range(rows):
+                for pixel in range(0, width, lanes):
+                    transpose_block(
+                        target + first * size,
+                        wide,
+                        source + (first * pitch + row * apart + 2 * pixel) * size,
+                        pitch,
+                        places + (row * width + pixel) * 8,
+                        channels - first,
+                        width - pixel,
+                        wide - first,
+                        2,
+                        bits,
+                        lanes,
+                    )
+
+    return address_of(pack, f"pixels-f{bits}x{lanes}-s2", 9)
 
 
 @lru_cache(maxsize=8)
@@ -109,13 +153,37 @@ def clear_address(bits: int, lanes: int) -> int:
     return address_of(clear, f"clear-f{bits}x{lanes}", 2)
 
 
+@lru_cache(maxsize=8)
+def collector_address(bits: int, lanes: int) -> int:
+    """Return the address of the machine code that brings sums of a vector of filters into place.
+
+    Its arguments: address of the first filter's first tap, elements from filter to filter, the
+    addresses of the sums and of the place of each tap in them (int64, whole vectors of them), and
+    how many filters (of which no more than a vector are looked at) and taps there are.
+    """
+    size = bits // 8
+
+    def turn(target, to_row, sums, places, filters, taps):  # type: ignore[no-untyped-def]
+        for t in range(0, taps, lanes):
+            to, where = target + t * size, places + t * 8
+            gather_block(to, to_row, sums, where, filters, taps - t, bits, lanes)
+
+    return address_of(turn, f"sums-f{bits}x{lanes}", 6)
+
+
+#: What `collect` reads from a layer's record.
+COLLECTED = (
+    *("itemsize", "K_per_group", "lanes", "taps", "tap_step", "tap_chunks"),
+    *("filter_tiles", "tile_filters", "tile_sums"),
+)
 #: The numbers that the loops read from the layer's record; tiles read the first few.
 FIELDS = (
     *codegen_tile.LAYER,
-    *("itemsize", "C", "K", "H", "W", "P", "OW", "R", "groups", "C_per_group", "K_per_group"),
+    *COLLECTED,
+    *("C", "K", "H", "W", "P", "OW", "R", "groups", "C_per_group", "x_plane", "x_apart"),
     *("stride_h", "pad_top", "dilation_h", "padded", "high"),
-    *("channel_tiles", "tile_channels", "filter_tiles", "tile_filters"),
-    *("chunks", "blocks", "x_size", "grad_size", "clear", "sums_row", "sums_size"),
+    *("channel_tiles", "tile_channels"),
+    *("chunks", "blocks", "x_size", "grad_size", "clear", "sums_size"),
 )
 LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
 
@@ -125,6 +193,7 @@ def lay_out(
     start: int,
     stop: int,
     pack: int,
+    pack_strided: int,
     clear: int,
     x: Any,
     grad: Any,
@@ -136,7 +205,8 @@ def lay_out(
 ) -> None:
     """Lay out pieces `start` to `stop` of the band: tiles of channels, then of filters.
 
-    A piece is a chunk of the rows of one image.
+    A piece is a chunk of the rows of one image. `pack_strided` lays out where only every second
+    column is wanted, of rows `x_apart` elements apart: H and W then count what is wanted.
 
     `band` holds the first image, how many images there are, the first row of output and how many
     rows there are. `memory` gets the input, (groups * channel tiles, pixels with their margins,
@@ -158,15 +228,30 @@ def lay_out(
             if g.clear:
                 call(clear, (target + u0 * row * size, (u1 - u0) * row))
             h0, h1 = max(0, top + u0), min(g.H, top + u1)
-            plane = (image0 + image) * g.C + group * g.C_per_group + c
-            if h1 > h0:
+            plane = ((image0 + image) * g.C + group * g.C_per_group + c) * g.x_plane
+            if h1 > h0 and g.x_apart:
+                call(
+                    pack_strided,
+                    (
+                        address(x) + (plane + h0 * g.x_apart) * size,
+                        target + (h0 - top) * row * size,
+                        address(x_places),
+                        g.x_plane,
+                        g.C_per_group - c,
+                        h1 - h0,
+                        g.W,
+                        g.x_apart,
+                        g.tile_channels,
+                    ),
+                )
+            elif h1 > h0:
                 call(
                     pack,
                     (
-                        address(x) + (plane * g.H + h0) * g.W * size,
+                        address(x) + (plane + h0 * g.W) * size,
                         target + (h0 - top) * row * size,
                         address(x_places),
-                        g.H * g.W,
+                        g.x_plane,
                         g.C_per_group - c,
                         (h1 - h0) * g.W,
                         g.tile_channels,
@@ -210,8 +295,8 @@ def multiply(
     """Add the band's share to the gradients of weights `start` to `stop`.
 
     Those are counted by group, tile of filters, row of the kernel and block of columns. `blocks`
-    says of each block where it begins in the input and in a row of `sums`, which is (groups, R,
-    columns (s, c), filters); `first` whether this is the first band.
+    says of each block where it begins in the input and in a row of `sums`, which is (groups,
+    filter tiles, R, columns (s, c), filters of a tile); `first` whether this is the first band.
     """
     g, size = layer[0], layer[0].itemsize
     grads = address(memory) + g.groups * g.channel_tiles * g.x_size * size
@@ -221,8 +306,8 @@ def multiply(
         group, t = divmod(number, g.filter_tiles)
         source = group * g.channel_tiles * g.x_size + blocks[2 * block]
         source += r * g.dilation_h * g.padded * g.tile_channels
-        target = (group * g.R + r) * g.sums_size + blocks[2 * block + 1] * g.sums_row
-        out = address(sums) + (target + t * g.tile_filters) * size
+        target = (group * g.filter_tiles + t) * g.tile_sums + r * g.sums_size
+        out = address(sums) + (target + blocks[2 * block + 1] * g.tile_filters) * size
         call(
             tile,
             (
@@ -244,20 +329,30 @@ def multiply(
 
 
 @range_kernel
-def collect(start: int, stop: int, sums: Any, rows: Any, out: Any) -> None:
-    """Bring the gradients of filters `start` to `stop`, counted in sixteens, into place.
+def collect(start: int, stop: int, turn: int, places: Any, sums: Any, out: Any, layer: Any) -> None:
+    """Bring pieces `start` to `stop` of the gradients into place.
 
-    `sums` is (groups, R, columns, filters), `out` (groups, filters, C, R, S), and `rows` (S, C)
-    says which column a tap has.
+    A piece is a vector of filters and a range of their taps. `turn` is the address of
+    `collector_address`, `sums` is (groups, filter tiles, elements of a tile), `places` says where
+    a tap's filters begin in a tile, and `out` is (groups, filters, taps), flat.
     """
-    many = -(-out.shape[1] // 16)
+    g, size = layer[0], layer[0].itemsize
+    vectors = -(-g.K_per_group // g.lanes)
     for number in range(start, stop):
-        group, k = divmod(number, many)
-        k *= 16
-        last = min(k + 16, out.shape[1])
-        for c in range(out.shape[2]):
-            for r in range(out.shape[3]):
-                for s in range(out.shape[4]):
-                    row = rows[s, c]
-                    for i in range(k, last):
-                        out[group, i, c, r, s] = sums[group, r, row, i]
+        number, chunk = divmod(number, g.tap_chunks)
+        group, k = divmod(number, vectors)
+        k *= g.lanes
+        first = chunk * g.tap_step
+        t, within = divmod(k, g.tile_filters)
+        source = (group * g.filter_tiles + t) * g.tile_sums + within
+        call(
+            turn,
+            (
+                address(out) + ((group * g.K_per_group + k) * g.taps + first) * size,
+                g.taps,
+                address(sums) + source * size,
+                address(places) + first * 8,
+                g.K_per_group - k,
+                min(g.tap_step, g.taps - first),
+            ),
+        )

@@ -39,6 +39,7 @@ def packer(bits: int, lanes: int) -> Callable[..., None]:
                         filters - k,
                         taps - tap,
                         tile_filters - first,
+                        1,
                         bits,
                         lanes,
                     )
