@@ -49,9 +49,9 @@ class Im2col(Algorithm):
     name = "im2col"
     #: Bytes of columns a second that one thread fills, or adds back, and hands to BLAS.
     bytes_per_second: Mapping[str, float] = {
-        "forward": 7e9,
-        "input_grad": 4e9,
-        "weight_grad": 7e9,
+        "forward": 3.5e9,
+        "input_grad": 2e9,
+        "weight_grad": 3.5e9,
     }
 
     def lower(
@@ -103,7 +103,7 @@ class Im2col(Algorithm):
         """Count the columns as moved once, and the product as fast as BLAS is when it is large."""
         moving = problem.column_bytes / self.bytes_per_second[direction]
         multiplying = problem.flops / (110e9 if problem.dtype == "float32" else 55e9)
-        return 20e-6 + (moving + multiplying) / threads
+        return 50e-6 + (moving + multiplying) / threads
 
     def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
         """One block of columns, and where needed one of the product."""

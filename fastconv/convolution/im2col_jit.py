@@ -16,9 +16,9 @@ class Im2colJit(Im2col):
 
     name = "im2col_jit"
     bytes_per_second: Mapping[str, float] = {
-        "forward": 9e9,
-        "input_grad": 8e9,
-        "weight_grad": 9e9,
+        "forward": 4.5e9,
+        "input_grad": 4e9,
+        "weight_grad": 4.5e9,
     }
 
     def lower(
