@@ -21,7 +21,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fastconv import threads
+from fastconv import cpu, threads
 from fastconv.convolution.base import Algorithm, Array
 from fastconv.convolution.blocks import (
     PARTS,
@@ -41,6 +41,8 @@ from fastconv.workspace import scratch
 
 #: The most one thread's column buffer takes, unless a single pixel's column is larger.
 COLUMN_BYTES = 2 * 2**20
+#: Of what the processor could do, one thread of BLAS does at most so much between its copies.
+BLAS_PART = 0.65
 
 
 class Im2col(Algorithm):
@@ -102,8 +104,9 @@ class Im2col(Algorithm):
     ) -> float:
         """Count the columns as moved once, and the product as fast as BLAS is when it is large."""
         moving = problem.column_bytes / self.bytes_per_second[direction]
-        multiplying = problem.flops / (110e9 if problem.dtype == "float32" else 55e9)
-        return 50e-6 + (moving + multiplying) / threads
+        most = 110e9 if problem.dtype == "float32" else 55e9
+        blas = min(most, BLAS_PART * cpu.describe().instructions.flops(problem.dtype))
+        return 50e-6 + (moving + problem.flops / blas) / threads
 
     def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
         """One block of columns, and where needed one of the product."""
