@@ -115,8 +115,10 @@ def conv2d_backward(
 
 
 def rectified_grad(grad: Array, output: Array) -> Array:
-    """Return `grad` with zeros where `output`, that of a rectifier and of its type, is 0."""
+    """Return `grad` with zeros where `output`, that of a rectifier, is 0."""
     out = recycling.empty(grad.shape, grad.dtype)
+    if output.dtype != out.dtype:  # in which it might become 0
+        output = output != 0
     flat = (as_computed(array, out.dtype).reshape(-1) for array in (grad, output))
     rectify_grad.small(out.size, -(-out.size // PIECE), *flat, out.reshape(-1))
     return out
@@ -134,7 +136,7 @@ def _checked(need: Collection[str]) -> frozenset[str]:
     names = ", ".join(map(repr, GRADIENTS))
     if isinstance(need, str) or not isinstance(need, Collection):
         raise TypeError(f"need must be a collection of some of {names}, got {need!r}")
-    unknown = [name for name in need if name not in GRADIENTS]
+    unknown = [name for name in need if not (isinstance(name, str) and name in GRADIENTS)]
     if unknown:
         raise ValueError(f"need must hold only {names}, got {unknown[0]!r}")
     return frozenset(need)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import OrderedDict, deque
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     # Views of a view refer to the array that owns the memory: to the block.
     array = block[start : start + size].view(kind).reshape(shape)
     _blocks.setdefault(size, deque()).append(block)
-    _blocks.move_to_end(size)
+    with suppress(KeyError):  # another thread has made room meanwhile
+        _blocks.move_to_end(size)
     return array
 
 
@@ -66,13 +68,27 @@ def _unused(size: int) -> NDArray[np.uint8] | None:
         return None
     for _ in range(min(_TRIES, len(queue))):
         try:
-            block = queue.popleft()
+            held = [queue.popleft()]
         except IndexError:  # other threads look at all of them
             return None
-        if sys.getrefcount(block) == 2:  # this variable, and the question itself
-            return block
-        queue.append(block)
+        if _references(held) == _ALONE:
+            # Whoever made all of a result read-only may have reached its block.
+            return held[0] if held[0].flags.writeable else None
+        queue.append(held[0])
     return None
+
+
+def _references(held: list[NDArray[np.uint8]]) -> int:
+    """Return how many references there are to the only array of a list.
+
+    `map` asks, and not a line of Python: some versions of the interpreter count what its own lines
+    hold, others do not.
+    """
+    return next(map(sys.getrefcount, held))
+
+
+# Of an array that nothing but such a list refers to: the list's, and those of the question.
+_ALONE = _references([np.empty(1, np.uint8)])
 
 
 def _make_room(size: int) -> None:

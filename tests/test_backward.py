@@ -105,6 +105,13 @@ def test_nan_passes_a_rectifier() -> None:
     np.testing.assert_array_equal(bias, [grad[0, 0, 0, 0], 0, 0, 0])
 
 
+def test_outputs_too_small_for_the_type_of_the_gradient_pass() -> None:
+    x, weight, grad = arrays(CASE, np.float32)
+    y = np.full(grad.shape, 1e-60)
+    bias = fastconv.conv2d_backward(x, weight, grad, padding=1, need=["bias"], relu_output=y).bias
+    np.testing.assert_array_equal(bias, grad.sum(axis=(0, 2, 3)))
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 300, 301), (1, 1, 1, 1), (3, 2, 1, 5000)])
 def test_sums_of_long_channels(shape: tuple[int, ...]) -> None:
     grad = np.random.default_rng(0).random(shape, np.float32)
@@ -117,6 +124,8 @@ def test_refusals() -> None:
     x, weight, grad = arrays(CASE)
     with refused("need", "gamma"):
         fastconv.conv2d_backward(x, weight, grad, padding=1, need=["weight", "gamma"])
+    with refused("need", "array"):
+        fastconv.conv2d_backward(x, weight, grad, padding=1, need=[np.array(["bias", "input"])])
     with refused("need", "bias"):
         fastconv.conv2d_backward(x, weight, grad, padding=1, need="bias")
     with refused("grad_output", grad.shape):

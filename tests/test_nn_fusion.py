@@ -388,6 +388,25 @@ def test_only_known_layers_run_together() -> None:
         np.testing.assert_allclose(conv.weight.grad, wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("before", [lambda: nn.Conv2d(3, 4, 3, rng=0), lambda: nn.BatchNorm2d(3)])
+def test_a_way_back_that_ends_between_layers_run_together(
+    before: Callable[[], nn.Module],
+) -> None:
+    model = nn.Sequential(before(), nn.ReLU())
+    y = model(images())
+    np.testing.assert_array_equal(model[1:].backward(np.ones_like(y)), y > 0)
+
+
+def test_a_way_back_of_an_object_is_its_own() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    y = model(images())
+    model[1].backward = lambda grad: grad  # type: ignore[method-assign]
+    model(images())
+    model.backward(np.ones_like(y))
+    bias = next(p for p in model.parameters() if len(p.shape) == 1)
+    np.testing.assert_array_equal(bias.grad, y.size // 4)  # all of it, zeros or not
+
+
 # Mixed modes -----------------------------------------------------------------------------
 
 

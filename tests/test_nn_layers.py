@@ -204,8 +204,40 @@ def test_batch_norm_keeps_its_digits_far_from_zero() -> None:
     x = (1000 + rng.standard_normal((8, 2, 30, 30))).astype(np.float32)
     wide = x.astype(float)
     wanted = (wide - wide.mean((0, 2, 3), keepdims=True)) / wide.std((0, 2, 3), keepdims=True)
-    # The input itself is rounded; the mean is rounded to float32, 3e-5 here.
-    np.testing.assert_allclose(nn.BatchNorm2d(2)(x), wanted, atol=1e-4)
+    # What the mean loses in float32, 3e-5 here, is not lost.
+    np.testing.assert_allclose(nn.BatchNorm2d(2, eps=0)(x), wanted, atol=2e-6)
+
+
+def test_batch_norm_of_large_planes_far_from_zero() -> None:
+    rng = np.random.default_rng(8)
+    apart = rng.standard_normal((2, 2, 90, 91)).astype(np.float32)
+    x, grad = apart + np.float32(1e4), rng.standard_normal(apart.shape).astype(np.float32)
+    near = (x - np.float32(1e4)).astype(float)  # exactly so
+    layer, exact = nn.BatchNorm2d(2), nn.BatchNorm2d(2).astype(float)
+    np.testing.assert_allclose(layer(x), exact(near), rtol=0, atol=2e-6)
+    np.testing.assert_allclose(layer.backward(grad), exact.backward(grad), rtol=0, atol=2e-6)
+    for one, other in zip(layer.parameters(), exact.parameters(), strict=True):
+        np.testing.assert_allclose(one.grad, other.grad, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(layer.running_var, exact.running_var, rtol=1e-6)
+
+
+def test_parameters_of_another_shape_are_refused() -> None:
+    x, few = np.ones((2, 4, 3, 3), np.float32), np.ones(2, np.float32)
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        layer = nn.BatchNorm2d(4).eval()
+        setattr(layer, name, few if "running" in name else nn.Parameter(few))
+        with pytest.raises(ValueError, match=rf"{name} must have shape \(4,\).*got \(2,\)"):
+            layer(x)
+    layer = nn.BatchNorm2d(4)
+    y = layer(x)
+    layer.weight = nn.Parameter(few)
+    with pytest.raises(ValueError, match="weight must have shape"):
+        layer.backward(y)
+    dense = nn.Linear(6, 5)
+    for shape in ((3, 6), (5, 4)):
+        dense.weight = nn.Parameter(np.ones(shape, np.float32))
+        with pytest.raises(ValueError, match=r"weight must have shape \(5, 6\) in this Linear"):
+            dense(np.ones((2, 6), np.float32))
 
 
 def test_empty_batches() -> None:

@@ -294,6 +294,59 @@ def test_refusals_teach(call: Callable[[], Any], message: str) -> None:
         call()
 
 
+@pytest.mark.parametrize("kind", [nn.Adam, lambda params: nn.SGD(params, momentum=0.9)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        np.asfortranarray,
+        lambda a: a.astype(">f4"),
+        lambda a: a.astype(float),
+        lambda a: np.repeat(a, 2, axis=0)[::2],
+        lambda a: a.tolist(),
+    ],
+)
+def test_states_in_any_layout_go_on(kind: Any, change: Callable[[Array], Any]) -> None:
+    rng = np.random.default_rng(0)
+    start, grads = rng.standard_normal((6, 5)).astype(np.float32), rng.standard_normal((5, 6, 5))
+    one, other = nn.Parameter(start), nn.Parameter(start)
+    first, second = kind([one]), kind([other])
+    for number, grad in enumerate(grads):
+        one.grad, other.grad = np.asfortranarray(grad), grad.astype(np.float32)
+        first.step()
+        second.step()
+        if number == 1:
+            state = first.state_dict()
+            for name, value in state["state"][0].items():
+                if isinstance(value, np.ndarray):
+                    state["state"][0][name] = change(value)
+            first = kind([one])
+            first.load_state_dict(state)
+    np.testing.assert_array_equal(one.value, other.value)
+
+
+def test_a_mean_of_which_nothing_is_kept_is_the_gradient() -> None:
+    p = nn.Parameter(np.zeros(2, np.float32))
+    optimizer = nn.Adam([p], lr=1, betas=(0.0, 0.0), eps=0)
+    for grad in (1e8, 1.0):
+        p.grad = np.full(2, grad, np.float32)
+        optimizer.step()
+    np.testing.assert_array_equal(p.value, [-2, -2])
+
+
+def test_what_steps_cannot_use_is_refused() -> None:
+    p = nn.Parameter(np.ones(3, np.float32))
+    optimizer = nn.SGD([p], momentum=0.9)
+    for wrong in ([1, 2, 3], np.ones(3) * 1j):
+        p.grad = wrong  # type: ignore[assignment]
+        with pytest.raises(TypeError, match="grad must be an array of real numbers"):
+            optimizer.step()
+    p.grad = np.ones(3)
+    optimizer.step()
+    optimizer.state[p]["momentum_buffer"] = np.zeros(2, np.float32)
+    with pytest.raises(ValueError, match=r"momentum_buffer must have shape \(3,\), got \(2,\)"):
+        optimizer.step()
+
+
 def test_optimizers_refuse_states_of_others() -> None:
     model = small_net()
     optimizer = nn.SGD(model.parameters(), momentum=0.9)

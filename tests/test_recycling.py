@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import threading
+from collections import OrderedDict, deque
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,6 +90,43 @@ def test_no_more_is_kept_than_the_limit() -> None:
     assert all(
         one[1] <= two[0] for one, two in zip(sorted(places), sorted(places)[1:], strict=False)
     )
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_interpreters_that_count_otherwise(monkeypatch: pytest.MonkeyPatch, more: int) -> None:
+    count = sys.getrefcount
+    monkeypatch.setattr(sys, "getrefcount", lambda array: count(array) + more)
+    spec = importlib.util.spec_from_file_location("another", recycling.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    another = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(another)
+    first = another.empty(SHAPE, np.float32)
+    place = address(first)
+    assert address(another.empty(SHAPE, np.float32)) != place
+    del first
+    assert place in {address(another.empty(SHAPE, np.float32)) for _ in range(2)}
+
+
+def test_a_block_made_read_only_is_not_used_again() -> None:
+    array = recycling.empty(SHAPE, np.float32)
+    assert array.base is not None
+    array.base.flags.writeable = False  # type: ignore[union-attr]
+    del array
+    for _ in range(2):
+        assert recycling.empty(SHAPE, np.float32).flags.writeable
+
+
+def test_blocks_given_up_meanwhile_by_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    class GivenUp(OrderedDict[int, deque[np.ndarray]]):
+        def setdefault(self, key: int, default: Any = None) -> Any:
+            queue = super().setdefault(key, default)
+            self.clear()
+            return queue
+
+    monkeypatch.setattr(recycling, "_blocks", GivenUp())
+    assert recycling.empty(SHAPE, np.float32).shape == SHAPE
+    assert recycling.held_bytes() == 0
 
 
 def test_threads_get_memory_of_their_own() -> None:

@@ -159,6 +159,22 @@ def test_training_gives_same_bits_for_any_number_of_threads() -> None:
 
 
 @pytest.mark.usefixtures("restored_threads")
+def test_a_large_gradient_from_a_small_one_is_worth_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chunks: list[int] = []
+    monkeypatch.setattr(threads, "parallel_is_safe", lambda: True)
+    monkeypatch.setattr(
+        threads, "run_parallel", lambda _, items, count, *rest: chunks.append(count)
+    )
+    fastconv.set_num_threads(2)
+    grad = np.ones((1, 1, 100, 100), np.float32)  # 40 times as many pixels before the pooling
+    fastconv.avg_pool2d_grad(grad, (1, 1, 200, 2000), (2, 20))
+    fastconv.avg_pool2d_grad(grad[..., :9, :9], (1, 1, 18, 18), 2)
+    assert chunks == [2]
+
+
+@pytest.mark.usefixtures("restored_threads")
 def test_set_num_threads() -> None:
     fastconv.set_num_threads(np.int64(5))
     assert fastconv.get_num_threads() == 5
@@ -275,9 +291,7 @@ def test_helpers_that_cannot_start_leave_nothing_behind(monkeypatch: pytest.Monk
 def test_an_interrupted_call_leaves_no_helper_at_work() -> None:
     program = """
 import signal, threading, time
-from fastconv import blas, nn, threads
-from fastconv.convolution import base
-from fastconv.kernels import jit
+from fastconv import blas, threads
 threads.set_num_threads(2)
 caller, at_work = threading.get_ident(), []
 

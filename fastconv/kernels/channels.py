@@ -49,12 +49,14 @@ def _sum_along(grad: Any, output: Any, rectified: bool, x: Any, centre: Any) -> 
 
 
 @summing_kernel
-def _sum_of_squares(x: Any, centre: Any) -> Any:
-    """Return the sum of the squares of ``x - centre``."""
-    total = x.dtype.type(0)
+def _sums_about(x: Any, centre: Any) -> tuple[Any, Any]:
+    """Return the sums of ``x - centre`` and of its squares."""
+    total, squares = x.dtype.type(0), x.dtype.type(0)
     for i in range(x.size):
-        total += (x[i] - centre) * (x[i] - centre)
-    return total
+        apart = x[i] - centre
+        total += apart
+        squares += apart * apart
+    return total, squares
 
 
 @range_kernel
@@ -76,15 +78,18 @@ def _statistics(x: Any, c: int) -> tuple[float, float]:
     Pieces have their own means and sums of squares about them; these are merged. Source: T. Chan,
     G. Golub, R. LeVeque, "Algorithms for computing the sample variance", The American
     Statistician 37, 1983.
+
+    A piece's first sum is only good for a number near its mean: where that is large, its last
+    digits are lost. The sum about that number has them.
     """
     count, mean, squares = 0, 0.0, 0.0
     for n in range(x.shape[0]):
         for first in range(0, x.shape[2], PIECE):
             piece = x[n, c, first : first + PIECE]
-            own = _sum(piece, piece, False) / piece.size
-            centre = x.dtype.type(own)
-            apart, off = _sum_of_squares(piece, centre), own - centre
-            shift, both = own - mean, count + piece.size
+            centre = x.dtype.type(_sum(piece, piece, False) / piece.size)
+            rest, apart = _sums_about(piece, centre)
+            off = np.float64(rest) / piece.size
+            shift, both = centre + off - mean, count + piece.size
             mean += shift * piece.size / both
             squares += apart - piece.size * off * off
             squares += shift * shift * count * piece.size / both
@@ -109,14 +114,16 @@ def normalize(
     """Write ``(x - mean) / sqrt(variance + eps) * weight + bias`` of channels to `y`.
 
     Mean and variance are those of the batch, and stored, if they are to be `measured`. Subtracting
-    the mean first costs no digits where it is large.
+    the mean first costs no digits where it is large; what it loses in the images' own type goes
+    into the bias.
     """
     zero = x.dtype.type(0)
     for c in range(start, stop):
         if measured:
             mean[c], variance[c] = _statistics(x, c)
-        centre, offset = x.dtype.type(mean[c]), x.dtype.type(bias[c])
-        factor = x.dtype.type(weight[c] / np.sqrt(variance[c] + eps))
+        centre, scale = x.dtype.type(mean[c]), weight[c] / np.sqrt(variance[c] + eps)
+        factor = x.dtype.type(scale)
+        offset = x.dtype.type(bias[c] - (mean[c] - centre) * scale)
         for n in range(x.shape[0]):
             for i in range(x.shape[2]):
                 value = (x[n, c, i] - centre) * factor + offset
@@ -156,11 +163,13 @@ def normalize_grad(
                 g, o = grad[n, c, piece], output[n, c, piece]
                 total += _sum(g, o, rectified)
                 along += _sum_along(g, o, rectified, x[n, c, piece], centre)
+        beside = mean[c] - centre
+        along -= total * beside
         weight_grad[c], bias_grad[c] = along * inverse, total
         factor, average, slope = x.dtype.type(weight[c] * inverse), zero, zero
         if measured:
-            average = x.dtype.type(total / count)
-            slope = x.dtype.type(along * inverse * inverse / count)
+            steep = along * inverse * inverse / count
+            slope, average = x.dtype.type(steep), x.dtype.type(total / count - beside * steep)
         for n in range(x.shape[0]):
             for i in range(x.shape[2]):
                 g = grad[n, c, i] if output[n, c, i] != 0 or not rectified else zero

@@ -38,10 +38,11 @@ class Launch:
         self._changing = COUNT - len(fixed)
 
     def __call__(self, items: int, *arrays: Any) -> None:
-        """Run over ``range(items)``; the address of None is 0. The first array is the work."""
+        """Run over ``range(items)``; the address of None is 0. The largest array is the work."""
         assert len(arrays) == self._changing
         numbers = self._numbers.copy()
         for number, array in enumerate(arrays):
             if array is not None:
                 numbers[number] = array.ctypes.data
-        _run_items.small(arrays[0].size, items, self._code, numbers)
+        work = max(array.size for array in arrays if array is not None)
+        _run_items.small(work, items, self._code, numbers)

@@ -83,10 +83,11 @@ def adam(
         number(decay),
         number(shrink),
     )
-    new1, kept2, new2 = number(1 - beta1), number(beta2), number(1 - beta2)
+    kept1, new1 = number(beta1), number(1 - beta1)
+    kept2, new2 = number(beta2), number(1 - beta2)
     for i in range(p.size):
         old = p[i] * less
         slope = g[i] + weight * old
-        m[i] += new1 * (slope - m[i])
+        m[i] = kept1 * m[i] + new1 * slope
         v[i] = kept2 * v[i] + new2 * slope * slope
         p[i] = old - size * (m[i] / (np.sqrt(v[i]) / base + least))

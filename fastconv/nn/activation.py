@@ -36,17 +36,30 @@ class ReLU(Module):
         array = as_floats(self, x)
         y = recycling.empty(array.shape, array.dtype)
         in_pieces(lambda x, y: np.maximum(x, 0, out=y), array, y)
-        self.keep(y, y)
+        self.keep(y, y, False)
         return y
 
-    def leave(self, x: Array) -> None:
-        """Keep that another layer rectifies `x`: `backward` leaves its gradient to that one."""
-        self.keep(x, None)
+    def leave(self, x: Array, y: Array | None) -> None:
+        """Keep that a layer beside this one rectifies `x`, and the gradient too.
+
+        `y` is the output; None where the layer after this one rectifies.
+        """
+        self.keep(x, y, True)
 
     def backward(self, grad: Array) -> Array:
         """Return `grad` where the output was positive."""
-        grad, y = self.recall(grad)
-        return grad if y is None else rectified_grad(grad, y)
+        return self._backward(grad, alone=True)
+
+    def pass_on(self, grad: Array) -> Array:
+        """Return what `backward` does, for a chain in which the layer before comes next.
+
+        So what that one rectifies anyway need not be here.
+        """
+        return self._backward(grad, alone=False)
+
+    def _backward(self, grad: Array, alone: bool) -> Array:
+        grad, y, left = self.recall(grad)
+        return grad if y is None or (left and not alone) else rectified_grad(grad, y)
 
 
 class LeakyReLU(Module):

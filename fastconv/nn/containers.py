@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastconv.geometry import IntPair, Padding
 from fastconv.nn.convolution import Conv2d
-from fastconv.nn.fusion import Branches, Chain
+from fastconv.nn.fusion import Branches, Chain, run_back
 from fastconv.nn.inputs import RngLike, as_generator
 from fastconv.nn.module import Module
 
@@ -24,6 +24,10 @@ class Sequential(Chain):
     do the sum of a `Residual` and an activation after that. The numbers are the same up to
     rounding; plans for it are made at the first call with an input shape, and again when
     parameters change.
+
+    In training, a `ReLU` runs as one step with the `Conv2d` or `BatchNorm2d` before it, or the
+    `MaxPool2d` after it, and their `backward` is then that of both: whoever calls the layers'
+    `backward` one by one must not leave out either of the two.
 
     Parameters
     ----------
@@ -101,7 +105,7 @@ class Sequential(Chain):
 
     def backward(self, grad: Array) -> Array | None:
         """Send `grad` back through all layers; return the input's gradient."""
-        return _backward(self.stages(), grad)
+        return run_back(self.stages(), grad)
 
 
 class Residual(Branches):
@@ -206,19 +210,7 @@ class DepthwiseSeparableConv2d(Chain):
 
     def backward(self, grad: Array) -> Array | None:
         """Send `grad` back through both; return the input's gradient."""
-        return _backward(self.stages(), grad)
-
-
-def _backward(layers: list[Module], grad: Array) -> Array | None:
-    current: Any = np.asarray(grad)
-    for layer in reversed(layers):
-        if current is None:
-            raise RuntimeError(
-                f"{type(layer).__name__}.backward needs the gradient of the layer after it, whose "
-                "input_grad is False: that is for the first layer only"
-            )
-        current = layer.backward(current)
-    return current  # type: ignore[no-any-return]
+        return run_back(self.stages(), grad)
 
 
 def _each_once(*named: tuple[str, Module]) -> None:

@@ -192,13 +192,13 @@ def run_keeping(layers: Sequence[Module], x: Array) -> Array:
 
     A rectifier runs in one pass with the convolution or the normalization before it. Before a
     maximum it changes places with it, as no number changes thereby, and has less to do. Either
-    way its own `backward` then leaves the gradient to that other layer.
+    way that other layer's `backward` is then that of both.
     """
     rest = list(layers)
     while rest:
         layer, following = rest.pop(0), rest[0] if rest else None
         if _kept(layer, ReLU) and _kept(following, MaxPool2d):
-            layer.leave(x)
+            layer.leave(x, None)
             x = following.rectified(x)
         elif (
             (_kept(layer, Conv2d) or _kept(layer, BatchNorm2d))
@@ -206,12 +206,27 @@ def run_keeping(layers: Sequence[Module], x: Array) -> Array:
             and not (rest[1:] and _kept(rest[1], MaxPool2d))
         ):
             x = layer.rectified(x)
-            following.leave(x)
+            following.leave(x, x)
         else:
             x = layer(x)
             continue
         rest.pop(0)
     return x
+
+
+def run_back(layers: Sequence[Module], grad: Array) -> Array | None:
+    """Return the gradient that the layers of a chain pass on, each adding to its parameters'."""
+    current: Any = np.asarray(grad)
+    for place, layer in reversed(list(enumerate(layers))):
+        if current is None:
+            raise RuntimeError(
+                f"{type(layer).__name__}.backward needs the gradient of the layer after it, whose "
+                "input_grad is False: that is for the first layer only"
+            )
+        # The first layer, of a part of a model, knows of none before it.
+        back = layer.pass_on if place and _kept(layer, ReLU) else layer.backward
+        current = back(current)
+    return current  # type: ignore[no-any-return]
 
 
 def _kept(layer: Module | None, kind: type[M]) -> TypeGuard[M]:
@@ -221,7 +236,7 @@ def _kept(layer: Module | None, kind: type[M]) -> TypeGuard[M]:
         and layer.keeping
         and type(layer).forward is kind.forward
         and type(layer).backward is kind.backward
-        and "forward" not in vars(layer)
+        and not {"forward", "backward"} & vars(layer).keys()
     )
 
 

@@ -46,6 +46,14 @@ def as_images(
     return np.ascontiguousarray(array)
 
 
+def check_parameter(layer: object, name: str, value: Any, shape: tuple[int, ...]) -> None:
+    """Raise unless an attribute that a kernel reads, which users may replace, has its shape."""
+    if np.shape(value) != shape:
+        raise ValueError(
+            f"{name} must have shape {shape} in this {type(layer).__name__}, got {np.shape(value)}"
+        )
+
+
 def as_generator(rng: RngLike) -> Generator:
     """Return `rng` as a generator: a seed makes a new one, None one that nobody can repeat."""
     if rng is None or isinstance(rng, Generator):

@@ -13,7 +13,7 @@ from fastconv.blas import single_threaded
 from fastconv.geometry import as_int
 from fastconv.kernels.dense import weighted_sums
 from fastconv.nn.init import default_bias, default_weight
-from fastconv.nn.inputs import RngLike, as_floats, as_generator
+from fastconv.nn.inputs import RngLike, as_floats, as_generator, check_parameter
 from fastconv.nn.module import Module
 from fastconv.nn.parameter import Parameter
 from fastconv.threads import run_tasks
@@ -80,6 +80,7 @@ class Linear(Module):
                 f"x must have shape (..., {self.in_features}) for this Linear, "
                 f"got {array.shape}{hint}"
             )
+        check_parameter(self, "weight", self.weight, (self.out_features, self.in_features))
         rows = array.reshape(-1, self.in_features)
         if len(rows) <= _FEW_ROWS:
             sums = recycling.empty((len(rows), self.out_features), self.weight.dtype)

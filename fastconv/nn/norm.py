@@ -11,7 +11,7 @@ from fastconv import recycling
 from fastconv.arguments import as_computed
 from fastconv.geometry import as_int
 from fastconv.kernels.channels import normalize, normalize_grad
-from fastconv.nn.inputs import as_images, as_number
+from fastconv.nn.inputs import as_images, as_number, check_parameter
 from fastconv.nn.module import Module
 from fastconv.nn.parameter import Parameter
 
@@ -88,16 +88,22 @@ class BatchNorm2d(Module):
 
     def scale_and_shift(self) -> tuple[Array, Array]:
         """Return what evaluation multiplies by and adds, in float64."""
-        scale = self._factors / np.sqrt(self.running_var.astype(float) + self.eps)
-        return scale, self._offsets - self.running_mean.astype(float) * scale
+        scale = self._factors / np.sqrt(self._exact("running_var") + self.eps)
+        return scale, self._offsets - self._exact("running_mean") * scale
 
     @property
     def _factors(self) -> Array:
-        return np.ones(self.num_features) if self.weight is None else _exact(self.weight)
+        return np.ones(self.num_features) if self.weight is None else self._exact("weight")
 
     @property
     def _offsets(self) -> Array:
-        return np.zeros(self.num_features) if self.bias is None else _exact(self.bias)
+        return np.zeros(self.num_features) if self.bias is None else self._exact("bias")
+
+    def _exact(self, name: str) -> Array:
+        """Return an attribute, one number a channel, in float64."""
+        given = getattr(self, name)
+        check_parameter(self, name, given, (self.num_features,))
+        return np.asarray(given.value if isinstance(given, Parameter) else given).astype(float)
 
     def forward(self, x: ArrayLike) -> Array:
         """Return `x`, (N, num_features, H, W), normalized."""
@@ -119,7 +125,7 @@ class BatchNorm2d(Module):
                 )
             mean, variance = np.empty(self.num_features), np.empty(self.num_features)
         else:
-            mean, variance = self.running_mean.astype(float), self.running_var.astype(float)
+            mean, variance = self._exact("running_mean"), self._exact("running_var")
         y = recycling.empty(images.shape, images.dtype)
         numbers = mean, variance, self._factors, self._offsets, self.eps
         normalize(
@@ -164,10 +170,6 @@ class BatchNorm2d(Module):
             f"affine={self.weight is not None}, bias={self.bias is not None}, "
             "track_running_stats=True"
         )
-
-
-def _exact(parameter: Parameter) -> Array:
-    return parameter.value.astype(float)
 
 
 def _planes(x: Array) -> Array:

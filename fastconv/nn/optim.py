@@ -89,6 +89,8 @@ class Optimizer:
             for p in group["params"]:
                 if p.grad is None:
                     continue
+                if not isinstance(p.grad, np.ndarray) or p.grad.dtype.kind not in "fiub":
+                    raise TypeError(f"grad must be an array of real numbers, got {p.grad!r}")
                 if p.grad.shape != p.shape:
                     raise ValueError(
                         f"grad must have its parameter's shape {p.shape}, got {p.grad.shape}"
@@ -226,13 +228,13 @@ class SGD(Optimizer):
         """Take one step for one parameter."""
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
         if momentum == 0:
-            _over(sgd, (p.data, grad), lr, decay)
+            _over(sgd, p, grad, state, (), lr, decay)
             return
         kept = 1 - group["dampening"]
         if "momentum_buffer" not in state:  # the first velocity is the gradient
             state["momentum_buffer"], kept = np.zeros(p.shape, p.dtype), 1.0
-        arrays = p.data, grad, state["momentum_buffer"]
-        _over(momentum_sgd, arrays, lr, decay, momentum, kept, float(group["nesterov"]))
+        numbers = lr, decay, momentum, kept, bool(group["nesterov"])
+        _over(momentum_sgd, p, grad, state, ("momentum_buffer",), *numbers)
 
 
 class Adam(Optimizer):
@@ -304,8 +306,8 @@ class Adam(Optimizer):
         rate = group["lr"] / (1 - beta1 ** state["step"])
         root = (1 - beta2 ** state["step"]) ** 0.5
         added, shrink = (0.0, 1 - group["lr"] * decay) if self.decoupled else (decay, 1.0)
-        arrays = p.data, grad, state["exp_avg"], state["exp_avg_sq"]
-        _over(adam, arrays, rate, root, group["eps"], beta1, beta2, added, shrink)
+        numbers = rate, root, group["eps"], beta1, beta2, added, shrink
+        _over(adam, p, grad, state, ("exp_avg", "exp_avg_sq"), *numbers)
 
 
 class AdamW(Adam):
@@ -350,8 +352,27 @@ class AdamW(Adam):
         super().__init__(params, lr, betas, eps, weight_decay)
 
 
-def _over(step: RangeKernel, arrays: tuple[Array, ...], *numbers: float) -> None:
-    """Take a step: the first array is the data, the second its gradient, which is only read."""
-    data, grad, *others = arrays
-    flat = (array.reshape(-1) for array in (data, as_computed(grad, data.dtype), *others))
+def _over(
+    step: RangeKernel,
+    p: Parameter,
+    grad: Array,
+    state: dict[str, Any],
+    names: Sequence[str],
+    *numbers: float,
+) -> None:
+    """Take a step with the arrays of those names in the state; the gradient is only read.
+
+    What is in the state comes from anywhere: it is brought into the form that kernels write to.
+    """
+    data = p.data
+    for name in names:
+        kept = np.require(state[name], data.dtype, ("C", "A", "W", "E"))
+        if kept.shape != data.shape:
+            raise ValueError(
+                f"state must fit its parameters: {name} must have shape {data.shape}, "
+                f"got {kept.shape}"
+            )
+        state[name] = kept
+    arrays = data, as_computed(grad, data.dtype), *(state[name] for name in names)
+    flat = (array.reshape(-1) for array in arrays)
     step(-(-data.size // PIECE), *flat, *map(float, numbers))
