@@ -71,6 +71,8 @@ class Crew:
         """
         worker = self._workers.get(runtime.name)
         if worker is None or not worker.alive:
+            if worker is not None:
+                worker.kill()  # its pipes are still open
             worker = self._workers[runtime.name] = Worker(runtime)
             try:
                 worker.ask("start", self._threads)
