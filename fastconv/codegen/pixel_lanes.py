@@ -32,6 +32,8 @@ class PixelLanes(Tile):
         def body(tap: Any, corner: Any, sums: list[Any]) -> list[Any]:
             weights = builder.gep(self.weight, [builder.mul(tap, index(filters))])
             pixels = [vector.load(vector.at(corner, down[i], index(v * lanes))) for i, v in places]
+            for row in down:
+                self.fetch_ahead(vector.at(corner, row), vectors * lanes)
             updated = []
             for k in range(filters):
                 weight = vector.broadcast(builder.load(builder.gep(weights, [index(k)])))

@@ -252,6 +252,7 @@ def convolve_winograd(
                                     0,
                                     filters,
                                     tiles - j,
+                                    0,
                                 ),
                             )
                 k0 = pass0 * g.tile_filters
