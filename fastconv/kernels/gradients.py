@@ -216,7 +216,7 @@ def lay_out(
     channels of a tile), and then the gradient, (groups * filter tiles, pixels, filters of a tile).
     """
     g, size = layer[0], layer[0].itemsize
-    image0, images, row0, rows = band[0], band[1], band[2], band[3]
+    image0, row0, rows = band[0], band[2], band[3]
     top = row0 * g.stride_h - g.pad_top
     channel_tiles = g.groups * g.channel_tiles
     tiles = channel_tiles + g.groups * g.filter_tiles

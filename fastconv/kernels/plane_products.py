@@ -1,7 +1,8 @@
 """Weight gradients of 1x1 kernels with pixels in the lanes: the loops around their tiles.
 
-The pixels are cut into chunks, each with sums of its own, and a chunk into pieces; the channels
-into blocks that the second-level cache holds while all filters pass over a piece of them.
+Of the input's channels and the filters those that are fewer are the near factor, the others the far
+one. The pixels are cut into chunks, each with sums of its own, and a chunk into pieces; the near
+planes into blocks that the second-level cache holds while all far planes pass over a piece of them.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from fastconv.kernels.jit import address_of, range_kernel
 
 
 class PlaneProductShape(NamedTuple):
-    """What a tile is compiled for: filters and channels, and vectors."""
+    """What a tile is compiled for: planes of the far and of the near factor, and vectors."""
 
-    filters: int
-    channels: int
+    rows: int
+    columns: int
     bits: int
     lanes: int
 
     @property
     def name(self) -> str:
         """What the kernel is called; docs/kernels.md has the grammar."""
-        return f"gradient-planes-f{self.bits}x{self.lanes}-{self.filters}x{self.channels}"
+        return f"gradient-planes-f{self.bits}x{self.lanes}-{self.rows}x{self.columns}"
 
 
 _shapes: dict[str, PlaneProductShape] = {}
@@ -44,7 +45,7 @@ def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
     def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
         numbers = cgutils.unpack_tuple(builder, values[1])
         tile = PlaneProduct(builder, shape.bits, shape.lanes, numbers)
-        tile.emit(shape.filters, shape.channels)
+        tile.emit(shape.rows, shape.columns)
         return context.get_dummy_value()
 
     return types.void(name, arguments), generate
@@ -80,12 +81,13 @@ def pixel_picker_address(step: int, bits: int, lanes: int) -> int:
     return address_of(pick, f"picked-f{bits}x{lanes}-s{step}", 7)
 
 
-#: The numbers that the loops read from the layer's record.
+#: The numbers that the loops read from the layer's record. `far` and `near` are how many planes a
+#: group has; tables of `far_` and `near_places` say where in a chunk a plane's sums lie.
 FIELDS = (
-    *("itemsize", "C", "K", "W", "OH", "OW", "groups", "C_per_group", "K_per_group", "taps"),
-    *("x_plane", "x_pitch", "grad_plane", "down", "across", "chunks", "blocks", "ranges"),
-    *("block_tiles", "filter_tiles", "tap_tiles", "tile_filters", "tile_taps"),
-    *("slot", "chunk_size"),
+    *("itemsize", "C", "W", "OH", "OW", "groups", "x_plane", "x_pitch", "down", "across"),
+    *("far", "near", "far_image", "near_image", "far_plane", "near_plane", "filters_far"),
+    *("chunks", "blocks", "ranges", "block_tiles", "far_tiles", "near_tiles", "rows", "columns"),
+    *("slot", "group_size", "chunk_size"),
 )
 LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
 
@@ -108,55 +110,73 @@ def multiply_planes(
     stop: int,
     tile: int,
     fresh: int,
-    x: Any,
-    grad: Any,
+    far: Any,
+    near: Any,
     pieces: Any,
     sums: Any,
     layer: Any,
 ) -> None:
-    """Do items `start` to `stop`: a group's chunk of pixels, block of channels, range of filters.
+    """Do items `start` to `stop`: a group's chunk of pixels, block of near planes, range of far.
 
-    `tile` is the address of machine code. `pieces` holds of each piece its first image in `x` and
-    in `grad`, how many images there are, the first pixel and how many pixels. `sums` is (chunks,
-    groups, filter tiles, tap tiles, sums of a tile), and is only written if it is `fresh`.
+    `tile` is the address of machine code. `pieces` holds of each piece its first image in `far`
+    and in `near`, how many images there are, the first pixel and how many pixels. `sums` is
+    (chunks, groups, far tiles, near tiles, sums of a tile), and is only written if it is `fresh`.
     """
     g, size = layer[0], layer[0].itemsize
-    for number in range(start, stop):
-        number, some = divmod(number, g.ranges)
+    for item in range(start, stop):
+        number, some = divmod(item, g.ranges)
         number, block = divmod(number, g.blocks)
         group, chunk = divmod(number, g.chunks)
-        t0 = some * g.filter_tiles // g.ranges
-        t1 = (some + 1) * g.filter_tiles // g.ranges
-        c0 = block * g.block_tiles
-        c1 = min(c0 + g.block_tiles, g.tap_tiles)
-        p0 = chunk * len(pieces) // g.chunks
-        p1 = (chunk + 1) * len(pieces) // g.chunks
+        i0, i1 = some * g.far_tiles // g.ranges, (some + 1) * g.far_tiles // g.ranges
+        j0 = block * g.block_tiles
+        j1 = min(j0 + g.block_tiles, g.near_tiles)
+        p0, p1 = chunk * len(pieces) // g.chunks, (chunk + 1) * len(pieces) // g.chunks
         for p in range(p0, p1):
-            first = int(fresh and p == p0)
             pixel = pieces[p, 3]
-            x_group = (pieces[p, 0] * g.C + group * g.C_per_group) * g.x_pitch + pixel
-            grads = (pieces[p, 1] * g.K + group * g.K_per_group) * g.grad_plane + pixel
-            for t in range(t0, t1):
+            far_group = pieces[p, 0] * g.far_image + group * g.far * g.far_plane + pixel
+            near_group = pieces[p, 1] * g.near_image + group * g.near * g.near_plane + pixel
+            for i in range(i0, i1):
                 # The last tiles move back until they fit; each has its own sums.
-                k = min(t * g.tile_filters, g.K_per_group - g.tile_filters)
-                slot = ((chunk * g.groups + group) * g.filter_tiles + t) * g.tap_tiles
-                for tap in range(c0, c1):
-                    c = min(tap * g.tile_taps, g.C_per_group - g.tile_taps)
-                    # The next filters are asked for once, while these meet the first channels.
-                    ahead = g.tile_filters * g.grad_plane if tap == c0 else 0
+                row = min(i * g.rows, g.far - g.rows)
+                slot = chunk * g.chunk_size + group * g.group_size + i * g.near_tiles * g.slot
+                for j in range(j0, j1):
+                    column = min(j * g.columns, g.near - g.columns)
+                    # The next far planes are asked for one after the other meanwhile.
+                    ahead = g.rows + (j - j0) % g.rows
                     call(
                         tile,
                         (
-                            address(x) + (x_group + c * g.x_pitch) * size,
-                            address(grad) + (grads + k * g.grad_plane) * size,
-                            address(sums) + (slot + tap) * g.slot * size,
+                            address(far) + (far_group + row * g.far_plane) * size,
+                            address(near) + (near_group + column * g.near_plane) * size,
+                            address(sums) + (slot + j * g.slot) * size,
                             pieces[p, 2],
-                            g.C * g.x_pitch,
-                            g.K * g.grad_plane,
-                            g.x_pitch,
-                            g.grad_plane,
+                            g.far_image,
+                            g.near_image,
+                            g.far_plane,
+                            g.near_plane,
                             pieces[p, 4],
-                            first,
-                            ahead,
+                            int(fresh and p == p0),
+                            ahead * g.far_plane,
                         ),
                     )
+
+
+@range_kernel
+def add_plane_sums(
+    start: int, stop: int, far_places: Any, near_places: Any, sums: Any, out: Any, layer: Any
+) -> None:
+    """Add up the chunks' sums for filters `start` to `stop`; `out` is (filters, channels), flat.
+
+    Where a plane's sums lie in those of a group is told by `far_places` and `near_places`.
+    """
+    g = layer[0]
+    filters, channels = (g.far, g.near) if g.filters_far else (g.near, g.far)
+    for number in range(start, stop):
+        group, k = divmod(number, filters)
+        for c in range(channels):
+            i, j = (k, c) if g.filters_far else (c, k)
+            place = group * g.group_size + far_places[i] + near_places[j]
+            total = sums[place]
+            for chunk in range(1, g.chunks):
+                total += sums[chunk * g.chunk_size + place]
+            out[number * channels + c] = total
