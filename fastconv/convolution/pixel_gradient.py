@@ -199,8 +199,8 @@ def estimated_seconds(problem: Conv2dProblem, num_threads: int) -> float:
     p, cut = problem, cut_of(problem)
     adding = float(p.K * p.taps * cut.record[0].chunks) * 3
     moving = (p.input_bytes + p.output_bytes) / 60e9
-    # Compared with estimates for processors that multiply two vectors a cycle.
-    cycles = 0.55 * (_cycles(p, cut.shape) + adding)
+    # `_cycles` counts one multiplication a cycle.
+    cycles = 1.1 / cpu.describe().instructions.a_cycle * (_cycles(p, cut.shape) + adding)
     return 15e-6 + cycles / num_threads / CYCLES_PER_SECOND + moving
 
 

@@ -101,8 +101,8 @@ def _cycles(problem: Conv2dProblem, shape: PlaneProductShape) -> float:
     tiles = p.groups * -(-far // shape.rows) * -(-near // shape.columns)
     vectors = p.N * -(-p.P // shape.lanes)
     a_cycle = cpu.describe().instructions.a_cycle
-    # Loads come from the second-level cache, often across two lines.
-    loads = shape.rows + shape.columns
+    # Loads come from the second-level cache, and lie across two lines if planes do.
+    loads = (shape.rows + shape.columns) * (1.0 if p.P % shape.lanes == 0 else 1.5)
     step = max(sums / a_cycle, 4, loads / 2) + 0.25 * loads + 0.5
     begun = max(1, vectors / MOST_VECTORS)
     return tiles * (vectors * step + begun * (60 + 4.0 * sums) + 8 * p.N)

@@ -111,22 +111,23 @@ def _cycles(problem: Conv2dProblem, shape: GradientShape) -> float:
     """Return about how many cycles one core multiplies for a pixel, memory apart."""
     p, vectors = problem, shape.filters // shape.lanes
     calls = p.groups * -(-p.K_per_group // shape.filters) * p.R * columns_of(p, shape.columns)[2]
-    # Two multiplications and two loads a cycle; a sum takes up to four cycles.
+    # Two loads a cycle; a sum takes up to four cycles; and both factors are far from the core.
+    a_cycle = cpu.describe().instructions.a_cycle
     loads = shape.columns * (1.0 if vectors > 1 else 1.2) + vectors
-    return calls * (max(vectors * shape.columns / 2, loads / 2, 4) + 0.2 + 0.02 * vectors)
+    return calls * (max(vectors * shape.columns / a_cycle, loads / 2, 4) + 2.5 + 0.02 * vectors)
 
 
 def estimated_seconds(problem: Conv2dProblem, num_threads: int) -> float:
     """Return about how long a gradient takes, at four cycles a nanosecond."""
     p, cut = wanted_pixels(problem), bands_of(problem)
     g, lanes = cut.record[0], cut.shape.lanes
-    multiplying = 1.4 * p.N * p.P * _cycles(p, cut.shape)
+    multiplying = 1.05 * p.N * p.P * _cycles(p, cut.shape)
     # Elements laid out, those that only fill vectors included; blocks that are not whole take
     # longer, and so do single elements.
     filters = p.groups * g.filter_tiles * g.tile_filters
-    laying = p.N * p.P * filters * (1.3 if p.K_per_group % lanes == 0 else 2.1)
+    laying = p.N * p.P * filters * (1.8 if p.K_per_group % lanes == 0 else 2.6)
     channels = p.groups * g.channel_tiles * g.tile_channels
-    laying += p.N * p.H * p.W * channels * (1.3 if p.C_per_group % lanes == 0 else 2.1)
+    laying += p.N * p.H * p.W * channels * (1.8 if p.C_per_group % lanes == 0 else 2.6)
     placing = 1.0 * p.K * p.taps
     adding = len(cut.bands) * cut.sums / lanes * 4.0
     starting = 30e3 * len(cut.bands)
