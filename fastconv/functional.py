@@ -94,8 +94,7 @@ def conv2d(
     if problem.N:
         ready = as_computed(array, dtype)
         offset = _bias_of(problem, offsets)
-        run = chosen.bind(problem, as_computed(filters, dtype), offset, applied)
-        run(ready, None, out)
+        chosen.run_once(problem, as_computed(filters, dtype), offset, applied, ready, out)
     return out.astype(returned, copy=False)
 
 

@@ -110,7 +110,7 @@ def candidates(
         seconds = float("inf")
         if refusal is None:
             seconds = algorithm.estimated_seconds(problem, direction, RANKED_FOR)
-            seconds += algorithm.preparing_seconds(problem) if once else 0.0
+            seconds += algorithm.preparing_seconds(problem, RANKED_FOR) if once else 0.0
         answers.append(Candidate(algorithm, refusal, seconds))
     return sorted(answers, key=lambda answer: answer.estimated_seconds)
 
@@ -172,7 +172,10 @@ def _decide(
     if algorithm == "auto":
         allowed = permitted(problem, direction, now.precision, once)
         if once:
-            preparing = {c.algorithm.name: c.algorithm.preparing_seconds(problem) for c in allowed}
+            preparing = {
+                c.algorithm.name: c.algorithm.preparing_seconds(problem, RANKED_FOR)
+                for c in allowed
+            }
             measured = {n: t + preparing.get(n, 0.0) for n, t in measured.items()}
         best = fastest(allowed, measured)
         chosen = (best or allowed[0]).algorithm

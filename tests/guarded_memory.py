@@ -124,22 +124,22 @@ class Guard:
             return kept
 
         @cache
-        def any_cut(problem: Any, m: int, shape: Any, num_threads: int) -> Any:
+        def any_cut(problem: Any, m: int, shape: Any, num_threads: int, fresh: bool = False) -> Any:
             """Return any cut, not only the one that seems fastest."""
-            cuts = [
-                c for c in winograd_blocks.cuts(problem, m, shape, num_threads) if c.cost < 1e19
-            ]
+            every = winograd_blocks.cuts(problem, m, shape, num_threads, fresh)
+            cuts = [cut for cut in every if cut.cost < 1e19]
             return cuts[rng.integers(len(cuts))]
 
         @cache
-        def any_product_tile(problem: Any, m: int, num_threads: int) -> Any:
+        def any_product_tile(problem: Any, m: int, num_threads: int, once: bool = False) -> Any:
             fitting = list(winograd_blocks.product_tiles(problem, m))
             alike = [shape for shape in used if kind_of(shape) == kind_of(fitting[0])]
             if len(alike) >= 2 * DIFFERENT_TILES:
                 fitting = [shape for shape in fitting if shape in used] or fitting[-1:]
             shape = fitting[rng.integers(len(fitting))]
             used.add(shape)
-            return any_cut(problem, m, shape, num_threads)
+            fresh = once and bool(rng.random() < 0.7)
+            return any_cut(problem, m, shape, num_threads, fresh)
 
         transformed, blocks_of = winograd._transformed, winograd_blocks.blocks_of
 

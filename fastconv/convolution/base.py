@@ -65,7 +65,7 @@ class Algorithm:
         """Return the rough time `auto` ranks by."""
         raise NotImplementedError
 
-    def preparing_seconds(self, problem: Conv2dProblem) -> float:
+    def preparing_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Return the rough time to prepare the weights, where that is much; a plan does it once."""
         return 0.0
 
@@ -94,6 +94,21 @@ class Algorithm:
         Here in two passes; algorithms that can do it in one override this.
         """
         return _TwoPasses(self, problem, self.prepare(problem, weight), bias, activation)
+
+    def run_once(
+        self,
+        problem: Conv2dProblem,
+        weight: Array,
+        bias: Array,
+        activation: Activation,
+        x: Array,
+        out: Array,
+    ) -> None:
+        """Fill `out` with ``activation(forward)`` of `x`, by weights that are used this once.
+
+        The bits are those of `bind`.
+        """
+        self.bind(problem, weight, bias, activation)(x, None, out)
 
     def input_grad(
         self, problem: Conv2dProblem, weight: Array, grad_output: Array, out: Array

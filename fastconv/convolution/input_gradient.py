@@ -72,7 +72,7 @@ class ByPhases(Algorithm):
         for phase in phases(problem):
             moved = phase.problem.weight_bytes + problem.weight_bytes
             seconds += self._seconds(phase.problem, threads) + 20e-6
-            seconds += self.preparing_seconds(phase.problem)
+            seconds += self.preparing_seconds(phase.problem, threads)
             seconds += moved / LAID_OUT_BYTES_PER_SECOND / threads
         return seconds
 

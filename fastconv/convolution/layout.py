@@ -6,9 +6,10 @@ gradient is computed: then their two kinds of channels are exchanged and the tap
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from fastconv import threads
 from fastconv.convolution.base import Array
 from fastconv.convolution.blocks import PARTS, WORTH_A_TASK, split
-from fastconv.kernels.packing import packer, turned_packer
+from fastconv.kernels.packing import packer_address, turned_packer_address
 from fastconv.problem import Conv2dProblem
 
 
@@ -43,49 +44,68 @@ def forward_filters(weight: Array) -> Filters:
     return Filters(weight, None, bool(np.isfinite(weight).all()))
 
 
-def packing(
+class Packer(NamedTuple):
+    """Machine code that lays out tiles of filters, and how it lays out those of some channels.
+
+    Attributes
+    ----------
+    code : int
+        Its address.
+    turned : bool
+        Whether it turns the filters on the way, see `fastconv.kernels.packing`.
+    places : ndarray of int64
+        The place of each tap.
+    step : int
+        Turned, from the place of a tap to that of the next channel's.
+    """
+
+    code: int
+    turned: bool
+    places: NDArray[np.int64]
+    step: int
+
+
+def packer_of(
     problem: Conv2dProblem,
     filters: Filters,
     tile: tuple[int, int, int],
+    channels: int,
     channels_last: bool,
-) -> Callable[[int, int, int], None]:
-    """Return ``pack(start, stop, target)``, which lays out those tiles of filters, of all groups.
+) -> Packer:
+    """Return what lays out tiles of filters, so many channels of them.
 
-    `target` is the address of (tiles, taps, filters of a tile), with zeros where there is no
-    filter. Taps are ordered (r, s, c) if `channels_last`, else (r, c, s): those of one row of the
-    kernel stand together. `tile` is filters, bits of an element, lanes of a vector.
+    Taps are ordered (r, s, c) if `channels_last`, else (r, c, s): those of one row of the kernel
+    stand together. `tile` is filters, bits of an element, lanes of a vector.
     """
     p, (wide, bits, lanes) = problem, tile
-    tiles = -(-p.K_per_group // wide)
-    places, first, step = _places(p.C_per_group, p.R, p.S, channels_last)
-    sizes: tuple[int, ...] = tiles, p.K_per_group
-    run: Any
+    places, first, step = _places(channels, p.R, p.S, channels_last)
     if filters.window is None:
-        run, sizes = packer(bits, lanes), (*sizes, p.taps, wide)
-    else:
-        # Narrow tiles fill narrow vectors.
-        lanes = min(lanes, max(4, 2 ** (wide - 1).bit_length()))
-        window = filters.window.reshape(-1)
-        places = np.where(window < 0, -1, first[window])
-        # With each call, not once a plan: narrow tiles get narrow vectors, twice as fast.
-        run = turned_packer(bits, min(lanes, max(4, 2 ** (wide - 1).bit_length())))
-        sizes = *sizes, p.C_per_group, window.size, p.taps, step, wide
-
-    def pack(start: int, stop: int, target: int) -> None:
-        run(start, stop, filters.weight.ctypes.data, target, places.ctypes.data, *sizes)
-
-    return pack
+        return Packer(packer_address(bits, lanes), False, places, step)
+    # With each call, not once a plan: narrow tiles get narrow vectors, twice as fast.
+    lanes = min(lanes, max(4, 2 ** (wide - 1).bit_length()))
+    window = filters.window.reshape(-1)
+    places = np.where(window < 0, -1, first[window])
+    return Packer(turned_packer_address(bits, lanes), True, places, step)
 
 
 def by_tiles(problem: Conv2dProblem, filters: Filters, tile: tuple[int, int, int]) -> Array:
-    """Return the weights as (groups, tiles, taps, filters of a tile), flat; see `packing`."""
-    p = problem
-    total = p.groups * -(-p.K_per_group // tile[0])
-    packed = np.empty((total, p.taps, tile[0]), p.dtype)
-    pack = packing(p, filters, tile, channels_last=False)
+    """Return the weights as (groups, tiles, taps, filters of a tile), flat, taps as (r, c, s).
+
+    Where there is no filter there are zeros.
+    """
+    p, wide = problem, tile[0]
+    tiles = -(-p.K_per_group // wide)
+    total = p.groups * tiles
+    packed = np.empty((total, p.taps, wide), p.dtype)
+    pack = packer_of(p, filters, tile, p.C_per_group, channels_last=False)
+    sizes: tuple[int, ...] = tiles, p.K_per_group, p.taps, p.taps, wide
+    if filters.window is not None:
+        sizes = tiles, p.K_per_group, p.C_per_group, filters.window.size, p.taps, pack.step, wide
+    run = _callable(pack.code, 5 + len(sizes))
 
     def work(start: int, stop: int) -> None:
-        pack(start, stop, packed[start:].ctypes.data)
+        places, target = pack.places.ctypes.data, packed[start:].ctypes.data
+        run(start, stop, filters.weight.ctypes.data, target, places, *sizes)
 
     share(work, total, packed.size)
     return packed.reshape(-1)
@@ -98,6 +118,11 @@ def share(work: Callable[[int, int], None], total: int, elements: int) -> None:
     else:
         parts = min(PARTS, elements // WORTH_A_TASK)
         threads.run_tasks(lambda some: work(*some), split(total, parts))
+
+
+@lru_cache(maxsize=32)
+def _callable(address: int, arguments: int) -> Callable[..., None]:
+    return ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * arguments)(address)
 
 
 @lru_cache(maxsize=256)

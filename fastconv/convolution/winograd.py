@@ -9,16 +9,16 @@ Source: A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from fastconv import threads
+from fastconv import recycling, threads
 from fastconv.activation import Activation
 from fastconv.convolution import winograd_gradient
 from fastconv.convolution.base import Array, Launch, Run, as_read_only, useful_threads
 from fastconv.convolution.input_gradient import ByPhases
-from fastconv.convolution.layout import Filters, forward_filters, packing, share
+from fastconv.convolution.layout import Filters, packer_of
 from fastconv.convolution.phases import Phase
 from fastconv.convolution.tiled import compiler_missing
 from fastconv.convolution.tiling import CYCLES_PER_SECOND
@@ -27,10 +27,12 @@ from fastconv.convolution.winograd_blocks import (
     Blocks,
     blocks_of,
     cheapest,
+    chunk_of,
     form_of,
-    weight_step,
+    odd_lines,
 )
-from fastconv.kernels.tiles import tile_address
+from fastconv.kernels.jit import WORTH_A_THREAD
+from fastconv.kernels.tiles import TileShape, tile_address
 from fastconv.kernels.winograd import (
     BOTH,
     MULTIPLY,
@@ -38,14 +40,11 @@ from fastconv.kernels.winograd import (
     convolve_winograd,
     inputs_address,
     outputs_address,
-    weights_transform,
+    transform_filters,
+    weights_address,
 )
 from fastconv.problem import Conv2dProblem, Direction
 from fastconv.workspace import scratch
-
-# Measured: transforms of weights, on as many threads as estimates are for; most of it the way to
-# memory.
-PREPARING_SECONDS_PER_BYTE = 1e-10
 
 
 def _kernel_refusal(problem: Conv2dProblem) -> str | None:
@@ -105,11 +104,10 @@ class Winograd(ByPhases):
         """Count the instructions of products and transforms, and the bytes that pass."""
         return 10e-6 + cheapest(problem, self.m, threads).cost / CYCLES_PER_SECOND
 
-    def preparing_seconds(self, problem: Conv2dProblem) -> float:
-        """Count the bytes of the transformed weights, which may be more than the caches hold."""
-        alpha = form_of(problem, self.m).alpha
-        size = alpha**2 * problem.K * problem.C_per_group * problem.itemsize
-        return size * PREPARING_SECONDS_PER_BYTE
+    def preparing_seconds(self, problem: Conv2dProblem, threads: int) -> float:
+        """Return how much longer a call takes than one whose weights are transformed."""
+        plan, call = (cheapest(problem, self.m, threads, once).cost for once in (False, True))
+        return (call - plan) / CYCLES_PER_SECOND
 
     def _workspace(self, problem: Conv2dProblem) -> int:
         """Add up transformed input, which threads may share, products and buffers."""
@@ -123,7 +121,20 @@ class Winograd(ByPhases):
         self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
     ) -> Run:
         """Transform the weights, and fuse bias, residual and activation into the last step."""
-        return _WinogradLaunch(problem, self.m, forward_filters(weight), bias, activation)
+        return _WinogradLaunch(problem, self.m, Filters(weight, None, True), bias, activation)
+
+    def run_once(
+        self,
+        problem: Conv2dProblem,
+        weight: Array,
+        bias: Array,
+        activation: Activation,
+        x: Array,
+        out: Array,
+    ) -> None:
+        """Transform the weights before, or where they are multiplied."""
+        filters = Filters(weight, None, True)
+        _WinogradLaunch(problem, self.m, filters, bias, activation, once=True)(x, None, out)
 
     def forward(
         self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
@@ -134,7 +145,8 @@ class Winograd(ByPhases):
     def _run_phase(self, phase: Phase, filters: Filters, grad_output: Array, out: Array) -> None:
         """Compute all of `out`: at stride 1 there is one phase."""
         bias = np.zeros(phase.problem.K, phase.problem.dtype)
-        _WinogradLaunch(phase.problem, self.m, filters, bias, Activation())(grad_output, None, out)
+        launch = _WinogradLaunch(phase.problem, self.m, filters, bias, Activation(), once=True)
+        launch(grad_output, None, out)
 
 
 class Winograd2(Winograd):
@@ -161,14 +173,21 @@ class _WinogradLaunch(Launch):
         filters: Filters,
         bias: Array,
         activation: Activation,
+        once: bool = False,
     ) -> None:
         self._problem, self._m = problem, m
-        self._shape = shape = cheapest(problem, m, threads.get_num_threads()).shape
-        self._weight = _transformed(problem, m, shape.filters, filters)
+        cut = cheapest(problem, m, threads.get_num_threads(), once)
+        self._shape, self._fresh = cut.shape, cut.fresh
+        if cut.fresh:
+            self._making = _making(problem, m, cut.shape, filters)
+            self._weight = filters.weight.reshape(-1)
+        else:
+            self._making = _Making(0, 0, 0, as_read_only(np.empty(0, np.int64)))
+            self._weight = _transformed(problem, m, cut.shape, filters, once)
         self._bias, self._form = as_read_only(bias), activation.form
         self._numbers = as_read_only(activation.numbers(problem.dtype))
         none = Activation().numbers(problem.dtype)
-        zeros = np.zeros(shape.filters + shape.lanes, problem.dtype)
+        zeros = np.zeros(cut.shape.filters + cut.shape.lanes, problem.dtype)
         self._plain = as_read_only(np.concatenate([none, zeros[:1], zeros]))
         self._none = as_read_only(np.empty(0, problem.dtype))
         self._code = self.find_code()
@@ -184,10 +203,13 @@ class _WinogradLaunch(Launch):
         count = useful_threads(self._problem)
         blocks = cuts.get(count)
         if blocks is None:
-            blocks = cuts[count] = blocks_of(self._problem, self._m, self._shape, count)
+            blocks = cuts[count] = blocks_of(
+                self._problem, self._m, self._shape, count, self._fresh
+            )
         steps = [(BOTH, 0)]
         if blocks.shared_bytes:
             steps = [(s, block) for block in range(blocks.blocks) for s in (TRANSFORM, MULTIPLY)]
+        *making, places = self._making
         size = blocks.shared_bytes + blocks.workers * blocks.worker_bytes
         with scratch("winograd", size) as memory:
             for step in steps:
@@ -195,8 +217,10 @@ class _WinogradLaunch(Launch):
                     blocks.workers,
                     *step,
                     *codes,
+                    *making,
                     x.reshape(-1),
                     self._weight,
+                    places,
                     self._bias,
                     self._none if residual is None else residual.reshape(-1),
                     out.reshape(-1),
@@ -210,26 +234,41 @@ class _WinogradLaunch(Launch):
                 )
 
 
-def _transformed(problem: Conv2dProblem, m: int, wide: int, filters: Filters) -> Array:
+class _Making(NamedTuple):
+    """What the kernels lay filters out and transform them with: addresses, and where taps go."""
+
+    pack: int
+    turned: int
+    transform: int
+    places: Array
+
+
+def _making(problem: Conv2dProblem, m: int, shape: TileShape, filters: Filters) -> _Making:
+    tile = shape.filters, shape.bits, shape.lanes
+    pack = packer_of(problem, filters, tile, chunk_of(problem), channels_last=True)
+    transform = weights_address(form_of(problem, m))
+    return _Making(pack.code, int(pack.turned), transform, as_read_only(pack.places))
+
+
+def _transformed(
+    problem: Conv2dProblem, m: int, shape: TileShape, filters: Filters, once: bool
+) -> Array:
     """Return the weights as (groups, tiles, products, channels, filters of a tile), flat.
 
-    They are laid out for register tiles first; their transform is then the same for every
-    element of a row of them.
+    A chunk of channels of a tile of filters is laid out first: its transform is then the same for
+    every element of a row. Used `once` they lie in memory that is used again.
     """
-    p, form = problem, form_of(problem, m)
-    tiles, taps = -(-p.K_per_group // wide), p.R * p.S
-    length = p.C_per_group * wide
-    step = weight_step(p, wide)
-    result = np.empty((p.groups * tiles, form.alpha**2, step), p.dtype)
-    tile = wide, form.bits, form.lanes
-    pack, transform = packing(p, filters, tile, True), weights_transform(form)
-
-    def work(start: int, stop: int) -> None:
-        with scratch("filters", (taps, length), p.dtype) as laid_out:
-            source = laid_out.ctypes.data
-            for number in range(start, stop):
-                pack(number, number + 1, source)
-                transform(source, result[number].ctypes.data, length, step, length)
-
-    share(work, p.groups * tiles, result.size)
-    return result.reshape(-1)
+    p, count = problem, threads.get_num_threads()
+    record = blocks_of(p, m, shape, count).record
+    g = record[0]
+    tiles = p.groups * int(g.filter_tiles)
+    sizes = (tiles * int(g.products * g.weight_step),)
+    result = recycling.empty(sizes, p.dtype) if once else np.empty(sizes, p.dtype)
+    workers = max(1, min(count, tiles * int(g.chunks), result.size // WORTH_A_THREAD))
+    laid_out = odd_lines(int(g.taps * g.chunk) * shape.filters, p.itemsize)
+    *codes, places = _making(p, m, shape, filters)
+    weight = filters.weight.reshape(-1)
+    with scratch("filters", (workers, laid_out), p.dtype) as buffers:
+        rest = weight, places, buffers, result, record
+        transform_filters.on(workers, workers, workers, *codes, *rest)
+    return result

@@ -28,6 +28,8 @@ IMPOSSIBLE = 1e20
 FORK_CYCLES = 20e3
 # What a core gets from the third-level cache or memory while it computes, bytes a cycle.
 FAR_BYTES_PER_CYCLE = 8
+# Measured: what it costs that transformed filters are written to memory and read but once.
+PREPARED_CYCLES_PER_BYTE = 0.25
 
 
 #: Register tiles of the products: vectors in the lanes' direction, and elements in the other.
@@ -52,6 +54,8 @@ class Cut(NamedTuple):
         Whether all threads do a block together.
     shape : TileShape
         The register tile of the products.
+    fresh : bool
+        Whether filters are transformed where they are multiplied, anew for each block.
     """
 
     cost: float
@@ -60,6 +64,7 @@ class Cut(NamedTuple):
     passes: int
     shared: bool
     shape: TileShape
+    fresh: bool = False
 
 
 class Blocks(NamedTuple):
@@ -104,16 +109,27 @@ def _tiles(problem: Conv2dProblem, m: int) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=4096)
-def cheapest(problem: Conv2dProblem, m: int, num_threads: int) -> Cut:
-    """Return the best cut with the best register tile."""
-    found = list(product_tiles(problem, m))
-    return min(cheapest_with(problem, m, shape, num_threads) for shape in found)
+def cheapest(problem: Conv2dProblem, m: int, num_threads: int, once: bool = False) -> Cut:
+    """Return the best cut with the best register tile.
+
+    If the weights are used `once`, what their transform takes is part of the cost, wherever it is
+    done, and all of them are transformed before only if they are few.
+    """
+    shapes = list(product_tiles(problem, m))
+    found = [cheapest_with(problem, m, shape, num_threads) for shape in shapes]
+    if once:
+        cost = _preparing(problem, m, num_threads)
+        found = [cut._replace(cost=cut.cost + cost) for cut in found]
+        found += [cheapest_with(problem, m, shape, num_threads, True) for shape in shapes]
+    return min(found)
 
 
 @lru_cache(maxsize=4096)
-def cheapest_with(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int) -> Cut:
+def cheapest_with(
+    problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int, fresh: bool = False
+) -> Cut:
     """Return the best cut for a register tile, of those whose buffers are small enough."""
-    ranked = sorted(cuts(problem, m, shape, num_threads))
+    ranked = sorted(cuts(problem, m, shape, num_threads, fresh))
     small = (cut for cut in ranked if _bytes(problem, m, num_threads, cut) <= MOST_BYTES)
     return next(small, ranked[0]._replace(cost=ranked[0].cost + IMPOSSIBLE))
 
@@ -121,7 +137,7 @@ def cheapest_with(problem: Conv2dProblem, m: int, shape: TileShape, num_threads:
 def product_tiles(problem: Conv2dProblem, m: int) -> Iterator[TileShape]:
     """Return the register tiles worth considering: few, since each takes a while to compile."""
     total, _, across = _tiles(problem, m)
-    line = _products(problem, total * across)
+    line = _products(problem, total * across, problem.C_per_group)
     for over in PRODUCT_TILES:
         for shape in shapes(line, over):
             vectors = (shape.filters if over == "filters" else shape.columns) // shape.lanes
@@ -130,52 +146,58 @@ def product_tiles(problem: Conv2dProblem, m: int) -> Iterator[TileShape]:
                 yield shape
 
 
-def _products(problem: Conv2dProblem, tiles: int) -> Conv2dProblem:
+def chunk_of(problem: Conv2dProblem) -> int:
+    """Return how many channels are summed at a time."""
+    return -(-problem.C_per_group // -(-problem.C_per_group // RUN))
+
+
+def _products(problem: Conv2dProblem, tiles: int, channels: int) -> Conv2dProblem:
     """Return one of the matrix products as a convolution: filters by channels by tiles."""
     p = problem
-    sizes = (1, p.C_per_group, 1, tiles, p.K_per_group, 1, 1)
+    sizes = (1, channels, 1, tiles, p.K_per_group, 1, 1)
     return Conv2dProblem(*sizes, (1, 1), ((0, 0), (0, 0)), (1, 1), 1, p.dtype)
 
 
-def cuts(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int) -> Iterator[Cut]:
+def cuts(
+    problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int, fresh: bool = False
+) -> Iterator[Cut]:
     """Return the cuts worth considering."""
     p = problem
     total, down, across = _tiles(p, m)
     rows = {-(-total // n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128) if n <= total}
     rows |= {n for n in (1, 2, 3, 4, down) if n <= total}
     columns = {-(-across // n) for n in (1, 2, 4, 8, 32, 128) if n <= across}
+    channels = chunk_of(p) if fresh else p.C_per_group
+    filter_tiles = -(-p.K_per_group // shape.filters)
+    ways = list(product((1, 2, 4, 8), (False, True)))
+    if fresh:
+        share = -(-filter_tiles // num_threads)
+        ways = [(n, True) for n in sorted({-(-share // tiles) for tiles in range(1, 17)})]
     for high, wide in product(rows, columns):
         if wide == across or high == 1:
-            alone = cycles(_products(p, high * wide), shape)
-            for passes, shared in product((1, 2, 4, 8), (False, True)):
-                cost = _cost(p, m, shape, num_threads, high, wide, passes, shared, alone)
-                yield Cut(cost, high, wide, passes, shared, shape)
+            alone = cycles(_products(p, high * wide, channels), shape)
+            for passes, shared in ways:
+                cut = Cut(0, high, wide, passes, shared, shape, fresh)
+                yield cut._replace(cost=_cost(p, m, num_threads, cut, alone))
 
 
-def _cost(
-    problem: Conv2dProblem,
-    m: int,
-    shape: TileShape,
-    num_threads: int,
-    rows: int,
-    columns: int,
-    passes: int,
-    shared: bool,
-    alone: float,
-) -> float:
-    """Return about how many cycles the busiest thread takes; one matrix product takes `alone`."""
-    p, form = problem, form_of(problem, m)
+def _cost(problem: Conv2dProblem, m: int, num_threads: int, cut: Cut, alone: float) -> float:
+    """Return about how many cycles the busiest thread takes.
+
+    One matrix product takes `alone`, of all channels or, with fresh filters, of a chunk of them.
+    """
+    p, form, shape, passes = problem, form_of(problem, m), cut.shape, cut.passes
     total, _, across = _tiles(p, m)
     alpha, lanes, L2 = form.alpha, form.lanes, cpu.describe().l2_bytes
-    blocks = p.groups * -(-total // rows) * -(-across // columns)
+    blocks = p.groups * -(-total // cut.rows) * -(-across // cut.columns)
     filter_tiles = -(-p.K_per_group // shape.filters)
-    tiles = rows * columns
-    vectors, across_vectors = -(-tiles // lanes), -(-columns // lanes)
+    tiles = cut.rows * cut.columns
+    vectors, across_vectors = -(-tiles // lanes), -(-cut.columns // lanes)
     # Measured: rows of the image taken apart and put together, and tiles transformed.
-    scattered = (rows * m + form.r - 1) * across_vectors * (10 + 6.0 * m)
-    if columns * m + form.r - 1 <= 2 * lanes:
+    scattered = (cut.rows * m + form.r - 1) * across_vectors * (10 + 6.0 * m)
+    if cut.columns * m + form.r - 1 <= 2 * lanes:
         scattered /= 2
-    gathered = rows * m * across_vectors * (10 + 5.0 * m)
+    gathered = cut.rows * m * across_vectors * (10 + 5.0 * m)
     inputs = p.C_per_group * (60 + vectors * 7.0 * alpha**2 + scattered)
     outputs = p.K_per_group * (60 + vectors * 4.0 * alpha**2 + gathered)
     products = alpha**2 * alone
@@ -185,20 +207,53 @@ def _cost(
         for number in (p.C_per_group * room, p.K_per_group * room, p.C_per_group * p.K_per_group)
     )
     far = 0.0
-    if shared:
+    if cut.shared:
         share, fork, count = 1 / num_threads, 2 * FORK_CYCLES, blocks
         products *= -(-filter_tiles // num_threads) * num_threads / filter_tiles
+        all_transformed = transformed
         transformed, produced, weights = (n * share for n in (transformed, produced, weights))
         own = transformed + produced / passes
     else:
         share, fork, count = 1.0, 0.0, -(-blocks // num_threads)
         own = transformed + produced / passes
-    if own + weights / passes > 0.8 * L2:
-        far += weights
-    if own > 0.8 * L2:
-        far += 2 * transformed * (passes if shared else 1) + 2 * produced
+    if cut.fresh:
+        part = chunk_of(p) / p.C_per_group
+        chunks = -(-p.C_per_group // chunk_of(p))
+        # Sums are read and written for each chunk, whose filters stay near.
+        products = products * chunks + produced / share / p.itemsize / lanes * (chunks - 1) * 2
+        own = (weights * (1 + p.R * p.S / alpha**2) + produced) / passes
+        products += _transform_cycles(p, form, shape)
+        if all_transformed * part + own > 0.8 * L2:
+            far += all_transformed * passes
+        if own > 0.8 * L2:
+            far += 2 * weights + 2 * produced * chunks
+    else:
+        if own + weights / passes > 0.8 * L2:
+            far += weights
+        if own > 0.8 * L2:
+            far += 2 * transformed * (passes if cut.shared else 1) + 2 * produced
     cost = count * ((inputs + outputs + products) * share + fork + far / FAR_BYTES_PER_CYCLE / 2)
     return cost + IMPOSSIBLE * max(0.0, own * 1.2 - MOST_BYTES)
+
+
+def _transform_cycles(problem: Conv2dProblem, form: Form, shape: TileShape) -> float:
+    """Return about how many cycles a core takes to lay out a group's filters and transform them."""
+    filters = -(-problem.K_per_group // shape.filters) * shape.filters
+    vectors = problem.C_per_group * filters / form.lanes
+    return vectors * (60 + 5.0 * form.r**2 + 9.0 * form.alpha**2)
+
+
+def _preparing(problem: Conv2dProblem, m: int, num_threads: int) -> float:
+    """Return about how many cycles the transform of all filters takes, used once.
+
+    They must not be more than a call may borrow.
+    """
+    p, form = problem, form_of(problem, m)
+    size = form.alpha**2 * p.K * p.C_per_group * p.itemsize
+    vectors = p.K * p.C_per_group / form.lanes
+    cost = vectors * (60 + 5.0 * form.r**2 + 9.0 * form.alpha**2) / num_threads
+    beyond = max(0, size - p.weight_bytes - num_threads * MOST_BYTES)
+    return cost + size * PREPARED_CYCLES_PER_BYTE + IMPOSSIBLE * beyond
 
 
 def _bytes(problem: Conv2dProblem, m: int, num_threads: int, cut: Cut) -> float:
@@ -216,20 +271,33 @@ def _bytes(problem: Conv2dProblem, m: int, num_threads: int, cut: Cut) -> float:
     gathered = m * m * (_up(rows * columns, lanes) + lanes)
     # Odd numbers of cache lines, and what is read beyond the ends.
     around = 3 * 64 * alpha**2 + 4 * (shape.columns + lanes + 16) * p.itemsize
-    return p.itemsize * (planes + scattered + gathered) + around
+    laid_out = _fresh_elements(p, form, shape, pass_filters) if cut.fresh else (0, 0)
+    return p.itemsize * (planes + scattered + gathered + sum(laid_out)) + around
+
+
+def _fresh_elements(
+    problem: Conv2dProblem, form: Form, shape: TileShape, filters: int
+) -> tuple[int, int]:
+    """Return the elements of a chunk of a tile of filters, and of all that are transformed."""
+    step = odd_lines(chunk_of(problem) * shape.filters, problem.itemsize)
+    return form.r**2 * step, filters // shape.filters * form.alpha**2 * step
 
 
 @lru_cache(maxsize=128)
-def blocks_of(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int) -> Blocks:
+def blocks_of(
+    problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int, fresh: bool = False
+) -> Blocks:
     """Return the cut that suits so many threads and a register tile, with all its numbers."""
     p, form = problem, form_of(problem, m)
-    cut = cheapest_with(problem, m, shape, num_threads)
+    cut = cheapest_with(problem, m, shape, num_threads, fresh)
     (total, down, across), lanes, alpha = _tiles(p, m), form.lanes, form.alpha
     row_starts, column_starts = _starts(total, cut.rows), _starts(across, cut.columns)
     wide = max(stop - start for start, stop in pairwise(column_starts))
     high = min(down, max(stop - start for start, stop in pairwise(row_starts)))
     pitch = max(_pitch(*some, down, wide, lanes) for some in pairwise(row_starts))
-    pitch = max(pitch, _up(shape.columns, lanes))
+    tiles = max(b - a for a, b in pairwise(row_starts)) * wide
+    # Tiles of sums that are added to must not overlap, nor reach into the next row.
+    pitch = max(pitch, _up(_up(tiles, shape.columns) if fresh else shape.columns, lanes))
     filter_tiles = -(-p.K_per_group // shape.filters)
     blocks = p.groups * (len(row_starts) - 1) * (len(column_starts) - 1)
     workers = min(num_threads, filter_tiles if cut.shared else blocks)
@@ -239,21 +307,26 @@ def blocks_of(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int
     in_plane = (high + (alpha - 1) // m) * wide + lanes
     gather_plane = _up(high * wide, lanes) + lanes
     # What tiles and transforms read beyond the last element belongs to the buffer.
+    laid_out = _fresh_elements(p, form, shape, pass_tiles * shape.filters) if fresh else (0, 0)
     sizes = (
-        *(m * alpha * in_plane, m * m * gather_plane),
-        *(alpha**2 * product_stride, alpha**2 * in_stride),
+        *(m * alpha * in_plane, m * m * gather_plane, alpha**2 * product_stride),
+        *(*laid_out, alpha**2 * in_stride),
     )
     ends = np.cumsum([_up(n + shape.columns + lanes, 16) for n in sizes]) * p.itemsize
+    chunk = chunk_of(p)
     values: dict[str, int] = {
         **{name: getattr(p, name) for name in ("itemsize", "C", "K", "H", "W", "OH", "OW")},
         **{name: getattr(p, name) for name in ("C_per_group", "K_per_group")},
-        "run": -(-p.C_per_group // -(-p.C_per_group // RUN)),
+        "run": chunk,
         "x_row": 0,
         "x_step": 1,
         "out_row": 0,
         "out_plane": pitch,
         "m": m,
         "products": alpha**2,
+        "taps": p.R * p.S,
+        "chunk": chunk,
+        "chunks": -(-p.C_per_group // chunk),
         "pad_top": p.padding[0][0],
         "pad_left": p.padding[1][0],
         "tile_rows": down,
@@ -262,6 +335,7 @@ def blocks_of(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int
         "blocks": blocks,
         "workers": workers,
         "shared": cut.shared,
+        "fresh": fresh,
         "tile_filters": shape.filters,
         "tile_columns": shape.columns,
         "filter_tiles": filter_tiles,
@@ -271,12 +345,14 @@ def blocks_of(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int
         "gather_plane": gather_plane,
         "in_stride": in_stride,
         "product_stride": product_stride,
-        "weight_step": weight_step(p, shape.filters),
-        "shared_bytes": int(ends[3] - ends[2]) if cut.shared else 0,
-        "worker_bytes": int(ends[2 if cut.shared else 3]),
+        "weight_step": odd_lines((chunk if fresh else p.C_per_group) * shape.filters, p.itemsize),
+        "shared_bytes": int(ends[5] - ends[4]) if cut.shared else 0,
+        "worker_bytes": int(ends[4 if cut.shared else 5]),
         "gather_begin": int(ends[0]),
         "products_begin": int(ends[1]),
-        "inputs_begin": int(ends[2]),
+        "laid_out_begin": int(ends[2]),
+        "filters_begin": int(ends[3]),
+        "inputs_begin": int(ends[4]),
     }
     record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)
     offsets = np.arange(p.C_per_group) * pitch
@@ -285,11 +361,6 @@ def blocks_of(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int
         array.flags.writeable = False
     memory = values["shared_bytes"], values["worker_bytes"]
     return Blocks(record, offsets, cuts, blocks, workers, *memory)
-
-
-def weight_step(problem: Conv2dProblem, filters: int) -> int:
-    """Return how many elements a product's weights take, of all channels and a tile of filters."""
-    return odd_lines(problem.C_per_group * filters, problem.itemsize)
 
 
 def _starts(total: int, size: int) -> list[int]:

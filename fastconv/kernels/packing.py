@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable
 from functools import lru_cache
 
 from fastconv.codegen.rows import copy_part, transpose_block, transpose_some
 from fastconv.kernels.jit import address_of
 
+#: How many numbers the two kinds of packers take.
+ARGUMENTS, TURNED_ARGUMENTS = 10, 12
+
 
 @lru_cache(maxsize=8)
-def packer(bits: int, lanes: int) -> Callable[..., None]:
-    """Return the function that packs filter tiles.
+def packer_address(bits: int, lanes: int) -> int:
+    """Return the address of the machine code that packs filter tiles.
 
-    It is called as ``pack(start, stop, source, target, places, tiles, filters, taps,
+    It is called as ``pack(start, stop, source, target, places, tiles, filters, pitch, taps,
     tile_filters)``: tiles `start` to `stop` of all groups, addresses of the weights (groups,
-    filters, taps), of where these tiles go, (tiles, taps, tile_filters), and of the place that
-    each tap gets (int64), and those numbers. Places without a filter get zeros.
+    filters, taps), filters `pitch` elements apart, of where these tiles go, (tiles, taps,
+    tile_filters), and of the place that each tap gets (int64), and those numbers. Places without
+    a filter get zeros.
     """
     size = bits // 8
 
     def pack(  # type: ignore[no-untyped-def]
-        start, stop, source, target, places, tiles, filters, taps, tile_filters
+        start, stop, source, target, places, tiles, filters, pitch, taps, tile_filters
     ):
         for number in range(start, stop):
             group, tile = divmod(number, tiles)
             for first in range(0, tile_filters, lanes):
                 k = tile * tile_filters + first
-                row = (group * filters + k) * taps
+                row = (group * filters + k) * pitch
                 for tap in range(0, taps, lanes):
                     transpose_block(
                         target + ((number - start) * taps * tile_filters + first) * size,
                         tile_filters,
                         source + (row + tap) * size,
-                        taps,
+                        pitch,
                         places + tap * 8,
                         filters - k,
                         taps - tap,
@@ -44,13 +46,12 @@ def packer(bits: int, lanes: int) -> Callable[..., None]:
                         lanes,
                     )
 
-    address = address_of(pack, f"pack-f{bits}x{lanes}", 9)
-    return ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 9)(address)
+    return address_of(pack, f"pack-f{bits}x{lanes}", ARGUMENTS)
 
 
 @lru_cache(maxsize=8)
-def turned_packer(bits: int, lanes: int) -> Callable[..., None]:
-    """Return the function that packs the filter tiles of an input gradient.
+def turned_packer_address(bits: int, lanes: int) -> int:
+    """Return the address of the machine code that packs the filter tiles of an input gradient.
 
     Its filters are the channels of the weights, and its channels the filters: it is called as
     ``pack(start, stop, source, target, places, tiles, filters, channels, window, taps, step,
@@ -91,5 +92,4 @@ def turned_packer(bits: int, lanes: int) -> Callable[..., None]:
                                 lanes,
                             )
 
-    address = address_of(pack_turned, f"pack-turned-f{bits}x{lanes}", 12)
-    return ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 12)(address)
+    return address_of(pack_turned, f"pack-turned-f{bits}x{lanes}", TURNED_ARGUMENTS)

@@ -11,8 +11,6 @@ multiplies a range of the filters.
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -27,7 +25,7 @@ from fastconv.codegen.winograd import (
     transform_weights,
 )
 from fastconv.kernels.calls import address, call
-from fastconv.kernels.jit import address_of, range_kernel
+from fastconv.kernels.jit import address_of, kernel, range_kernel
 
 
 class Form(NamedTuple):
@@ -106,8 +104,8 @@ def outputs_address(form: Form) -> int:
 
 
 @lru_cache(maxsize=32)
-def weights_transform(form: Form) -> Callable[..., None]:
-    """Return the function that transforms weights laid out for tiles.
+def weights_address(form: Form) -> int:
+    """Return the address of the machine code that transforms weights laid out for tiles.
 
     Its arguments: addresses of taps and of results, elements from one tap and from one result to
     the next, and how many filters to transform.
@@ -120,21 +118,102 @@ def weights_transform(form: Form) -> Callable[..., None]:
             of, to = source + t * size, target + t * size
             transform_weights(of, to, plane, stride, count - t, m, r, bits, lanes)
 
-    address = address_of(weights, f"winograd-weights-{form.name}", 5)
-    return ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 5)(address)
+    return address_of(weights, f"winograd-weights-{form.name}", 5)
 
 
 #: The numbers that the loops read from the layer's record; product tiles read the first few.
 FIELDS = (
     *codegen_tile.LAYER,
     *("itemsize", "C", "K", "H", "W", "OH", "OW", "C_per_group", "K_per_group"),
-    *("m", "products", "pad_top", "pad_left", "tile_rows"),
-    *("row_blocks", "column_blocks", "blocks", "workers", "shared"),
+    *("m", "products", "taps", "chunk", "chunks", "pad_top", "pad_left", "tile_rows"),
+    *("row_blocks", "column_blocks", "blocks", "workers", "shared", "fresh"),
     *("tile_filters", "tile_columns", "filter_tiles", "pass_tiles"),
     *("pitch", "scatter_plane", "gather_plane", "in_stride", "product_stride", "weight_step"),
     *("shared_bytes", "worker_bytes", "gather_begin", "products_begin", "inputs_begin"),
+    *("laid_out_begin", "filters_begin"),
 )
 LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
+
+
+@kernel
+def make_filters(
+    source: int,
+    pack: int,
+    turned: int,
+    transform: int,
+    places: int,
+    buffer: int,
+    target: int,
+    group: int,
+    t: int,
+    first: int,
+    channels: int,
+    g: Any,
+) -> None:
+    """Lay out `channels` channels of tile `t` of a group's filters, from `first` on, and transform.
+
+    `source`, `places`, `buffer` and `target` are addresses, and so are `pack` and `transform`, of
+    machine code; `places` and `buffer` are made for ``g.chunk`` channels. The weights lie as those
+    of a convolution, or, `turned`, as those of the convolution whose input gradient is computed.
+    """
+    wide, filters = g.tile_filters, g.K_per_group
+    begin = source + group * filters * g.C_per_group * g.taps * g.itemsize
+    if turned:
+        begin += first * filters * g.taps * g.itemsize
+        sizes = (filters, channels, g.taps, 0, 1, wide)
+        call(pack, (t, t + 1, begin, buffer, places, t + 1, *sizes))
+    else:
+        begin += first * g.taps * g.itemsize
+        pitch = g.C_per_group * g.taps
+        numbers = (filters, pitch, channels * g.taps, wide)
+        call(pack, (t, t + 1, begin, buffer, places, t + 1, *numbers))
+    call(transform, (buffer, target, g.chunk * wide, g.weight_step, channels * wide))
+
+
+@range_kernel
+def transform_filters(
+    start: int,
+    stop: int,
+    workers: int,
+    pack: int,
+    turned: int,
+    transform: int,
+    source: Any,
+    places: Any,
+    buffers: Any,
+    out: Any,
+    layer: Any,
+) -> None:
+    """Transform the shares of workers `start` to `stop` of all filters, see `make_filters`.
+
+    `source` holds the weights, flat, `buffers` a row for each worker; `out` gets (groups, filter
+    tiles, products, channels, filters of a tile), flat, a product `weight_step` elements behind
+    the one before.
+    """
+    g, size = layer[0], layer[0].itemsize
+    pieces = out.size // (g.products * g.weight_step) * g.chunks
+    for worker in range(start, stop):
+        buffer = address(buffers) + worker * buffers.shape[1] * size
+        for piece in range(worker * pieces // workers, (worker + 1) * pieces // workers):
+            number, chunk = divmod(piece, g.chunks)
+            group, t = divmod(number, g.filter_tiles)
+            first = chunk * g.chunk
+            target = number * g.products * g.weight_step + first * g.tile_filters
+            make_filters(
+                address(source),
+                pack,
+                turned,
+                transform,
+                address(places),
+                buffer,
+                address(out) + target * size,
+                group,
+                t,
+                first,
+                min(g.chunk, g.C_per_group - first),
+                g,
+            )
+
 
 #: What a call does: both steps, or one of them.
 BOTH, TRANSFORM, MULTIPLY = range(3)
@@ -149,8 +228,12 @@ def convolve_winograd(
     inputs: int,
     tile: int,
     outputs: int,
+    pack: int,
+    turned: int,
+    transform: int,
     x: Any,
     weight: Any,
+    places: Any,
     bias: Any,
     residual: Any,
     out: Any,
@@ -226,35 +309,57 @@ def convolve_winograd(
                 continue
             for pass0 in range(f0, f1, g.pass_tiles):
                 pass1 = min(f1, pass0 + g.pass_tiles)
-                for p in range(g.products):
-                    source = transformed + p * g.in_stride * size
-                    target = products + p * g.product_stride * size
-                    for t in range(pass0, pass1):
-                        packed = (group * g.filter_tiles + t) * g.products + p
-                        packed *= g.weight_step
-                        filters = min(g.tile_filters, g.K_per_group - t * g.tile_filters)
-                        to = target + (t - pass0) * g.tile_filters * g.pitch * size
-                        for j in range(0, tiles, g.tile_columns):
-                            j = max(0, min(j, tiles - g.tile_columns))
-                            call(
-                                tile,
-                                (
-                                    source + j * size,
-                                    address(offsets),
-                                    address(weight) + packed * size,
-                                    address(plain) + 4 * size,
-                                    0,
-                                    to + j * size,
-                                    address(plain),
-                                    address(layer),
-                                    g.C_per_group,
-                                    g.run,
-                                    0,
-                                    filters,
-                                    tiles - j,
-                                    0,
-                                ),
+                at_once = g.chunk if g.fresh else g.C_per_group
+                for channel0 in range(0, g.C_per_group, at_once):
+                    channels = min(at_once, g.C_per_group - channel0)
+                    filters = address(weight)
+                    filters += (group * g.filter_tiles + pass0) * g.products * g.weight_step * size
+                    if g.fresh:
+                        filters = own + g.filters_begin
+                        for t in range(pass0, pass1):
+                            make_filters(
+                                address(weight),
+                                pack,
+                                turned,
+                                transform,
+                                address(places),
+                                own + g.laid_out_begin,
+                                filters + (t - pass0) * g.products * g.weight_step * size,
+                                group,
+                                t,
+                                channel0,
+                                channels,
+                                g,
                             )
+                    for p in range(g.products):
+                        source = transformed + (p * g.in_stride + channel0 * g.pitch) * size
+                        target = products + p * g.product_stride * size
+                        for t in range(pass0, pass1):
+                            packed = filters + ((t - pass0) * g.products + p) * g.weight_step * size
+                            wanted = min(g.tile_filters, g.K_per_group - t * g.tile_filters)
+                            to = target + (t - pass0) * g.tile_filters * g.pitch * size
+                            for j in range(0, tiles, g.tile_columns):
+                                if not g.fresh:  # what is done twice is not added twice
+                                    j = max(0, min(j, tiles - g.tile_columns))
+                                call(
+                                    tile,
+                                    (
+                                        source + j * size,
+                                        address(offsets),
+                                        packed,
+                                        address(plain) + 4 * size,
+                                        to + j * size if channel0 else 0,
+                                        to + j * size,
+                                        address(plain),
+                                        address(layer),
+                                        channels,
+                                        g.run,
+                                        0,
+                                        wanted,
+                                        tiles - j,
+                                        0,
+                                    ),
+                                )
                 k0 = pass0 * g.tile_filters
                 for k in range(k0, min(g.K_per_group, pass1 * g.tile_filters)):
                     channel = group * g.K_per_group + k
