@@ -39,8 +39,10 @@ class Launch:
         # Code for three arrays has one number less; where the third is None, it gets 0.
         self._numbers = np.array([0] * (COUNT - len(fixed)) + fixed, np.int64)
 
-    def __call__(self, items: int, source: Any, target: Any, third: Any = None) -> None:
-        """Run over ``range(items)``. The larger one of source and target is the work."""
+    def __call__(
+        self, items: int, source: Any, target: Any, third: Any = None, work: int = 0
+    ) -> None:
+        """Run over ``range(items)``; `work` in elements, those of the larger array if not given."""
         arrays = source, target, _NONE if third is None else third
-        work = max(source.size, target.size)
+        work = work or max(source.size, target.size)
         _run_items.small(work, items, self._code, *arrays, self._numbers)

@@ -129,9 +129,7 @@ class BatchNorm2d(Module):
         y = recycling.empty(images.shape, images.dtype)
         numbers = mean, variance, self._factors, self._offsets, self.eps
         planes = _planes(images), _planes(y)
-        normalize.small(
-            images.size, self.num_features, *planes, *numbers, self.training, rectified
-        )
+        normalize.small(images.size, self.num_features, *planes, *numbers, self.training, rectified)
         if self.training:
             self._track(mean, variance, images.size // self.num_features)
         self.keep(y, images, y if rectified else None, mean, variance, self.training)
