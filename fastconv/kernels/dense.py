@@ -29,14 +29,15 @@ def _dot(a: Any, b: Any) -> Any:
 
 
 @range_kernel
-def weighted_sums(start: int, stop: int, x: Any, weight: Any, out: Any) -> None:
-    """Write ``x @ weight.T`` to columns `start` to `stop` of `out`.
+def weighted_sums(start: int, stop: int, x: Any, weight: Any, bias: Any, out: Any) -> None:
+    """Write ``x @ weight.T + bias`` to columns `start` to `stop` of `out`; `bias` may be empty.
 
     A row of weights is read once for all rows of `x`.
     """
     for k in range(start, stop):
         for n in range(x.shape[0]):
-            out[n, k] = _dot(x[n], weight[k])
+            total = _dot(x[n], weight[k])
+            out[n, k] = total + bias[k] if bias.size else total
 
 
 class ProductShape(NamedTuple):
@@ -151,7 +152,9 @@ def product(a: Any, b: Any, out: Any, turned: tuple[bool, bool]) -> None:
 
     `turned` says which of the two are given turned. Each sum has its order, whoever computes it.
     """
-    assert not all(turned)
     (M, N), depth = out.shape, b.shape[turned[1]]
+    shapes = (depth, M) if turned[0] else (M, depth), (N, depth) if turned[1] else (depth, N)
+    if (a.shape, b.shape) != shapes or all(turned):
+        raise ValueError(f"matrices must fit, got {a.shape} and {b.shape} for {out.shape}")
     tiles, launch = _launch(turned, M, N, depth, out.dtype)
     launch(tiles, a, out, b, M * N * depth // _LANES)

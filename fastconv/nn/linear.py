@@ -84,15 +84,19 @@ class Linear(Module):
                 f"got {array.shape}{hint}"
             )
         check_parameter(self, "weight", self.weight, (self.out_features, self.in_features))
+        if self.bias is not None:
+            check_parameter(self, "bias", self.bias, (self.out_features,))
         rows = as_computed(array.reshape(-1, self.in_features), array.dtype)
         if len(rows) <= _FEW_ROWS:
             sums = recycling.empty((len(rows), self.out_features), rows.dtype)
+            bias = rows[0, :0] if self.bias is None else self.bias.value
             work = len(rows) * self.weight.size // _LANES
-            weighted_sums.small(work, self.out_features, rows, self.weight.value, sums)
+            weighted_sums.small(work, self.out_features, rows, self.weight.value, bias, sums)
         else:
-            sums = _product(rows, self.weight.value, turned=(False, True))
-        if self.bias is not None:
-            sums += self.bias.value
+            weight = as_computed(self.weight.value, rows.dtype)
+            sums = _product(rows, weight, turned=(False, True))
+            if self.bias is not None:
+                sums += self.bias.value
         y = sums.reshape(*array.shape[:-1], self.out_features)
         self.keep(y, array)
         return y
@@ -107,7 +111,7 @@ class Linear(Module):
             self.bias.accumulate(outputs.sum(axis=0))
         if not self.input_grad:
             return None
-        return _product(outputs, self.weight.value).reshape(x.shape)
+        return _product(outputs, as_computed(self.weight.value, x.dtype)).reshape(x.shape)
 
     def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         """Return two for each product."""

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastconv.arguments import result_dtypes
 from fastconv.geometry import IntPair, as_int, as_pair
 from fastconv.nn.inputs import as_floats, as_images
 from fastconv.nn.module import Module
-from fastconv.pooling.maximum import max_pool2d
+from fastconv.pooling.maximum import maxima
 from fastconv.pooling.mean import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_grad,
@@ -71,10 +72,10 @@ class MaxPool2d(Module):
     def _maxima(self, x: ArrayLike, rectified: bool) -> Array:
         images = as_images(self, x)
         geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        problem = problem_of(images, result_dtypes(images)[0], *geometry)
         if not self.keeping:
-            y = max_pool2d(images, *geometry)
+            y = maxima(images, problem)
             return np.maximum(y, 0, out=y) if rectified else y
-        problem = problem_of(images, images.dtype.name, *geometry)
         y, places = max_pool2d_placed(images, problem, rectified)
         self.keep(y, places)
         return y
