@@ -50,10 +50,14 @@ class Chain(Module):
         y = as_floats(self, x)
         if self.training or self.keeping:
             return run_keeping(self.stages(), y)
+        return self.steps().run(y)
+
+    def steps(self) -> Steps:
+        """Return what evaluation runs: the steps found before, if nothing changed since."""
         stages, known = self.stages(), self._steps
         if known is None or not known.hold(stages):
             known = self._steps = Steps(stages)
-        return known.run(y)
+        return known
 
     def forget(self) -> None:
         """Forget which steps evaluation takes."""
@@ -74,7 +78,7 @@ class Branches(Module):
         """Return the sum; in evaluation, fused where that is possible."""
         array = as_floats(self, x)
         if not self.training and not self.keeping:
-            return run([self], array)
+            return run(self, array)
         y, other = self.body(array), array if self.shortcut is None else self.shortcut(array)
         return np.asarray(y + same_shape(other, y.shape))
 
@@ -138,8 +142,8 @@ class Step:
         """Run a layer that has its activation already, without a residual."""
         if isinstance(self.layer, Branches):
             block = self.layer
-            shortcut = x if block.shortcut is None else run([block.shortcut], x)
-            return run([block.body], x, shortcut, self.activation)
+            shortcut = x if block.shortcut is None else run(block.shortcut, x)
+            return run(block.body, x, shortcut, self.activation)
         return self.run(x)
 
 
@@ -187,7 +191,7 @@ class Steps:
         for chain, inner in self._inner:
             if chain.stages() != inner:
                 return False
-        return all([step.holds() for step in self._taken])
+        return all(step.holds() for step in self._taken)
 
     def run(
         self, x: Array, residual: Array | None = None, activation: ActivationLike = None
@@ -201,13 +205,11 @@ class Steps:
 
 
 def run(
-    layers: Sequence[Module],
-    x: Array,
-    residual: Array | None = None,
-    activation: ActivationLike = None,
+    layer: Module, x: Array, residual: Array | None = None, activation: ActivationLike = None
 ) -> Array:
-    """Return ``activation(layers(x) + residual)``, each convolution with what follows it."""
-    return Steps(layers).run(x, residual, activation)
+    """Return ``activation(layer(x) + residual)``, fused where that is possible."""
+    known = layer.steps() if _kind(layer) is Chain else Steps([layer])  # type: ignore[attr-defined]
+    return known.run(x, residual, activation)
 
 
 def _summed(y: Array, residual: Array | None, activation: ActivationLike) -> Array:
