@@ -24,6 +24,7 @@ class PixelLanes(Tile):
         down = [builder.mul(self.x_row, index(i)) for i in range(rows)]
         last = builder.sub(self.filters, index(1))
         bias = []
+        self.store.fetch(filters, rows, vectors * lanes)
         for k in range(filters):
             there = builder.icmp_signed("<", index(k), self.filters)
             place = builder.select(there, index(k), last)
