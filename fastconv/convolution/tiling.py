@@ -36,6 +36,8 @@ RUN = 64
 L2_BYTES_PER_CYCLE = 28
 # What estimates are made in; they only have to rank.
 CYCLES_PER_SECOND = 4e9
+# So many pixels fill a page of memory.
+PAGE_PIXELS = 1024
 # Pixels of the input between those of one tile.
 FARTHEST_STRIDE = 16
 # Tiles of pixels over which all filters pass before the next pixels are taken.
@@ -167,6 +169,8 @@ def cycles(problem: Conv2dProblem, shape: TileShape) -> float:
     near = p.taps * moved * p.itemsize < cpu.describe().l1_bytes
     moving = 0 if near else moved * p.itemsize / L2_BYTES_PER_CYCLE
     tap = max(vectors / a_cycle, loads / 2, moving, 4) * (1 if shape.rows == 1 else 1.05) + 0.3
+    if shape.lanes_over == "pixels" and not near and p.R * p.S == 1 and p.H * p.W >= PAGE_PIXELS:
+        tap *= 1.3  # each tap reads another page
     used = 1.0
     if shape.rows == 1:  # rows of the kernel that lie in the margin are left out
         used = sum(max(1, stop - start) for start, stop in map(p.rows_of_tap, range(p.R)))
