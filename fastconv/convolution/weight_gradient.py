@@ -114,7 +114,10 @@ def _cycles(problem: Conv2dProblem, shape: GradientShape) -> float:
     # Two loads a cycle; a sum takes up to four cycles.
     a_cycle = cpu.describe().instructions.a_cycle
     loads = shape.columns * (1.0 if vectors > 1 else 1.2) + vectors
-    return calls * (max(vectors * shape.columns / a_cycle, loads / 2, 4) + 0.2 + 0.02 * vectors)
+    step = max(vectors * shape.columns / a_cycle, loads / 2, 4)
+    if shape.columns * p.itemsize % 32:  # pixels lie across two lines of the cache
+        step *= 1.06
+    return calls * (step + 0.2 + 0.02 * vectors)
 
 
 def estimated_seconds(problem: Conv2dProblem, num_threads: int) -> float:
