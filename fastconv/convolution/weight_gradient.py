@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv import cpu
-from fastconv.convolution.base import Array, as_read_only
+from fastconv.convolution.base import Array, as_read_only, useful_threads
 from fastconv.convolution.blocks import split
 from fastconv.convolution.tiling import RUN
 from fastconv.geometry import extent
@@ -289,7 +289,7 @@ def collect_sums(
     """Fill `out` with sums of tiles of filters, where `places` says how taps lie in a tile."""
     p, turn = problem, collector_address(shape.bits, shape.lanes)
     pieces = p.groups * -(-p.K_per_group // shape.lanes) * int(record[0].tap_chunks)
-    collect(pieces, turn, places, sums.reshape(-1), out.reshape(-1), record)
+    collect.on(useful_threads(p), pieces, turn, places, sums.reshape(-1), out.reshape(-1), record)
 
 
 def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
@@ -302,15 +302,17 @@ def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: A
     x, grad = x.reshape(-1), grad_output.reshape(-1)
     none = as_read_only(np.zeros(shape.filters, p.dtype))
     tiles = int(p.groups * (g.channel_tiles + g.filter_tiles) * g.chunks)
-    weights = int(p.groups * g.filter_tiles * p.R * g.blocks)
+    weights, most = int(p.groups * g.filter_tiles * p.R * g.blocks), useful_threads(p)
     with (
         scratch("bands", (cut.memory,), p.dtype) as memory,
         scratch("sums", (cut.sums,), p.dtype) as sums,
     ):
         for number, band in enumerate(cut.bands):
             places = cut.x_places, cut.grad_places
-            lay_out(tiles * int(band[1]), *codes, x, grad, *places, band, memory, cut.record)
+            lay_out.on(
+                most, tiles * int(band[1]), *codes, x, grad, *places, band, memory, cut.record
+            )
             pixels = int(band[1] * band[3]) * p.OW
             rest = cut.blocks, none, memory, sums, cut.record
-            multiply(weights, tile, int(number == 0), pixels, cut.offsets, *rest)
+            multiply.on(most, weights, tile, int(number == 0), pixels, cut.offsets, *rest)
         collect_sums(p, shape, cut.taps, sums, out, cut.record)
