@@ -123,7 +123,7 @@ class Conv2dProblem:
             and type(dtype) is str
         ):
             shapes = input_shape, weight_shape
-            return _checked_once(cls, *shapes, stride, padding, dilation, groups, dtype, names)
+            return _checked_once(*shapes, stride, padding, dilation, groups, dtype, names)
         return cls._from_shapes(
             input_shape, weight_shape, stride, padding, dilation, groups, dtype, names
         )
@@ -318,8 +318,8 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 
 
 @lru_cache(maxsize=1024)
-def _checked_once(cls: type[Conv2dProblem], *arguments: Any) -> Conv2dProblem:
-    return cls._from_shapes(*arguments)
+def _checked_once(*arguments: Any) -> Conv2dProblem:
+    return Conv2dProblem._from_shapes(*arguments)
 
 
 @lru_cache(maxsize=8)
