@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.geometry import extent
-from fastconv.pooling.problem import Pool2dProblem
+
+if TYPE_CHECKING:
+    from fastconv.pooling.problem import Pool2dProblem
 
 Indices = NDArray[np.int64]
 

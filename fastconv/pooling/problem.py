@@ -21,6 +21,7 @@ from fastconv.geometry import (
     require_windows,
     resolve_padding,
 )
+from fastconv.pooling.axis import Axes, pooling_axes
 from fastconv.problem import Shape4
 
 
@@ -110,12 +111,17 @@ class Pool2dProblem:
             self.W, self.S, self.stride[1], self.dilation[1], self.padding[1], self.ceil_mode
         )
 
+    @cached_property
+    def maximum_axes(self) -> Axes:
+        """Where the windows of a maximum lie along height and width."""
+        return pooling_axes(self, count_include_pad=False)
+
     @property
     def input_shape(self) -> Shape4:
         """(N, C, H, W)."""
         return self.N, self.C, self.H, self.W
 
-    @property
+    @cached_property
     def output_shape(self) -> Shape4:
         """(N, C, OH, OW)."""
         return self.N, self.C, self.OH, self.OW
