@@ -245,7 +245,7 @@ class Conv2dProblem:
         """Bytes of one element."""
         return 4 if self.dtype == "float32" else 8
 
-    @property
+    @cached_property
     def flops(self) -> int:
         """Floating-point operations, a multiplication and an addition a product.
 

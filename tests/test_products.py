@@ -77,6 +77,14 @@ def test_matrices_that_do_not_fit_are_refused() -> None:
         layer.backward(np.ones_like(y))
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_no_rows(bias: bool) -> None:
+    layer = nn.Linear(4, 6, bias=bias, rng=0)
+    assert layer(np.empty((0, 4), np.float32)).shape == (0, 6)
+    assert layer.backward(np.empty((0, 6), np.float32)).shape == (0, 4)
+    assert not layer.weight.grad.any()
+
+
 @pytest.mark.parametrize("rows", [1, 3, 6])
 def test_a_layer_whose_bias_was_replaced(rows: int) -> None:
     layer, x = nn.Linear(4, 6, rng=0), np.ones((rows, 4), np.float32)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fastconv import cpu
 from fastconv.codegen.pixel_gradient import Taps
-from fastconv.convolution.base import Array, as_read_only, useful_threads
+from fastconv.convolution.base import Array, useful_threads
 from fastconv.convolution.blocks import PARTS, split
 from fastconv.convolution.tiling import CYCLES_PER_SECOND
 from fastconv.kernels.pixel_gradients import (
@@ -55,8 +55,12 @@ class Cut(NamedTuple):
         First channel, row and column of the kernel.
     places : ndarray of int64, (taps,)
         Where a tap's sum lies in those of a tile of filters.
+    zeros : ndarray, (W,)
+        A row of them, to read in the margin.
     sums : int
         Elements for the sums.
+    items : int
+        What the kernel gets as work, an item at a time.
     """
 
     shape: PixelGradientShape
@@ -64,7 +68,9 @@ class Cut(NamedTuple):
     pieces: NDArray[np.int64]
     tap_tiles: NDArray[np.int64]
     places: NDArray[np.int64]
+    zeros: Array
     sums: int
+    items: int
 
 
 def shapes(problem: Conv2dProblem) -> Iterator[PixelGradientShape]:
@@ -168,10 +174,11 @@ def cut_of(problem: Conv2dProblem) -> Cut:
         "chunk_size": chunk_size,
     }
     record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)
-    arrays = np.array(pieces), tap_tiles, place.reshape(-1)
+    arrays = np.array(pieces), tap_tiles, place.reshape(-1), np.zeros(p.W, p.dtype)
     for array in (record, *arrays):
         array.flags.writeable = False
-    return Cut(shape, record, *arrays, chunks * chunk_size)
+    items = p.groups * chunks * values["ranges"]
+    return Cut(shape, record, *arrays, chunks * chunk_size, items)
 
 
 def refusal(problem: Conv2dProblem) -> str | None:
@@ -207,14 +214,11 @@ def estimated_seconds(problem: Conv2dProblem, num_threads: int) -> float:
 def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
     """Fill `out`, (K, C / groups, R, S), with the gradient of the weights."""
     p, cut = problem, cut_of(problem)
-    g = cut.record[0]
     if p.N == 0:
         out[...] = 0
         return
-    zeros = as_read_only(np.zeros(int(g.W), p.dtype))
-    arrays = x.reshape(-1), grad_output.reshape(-1), zeros, cut.pieces, cut.tap_tiles
+    arrays = x.reshape(-1), grad_output.reshape(-1), cut.zeros, cut.pieces, cut.tap_tiles
     with scratch("sums", (cut.sums,), p.dtype) as sums:
-        items = int(p.groups * g.chunks * g.ranges)
         most, tile = useful_threads(p), pixel_gradient_address(cut.shape)
-        correlate.on(most, items, tile, *arrays, sums, cut.record)
+        correlate.on(most, cut.items, tile, *arrays, sums, cut.record)
         add_chunks.on(most, p.K, cut.places, sums, out.reshape(-1), cut.record)

@@ -110,7 +110,8 @@ class RangeKernel:
 
     def small(self, elements: int, items: int, *arguments: Any) -> None:
         """Run the loop over ``range(items)``, on as many threads as so many elements are worth."""
-        self.on(min(threads.get_num_threads(), elements // WORTH_A_THREAD), items, *arguments)
+        worth = elements // WORTH_A_THREAD
+        self.on(min(threads.get_num_threads(), worth) if worth > 1 else 1, items, *arguments)
 
     def on(self, most: int, items: int, *arguments: Any) -> None:
         """Run the loop over ``range(items)`` on at most so many threads."""

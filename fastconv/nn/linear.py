@@ -89,7 +89,7 @@ class Linear(Module):
         rows = as_computed(array.reshape(-1, self.in_features), array.dtype)
         if len(rows) <= _FEW_ROWS:
             sums = recycling.empty((len(rows), self.out_features), rows.dtype)
-            bias = rows[0, :0] if self.bias is None else self.bias.value
+            bias = rows[:0].reshape(-1) if self.bias is None else self.bias.value
             work = len(rows) * self.weight.size // _LANES
             weighted_sums.small(work, self.out_features, rows, self.weight.value, bias, sums)
         else:

@@ -110,7 +110,7 @@ class CrossEntropyLoss(Loss):
         if logits.ndim < 2 or 0 in logits.shape:
             raise ValueError(f"pred must have shape (N, C) or (N, C, ...), got {logits.shape}")
         # Classes last: one row for each sample, or pixel.
-        rows = np.moveaxis(logits, 1, -1)
+        rows = logits if logits.ndim == 2 else np.moveaxis(logits, 1, -1)
         shifted = rows - rows.max(axis=-1, keepdims=True)
         softmax = np.exp(shifted)
         sums = softmax.sum(axis=-1, keepdims=True)
@@ -124,7 +124,8 @@ class CrossEntropyLoss(Loss):
         softmax *= total
         softmax -= mass
         softmax /= divisor
-        self._grad = np.ascontiguousarray(np.moveaxis(softmax, -1, 1))
+        back = softmax if softmax.ndim == 2 else np.moveaxis(softmax, -1, 1)
+        self._grad = np.ascontiguousarray(back)
         return loss / divisor
 
     def _mass(self, logits: Array, target: Array) -> tuple[Array, float]:
@@ -135,7 +136,6 @@ class CrossEntropyLoss(Loss):
                 f"weight must have one number for each of the {classes} classes, "
                 f"got {len(self.weight)}"
             )
-        weight = np.ones(classes) if self.weight is None else self.weight
         places = (logits.shape[0], *logits.shape[2:])
         if target.shape == logits.shape:
             mass = np.moveaxis(target, 1, -1).astype(dtype)
@@ -147,8 +147,8 @@ class CrossEntropyLoss(Loss):
                     f"{target.min()} .. {target.max()}"
                 )
             mass = np.zeros((*places, classes), dtype)
-            np.put_along_axis(mass, target[..., None], 1, axis=-1)
-            total = float(weight[target].sum())
+            mass.reshape(-1, classes)[np.arange(target.size), target.reshape(-1)] = 1
+            total = float(target.size if self.weight is None else self.weight[target].sum())
         else:
             raise ValueError(
                 f"target must be integers of shape {places}, or probabilities of shape "
@@ -158,7 +158,7 @@ class CrossEntropyLoss(Loss):
             mass *= 1 - self.label_smoothing
             mass += self.label_smoothing / classes
         if self.weight is not None:
-            mass *= weight.astype(dtype)
+            mass *= self.weight.astype(dtype)
         return mass, total
 
 

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.geometry import extent
-from fastconv.pooling.problem import Pool2dProblem
 
 Indices = NDArray[np.int64]
 
@@ -71,28 +70,7 @@ def _frozen(values: Indices) -> Indices:
     return values
 
 
-@lru_cache(maxsize=256)
-def pooling_axes(problem: Pool2dProblem, count_include_pad: bool) -> Axes:
-    """Return the windows of `problem` along height and width.
-
-    Raises
-    ------
-    ValueError
-        If dilation makes a window step over an input too small to stop it.
-    """
-    p = problem
-    rows = _axis(p.H, p.OH, p.R, p.stride[0], p.dilation[0], p.padding[0], count_include_pad)
-    columns = _axis(p.W, p.OW, p.S, p.stride[1], p.dilation[1], p.padding[1], count_include_pad)
-    for axis in (rows, columns):
-        if (axis.start >= axis.stop).any():
-            raise ValueError(
-                f"padding {p.padding} with dilation {p.dilation} makes a window step over the "
-                f"whole input of {axis.size}: use less padding or dilation"
-            )
-    return rows, columns
-
-
-def _axis(
+def even_axis(
     size: int,
     outputs: int,
     kernel: int,
@@ -101,6 +79,7 @@ def _axis(
     padding: tuple[int, int],
     count_include_pad: bool,
 ) -> Axis:
+    """Return windows of `kernel` positions each, `stride` apart."""
     before, after = padding
     start = np.arange(outputs, dtype=np.int64) * stride - before
     stop = start + extent(kernel, dilation)

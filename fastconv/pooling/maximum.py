@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 from fastconv import recycling
 from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
 from fastconv.geometry import IntPair, Padding, as_ints, require_tensor
-from fastconv.pooling.axis import pooling_axes
 from fastconv.pooling.base import PoolAlgorithm
 from fastconv.pooling.problem import Pool2dProblem, problem_of
 from fastconv.pooling.registry import FASTEST, find
@@ -112,8 +111,8 @@ def maxima(
     """Return the maxima of a checked array, and write their places to `indices` if given."""
     values = recycling.empty(problem.output_shape, problem.dtype)
     if values.size:
-        axes = pooling_axes(problem, count_include_pad=False)
-        algorithm.maximum(as_computed(x, problem.dtype), axes, values, indices)
+        x = as_computed(x, problem.dtype)
+        algorithm.maximum(x, problem.maximum_axes, values, indices)
     return values
 
 

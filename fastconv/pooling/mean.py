@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from fastconv import recycling
 from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
 from fastconv.geometry import IntPair, Padding, as_ints, as_pair, require_tensor
-from fastconv.pooling.axis import Axes, adaptive_axis, pooling_axes
-from fastconv.pooling.problem import Pool2dProblem
+from fastconv.pooling.axis import Axes, adaptive_axis
+from fastconv.pooling.problem import Pool2dProblem, pooling_axes
 from fastconv.pooling.registry import find
 
 Array = NDArray[Any]

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from fastconv import recycling
 from fastconv.arguments import as_computed
 from fastconv.pooling import tiles
-from fastconv.pooling.axis import Axes, pooling_axes
 from fastconv.pooling.problem import Pool2dProblem
 from fastconv.pooling.registry import find
 
@@ -50,7 +49,7 @@ def max_pool2d_placed(
     x, values = as_computed(x, problem.dtype), recycling.empty(problem.output_shape, problem.dtype)
     if not values.size:
         return values, Places(problem, recycling.empty(values.shape, np.int64))
-    axes = _axes(problem)
+    axes = problem.maximum_axes
     if tiles.tile_window(axes) is None:
         indices = recycling.empty(values.shape, np.int64)
         find("auto").maximum(x, axes, values, indices)
@@ -76,11 +75,7 @@ def max_pool2d_placed_grad(grad: Array, places: Places) -> Array:
     grad = as_computed(grad, problem.dtype)
     out = recycling.empty(problem.input_shape, problem.dtype)
     if where.dtype == np.uint8:
-        tiles.run("max-grad", _axes(problem), grad, out, where)
+        tiles.run("max-grad", problem.maximum_axes, grad, out, where)
     elif out.size:
         find("auto").maximum_grad(grad, as_computed(where, "int64"), out)
     return out
-
-
-def _axes(problem: Pool2dProblem) -> Axes:
-    return pooling_axes(problem, count_include_pad=False)

@@ -21,6 +21,7 @@ from fastconv.geometry import (
     require_windows,
     resolve_padding,
 )
+from fastconv.pooling.axis import Axes, even_axis
 from fastconv.problem import Shape4
 
 
@@ -110,12 +111,17 @@ class Pool2dProblem:
             self.W, self.S, self.stride[1], self.dilation[1], self.padding[1], self.ceil_mode
         )
 
+    @cached_property
+    def maximum_axes(self) -> Axes:
+        """Where the windows of a maximum lie along height and width."""
+        return pooling_axes(self, count_include_pad=False)
+
     @property
     def input_shape(self) -> Shape4:
         """(N, C, H, W)."""
         return self.N, self.C, self.H, self.W
 
-    @property
+    @cached_property
     def output_shape(self) -> Shape4:
         """(N, C, OH, OW)."""
         return self.N, self.C, self.OH, self.OW
@@ -144,6 +150,27 @@ class Pool2dProblem:
     def arithmetic_intensity(self) -> float:
         """Operations a byte, when each array crosses the memory bus once."""
         return self.flops / (self.input_bytes + self.output_bytes)
+
+
+@lru_cache(maxsize=256)
+def pooling_axes(problem: Pool2dProblem, count_include_pad: bool) -> Axes:
+    """Return the windows of `problem` along height and width.
+
+    Raises
+    ------
+    ValueError
+        If dilation makes a window step over an input too small to stop it.
+    """
+    p = problem
+    rows = even_axis(p.H, p.OH, p.R, p.stride[0], p.dilation[0], p.padding[0], count_include_pad)
+    columns = even_axis(p.W, p.OW, p.S, p.stride[1], p.dilation[1], p.padding[1], count_include_pad)
+    for axis in (rows, columns):
+        if (axis.start >= axis.stop).any():
+            raise ValueError(
+                f"padding {p.padding} with dilation {p.dilation} makes a window step over the "
+                f"whole input of {axis.size}: use less padding or dilation"
+            )
+    return rows, columns
 
 
 def problem_of(x: NDArray[Any], dtype: str, *geometry: Any) -> Pool2dProblem:
