@@ -79,10 +79,10 @@ def packer_of(
     """
     p, (wide, bits, lanes) = problem, tile
     places, first, step = _places(channels, p.R, p.S, channels_last)
+    # Narrow tiles get narrow vectors, twice as fast.
+    lanes = min(lanes, max(4, 2 ** (wide - 1).bit_length()))
     if filters.window is None:
         return Packer(packer_address(bits, lanes), False, places, step)
-    # With each call, not once a plan: narrow tiles get narrow vectors, twice as fast.
-    lanes = min(lanes, max(4, 2 ** (wide - 1).bit_length()))
     window = filters.window.reshape(-1)
     places = np.where(window < 0, -1, first[window])
     return Packer(turned_packer_address(bits, lanes), True, places, step)

@@ -170,53 +170,8 @@ def make_filters(
     call(transform, (buffer, target, g.chunk * wide, g.weight_step, channels * wide))
 
 
-@range_kernel
-def transform_filters(
-    start: int,
-    stop: int,
-    workers: int,
-    pack: int,
-    turned: int,
-    transform: int,
-    source: Any,
-    places: Any,
-    buffers: Any,
-    out: Any,
-    layer: Any,
-) -> None:
-    """Transform the shares of workers `start` to `stop` of all filters, see `make_filters`.
-
-    `source` holds the weights, flat, `buffers` a row for each worker; `out` gets (groups, filter
-    tiles, products, channels, filters of a tile), flat, a product `weight_step` elements behind
-    the one before.
-    """
-    g, size = layer[0], layer[0].itemsize
-    pieces = out.size // (g.products * g.weight_step) * g.chunks
-    for worker in range(start, stop):
-        buffer = address(buffers) + worker * buffers.shape[1] * size
-        for piece in range(worker * pieces // workers, (worker + 1) * pieces // workers):
-            number, chunk = divmod(piece, g.chunks)
-            group, t = divmod(number, g.filter_tiles)
-            first = chunk * g.chunk
-            target = number * g.products * g.weight_step + first * g.tile_filters
-            make_filters(
-                address(source),
-                pack,
-                turned,
-                transform,
-                address(places),
-                buffer,
-                address(out) + target * size,
-                group,
-                t,
-                first,
-                min(g.chunk, g.C_per_group - first),
-                g,
-            )
-
-
-#: What a call does: both steps, or one of them.
-BOTH, TRANSFORM, MULTIPLY = range(3)
+#: What a call does: it transforms the input, multiplies, does both, or transforms all filters.
+BOTH, TRANSFORM, MULTIPLY, FILTERS = range(4)
 
 
 @range_kernel
@@ -247,9 +202,11 @@ def convolve_winograd(
 ) -> None:
     """Do the work of workers `start` to `stop`.
 
-    `inputs`, `tile` and `outputs` are addresses of machine code. All arrays are flat: `weight` is
-    (groups, filter tiles, products, channels, filters of a tile), a product `weight_step` elements
-    behind the one before; `bias` is (K,); `residual` is
+    `inputs`, `tile`, `outputs`, `pack` and `transform` are addresses of machine code. All arrays
+    are flat: `weight` is (groups, filter tiles, products, channels, filters of a tile), a product
+    `weight_step` elements behind the one before; or the weights as they are, where they are to be
+    transformed, all of them into `out`, or fresh ones for each block. `pack`, `turned`,
+    `transform` and `places` are then those of `make_filters`. `bias` is (K,); `residual` is
     shaped like `out` or empty; `numbers` and `form` are the activation's; `plain` holds the
     numbers of no activation and then zeros, the bias of the products; `offsets` says where a
     channel lies in the transformed input; `cuts` holds the first rows of tiles of the blocks,
@@ -274,6 +231,28 @@ def convolve_winograd(
             first = worker * g.blocks // g.workers
             last = (worker + 1) * g.blocks // g.workers
             c0, c1, f0, f1 = 0, g.C_per_group, 0, g.filter_tiles
+        if step == FILTERS:
+            pieces = out.size // (g.products * g.weight_step) * g.chunks
+            for piece in range(worker * pieces // g.workers, (worker + 1) * pieces // g.workers):
+                number, chunk = divmod(piece, g.chunks)
+                group, t = divmod(number, g.filter_tiles)
+                channel0 = chunk * g.chunk
+                target = number * g.products * g.weight_step + channel0 * g.tile_filters
+                make_filters(
+                    address(weight),
+                    pack,
+                    turned,
+                    transform,
+                    address(places),
+                    own + g.laid_out_begin,
+                    address(out) + target * size,
+                    group,
+                    t,
+                    channel0,
+                    min(g.chunk, g.C_per_group - channel0),
+                    g,
+                )
+            continue
         for number in range(first, last):
             group, rest = divmod(number, g.row_blocks * g.column_blocks)
             row_block, column_block = divmod(rest, g.column_blocks)
