@@ -18,6 +18,8 @@ from fastconv.problem import Conv2dProblem, Direction
 # What a thread clears, and what it moves of the weights.
 CLEARED_BYTES_PER_SECOND = 8e9
 LAID_OUT_BYTES_PER_SECOND = 5e9
+# Fewer bytes of weights are laid out within the caches, in no time.
+MANY_BYTES = 2**18
 
 
 class ByPhases(Algorithm):
@@ -78,7 +80,9 @@ class ByPhases(Algorithm):
         return seconds
 
     def preparing_seconds(self, problem: Conv2dProblem, threads: int) -> float:
-        """Count the bytes that are read and written to lay out the weights."""
+        """Count the bytes that are read and written to lay out the weights, if they are many."""
+        if problem.weight_bytes < MANY_BYTES:
+            return 0.0
         return 2 * problem.weight_bytes / LAID_OUT_BYTES_PER_SECOND / threads
 
     def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
