@@ -71,16 +71,18 @@ def packer_of(
     tile: tuple[int, int, int],
     channels: int,
     channels_last: bool,
+    once: bool,
 ) -> Packer:
     """Return what lays out tiles of filters, so many channels of them.
 
     Taps are ordered (r, s, c) if `channels_last`, else (r, c, s): those of one row of the kernel
-    stand together. `tile` is filters, bits of an element, lanes of a vector.
+    stand together. `tile` is filters, bits of an element, lanes of a vector. Weights used `once`
+    get vectors as narrow as their tile, which is twice as fast, but one kernel more.
     """
     p, (wide, bits, lanes) = problem, tile
     places, first, step = _places(channels, p.R, p.S, channels_last)
-    # Narrow tiles get narrow vectors, twice as fast.
-    lanes = min(lanes, max(4, 2 ** (wide - 1).bit_length()))
+    if once:
+        lanes = min(lanes, max(4, 2 ** (wide - 1).bit_length()))
     if filters.window is None:
         return Packer(packer_address(bits, lanes), False, places, step)
     window = filters.window.reshape(-1)
@@ -97,27 +99,21 @@ def by_tiles(problem: Conv2dProblem, filters: Filters, tile: tuple[int, int, int
     tiles = -(-p.K_per_group // wide)
     total = p.groups * tiles
     packed = np.empty((total, p.taps, wide), p.dtype)
-    pack = packer_of(p, filters, tile, p.C_per_group, channels_last=False)
+    window = filters.window
+    once = window is not None  # gradients have no plans
+    pack = packer_of(p, filters, tile, p.C_per_group, channels_last=False, once=once)
     sizes: tuple[int, ...] = tiles, p.K_per_group, p.taps, p.taps, wide
-    if filters.window is not None:
-        sizes = tiles, p.K_per_group, p.C_per_group, filters.window.size, p.taps, pack.step, wide
+    if window is not None:
+        sizes = tiles, p.K_per_group, p.C_per_group, window.size, p.taps, pack.step, wide
     run = _callable(pack.code, 5 + len(sizes))
 
-    def work(start: int, stop: int) -> None:
-        places, target = pack.places.ctypes.data, packed[start:].ctypes.data
-        run(start, stop, filters.weight.ctypes.data, target, places, *sizes)
+    def work(some: tuple[int, int]) -> None:
+        places, target = pack.places.ctypes.data, packed[some[0] :].ctypes.data
+        run(*some, filters.weight.ctypes.data, target, places, *sizes)
 
-    share(work, total, packed.size)
+    parts = min(PARTS, packed.size // WORTH_A_TASK)
+    threads.run_tasks(work, split(total, max(1, parts)))
     return packed.reshape(-1)
-
-
-def share(work: Callable[[int, int], None], total: int, elements: int) -> None:
-    """Do ``work(0, total)``, by several threads if that many elements are worth it."""
-    if elements < WORTH_A_TASK:
-        work(0, total)
-    else:
-        parts = min(PARTS, elements // WORTH_A_TASK)
-        threads.run_tasks(lambda some: work(*some), split(total, parts))
 
 
 @lru_cache(maxsize=32)

@@ -37,9 +37,9 @@ from fastconv.kernels.winograd import (
     MULTIPLY,
     TRANSFORM,
     convolve_winograd,
+    filters_address,
     inputs_address,
     outputs_address,
-    weights_address,
 )
 from fastconv.problem import Conv2dProblem, Direction
 from fastconv.workspace import scratch
@@ -168,7 +168,7 @@ class _Making(NamedTuple):
 
     pack: int
     turned: int
-    transform: int
+    code: int
     places: Array
 
 
@@ -197,9 +197,9 @@ class _WinogradLaunch(Launch):
         self._none = as_read_only(np.empty(0, p.dtype))
         self._code = self.find_code()
         tile = shape.filters, shape.bits, shape.lanes
-        pack = packer_of(p, filters, tile, chunk_of(p), channels_last=True)
-        transform, places = weights_address(form_of(p, m)), as_read_only(pack.places)
-        self._making = _Making(pack.code, int(pack.turned), transform, places)
+        pack = packer_of(p, filters, tile, chunk_of(p), channels_last=True, once=once)
+        code, places = filters_address(form_of(p, m)), as_read_only(pack.places)
+        self._making = _Making(pack.code, int(pack.turned), code, places)
         self._weight = filters.weight.reshape(-1)
         if not cut.fresh:
             self._weight = self._transformed(once)

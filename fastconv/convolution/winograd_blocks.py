@@ -323,7 +323,6 @@ def blocks_of(
         "out_plane": pitch,
         "m": m,
         "products": alpha**2,
-        "taps": p.R * p.S,
         "chunk": chunk,
         "chunks": -(-p.C_per_group // chunk),
         "pad_top": p.padding[0][0],
