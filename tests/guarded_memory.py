@@ -27,6 +27,7 @@ from fastconv.convolution import (
     depthwise,
     fft,
     pixel_gradient,
+    plane_gradient,
     tiled,
     tiling,
     weight_gradient,
@@ -147,33 +148,42 @@ class Guard:
             arrays = {name: guard(getattr(found, name)) for name in ("record", "offsets", "cuts")}
             return found._replace(**arrays)
 
-        def guarded_cut(cut: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded_cut(module: Any, cut: Callable[..., Any]) -> Callable[..., Any]:
             def guarded(*arguments: Any) -> Any:
                 found = cut(*arguments)
                 arrays = {n: guard(v) for n, v in found._asdict().items() if hasattr(v, "flags")}
+                if module is plane_gradient:
+                    bands = [(*band[:2], guard(band[2])) for band in found.bands]
+                    arrays["bands"] = tuple(bands)
                 return found._replace(**arrays)
 
             return guarded
 
-        @cache
-        def pixel_gradient_shape(problem: Any) -> Any:
-            """Return any tile that fits, not only the one that seems fastest."""
-            fitting = list(pixel_gradient.shapes(problem))
-            if len(pixel_tiles) >= DIFFERENT_KERNELS:
-                fitting = [shape for shape in fitting if shape in pixel_tiles] or fitting[:1]
-            shape = fitting[rng.integers(len(fitting))]
-            pixel_tiles.add(shape)
-            return shape
+        def any_shape(module: Any) -> Any:
+            seen: set[Any] = set()
 
-        pixel_tiles: set[Any] = set()
-        pixel_gradient.best_shape = pixel_gradient_shape  # type: ignore[assignment]
+            @cache
+            def shape_of(problem: Any) -> Any:
+                """Return any tile that fits, not only the one that seems fastest."""
+                fitting = list(module.shapes(problem))
+                if len(seen) >= DIFFERENT_KERNELS:
+                    fitting = [shape for shape in fitting if shape in seen] or fitting[:1]
+                shape = fitting[rng.integers(len(fitting))]
+                seen.add(shape)
+                return shape
+
+            return shape_of
+
+        pixel_gradient.best_shape = any_shape(pixel_gradient)
+        plane_gradient.best_shape = any_shape(plane_gradient)
 
         for module, cut in (
             (weight_gradient, "bands_of"),
             (winograd_gradient, "bands_of"),
             (pixel_gradient, "cut_of"),
+            (plane_gradient, "cut_of"),
         ):
-            setattr(module, cut, guarded_cut(getattr(module, cut)))
+            setattr(module, cut, guarded_cut(module, getattr(module, cut)))
             module.as_read_only = as_read_only  # type: ignore[attr-defined]
         winograd_blocks.cheapest_with = any_cut  # type: ignore[assignment]
         winograd.cheapest = any_product_tile  # type: ignore[assignment]

@@ -114,6 +114,10 @@ def check(rng: np.random.Generator, number: int, tiles: bool) -> bool:
         found, places = placed.max_pool2d_placed(image, problem)
         right &= np.array_equal(found, values)
         right &= np.array_equal(placed.max_pool2d_placed_grad(sent, places), back)
+        found, places = placed.max_pool2d_placed(image, problem, rectified=True)
+        right &= np.array_equal(found, np.maximum(values, 0))
+        passed = oracle.max_pool2d_grad(np.where(values > 0, grad, 0), indices, shape)
+        right &= np.array_equal(placed.max_pool2d_placed_grad(sent, places), passed)
         found, where = fastconv.max_pool2d(image, *rule, return_indices=True)
         right &= np.array_equal(found, values) and np.array_equal(where, indices)
         if not tiles:

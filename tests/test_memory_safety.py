@@ -17,7 +17,10 @@ from side_by_side import side_by_side
 import fastconv
 
 SCRIPT = Path(__file__).with_name("guarded_memory.py")
-POOLING = Path(__file__).with_name("guarded_pooling.py")
+OTHERS = {
+    "pooling": Path(__file__).with_name("guarded_pooling.py"),
+    "products": Path(__file__).with_name("guarded_products.py"),
+}
 
 # Those that hand addresses to compiled code; "reference" is Python alone.
 ALGORITHMS = [name for name in fastconv.algorithms() if name != "reference"]
@@ -36,13 +39,14 @@ RUNS = {
     },
     "pooling-native": 48,
     **{f"pooling-{narrower}": 30 for narrower in NARROWER},
+    **{f"products-{instructions}": 60 for instructions in ("native", *NARROWER)},
 }
 
 
 def run(name: str) -> subprocess.CompletedProcess[str]:
     """Run problems on guarded memory in a process of its own."""
     what, _, instructions = name.partition("-")
-    arguments = [str(POOLING)] if what == "pooling" else [str(SCRIPT), what]
+    arguments = [str(OTHERS[what])] if what in OTHERS else [str(SCRIPT), what]
     narrower = ["narrower"] if instructions in NARROWER else []
     return subprocess.run(
         [sys.executable, *arguments, str(RUNS[name]), *narrower],

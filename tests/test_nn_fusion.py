@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -344,6 +346,78 @@ def test_a_layer_of_ones_own_is_not_fused() -> None:
     assert_fused_right(scrambled(nn.Sequential(nn.Conv2d(3, 4, 3), Shifted())), images())
     model = nn.Sequential(nn.Conv2d(3, 4, 3), Shifted()).eval()
     assert model(images()).min() >= 1
+
+
+def hooked(model: Any) -> None:
+    forward = model[3].forward
+    model[3].forward = lambda x: forward(x) + 1
+
+
+def inner_training(model: Any) -> None:
+    model[4][1].train()
+
+
+def inner_layer(model: Any) -> None:
+    model[4].append(nn.LeakyReLU(-1.0))
+
+
+def longer(model: Any) -> None:
+    model.append(nn.LeakyReLU(-1.0))
+
+
+def another_slope(model: Any) -> None:
+    model[6].negative_slope = -2.0
+
+
+def another_pooling(model: Any) -> None:
+    model[2].kernel_size = model[2].stride = 3
+
+
+def another_weight(model: Any) -> None:
+    model[9].weight.data[0] += 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [hooked, inner_training, inner_layer, longer, another_slope, another_pooling, another_weight],
+)
+def test_steps_known_from_before_are_those_of_now(change: Callable[[Any], None]) -> None:
+    def build() -> nn.Sequential:
+        return nn.Sequential(
+            *(nn.Conv2d(3, 4, 3, rng=0), nn.ReLU(), nn.MaxPool2d(2), nn.ReLU()),
+            nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, rng=1), nn.BatchNorm2d(4)),
+            *(nn.Conv2d(4, 4, 1, rng=2), nn.LeakyReLU(0.1), nn.AdaptiveAvgPool2d(2)),
+            *(nn.Flatten(), nn.Linear(16, 3, rng=3)),
+        )
+
+    model, other = build().eval(), build().eval()
+    x = images()
+    before = model(x)
+    change(model)
+    change(other)  # which has never run
+    actual, wanted = model(x), other(x)
+    assert np.any(actual != before)
+    np.testing.assert_array_equal(actual, wanted)
+    np.testing.assert_array_equal(model(x), other(x))
+
+
+def test_results_are_nobody_elses() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(320, 5)).eval()
+    first, second = images((1, 3, 12, 10)), 2 * images((1, 3, 12, 10))
+    y = model(first)
+    kept = y.copy()
+    model(second)
+    np.testing.assert_array_equal(y, kept)
+
+
+def test_what_has_run_can_be_copied() -> None:
+    model = scrambled(small_net()).eval()
+    y = model(images())
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(twin(images()), y)
+        twin[0].weight.data[...] = 0
+        assert np.any(twin(images()) != y)
+    np.testing.assert_array_equal(model(images()), y)
 
 
 def test_evaluation_keeps_nothing() -> None:

@@ -193,6 +193,24 @@ def test_placed_maxima_of_nan_and_infinity(case: PoolCase, dtype: DTypeLike) -> 
     assert_identical(max_pool2d_placed_grad(grad, places), back, dtype)
 
 
+@TYPES
+@pytest.mark.parametrize("case", POOL_CASES, ids=lambda case: case.name)
+def test_rectified_maxima_and_their_gradients(case: PoolCase, dtype: DTypeLike) -> None:
+    problem = Pool2dProblem.from_shapes(case.input_shape, *max_rule(case), np.dtype(dtype).name)
+    special = np.array([NAN, INF, -INF, -0.0, 0, 1, -1, 2, -2, -3, -4], dtype)
+    rng = np.random.default_rng(4)
+    for x in (rng.choice(special, case.input_shape), rng.normal(size=case.input_shape)):
+        x = x.astype(dtype)
+        values, places = max_pool2d_placed(x, problem)
+        grad = rng.normal(size=values.shape).astype(dtype)
+        expected = np.maximum(values, 0)
+        passed = np.where(expected != 0, grad, 0).astype(dtype)
+        rectified, others = max_pool2d_placed(x, problem, rectified=True)
+        assert_identical(rectified, expected, dtype)
+        back = max_pool2d_placed_grad(grad, others)
+        assert_identical(back, max_pool2d_placed_grad(passed, places), dtype)
+
+
 def test_places_are_bytes_where_windows_are_small() -> None:
     x = np.zeros((2, 3, 28, 28), np.float32)
     for rule in ((2, 2), (3, 2, 1), (3, 1, 1), (5, 3, 2)):

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 
 import fastconv
 from fastconv import cpu
-from fastconv.convolution import pixel_gradient, weight_gradient
+from fastconv.convolution import pixel_gradient, plane_gradient, weight_gradient
 from fastconv.problem import Conv2dProblem
 
 needs_masks = pytest.mark.skipif(
@@ -35,10 +35,17 @@ CASES = (
     ConvCase("pointwise_strided", (3, 40, 13, 35), (70, 40, 1, 1), stride=2),
     ConvCase("pointwise_strided_by_columns", (2, 33, 5, 66), (18, 33, 1, 1), stride=(1, 2)),
     ConvCase("pointwise_strided_in_groups", (2, 36, 7, 34), (40, 18, 1, 1), (3, 2), groups=2),
+    ConvCase("pointwise_far_strides", (3, 4, 25, 61), (3, 4, 1, 1), stride=(6, 5)),
     ConvCase("pointwise_padded_strided", (2, 9, 7, 8), (5, 9, 1, 1), stride=2, padding=1),
     ConvCase("depthwise", (3, 21, 15, 33), (21, 1, 3, 3), padding=1, groups=21),
     ConvCase("depthwise_strided", (2, 9, 31, 33), (18, 1, 5, 5), 2, 2, groups=9),
     ConvCase("deep", (2, 130, 9, 10), (70, 130, 3, 3), padding=1),
+)
+
+#: Those that are products of planes.
+PLANES = (
+    *("pointwise", "pointwise_small", "pointwise_strided", "pointwise_strided_by_columns"),
+    *("pointwise_strided_in_groups", "pointwise_far_strides"),
 )
 
 
@@ -83,7 +90,7 @@ def test_any_cut_into_pieces_and_chunks(
 ) -> None:
     monkeypatch.setattr(pixel_gradient, "SUMS_BYTES", sums)
     monkeypatch.setattr(pixel_gradient, "PIECE_VECTORS", vectors)
-    for case in (CASES[0], CASES[2], CASES[10], CASES[16]):
+    for case in (CASES[0], CASES[2], CASES[5], CASES[17]):
         pixel_gradient.cut_of.cache_clear()
         data = make_integer_inputs(case)
         problem = Conv2dProblem.from_shapes(case.input_shape, case.weight_shape, *case.geometry)
@@ -92,6 +99,29 @@ def test_any_cut_into_pieces_and_chunks(
         arguments = data.x, case.weight_shape, data.grad_output, *case.geometry
         assert_identical(out, reference.conv2d_weight_grad(*arguments), np.float32)
     pixel_gradient.cut_of.cache_clear()
+
+
+@needs_masks
+@pytest.mark.parametrize(
+    ("sums", "picked", "vectors"),
+    [(1, 1, (1, 1)), (2**12, 2**14, (2, 3)), (2**21, 2**30, (99, 99))],
+)
+def test_any_cut_of_planes(
+    sums: int, picked: int, vectors: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plane_gradient, "SUMS_BYTES", sums)
+    monkeypatch.setattr(plane_gradient, "PICKED_BYTES", picked)
+    monkeypatch.setattr(plane_gradient, "FEWEST_VECTORS", vectors[0])
+    monkeypatch.setattr(plane_gradient, "MOST_VECTORS", vectors[1])
+    for case in (case for case in CASES if case.name in PLANES):
+        plane_gradient.cut_of.cache_clear()
+        data = make_integer_inputs(case)
+        problem = Conv2dProblem.from_shapes(case.input_shape, case.weight_shape, *case.geometry)
+        out = np.full(case.weight_shape, np.nan, np.float32)
+        plane_gradient.weight_gradient(problem, data.x, data.grad_output, out)
+        arguments = data.x, case.weight_shape, data.grad_output, *case.geometry
+        assert_identical(out, reference.conv2d_weight_grad(*arguments), np.float32)
+    plane_gradient.cut_of.cache_clear()
 
 
 @pytest.mark.parametrize("algorithm", ["implicit_gemm", pytest.param("direct", marks=needs_masks)])

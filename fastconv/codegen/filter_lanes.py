@@ -39,6 +39,8 @@ class FilterLanes(Tile):
         def body(tap: Any, corner: Any, sums: list[Any]) -> list[Any]:
             place = vector.at(self.weight, builder.mul(tap, index(vectors * lanes)))
             weights = [vector.load(vector.at(place, index(v * lanes))) for v in range(vectors)]
+            for row in down:
+                self.fetch_ahead(vector.at(corner, row), columns * max(step, 1))
             updated = []
             for pixel in range(rows * columns):
                 i, j = divmod(pixel, columns)

@@ -93,16 +93,8 @@ class PixelGradient:
                         own = totals[t :: taps.sums // taps.filters]
                         for g, total in zip(grads, own, strict=True):
                             product = vector.multiply_add(g, value, builder.load(total))
-                            builder.store(self._now(product), total)
+                            builder.store(vector.now(product), total)
         self._add([builder.load(total) for total in totals])
-
-    def _now(self, value: Any) -> Any:
-        """Return `value`, which is computed before anything that is loaded after it.
-
-        Else all pixels of a step are loaded at once, for which there are no registers.
-        """
-        function = ir.FunctionType(self.vector.type, [self.vector.type])
-        return self.builder.asm(function, "", "=v,0,~{memory}", [value], True)
 
     def _places(self, j: Any, columns: int, step: int) -> list[list[tuple[Any, Any]]]:
         """Return of each tap of a row which vectors it needs: their columns and masks.

@@ -24,6 +24,7 @@ class PixelLanes(Tile):
         down = [builder.mul(self.x_row, index(i)) for i in range(rows)]
         last = builder.sub(self.filters, index(1))
         bias = []
+        self.store.fetch(filters, rows, vectors * lanes)
         for k in range(filters):
             there = builder.icmp_signed("<", index(k), self.filters)
             place = builder.select(there, index(k), last)
@@ -32,6 +33,8 @@ class PixelLanes(Tile):
         def body(tap: Any, corner: Any, sums: list[Any]) -> list[Any]:
             weights = builder.gep(self.weight, [builder.mul(tap, index(filters))])
             pixels = [vector.load(vector.at(corner, down[i], index(v * lanes))) for i, v in places]
+            for row in down:
+                self.fetch_ahead(vector.at(corner, row), vectors * lanes)
             updated = []
             for k in range(filters):
                 weight = vector.broadcast(builder.load(builder.gep(weights, [index(k)])))

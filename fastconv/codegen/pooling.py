@@ -26,6 +26,8 @@ ARGUMENTS = (
 #: Where the maximum of a window was: not asked for; one byte, ``r * S + s``; or its flat index in
 #: the plane, as int64.
 NOT_ASKED, BYTES, INDICES = "", "byte", "index"
+#: The byte of a maximum that a rectifier makes 0: no tap of a window has this number.
+NOWHERE = 255
 # A place while it is looked for: its row in the high bits.
 _ROW_BITS = 8
 
@@ -61,9 +63,10 @@ class Pool:
         self.values = dict(zip(ARGUMENTS, arguments, strict=True))
         self.x = builder.inttoptr(self.values["x"], self.element.as_pointer())
 
-    def emit(self, window: Window, rows: int, mean: bool, places: str) -> None:
-        """Write the whole tile."""
+    def emit(self, window: Window, rows: int, mean: bool, places: str, rectified: bool) -> None:
+        """Write the whole tile. What is `rectified` has its places in bytes."""
         self.window, self.rows, self.mean, self.places = window, rows, mean, places
+        self.rectified = rectified
         both_ways(self.builder, self._whole(), self._write)
 
     def _whole(self) -> Any:
@@ -204,11 +207,15 @@ class Pool:
                 vector.load_masked(columns, mask, vector.all(1.0)) if mask else vector.load(columns)
             )
             value = builder.fdiv(value, builder.fmul(row, across))
+        passes = None
+        if self.rectified:  # NaN stays NaN
+            passes = builder.fcmp_unordered(">", value, vector.zero)
+            value = builder.select(passes, value, vector.zero)
         out = builder.inttoptr(values["out"], self.element.as_pointer())
         offset = builder.mul(values["out_row"], index(i))
         self._store_vector(vector, value, builder.gep(out, [offset]), mask)
         if self.places == BYTES:
-            self._store_bytes(i, reduced.place)
+            self._store_bytes(i, reduced.place, passes)
         elif self.places == INDICES:
             self._store_indices(i, reduced.place, offset, mask)
 
@@ -218,12 +225,14 @@ class Pool:
         else:
             vector.store_masked(value, at, mask)
 
-    def _store_bytes(self, i: int, place: Any) -> None:
+    def _store_bytes(self, i: int, place: Any, passes: Any) -> None:
         """Store a whole vector of bytes: rows of places have room for that."""
         builder, lanes = self.builder, self.vector.lanes
         byte = ir.IntType(8)
         r, s = self._row_and_column(place)
         place = builder.add(builder.mul(r, self._numbers(self.window.S)), s)
+        if passes:
+            place = builder.select(passes, place, self._numbers(NOWHERE))
         offset = builder.mul(self.values["place_row"], index(i))
         at = builder.inttoptr(self.values["places"], byte.as_pointer())
         at = builder.gep(at, [offset])

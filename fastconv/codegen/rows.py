@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from fastconv.codegen.vector import I64, Vectors, index
+from fastconv.codegen.vector import I64, Vectors, index, prefetch
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
@@ -60,13 +60,7 @@ def fetch(typingctx, place):  # type: ignore[no-untyped-def]
     """Ask for the cache line of an address, and do not wait for it; any address is allowed."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        number = ir.IntType(32)
-        pointer = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
-        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        # To read; into all caches; data.
-        wanted = [ir.Constant(number, value) for value in (0, 3, 1)]
-        builder.call(ask, [builder.inttoptr(arguments[0], pointer), *wanted])
+        prefetch(builder, builder.inttoptr(arguments[0], ir.IntType(8).as_pointer()))
         return context.get_dummy_value()
 
     return types.void(types.int64), generate

@@ -29,14 +29,15 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from fastconv.codegen.store import Store
-from fastconv.codegen.vector import I64, Vectors, index
+from fastconv.codegen.vector import I64, Vectors, index, prefetch
 
 #: What a tile is called with, all as 64-bit integers. Those up to `layer` are addresses;
 #: `residual` may be 0, `numbers` are those of the activation. `form` is the activation's form;
-#: `filters` and `columns` say how much of the tile is wanted.
+#: `filters` and `columns` say how much of the tile is wanted; `ahead`, how many elements behind
+#: what is read that lies which will be read next from memory far away: it is asked for.
 ARGUMENTS = (
     *("x", "offsets", "weight", "bias", "residual", "out", "numbers", "layer"),
-    *("taps", "head", "form", "filters", "columns"),
+    *("taps", "head", "form", "filters", "columns", "ahead"),
 )
 
 #: The 64-bit integers that `layer` points to, counted in elements but for `run`, the number of
@@ -63,9 +64,10 @@ class Tile:
         element = ir.FloatType() if bits == 32 else ir.DoubleType()
         self.vector = Vectors(builder, element, lanes)
         values = dict(zip(ARGUMENTS, arguments, strict=True))
-        self.taps, self.head, self.filters, self.columns = (
-            values[name] for name in ("taps", "head", "filters", "columns")
+        self.taps, self.head, self.filters, self.columns, self.ahead = (
+            values[name] for name in ("taps", "head", "filters", "columns", "ahead")
         )
+        self.line = 512 // bits
         self.offsets = builder.inttoptr(values["offsets"], I64.as_pointer())
         self.x, self.weight, self.bias = (
             builder.inttoptr(values[name], element.as_pointer()) for name in ("x", "weight", "bias")
@@ -78,6 +80,14 @@ class Tile:
             values[name] for name in ("out", "residual", "numbers", "form")
         )
         self.store = Store(self.vector, out, residual, numbers, form, out_row, out_plane, apart)
+
+    def fetch_ahead(self, place: Any, elements: int) -> None:
+        """Ask for `elements` elements that will be read when those at `place` are done with."""
+        # Where nothing is wanted, what is near anyway: asking for what is on its way costs time.
+        wanted = self.builder.icmp_signed("!=", self.ahead, index(0))
+        for first in range(0, elements, self.line):
+            there = self.vector.at(place, self.ahead, index(first))
+            prefetch(self.builder, self.builder.select(wanted, there, self.bias), level=2)
 
     def over_taps(self, start: list[Any], body: Any) -> list[Any]:
         """Write the loop over the taps; return the sums, those of `start` included.

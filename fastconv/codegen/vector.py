@@ -22,6 +22,19 @@ def index(value: int) -> Any:
     return ir.Constant(I64, value)
 
 
+def prefetch(builder: Any, pointer: Any, level: int = 1, write: bool = False) -> None:
+    """Ask for the cache line at `pointer`, and do not wait for it; any address is allowed.
+
+    It comes into the caches from `level` on.
+    """
+    place, kind = ir.IntType(8).as_pointer(), [I32, I32, I32]
+    signature = ir.FunctionType(ir.VoidType(), [place, *kind])
+    ask = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
+    # To read or to write; how near; data.
+    wanted = [ir.Constant(I32, value) for value in (int(write), 4 - level, 1)]
+    builder.call(ask, [builder.bitcast(pointer, place), *wanted])
+
+
 class Vectors:
     """Vectors of `lanes` elements of one type.
 
@@ -38,6 +51,7 @@ class Vectors:
     def __init__(self, builder: Any, element: Any, lanes: int) -> None:
         self.builder = builder
         self.element = element
+        self.bits = 32 if isinstance(element, ir.FloatType) else 64
         self.lanes = lanes
         self.type = ir.VectorType(element, lanes)
         self.undefined = ir.Constant(self.type, ir.Undefined)
@@ -122,6 +136,14 @@ class Vectors:
             return self.builder.fadd(self.builder.fmul(a, b), c)
         fma = self._declare(f"llvm.fma.{self._suffix}", self.type, [self.type] * 3)
         return self.builder.call(fma, [a, b, c])
+
+    def now(self, vector: Any) -> Any:
+        """Return `vector`, which is computed before anything that is loaded after it.
+
+        Else all that a step reads is loaded at once, for which there are no registers.
+        """
+        function = ir.FunctionType(self.type, [self.type])
+        return self.builder.asm(function, "", "=v,0,~{memory}", [vector], True)
 
     def clamp(self, a: Any, low: Any, high: Any) -> Any:
         """Return ``min(max(a, low), high)``; NaN stays NaN."""

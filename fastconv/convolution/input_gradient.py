@@ -17,7 +17,7 @@ from fastconv.problem import Conv2dProblem, Direction
 
 # What a thread clears, and what it moves of the weights.
 CLEARED_BYTES_PER_SECOND = 8e9
-LAID_OUT_BYTES_PER_SECOND = 5e9
+LAID_OUT_BYTES_PER_SECOND = 12e9
 # Fewer bytes of weights are laid out within the caches, in no time.
 MANY_BYTES = 2**18
 

@@ -6,18 +6,15 @@ gradient is computed: then their two kinds of channels are exchanged and the tap
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv import threads
-from fastconv.convolution.base import Array
-from fastconv.convolution.blocks import PARTS, WORTH_A_TASK, split
-from fastconv.kernels.packing import packer_address, turned_packer_address
+from fastconv import recycling
+from fastconv.convolution.base import Array, as_read_only
+from fastconv.kernels.packing import pack_tiles, packer_address, turned_packer_address
 from fastconv.problem import Conv2dProblem
 
 
@@ -98,27 +95,17 @@ def by_tiles(problem: Conv2dProblem, filters: Filters, tile: tuple[int, int, int
     p, wide = problem, tile[0]
     tiles = -(-p.K_per_group // wide)
     total = p.groups * tiles
-    packed = np.empty((total, p.taps, wide), p.dtype)
-    window = filters.window
-    once = window is not None  # gradients have no plans
+    packed = recycling.empty((total * p.taps * wide,), p.dtype)
+    once = filters.window is not None  # gradients have no plans
     pack = packer_of(p, filters, tile, p.C_per_group, channels_last=False, once=once)
     sizes: tuple[int, ...] = tiles, p.K_per_group, p.taps, p.taps, wide
-    if window is not None:
-        sizes = tiles, p.K_per_group, p.C_per_group, window.size, p.taps, pack.step, wide
-    run = _callable(pack.code, 5 + len(sizes))
-
-    def work(some: tuple[int, int]) -> None:
-        places, target = pack.places.ctypes.data, packed[some[0] :].ctypes.data
-        run(*some, filters.weight.ctypes.data, target, places, *sizes)
-
-    parts = min(PARTS, packed.size // WORTH_A_TASK)
-    threads.run_tasks(work, split(total, max(1, parts)))
-    return packed.reshape(-1)
-
-
-@lru_cache(maxsize=32)
-def _callable(address: int, arguments: int) -> Callable[..., None]:
-    return ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * arguments)(address)
+    if filters.window is not None:
+        sizes = tiles, p.K_per_group, p.C_per_group, filters.window.size, p.taps, pack.step, wide
+    weight = as_read_only(filters.weight.reshape(-1))
+    places = as_read_only(pack.places)
+    rest = int(pack.turned), weight, places, as_read_only(np.array(sizes)), packed
+    pack_tiles.small(packed.size, total, pack.code, *rest)
+    return packed
 
 
 @lru_cache(maxsize=256)

@@ -1,7 +1,8 @@
 """The gradient of the weights with pixels in the lanes: `direct`'s third direction.
 
 Both the input and the output's gradient are read where they lie. What a vector holds are pixels of
-one row, so maps should be wide, or without margins and strides, where rows do not matter.
+one row, so maps should be wide. (1x1 kernels without margins, to which rows do not matter, have
+`fastconv.convolution.plane_gradient`.)
 
 The cut into chunks and pieces depends on the problem alone, and so does the order of every sum.
 """
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from fastconv import cpu
 from fastconv.codegen.pixel_gradient import Taps
-from fastconv.convolution.base import Array, as_read_only
+from fastconv.convolution.base import Array, as_read_only, useful_threads
 from fastconv.convolution.blocks import PARTS, split
 from fastconv.convolution.tiling import CYCLES_PER_SECOND
 from fastconv.kernels.pixel_gradients import (
@@ -66,26 +67,6 @@ class Cut(NamedTuple):
     sums: int
 
 
-class Planes(NamedTuple):
-    """Planes as the tiles see them: height and width of both, and pixels behind the last row."""
-
-    H: int
-    W: int
-    OH: int
-    OW: int
-    tail: int
-
-
-def _planes(problem: Conv2dProblem, lanes: int) -> Planes:
-    """Return planes as they are; where rows do not matter, as rows of one vector."""
-    p = problem
-    plain = p.R == p.S == 1 and p.stride == (1, 1) and not any(map(any, p.padding))
-    if not plain or lanes > p.P:
-        return Planes(p.H, p.W, p.OH, p.OW, 0)
-    rows, tail = divmod(p.P, lanes)
-    return Planes(rows, lanes, rows, lanes, tail)
-
-
 def shapes(problem: Conv2dProblem) -> Iterator[PixelGradientShape]:
     """Return the tiles that fit the registers and the weights."""
     p, instructions = problem, cpu.describe().instructions
@@ -117,9 +98,8 @@ def best_shape(problem: Conv2dProblem) -> PixelGradientShape:
 def _cycles(problem: Conv2dProblem, shape: PixelGradientShape) -> float:
     """Return about how many cycles one core takes, memory apart."""
     p, taps = problem, shape.taps
-    planes = _planes(p, shape.lanes)
-    vectors = -(-planes.OW // shape.lanes)
-    steps = p.N * (planes.OH * vectors + (planes.tail > 0))
+    vectors = -(-p.OW // shape.lanes)
+    steps = p.N * p.OH * vectors
     tiles = p.groups * -(-p.K_per_group // taps.filters) * -(-p.C_per_group // taps.channels)
     tiles *= -(-p.R // taps.rows) * -(-p.S // taps.columns)
     lines = taps.channels * taps.rows
@@ -127,13 +107,13 @@ def _cycles(problem: Conv2dProblem, shape: PixelGradientShape) -> float:
     # One multiplication of whole vectors a cycle, one load, most of them across cache lines; at
     # stride 2 they are twice as many, and more than the first-level cache holds.
     step = max(taps.sums, 4, (1.3 if shape.step == 1 else 3.3) * loads) + 1 + 0.5 * lines
-    begun = p.N * (1 + planes.OH * vectors // PIECE_VECTORS) / max(1, _images(p, planes, vectors))
+    begun = p.N * (1 + p.OH * vectors // PIECE_VECTORS) / max(1, _images(p, vectors))
     return tiles * (steps * step + begun * (120 + 8.0 * taps.sums) + 12 * p.N * vectors)
 
 
-def _images(problem: Conv2dProblem, planes: Planes, vectors: int) -> int:
+def _images(problem: Conv2dProblem, vectors: int) -> int:
     """Return how many images make one piece: all pieces alike, if that can be."""
-    most = PIECE_VECTORS // (planes.OH * vectors + (planes.tail > 0))
+    most = PIECE_VECTORS // (problem.OH * vectors)
     most = max(1, min(problem.N, most))
     alike = max(images for images in range(1, most + 1) if problem.N % images == 0)
     return alike if 2 * alike >= most else most
@@ -143,14 +123,13 @@ def _images(problem: Conv2dProblem, planes: Planes, vectors: int) -> int:
 def cut_of(problem: Conv2dProblem) -> Cut:
     """Cut a problem into chunks, pieces and tiles, and give all numbers of the cut."""
     p, shape = problem, best_shape(problem)
-    taps, planes = shape.taps, _planes(p, shape.lanes)
-    vectors = -(-planes.OW // shape.lanes)
-    images = _images(p, planes, vectors)
-    rows = max(1, min(planes.OH, PIECE_VECTORS // vectors))
+    taps, vectors = shape.taps, -(-p.OW // shape.lanes)
+    images = _images(p, vectors)
+    rows = max(1, min(p.OH, PIECE_VECTORS // vectors))
     pieces = [
         (n0, n1 - n0, i0, i1)
         for n0, n1 in split(max(1, p.N), -(-max(1, p.N) // images))
-        for i0, i1 in split(planes.OH, -(-planes.OH // rows))
+        for i0, i1 in split(p.OH, -(-p.OH // rows))
     ]
     starts = [
         [min(tile * size, total - size) for tile in range(-(-total // size))]
@@ -170,7 +149,7 @@ def cut_of(problem: Conv2dProblem) -> Cut:
     values: dict[str, int] = {
         **{n: getattr(p, n) for n in ("itemsize", "N", "C", "K", "groups", "taps")},
         **{n: getattr(p, n) for n in ("C_per_group", "K_per_group")},
-        **planes._asdict(),
+        **{n: getattr(p, n) for n in ("H", "W", "OH", "OW")},
         "x_plane": p.H * p.W,
         "grad_plane": p.P,
         "down": p.stride[0],
@@ -220,8 +199,8 @@ def estimated_seconds(problem: Conv2dProblem, num_threads: int) -> float:
     p, cut = problem, cut_of(problem)
     adding = float(p.K * p.taps * cut.record[0].chunks) * 3
     moving = (p.input_bytes + p.output_bytes) / 60e9
-    # Compared with estimates for processors that multiply two vectors a cycle.
-    cycles = 0.55 * (_cycles(p, cut.shape) + adding)
+    # `_cycles` counts one multiplication a cycle.
+    cycles = 1.1 / cpu.describe().instructions.a_cycle * (_cycles(p, cut.shape) + adding)
     return 15e-6 + cycles / num_threads / CYCLES_PER_SECOND + moving
 
 
@@ -236,5 +215,6 @@ def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: A
     arrays = x.reshape(-1), grad_output.reshape(-1), zeros, cut.pieces, cut.tap_tiles
     with scratch("sums", (cut.sums,), p.dtype) as sums:
         items = int(p.groups * g.chunks * g.ranges)
-        correlate(items, pixel_gradient_address(cut.shape), *arrays, sums, cut.record)
-        add_chunks(p.K, cut.places, sums, out.reshape(-1), cut.record)
+        most, tile = useful_threads(p), pixel_gradient_address(cut.shape)
+        correlate.on(most, items, tile, *arrays, sums, cut.record)
+        add_chunks.on(most, p.K, cut.places, sums, out.reshape(-1), cut.record)

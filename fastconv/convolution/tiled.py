@@ -6,12 +6,14 @@ all its weights of one tap stand side by side.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba.core import config
 
 from fastconv import threads
 from fastconv.activation import Activation
-from fastconv.convolution import pixel_gradient, weight_gradient
+from fastconv.convolution import pixel_gradient, plane_gradient, weight_gradient
 from fastconv.convolution.base import Array, Launch, Run, as_read_only, useful_threads
 from fastconv.convolution.input_gradient import ByPhases
 from fastconv.convolution.layout import Filters, by_tiles, forward_filters
@@ -181,6 +183,11 @@ class ImplicitGemm(Tiled):
         weight_gradient.weight_gradient(problem, x, grad_output, out)
 
 
+def _by_pixels(problem: Conv2dProblem) -> Any:
+    """Return the module of weight gradients with pixels in the lanes that suits a problem."""
+    return plane_gradient if plane_gradient.takes(problem) else pixel_gradient
+
+
 class Direct(Tiled):
     """Pixels in the lanes, weights broadcast: large maps, few taps, few filters."""
 
@@ -190,7 +197,7 @@ class Direct(Tiled):
     def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
         """Take every geometry whose smallest band is not too large."""
         if direction == "weight_grad":
-            return pixel_gradient.refusal(problem) or compiler_missing()
+            return _by_pixels(problem).refusal(problem) or compiler_missing()
         return super().supports(problem, direction)
 
     def estimated_seconds(
@@ -198,15 +205,15 @@ class Direct(Tiled):
     ) -> float:
         """Count instructions and copies."""
         if direction == "weight_grad":
-            return pixel_gradient.estimated_seconds(problem, threads)
+            return float(_by_pixels(problem).estimated_seconds(problem, threads))
         return super().estimated_seconds(problem, direction, threads)
 
     def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
-        """One band of the input, and for the weights' gradient the sums."""
+        """One band of the input, and for the weights' gradient the sums and picked pixels."""
         if direction == "weight_grad":
-            return pixel_gradient.workspace_bytes(problem)
+            return int(_by_pixels(problem).workspace_bytes(problem))
         return super().workspace_bytes(problem, direction)
 
     def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
         """Sum over pixels, a lane each, where they lie."""
-        pixel_gradient.weight_gradient(problem, x, grad_output, out)
+        _by_pixels(problem).weight_gradient(problem, x, grad_output, out)

@@ -211,7 +211,8 @@ def estimated_seconds(problem: Conv2dProblem, m: int, num_threads: int) -> float
     products = float(g.products)
     tiles, vectors = p.N * down * across, shape.filters // shape.lanes
     items = float(p.groups * g.filter_tiles * g.blocks)
-    multiplying = items * products * tiles * max(vectors * shape.columns / 2, 4) * 1.1
+    a_cycle = cpu.describe().instructions.a_cycle
+    multiplying = items * products * tiles * max(vectors * shape.columns / a_cycle, 4) * 1.1
     beginning = items * products * len(cut.bands) * (40 + 4.0 * vectors * shape.columns)
     summing = items * len(cut.bands) * vectors * shape.columns * 6.0 * products
     channels = float(p.groups * (g.channel_vectors + g.filter_vectors))

@@ -58,8 +58,8 @@ def gradient_tile_address(shape: GradientShape) -> int:
     name = shape.name
     _shapes[name] = shape
 
-    def tile(a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12):  # type: ignore[no-untyped-def]
-        _write_tile(name, (a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12))
+    def tile(a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13):  # type: ignore[no-untyped-def]
+        _write_tile(name, (a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13))
 
     return address_of(tile, name, len(codegen_tile.ARGUMENTS))
 
@@ -78,7 +78,7 @@ def pixel_packer_address(bits: int, lanes: int) -> int:
     there are, and how many channels stand side by side: what is there of those that are missing
     means nothing.
     """
-    size, ahead = bits // 8, FETCHED * lanes
+    size = bits // 8
 
     def pack(source, target, places, pitch, channels, pixels, wide):  # type: ignore[no-untyped-def]
         if wide <= lanes // 4:  # a vector would be nearly empty
@@ -90,12 +90,10 @@ def pixel_packer_address(bits: int, lanes: int) -> int:
             return
         for first in range(0, wide, lanes):
             rows = min(lanes, channels - first)
+            after = min(lanes, wide - first) * pitch * size
             for pixel in range(0, pixels, lanes):
-                if pixel % ahead == 0 and pixels <= SHORT * lanes:
-                    for row in range(rows):
-                        here = source + ((first + row) * pitch + pixel) * size
-                        for line in range(0, min(ahead, pixels - pixel) * size, 64):
-                            fetch(here + line)
+                for row in range(rows):
+                    fetch(source + ((first + row) * pitch + pixel) * size + after)
                 transpose_block(
                     target + first * size,
                     wide,
@@ -124,8 +122,13 @@ def strided_packer_address(bits: int, lanes: int) -> int:
 
     def pack(source, target, places, pitch, channels, rows, width, apart, wide):  # type: ignore[no-untyped-def]
         for first in range(0, wide, lanes):
+            after = min(lanes, wide - first) * pitch * size
             for row in range(rows):
                 for pixel in range(0, width, lanes):
+                    for c in range(min(lanes, channels - first)):
+                        here = (first + c) * pitch + row * apart + 2 * pixel
+                        fetch(source + here * size + after)
+                        fetch(source + (here + lanes) * size + after)
                     transpose_block(
                         target + first * size,
                         wide,
@@ -213,11 +216,12 @@ def lay_out(
     channels of a tile), and then the gradient, (groups * filter tiles, pixels, filters of a tile).
     """
     g, size = layer[0], layer[0].itemsize
-    image0, images, row0, rows = band[0], band[1], band[2], band[3]
+    image0, row0, rows = band[0], band[2], band[3]
     top = row0 * g.stride_h - g.pad_top
     channel_tiles = g.groups * g.channel_tiles
+    tiles = channel_tiles + g.groups * g.filter_tiles
     for number in range(start, stop):
-        tile, rest = divmod(number, images * g.chunks)
+        rest, tile = divmod(number, tiles)
         image, chunk = divmod(rest, g.chunks)
         if tile < channel_tiles:
             group, t = divmod(tile, g.channel_tiles)
@@ -321,6 +325,7 @@ def multiply(
                 address(layer),
                 pixels,
                 g.run,
+                0,
                 0,
                 0,
                 0,

@@ -73,7 +73,7 @@ def pixel_gradient_address(shape: PixelGradientShape) -> int:
 
 #: The numbers that the loops read from the layer's record.
 FIELDS = (
-    *("itemsize", "N", "C", "K", "H", "W", "OH", "OW", "x_plane", "grad_plane", "tail", "groups"),
+    *("itemsize", "N", "C", "K", "H", "W", "OH", "OW", "x_plane", "grad_plane", "groups"),
     *("C_per_group", "K_per_group", "taps", "down", "dilation_h", "dilation_w"),
     *("pad_top", "pad_left", "pieces", "chunks", "ranges", "filter_tiles", "tap_tiles"),
     *("tile_filters", "tile_taps", "slot", "chunk_size"),
@@ -146,33 +146,6 @@ def correlate(
                             int(piece == p0),
                         ),
                     )
-                    if g.tail and pieces[piece, 3] == g.OH:
-                        # What is left of planes that are taken for rows of one vector.
-                        call(
-                            tile,
-                            (
-                                pixels + g.H * g.W * size,
-                                address(grad) + (grads + g.OH * g.OW) * size,
-                                to,
-                                address(zeros),
-                                images,
-                                g.C * g.x_plane,
-                                g.K * g.grad_plane,
-                                g.x_plane,
-                                g.grad_plane,
-                                1,
-                                g.tail,
-                                g.tail,
-                                0,
-                                1,
-                                0,
-                                0,
-                                1,
-                                1,
-                                1,
-                                0,
-                            ),
-                        )
 
 
 @range_kernel

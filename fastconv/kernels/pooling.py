@@ -12,12 +12,13 @@ from fastconv.codegen.pooling import BYTES, INDICES, NOT_ASKED, Pool, Window
 from fastconv.codegen.pooling_grad import PoolGrad
 from fastconv.kernels.jit import address_of
 
-#: What is computed: whether means, and which places of maxima are stored.
+#: What is computed: whether means, which places of maxima are stored, whether it is rectified.
 FORWARD = {
-    "max": (False, NOT_ASKED),
-    "max-byte": (False, BYTES),
-    "max-index": (False, INDICES),
-    "mean": (True, NOT_ASKED),
+    "max": (False, NOT_ASKED, False),
+    "max-byte": (False, BYTES, False),
+    "max-relu-byte": (False, BYTES, True),
+    "max-index": (False, INDICES, False),
+    "mean": (True, NOT_ASKED, False),
 }
 #: Whether gradients of means.
 BACKWARD = {"max-grad": False, "mean-grad": True}

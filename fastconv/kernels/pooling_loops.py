@@ -124,14 +124,17 @@ def maximum_grad(start: int, stop: int, grad: Any, indices: Any, out: Any, wrong
     They are added in the order of the windows, by one thread for each plane: so the sums do not
     depend on the number of threads. `wrong` says of each plane whether a place is outside it.
     """
+    pixels = uint64(out.shape[1])
     for plane in range(start, stop):
-        out[plane] = 0
+        sent, places, received = grad[plane], indices[plane], out[plane]
+        received[:] = 0
         outside = False
-        for pixel in range(grad.shape[1]):
-            # Read once: another thread may write to the caller's array meanwhile.
-            place = indices[plane, pixel]
-            if 0 <= place < out.shape[1]:
-                out[plane, place] += grad[plane, pixel]
+        for k in range(sent.size):
+            # Read once: another thread may write to the caller's array meanwhile. A negative
+            # number is a very large one without its sign.
+            place = uint64(places[k])
+            if place < pixels:
+                received[place] += sent[k]
             else:
                 outside = True
         wrong[plane] = outside

@@ -79,7 +79,29 @@ def convolve(
         while task < last:
             row0, row1 = row_starts[row_band], row_starts[row_band + 1]
             column0, column1 = column_starts[column_band], column_starts[column_band + 1]
-            source = address(x) + image * g.C_per_group * g.H * g.W * size
+            start_of_image = image * g.C_per_group * g.H * g.W
+            source = address(x) + start_of_image * size
+            # The task that comes next, and where it will begin to read.
+            next_part, next_column_band, next_row_band, next_image = (
+                part + 1,
+                column_band,
+                row_band,
+                image,
+            )
+            if next_part == g.parts:
+                next_part = 0
+                next_column_band += 1
+                if next_column_band == g.column_bands:
+                    next_column_band = 0
+                    next_row_band += 1
+                    if next_row_band == g.row_bands:
+                        next_row_band = 0
+                        next_image += 1
+            afterwards = (
+                (next_image - image) * g.C_per_group * g.H * g.W
+                + (row_starts[next_row_band] - row0) * g.stride_h * g.W
+                + (column_starts[next_column_band] - column0) * g.stride_w
+            )
             if g.copied:
                 if fresh:
                     call(
@@ -112,7 +134,19 @@ def convolve(
             last_row, last_column = row1 - g.tile_rows, max(column0, column1 - g.tile_columns)
             for block_row in range(row0, row1, g.block_rows):
                 for block_column in range(column0, column1, g.block_columns):
+                    # The last filters that pass over a block ask for the next one.
+                    next_block = afterwards
+                    if block_column + g.block_columns < column1:
+                        next_block = (block_column + g.block_columns - column0) * g.x_step
+                        next_block += (block_row - row0) * g.x_row
+                    elif block_row + g.block_rows < row1:
+                        next_block = (block_row + g.block_rows - row0) * g.x_row
+                    next_block -= (block_column - column0) * g.x_step
+                    next_block -= (block_row - row0) * g.x_row
                     for t in range(part_starts[part], part_starts[part + 1]):
+                        ahead = 0
+                        if not g.copied and t == part_starts[part + 1] - 1:
+                            ahead = next_block
                         k = t * g.tile_filters
                         filters = min(g.tile_filters, g.K_per_group - k)
                         packed = (group * g.filter_tiles + t) * g.tile_filters * g.R * g.row_taps
@@ -154,16 +188,14 @@ def convolve(
                                         form,
                                         filters,
                                         column1 - j,
+                                        ahead,
                                     ),
                                 )
             task += 1
-            part += 1
-            if part == g.parts:
-                part, fresh = 0, True
-                column_band += 1
-                if column_band == g.column_bands:
-                    column_band = 0
-                    row_band += 1
-                    if row_band == g.row_bands:
-                        row_band = 0
-                        image += 1
+            fresh = fresh or next_part == 0
+            part, column_band, row_band, image = (
+                next_part,
+                next_column_band,
+                next_row_band,
+                next_image,
+            )

@@ -80,7 +80,7 @@ def tile_address(shape: TileShape) -> int:
     name = shape.name
     _shapes[name] = shape
 
-    def tile(a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12):  # type: ignore[no-untyped-def]
-        _write_tile(name, (a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12))
+    def tile(a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13):  # type: ignore[no-untyped-def]
+        _write_tile(name, (a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13))
 
     return address_of(tile, name, len(ARGUMENTS))

@@ -329,6 +329,7 @@ def convolve_winograd(
                                         0,
                                         wanted,
                                         tiles - j,
+                                        0,
                                     ),
                                 )
                 k0 = pass0 * g.tile_filters

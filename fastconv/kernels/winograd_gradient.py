@@ -229,6 +229,7 @@ def multiply_band(
                         0,
                         0,
                         0,
+                        0,
                     ),
                 )
             target = tile_number * g.tile_sums + block * buffered

@@ -39,6 +39,8 @@ _SHAPES = 4
 class Chain(Module):
     """Layers that run one after another. A subclass says which: `stages`."""
 
+    _steps: Steps | None = None
+
     def stages(self) -> Sequence[Module]:
         """Return the layers in their order."""
         raise NotImplementedError
@@ -46,9 +48,24 @@ class Chain(Module):
     def forward(self, x: ArrayLike) -> Array:
         """Send `x` through all layers; in evaluation, fused where that is possible."""
         y = as_floats(self, x)
-        if not self.training and not self.keeping:
-            return run(self.stages(), y)
-        return run_keeping(self.stages(), y)
+        if self.training or self.keeping:
+            return run_keeping(self.stages(), y)
+        return self.steps().run(y)
+
+    def steps(self) -> Steps:
+        """Return what evaluation runs: the steps found before, if nothing changed since."""
+        stages, known = self.stages(), self._steps
+        if known is None or not known.hold(stages):
+            known = self._steps = Steps(stages)
+        return known
+
+    def forget(self) -> None:
+        """Forget which steps evaluation takes."""
+        self._steps = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled: no steps."""
+        return {**super().__getstate__(), "_steps": None}
 
 
 class Branches(Module):
@@ -61,7 +78,7 @@ class Branches(Module):
         """Return the sum; in evaluation, fused where that is possible."""
         array = as_floats(self, x)
         if not self.training and not self.keeping:
-            return run([self], array)
+            return run(self, array)
         y, other = self.body(array), array if self.shortcut is None else self.shortcut(array)
         return np.asarray(y + same_shape(other, y.shape))
 
@@ -84,6 +101,7 @@ class Step:
     kind: type[Module] | None
     norm: BatchNorm2d | None = None
     activation: ActivationLike = None
+    activating: tuple[Module, type[Module]] | None = None
 
     def take(self, layer: Module, kind: type[Module] | None) -> bool:
         """Take in the layer that follows, if it can be; return whether it was."""
@@ -94,14 +112,22 @@ class Step:
                 self.norm = layer  # type: ignore[assignment]
             return self.norm is layer
         if self.kind in (Conv2d, Branches):
-            self.activation = _activation(layer, kind)
+            self.activation, self.activating = _activation(layer, kind), (layer, kind)
         return self.activation is not None
+
+    def holds(self) -> bool:
+        """Return whether what was taken in would be taken in again, as it is."""
+        if self.norm is not None and self.norm.num_features != self.layer.out_channels:  # type: ignore[attr-defined]
+            return False
+        return self.activation is None or self.activation == _activation(*self.activating)  # type: ignore[misc]
 
     def run(
         self, x: Array, residual: Array | None = None, activation: ActivationLike = None
     ) -> Array:
         """Return the output for `x`, with the residual added and an activation after that."""
         layer = self.layer
+        if self.kind is None and residual is None:
+            return layer(x)
         if self.kind is Conv2d and (residual is None or self.activation is None):
             assert isinstance(layer, Conv2d)
             images = layer.checked(x)
@@ -116,27 +142,74 @@ class Step:
         """Run a layer that has its activation already, without a residual."""
         if isinstance(self.layer, Branches):
             block = self.layer
-            shortcut = x if block.shortcut is None else run([block.shortcut], x)
-            return run([block.body], x, shortcut, self.activation)
+            shortcut = x if block.shortcut is None else run(block.shortcut, x)
+            return run(block.body, x, shortcut, self.activation)
         return self.run(x)
 
 
+class Steps:
+    """What a row of layers runs, each convolution with what follows it.
+
+    Finding out takes longer than a small layer; so a chain keeps it, with all that it depends on.
+    """
+
+    def __init__(self, layers: Sequence[Module]) -> None:
+        self._layers, self._inner = list(layers), list[tuple[Chain, list[Module]]]()
+        # Layers that fuse while they run as their class does.
+        self._plain: list[tuple[Module, Any]] = []
+        self._lasting = True
+        self._steps: list[Step] = []
+        for layer, kind in self._flat(layers):
+            if kind is not Dropout and not (self._steps and self._steps[-1].take(layer, kind)):
+                self._steps.append(Step(layer, kind))
+        self._taken = [step for step in self._steps if step.norm or step.activation]
+
+    def _flat(self, layers: Iterable[Module]) -> Iterator[tuple[Module, type[Module] | None]]:
+        """Yield layers and as what they run, chains within them opened."""
+        for layer in layers:
+            kind = _kind(layer)
+            if kind is not None:
+                self._plain.append((layer, type(layer).forward))
+            elif isinstance(layer, _KINDS):
+                self._lasting = False  # it may fuse another time
+            if kind is Chain:
+                inner = layer.stages()  # type: ignore[attr-defined]
+                self._inner.append((layer, list(inner)))  # type: ignore[arg-type]
+                yield from self._flat(inner)
+            else:
+                yield layer, kind
+
+    def hold(self, layers: Sequence[Module]) -> bool:
+        """Return whether these layers, as they are now, run in the same steps."""
+        if not self._lasting or self._layers != [*layers]:
+            return False
+        for layer, forward in self._plain:
+            if layer.training or layer.keeping or "forward" in layer.__dict__:
+                return False
+            if type(layer).forward is not forward:
+                return False
+        for chain, inner in self._inner:
+            if chain.stages() != inner:
+                return False
+        return all(step.holds() for step in self._taken)
+
+    def run(
+        self, x: Array, residual: Array | None = None, activation: ActivationLike = None
+    ) -> Array:
+        """Return ``activation(layers(x) + residual)``."""
+        if not self._steps:
+            return _summed(x, residual, activation)
+        for step in self._steps[:-1]:
+            x = step.run(x)
+        return self._steps[-1].run(x, residual, activation)
+
+
 def run(
-    layers: Iterable[Module],
-    x: Array,
-    residual: Array | None = None,
-    activation: ActivationLike = None,
+    layer: Module, x: Array, residual: Array | None = None, activation: ActivationLike = None
 ) -> Array:
-    """Return ``activation(layers(x) + residual)``, each convolution with what follows it."""
-    steps: list[Step] = []
-    for layer, kind in _flat(layers):
-        if kind is not Dropout and not (steps and steps[-1].take(layer, kind)):
-            steps.append(Step(layer, kind))
-    for step in steps[:-1]:
-        x = step.run(x)
-    if steps:
-        return steps[-1].run(x, residual, activation)
-    return _summed(x, residual, activation)
+    """Return ``activation(layer(x) + residual)``, fused where that is possible."""
+    known = layer.steps() if _kind(layer) is Chain else Steps([layer])  # type: ignore[attr-defined]
+    return known.run(x, residual, activation)
 
 
 def _summed(y: Array, residual: Array | None, activation: ActivationLike) -> Array:
@@ -159,16 +232,6 @@ def _kind(layer: Module) -> type[Module] | None:
         if isinstance(layer, kind) and exact.forward is kind.forward:
             return kind
     return None
-
-
-def _flat(layers: Iterable[Module]) -> Iterator[tuple[Module, type[Module] | None]]:
-    """Yield layers and as what they run, chains within them opened."""
-    for layer in layers:
-        kind = _kind(layer)
-        if kind is Chain:
-            yield from _flat(layer.stages())  # type: ignore[attr-defined]
-        else:
-            yield layer, kind
 
 
 _KINDS = (Conv2d, BatchNorm2d, ReLU, LeakyReLU, SiLU, Dropout, Chain, Branches)

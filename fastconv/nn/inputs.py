@@ -17,6 +17,8 @@ Array = NDArray[Any]
 #: The largest number that is finite.
 LARGEST = sys.float_info.max
 
+_FLOATS = np.dtype(np.float32), np.dtype(np.float64)
+
 #: What a user may pass as `rng`: a generator, a seed, or None for other numbers every time.
 RngLike = Generator | int | None
 
@@ -24,7 +26,7 @@ RngLike = Generator | int | None
 def as_floats(layer: object, x: ArrayLike, dtype: np.dtype[Any] | None = None) -> Array:
     """Return `x` as an array of float32 or float64, of `dtype` if one is given."""
     array = x if isinstance(x, np.ndarray) else np.asarray(x)
-    if array.dtype == dtype or (dtype is None and array.dtype in (np.float32, np.float64)):
+    if array.dtype in (_FLOATS if dtype is None else (dtype,)):
         return array
     name, wanted = type(layer).__name__, dtype or "float32 or float64"
     hint = f"convert x (x.astype({str(dtype or 'float32')!r}))"
@@ -48,7 +50,7 @@ def as_images(
 
 def check_parameter(layer: object, name: str, value: Any, shape: tuple[int, ...]) -> None:
     """Raise unless an attribute that a kernel reads, which users may replace, has its shape."""
-    if np.shape(value) != shape:
+    if getattr(value, "shape", None) != shape and np.shape(value) != shape:
         raise ValueError(
             f"{name} must have shape {shape} in this {type(layer).__name__}, got {np.shape(value)}"
         )

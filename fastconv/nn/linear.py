@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba.core import config
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv import recycling
 from fastconv.arguments import as_computed
 from fastconv.blas import single_threaded
 from fastconv.geometry import as_int
-from fastconv.kernels.dense import weighted_sums
+from fastconv.kernels.dense import product, weighted_sums
 from fastconv.nn.init import default_bias, default_weight
 from fastconv.nn.inputs import RngLike, as_floats, as_generator, check_parameter
 from fastconv.nn.module import Module
@@ -27,6 +28,8 @@ _PART = 2**23
 _FEW_ROWS = 4
 # Products that are one step of work.
 _LANES = 16
+# The largest first matrix whose products tiles take: a few columns each pass over all of it.
+_MOST_BYTES = 2**24
 
 
 class Linear(Module):
@@ -81,16 +84,19 @@ class Linear(Module):
                 f"got {array.shape}{hint}"
             )
         check_parameter(self, "weight", self.weight, (self.out_features, self.in_features))
-        rows = array.reshape(-1, self.in_features)
-        if len(rows) <= _FEW_ROWS:
-            sums = recycling.empty((len(rows), self.out_features), self.weight.dtype)
-            factors = as_computed(rows, sums.dtype), self.weight.value
-            work = len(rows) * self.weight.size // _LANES
-            weighted_sums.small(work, self.out_features, *factors, sums)
-        else:
-            sums = _product(rows, self.weight.value.T)
         if self.bias is not None:
-            sums += self.bias.value
+            check_parameter(self, "bias", self.bias, (self.out_features,))
+        rows = as_computed(array.reshape(-1, self.in_features), array.dtype)
+        if len(rows) <= _FEW_ROWS:
+            sums = recycling.empty((len(rows), self.out_features), rows.dtype)
+            bias = rows[0, :0] if self.bias is None else self.bias.value
+            work = len(rows) * self.weight.size // _LANES
+            weighted_sums.small(work, self.out_features, rows, self.weight.value, bias, sums)
+        else:
+            weight = as_computed(self.weight.value, rows.dtype)
+            sums = _product(rows, weight, turned=(False, True))
+            if self.bias is not None:
+                sums += self.bias.value
         y = sums.reshape(*array.shape[:-1], self.out_features)
         self.keep(y, array)
         return y
@@ -98,13 +104,14 @@ class Linear(Module):
     def backward(self, grad: Array) -> Array | None:
         """Add to the gradients of weight and bias; return the input's."""
         grad, x = self.recall(grad)
-        outputs = grad.reshape(-1, self.out_features)
-        self.weight.accumulate(_product(outputs.T, x.reshape(-1, self.in_features)))
+        outputs = as_computed(grad.reshape(-1, self.out_features), x.dtype)
+        rows = as_computed(x.reshape(-1, self.in_features), x.dtype)
+        self.weight.accumulate(_product(outputs, rows, turned=(True, False)))
         if self.bias is not None:
             self.bias.accumulate(outputs.sum(axis=0))
         if not self.input_grad:
             return None
-        return _product(outputs, self.weight.value).reshape(x.shape)
+        return _product(outputs, as_computed(self.weight.value, x.dtype)).reshape(x.shape)
 
     def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         """Return two for each product."""
@@ -118,13 +125,27 @@ class Linear(Module):
         )
 
 
-def _product(a: Array, b: Array) -> Array:
-    """Return ``a @ b``, cut along the longer side of the result into parts for threads.
+def _product(a: Array, b: Array, turned: tuple[bool, bool] = (False, False)) -> Array:
+    """Return ``a @ b`` of two matrices, of which one may be given turned.
+
+    In register tiles, straight from where the matrices lie, where the first one stays in the
+    processor's cache; else by BLAS.
+    """
+    rows, columns = a.shape[turned[0]], b.shape[1 - turned[1]]
+    out = recycling.empty((rows, columns), a.dtype)
+    if 0 < a.nbytes <= _MOST_BYTES and out.size and not config.DISABLE_JIT:
+        product(a, b, out, turned)
+    else:
+        _product_by_blas(a.T if turned[0] else a, b.T if turned[1] else b, out)
+    return out
+
+
+def _product_by_blas(a: Array, b: Array, out: Array) -> None:
+    """Write ``a @ b`` to `out`, cut along the longer side of it into parts for threads.
 
     The parts depend on the shapes alone, and BLAS works on each with one thread: the same bits
     for every number of threads.
     """
-    out = recycling.empty((a.shape[0], b.shape[1]), a.dtype)
     rows, columns = out.shape
     parts = max(1, min(16, a.shape[1] * out.size // _PART))
     step = -(-max(rows, columns) // parts)
@@ -137,7 +158,6 @@ def _product(a: Array, b: Array) -> Array:
 
     if parts == 1:
         with single_threaded():
-            return np.matmul(a, b, out=out)
-    if out.size:
+            np.matmul(a, b, out=out)
+    elif out.size:
         run_tasks(part, range(0, max(rows, columns), step))
-    return out

@@ -128,9 +128,8 @@ class BatchNorm2d(Module):
             mean, variance = self._exact("running_mean"), self._exact("running_var")
         y = recycling.empty(images.shape, images.dtype)
         numbers = mean, variance, self._factors, self._offsets, self.eps
-        normalize(
-            self.num_features, _planes(images), _planes(y), *numbers, self.training, rectified
-        )
+        planes = _planes(images), _planes(y)
+        normalize.small(images.size, self.num_features, *planes, *numbers, self.training, rectified)
         if self.training:
             self._track(mean, variance, images.size // self.num_features)
         self.keep(y, images, y if rectified else None, mean, variance, self.training)

@@ -366,7 +366,9 @@ def _over(
     """
     data = p.data
     for name in names:
-        kept = np.require(state[name], data.dtype, ("C", "A", "W", "E"))
+        kept = state[name]
+        if type(kept) is not np.ndarray or kept.dtype != data.dtype or not kept.flags.carray:
+            kept = np.require(kept, data.dtype, ("C", "A", "W", "E"))
         if kept.shape != data.shape:
             raise ValueError(
                 f"state must fit its parameters: {name} must have shape {data.shape}, "

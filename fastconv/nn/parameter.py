@@ -86,7 +86,7 @@ class Parameter:
     def value(self) -> Array:
         """The array, read-only."""
         view = self._data.view()
-        view.flags.writeable = False
+        view.setflags(False)  # type: ignore[call-arg]  # faster than with its name
         return view
 
     @property

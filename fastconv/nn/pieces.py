@@ -22,12 +22,15 @@ PIECE = 2**15
 
 
 def in_pieces(function: Callable[..., Any], *arrays: Array) -> None:
-    """Call ``function(*pieces)`` on flat pieces of equally large, C-contiguous arrays."""
-    flat = [array.reshape(-1) for array in arrays]
-    size = flat[0].size
-    if size <= PIECE:
-        function(*flat)
+    """Call ``function(*pieces)`` on pieces of equally large, C-contiguous arrays.
+
+    Pieces are flat; small arrays are one piece as they are.
+    """
+    size = arrays[0].size
+    if size <= PIECE and arrays[0].ndim:  # NumPy makes scalars of what has no dimensions
+        function(*arrays)
         return
+    flat = [array.reshape(-1) for array in arrays]
 
     def one(start: int) -> None:
         function(*(array[start : start + PIECE] for array in flat))
@@ -46,7 +49,7 @@ def ranges(items: int, elements: int) -> list[tuple[int, int]]:
 
 
 def put(values: Array, mask: NDArray[np.bool_], out: Array) -> None:
-    """Write `values` to `out` where `mask` is true; all three flat.
+    """Write `values` to `out` where `mask` is true; all three of one shape.
 
     What ``np.copyto(out, values, where=mask)`` does element by element, done on the bits of many
     elements at once: five times faster where the mask is random.

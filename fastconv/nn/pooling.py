@@ -8,12 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.backward import rectified_grad
+from fastconv.arguments import result_dtypes
 from fastconv.geometry import IntPair, as_int, as_pair
 from fastconv.nn.inputs import as_floats, as_images
 from fastconv.nn.module import Module
-from fastconv.nn.pieces import in_pieces
-from fastconv.pooling.maximum import max_pool2d
+from fastconv.pooling.maximum import maxima
 from fastconv.pooling.mean import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_grad,
@@ -73,20 +72,18 @@ class MaxPool2d(Module):
     def _maxima(self, x: ArrayLike, rectified: bool) -> Array:
         images = as_images(self, x)
         geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        problem = problem_of(images, result_dtypes(images)[0], *geometry)
         if not self.keeping:
-            y = max_pool2d(images, *geometry)
+            y = maxima(images, problem)
             return np.maximum(y, 0, out=y) if rectified else y
-        problem = problem_of(images, images.dtype.name, *geometry)
-        y, places = max_pool2d_placed(images, problem)
-        if rectified:
-            in_pieces(lambda y: np.maximum(y, 0, out=y), y)
-        self.keep(y, places, y if rectified else None)
+        y, places = max_pool2d_placed(images, problem, rectified)
+        self.keep(y, places)
         return y
 
     def backward(self, grad: Array) -> Array:
         """Return the gradients at the places of the maxima."""
-        grad, places, y = self.recall(grad)
-        return max_pool2d_placed_grad(grad if y is None else rectified_grad(grad, y), places)
+        grad, places = self.recall(grad)
+        return max_pool2d_placed_grad(grad, places)
 
     def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         """Return one for each element of a window."""

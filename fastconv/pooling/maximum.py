@@ -11,8 +11,9 @@ from fastconv import recycling
 from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
 from fastconv.geometry import IntPair, Padding, as_ints, require_tensor
 from fastconv.pooling.axis import pooling_axes
-from fastconv.pooling.problem import problem_of
-from fastconv.pooling.registry import find
+from fastconv.pooling.base import PoolAlgorithm
+from fastconv.pooling.problem import Pool2dProblem, problem_of
+from fastconv.pooling.registry import FASTEST, find
 
 Array = NDArray[Any]
 
@@ -97,14 +98,23 @@ def max_pool2d(
         raise TypeError(f"return_indices must be True or False, got {return_indices!r}")
     dtype, returned = result_dtypes(array)
     problem = problem_of(array, dtype, kernel_size, stride, padding, dilation, ceil_mode)
-    chosen = find(algorithm)
-    values = recycling.empty(problem.output_shape, dtype)
     indices = recycling.empty(problem.output_shape, np.int64) if return_indices else None
+    values = maxima(array, problem, indices, find(algorithm)).astype(returned, copy=False)
+    return values if indices is None else (values, indices)
+
+
+def maxima(
+    x: Array,
+    problem: Pool2dProblem,
+    indices: NDArray[np.int64] | None = None,
+    algorithm: PoolAlgorithm = FASTEST,
+) -> Array:
+    """Return the maxima of a checked array, and write their places to `indices` if given."""
+    values = recycling.empty(problem.output_shape, problem.dtype)
     if values.size:
         axes = pooling_axes(problem, count_include_pad=False)
-        chosen.maximum(as_computed(array, dtype), axes, values, indices)
-    values = values.astype(returned, copy=False)
-    return values if indices is None else (values, indices)
+        algorithm.maximum(as_computed(x, problem.dtype), axes, values, indices)
+    return values
 
 
 def max_pool2d_grad(

@@ -1,7 +1,8 @@
 """Maximum pooling for training: where each maximum was is kept in one byte, not in eight.
 
 The byte is the maximum's number inside its window. The gradient needs no more, because the windows
-are known: each pixel looks at the few windows that it is in, whether one of them names it.
+are known: each pixel looks at the few windows that it is in, whether one of them names it. A
+rectifier goes with the maximum: where its output is 0, the byte names no pixel.
 """
 
 from __future__ import annotations
@@ -30,14 +31,22 @@ class Places(NamedTuple):
     where : ndarray
         Bytes, with room for a vector before and behind; or flat indices (int64), where register
         tiles do not take the windows.
+    rectified : ndarray or None
+        The output of the rectifier, which indices know nothing of.
     """
 
     problem: Pool2dProblem
     where: Array
+    rectified: Array | None = None
 
 
-def max_pool2d_placed(x: Array, problem: Pool2dProblem) -> tuple[Array, Places]:
-    """Return the maxima of a checked array, and their places for `max_pool2d_placed_grad`."""
+def max_pool2d_placed(
+    x: Array, problem: Pool2dProblem, rectified: bool = False
+) -> tuple[Array, Places]:
+    """Return the maxima of a checked array, and their places for `max_pool2d_placed_grad`.
+
+    Both of what a rectifier makes of them, if that is wanted.
+    """
     x, values = as_computed(x, problem.dtype), recycling.empty(problem.output_shape, problem.dtype)
     if not values.size:
         return values, Places(problem, recycling.empty(values.shape, np.int64))
@@ -45,7 +54,9 @@ def max_pool2d_placed(x: Array, problem: Pool2dProblem) -> tuple[Array, Places]:
     if tiles.tile_window(axes) is None:
         indices = recycling.empty(values.shape, np.int64)
         find("auto").maximum(x, axes, values, indices)
-        return values, Places(problem, indices)
+        if rectified:
+            np.maximum(values, 0, out=values)
+        return values, Places(problem, indices, values if rectified else None)
     # The gradient loads whole vectors, from windows before the first one to behind the last.
     lanes = tiles.tile_shape("max-grad", axes, problem.dtype).lanes
     before, behind = problem.S, lanes + problem.W + problem.padding[1][0]
@@ -53,13 +64,15 @@ def max_pool2d_placed(x: Array, problem: Pool2dProblem) -> tuple[Array, Places]:
     size = before + rows * tiles.place_row(axes, problem.dtype) + behind
     room = recycling.empty((size,), np.uint8)
     where = room[before:]
-    tiles.run("max-byte", axes, x, values, where)
+    tiles.run("max-relu-byte" if rectified else "max-byte", axes, x, values, where)
     return values, Places(problem, where)
 
 
 def max_pool2d_placed_grad(grad: Array, places: Places) -> Array:
     """Return the gradient with respect to the input; `grad` has the shape of the maxima."""
-    problem, where = places
+    problem, where, rectified = places
+    if rectified is not None:
+        grad = np.where(rectified != 0, grad, grad.dtype.type(0))
     grad = as_computed(grad, problem.dtype)
     out = recycling.empty(problem.input_shape, problem.dtype)
     if where.dtype == np.uint8:

@@ -8,6 +8,7 @@ from fastconv.pooling.reference import Reference
 from fastconv.pooling.windows import Windows
 
 ALGORITHMS: tuple[PoolAlgorithm, ...] = (Jit(), Windows(), Reference())
+FASTEST = ALGORITHMS[0]
 
 
 def pool_algorithms() -> tuple[str, ...]:

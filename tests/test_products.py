@@ -1,0 +1,103 @@
+"""Products of dense layers: exact to rounding, the same for any number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from guarded_products import TURNED
+from reference import Array
+
+import fastconv
+from fastconv import nn
+from fastconv.kernels.dense import product
+from fastconv.nn import linear
+
+needs_compiler = pytest.mark.skipif(linear.config.DISABLE_JIT, reason="needs Numba's compiler")
+
+
+@pytest.fixture
+def restored_threads() -> Iterator[None]:
+    before = fastconv.get_num_threads()
+    yield
+    fastconv.set_num_threads(before)
+
+
+def given(x: Array, turned: bool) -> Array:
+    return np.ascontiguousarray(x.T if turned else x)
+
+
+def multiply(a: Array, b: Array, turned: tuple[bool, bool]) -> Array:
+    out = np.full((len(a), b.shape[1]), np.nan, a.dtype)
+    product(given(a, turned[0]), given(b, turned[1]), out, turned)
+    return out
+
+
+@needs_compiler
+@pytest.mark.usefixtures("restored_threads")
+@pytest.mark.parametrize("turned", TURNED)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 2e-15)])
+def test_products(turned: tuple[bool, bool], dtype: Any, tolerance: float) -> None:
+    rng = np.random.default_rng(0)
+    for M, depth, N in ((1, 1, 1), (5, 3, 7), (64, 784, 128), (10, 64, 128), (33, 1000, 49)):
+        a = rng.standard_normal((M, depth)).astype(dtype)
+        b = rng.standard_normal((depth, N)).astype(dtype)
+        exact = a.astype(np.longdouble) @ b.astype(np.longdouble)
+        results = []
+        for count in (1, 2, 8):
+            fastconv.set_num_threads(count)
+            results.append(multiply(a, b, turned))
+        largest = tolerance * np.abs(exact).max()
+        np.testing.assert_allclose(results[0], exact.astype(dtype), rtol=0, atol=largest)
+        for result in results[1:]:
+            np.testing.assert_array_equal(result, results[0])
+
+
+@needs_compiler
+@pytest.mark.parametrize("turned", TURNED)
+def test_nan_and_infinity_stay_in_their_sums(turned: tuple[bool, bool]) -> None:
+    rng = np.random.default_rng(1)
+    a, b = (rng.integers(1, 5, shape).astype(np.float32) for shape in ((19, 150), (150, 53)))
+    a[3, 149], a[18, 0], b[7, 52] = np.nan, np.inf, -np.inf
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(multiply(a, b, turned), a @ b)
+
+
+@needs_compiler
+def test_matrices_that_do_not_fit_are_refused() -> None:
+    a, b, out = (np.ones(shape, np.float32) for shape in ((3, 4), (5, 6), (3, 6)))
+    with pytest.raises(ValueError, match="fit"):
+        product(a, b, out, (False, False))
+    layer = nn.Linear(4, 6, rng=0)
+    y = layer(np.ones((5, 4), np.float32))
+    layer.weight = nn.Parameter(np.ones((7, 4), np.float32))
+    with pytest.raises(ValueError, match="fit"):
+        layer.backward(np.ones_like(y))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 6])
+def test_a_layer_whose_bias_was_replaced(rows: int) -> None:
+    layer, x = nn.Linear(4, 6, rng=0), np.ones((rows, 4), np.float32)
+    layer.bias = nn.Parameter(np.arange(6, dtype=np.float32))
+    np.testing.assert_allclose(layer(x)[-1], layer.weight.value.sum(1) + np.arange(6), rtol=1e-6)
+    layer.bias = None
+    np.testing.assert_allclose(layer(x)[-1], layer.weight.value.sum(1), rtol=1e-6)
+    layer.bias = nn.Parameter(np.ones(5, np.float32))
+    with pytest.raises(ValueError, match=r"bias must have shape \(6,\)"):
+        layer(x)
+
+
+def test_inputs_of_any_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = nn.Linear(12, 5, rng=0)
+    x = np.random.default_rng(2).standard_normal((12, 3, 8)).astype(np.float32).T
+    y = layer(x)
+    np.testing.assert_allclose(y, x @ layer.weight.value.T + layer.bias.value, atol=1e-5)
+    back = layer.backward(np.ones_like(y))
+    # Matrices too large for tiles go to BLAS.
+    monkeypatch.setattr(linear, "_MOST_BYTES", 0)
+    other = nn.Linear(12, 5, rng=0)
+    np.testing.assert_allclose(other(x), y, atol=1e-5)
+    np.testing.assert_allclose(other.backward(np.ones_like(y)), back, atol=1e-5)
+    np.testing.assert_allclose(other.weight.grad, layer.weight.grad, atol=1e-5)
