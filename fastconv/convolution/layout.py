@@ -68,18 +68,20 @@ def packer_of(
     tile: tuple[int, int, int],
     channels: int,
     channels_last: bool,
+    once: bool,
 ) -> Packer:
     """Return what lays out tiles of filters, so many channels of them.
 
     Taps are ordered (r, s, c) if `channels_last`, else (r, c, s): those of one row of the kernel
-    stand together. `tile` is filters, bits of an element, lanes of a vector.
+    stand together. `tile` is filters, bits of an element, lanes of a vector. Weights used `once`
+    get vectors as narrow as their tile, which is twice as fast, but one kernel more.
     """
     p, (wide, bits, lanes) = problem, tile
     places, first, step = _places(channels, p.R, p.S, channels_last)
+    if once:
+        lanes = min(lanes, max(4, 2 ** (wide - 1).bit_length()))
     if filters.window is None:
         return Packer(packer_address(bits, lanes), False, places, step)
-    # With each call, not once a plan: narrow tiles get narrow vectors, twice as fast.
-    lanes = min(lanes, max(4, 2 ** (wide - 1).bit_length()))
     window = filters.window.reshape(-1)
     places = np.where(window < 0, -1, first[window])
     return Packer(turned_packer_address(bits, lanes), True, places, step)
@@ -94,7 +96,8 @@ def by_tiles(problem: Conv2dProblem, filters: Filters, tile: tuple[int, int, int
     tiles = -(-p.K_per_group // wide)
     total = p.groups * tiles
     packed = recycling.empty((total * p.taps * wide,), p.dtype)
-    pack = packer_of(p, filters, tile, p.C_per_group, channels_last=False)
+    once = filters.window is not None  # gradients have no plans
+    pack = packer_of(p, filters, tile, p.C_per_group, channels_last=False, once=once)
     sizes: tuple[int, ...] = tiles, p.K_per_group, p.taps, p.taps, wide
     if filters.window is not None:
         sizes = tiles, p.K_per_group, p.C_per_group, filters.window.size, p.taps, pack.step, wide
