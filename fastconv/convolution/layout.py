@@ -29,16 +29,20 @@ class Filters(NamedTuple):
     window : ndarray of int, (R', S')
         Which tap of the convolution each of them is, -1 for none.
     finite : bool
+    kept : bool
+        Whether they are laid out once for many calls: then several threads are not worth the time
+        to compile their kernel.
     """
 
     weight: Array
     window: NDArray[np.int64] | None
     finite: bool
+    kept: bool = False
 
 
-def forward_filters(weight: Array) -> Filters:
+def forward_filters(weight: Array, kept: bool) -> Filters:
     """Return the filters of a forward convolution."""
-    return Filters(weight, None, bool(np.isfinite(weight).all()))
+    return Filters(weight, None, bool(np.isfinite(weight).all()), kept)
 
 
 class Packer(NamedTuple):
@@ -104,7 +108,7 @@ def by_tiles(problem: Conv2dProblem, filters: Filters, tile: tuple[int, int, int
     weight = as_read_only(filters.weight.reshape(-1))
     places = as_read_only(pack.places)
     rest = int(pack.turned), weight, places, as_read_only(np.array(sizes)), packed
-    pack_tiles.small(packed.size, total, pack.code, *rest)
+    pack_tiles.small(0 if filters.kept else packed.size, total, pack.code, *rest)
     return packed
 
 

@@ -71,8 +71,22 @@ class Tiled(ByPhases):
         self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
     ) -> Run:
         """Lay out the weights, and fuse bias, residual and activation into the tiles' stores."""
-        filters = forward_filters(weight)
+        filters = forward_filters(weight, kept=True)
         return _TiledLaunch(as_rows(problem), self.lanes_over, filters, bias, activation)
+
+    def run_once(
+        self,
+        problem: Conv2dProblem,
+        weight: Array,
+        bias: Array,
+        activation: Activation,
+        x: Array,
+        out: Array,
+    ) -> None:
+        """Lay out the weights by all threads, and run."""
+        filters = forward_filters(weight, kept=False)
+        launch = _TiledLaunch(as_rows(problem), self.lanes_over, filters, bias, activation)
+        launch(x, None, out)
 
     def forward(
         self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
