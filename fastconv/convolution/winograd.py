@@ -9,6 +9,7 @@ Source: A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", 
 
 from __future__ import annotations
 
+from copy import copy
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -16,10 +17,18 @@ import numpy as np
 from fastconv import recycling, threads
 from fastconv.activation import Activation
 from fastconv.convolution import winograd_gradient
-from fastconv.convolution.base import Array, Launch, Run, as_read_only, useful_threads
+from fastconv.convolution.base import (
+    Array,
+    Launch,
+    Run,
+    ThenPooled,
+    as_read_only,
+    useful_threads,
+)
 from fastconv.convolution.input_gradient import ByPhases
 from fastconv.convolution.layout import Filters, packer_of
 from fastconv.convolution.phases import Phase
+from fastconv.convolution.squares import evened
 from fastconv.convolution.tiled import compiler_missing
 from fastconv.convolution.tiling import CYCLES_PER_SECOND
 from fastconv.convolution.winograd_blocks import (
@@ -40,6 +49,7 @@ from fastconv.kernels.winograd import (
     convolve_winograd,
     inputs_address,
     outputs_address,
+    pooled_address,
     transform_filters,
     weights_address,
 )
@@ -123,6 +133,17 @@ class Winograd(ByPhases):
         """Transform the weights, and fuse bias, residual and activation into the last step."""
         return _WinogradLaunch(problem, self.m, Filters(weight, None, True), bias, activation)
 
+    def pools(self, problem: Conv2dProblem) -> bool:
+        """Tiles are squares of squares, a vector has the same element of each."""
+        return True
+
+    def bind_pooled(
+        self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
+    ) -> Run:
+        """Fuse the maxima of squares into the last step too."""
+        filters = Filters(weight, None, True)
+        return _WinogradLaunch(problem, self.m, filters, bias, activation, pooled=True)
+
     def run_once(
         self,
         problem: Conv2dProblem,
@@ -174,8 +195,10 @@ class _WinogradLaunch(Launch):
         bias: Array,
         activation: Activation,
         once: bool = False,
+        pooled: bool = False,
     ) -> None:
-        self._problem, self._m = problem, m
+        self._given, self._m, self._pooled = problem, m, pooled
+        self._problem = problem = evened(problem) if pooled else problem
         cut = cheapest(problem, m, threads.get_num_threads(), once)
         self._shape, self._fresh = cut.shape, cut.fresh
         if cut.fresh:
@@ -195,16 +218,27 @@ class _WinogradLaunch(Launch):
     def find_code(self) -> tuple[tuple[int, int, int], dict[int, Blocks]]:
         """Return transforms and tile, and the blocks for each number of threads."""
         form = form_of(self._problem, self._m)
-        return (inputs_address(form), tile_address(self._shape), outputs_address(form)), {}
+        outputs = (pooled_address if self._pooled else outputs_address)(form)
+        return (inputs_address(form), tile_address(self._shape), outputs), {}
+
+    def _whole(self) -> _WinogradLaunch:
+        """Return the same convolution, whose output is not pooled."""
+        other = copy(self)
+        other._problem, other._pooled = self._given, False
+        other._code = other.find_code()
+        return other
 
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
         """Give each worker a range of blocks, or a range of the channels and filters of each."""
+        if self._pooled and residual is not None:  # which lies in rows, not in tiles
+            ThenPooled(self._whole(), self._given)(x, residual, out)
+            return
         codes, cuts = self._code
         count = useful_threads(self._problem)
         blocks = cuts.get(count)
         if blocks is None:
             blocks = cuts[count] = blocks_of(
-                self._problem, self._m, self._shape, count, self._fresh
+                self._problem, self._m, self._shape, count, self._fresh, self._pooled
             )
         steps = [(BOTH, 0)]
         if blocks.shared_bytes:

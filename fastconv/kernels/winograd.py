@@ -19,9 +19,11 @@ import numpy as np
 from fastconv.codegen import tile as codegen_tile
 from fastconv.codegen.winograd import (
     gather_row,
+    join_row,
     scatter_row,
     transform_inputs,
     transform_outputs,
+    transform_pooled,
     transform_weights,
 )
 from fastconv.kernels.calls import address, call
@@ -104,6 +106,31 @@ def outputs_address(form: Form) -> int:
 
 
 @lru_cache(maxsize=32)
+def pooled_address(form: Form) -> int:
+    """Return the address of what makes rows of the maxima of 2 x 2 squares of a filter's output.
+
+    Its arguments are those of `outputs_address`. Rows and columns of output are rows and columns
+    of maxima; there is no residual.
+    """
+    m, r, bits, lanes = form
+    size, half = bits // 8, m // 2
+
+    def pooled(  # type: ignore[no-untyped-def]
+        source, buffer, out, residual, bias, numbers, activation,
+        rows, columns, plane, stride, height, width, out_row,
+    ):  # fmt: skip
+        for t in range(0, rows * columns, lanes):
+            of, to = source + t * size, buffer + t * size
+            transform_pooled(of, to, bias, numbers, activation, plane, stride, m, r, bits, lanes)
+        for u in range(min(rows * half, height)):
+            place = buffer + (u % half * half * plane + u // half * columns) * size
+            line = out + u * out_row * size
+            join_row(place, line, columns, plane, width, half, bits, lanes)
+
+    return address_of(pooled, f"winograd-pooled-{form.name}", 14)
+
+
+@lru_cache(maxsize=32)
 def weights_address(form: Form) -> int:
     """Return the address of the machine code that transforms weights laid out for tiles.
 
@@ -121,11 +148,12 @@ def weights_address(form: Form) -> int:
     return address_of(weights, f"winograd-weights-{form.name}", 5)
 
 
-#: The numbers that the loops read from the layer's record; product tiles read the first few.
+#: The numbers that the loops read from the layer's record; product tiles read the first few. OH, OW
+#: and `out_m` are those of what is written: the output, or the maxima of its squares.
 FIELDS = (
     *codegen_tile.LAYER,
     *("itemsize", "C", "K", "H", "W", "OH", "OW", "C_per_group", "K_per_group"),
-    *("m", "products", "taps", "chunk", "chunks", "pad_top", "pad_left", "tile_rows"),
+    *("m", "out_m", "products", "taps", "chunk", "chunks", "pad_top", "pad_left", "tile_rows"),
     *("row_blocks", "column_blocks", "blocks", "workers", "shared", "fresh"),
     *("tile_filters", "tile_columns", "filter_tiles", "pass_tiles"),
     *("pitch", "scatter_plane", "gather_plane", "in_stride", "product_stride", "weight_step"),
@@ -368,7 +396,7 @@ def convolve_winograd(
                         image, row = divmod(q, g.tile_rows)
                         rows = min(q1 - q, g.tile_rows - row)
                         place = (image * g.K + channel) * g.OH * g.OW
-                        place = (place + row * g.m * g.OW + column0 * g.m) * size
+                        place = (place + row * g.out_m * g.OW + column0 * g.out_m) * size
                         call(
                             outputs,
                             (
@@ -383,8 +411,8 @@ def convolve_winograd(
                                 columns,
                                 g.gather_plane,
                                 g.product_stride,
-                                g.OH - row * g.m,
-                                min(columns * g.m, g.OW - column0 * g.m),
+                                g.OH - row * g.out_m,
+                                min(columns * g.out_m, g.OW - column0 * g.out_m),
                                 g.OW,
                             ),
                         )
