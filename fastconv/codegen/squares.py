@@ -13,6 +13,7 @@ from numba.core import cgutils
 
 from fastconv.activation import CLAMP
 from fastconv.codegen.activation import activate
+from fastconv.codegen.pooling import both_ways
 from fastconv.codegen.vector import Vectors, index
 
 
@@ -50,6 +51,37 @@ def activated(vector: Vectors, sums: Iterable[Any], numbers: Any, form: Any) -> 
 def largest(vector: Vectors, a: Any, b: Any, c: Any, d: Any) -> Any:
     """Return the maxima of squares with rows (a, b) and (c, d)."""
     return _larger(vector, _larger(vector, a, b), _larger(vector, c, d))
+
+
+def store_largest(
+    vector: Vectors, sums: dict[tuple[int, int], Any], out: Any, out_row: Any, columns: Any
+) -> None:
+    """Store the maxima of the squares of rows of vectors, by row and vector an even number of each.
+
+    `out` points to the first, `out_row` are elements from a row of them to the next, and `columns`
+    are the columns left of what is pooled.
+    """
+    builder, lanes = vector.builder, vector.lanes
+    rows, vectors = (1 + max(places) for places in zip(*sums, strict=True))
+    left = builder.ashr(columns, index(1))
+    found = {}
+    for i in range(0, rows, 2):
+        for v in range(0, vectors, 2):
+            first, second = (
+                vector.deinterleave([sums[row, v], sums[row, v + 1]]) for row in (i, i + 1)
+            )
+            found[i // 2, v // 2] = largest(vector, *first, *second)
+
+    def write(masked: bool) -> None:
+        for (i, v), value in found.items():
+            place = vector.at(out, builder.mul(out_row, index(i)), index(v * lanes))
+            if masked:
+                there = vector.first(builder.sub(left, index(v * lanes)))
+                vector.store_masked(value, place, there)
+            else:
+                vector.store(value, place)
+
+    both_ways(builder, builder.icmp_signed(">=", left, index(vectors // 2 * lanes)), write)
 
 
 def _larger(vector: Vectors, old: Any, new: Any) -> Any:

@@ -10,6 +10,7 @@ Source: A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", 
 from __future__ import annotations
 
 from copy import copy
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -134,7 +135,7 @@ class Winograd(ByPhases):
         return _WinogradLaunch(problem, self.m, Filters(weight, None, True), bias, activation)
 
     def pools(self, problem: Conv2dProblem) -> bool:
-        """Tiles are squares of squares, a vector has the same element of each."""
+        """Answer that every tile is one of whole squares."""
         return True
 
     def bind_pooled(
@@ -221,17 +222,18 @@ class _WinogradLaunch(Launch):
         outputs = (pooled_address if self._pooled else outputs_address)(form)
         return (inputs_address(form), tile_address(self._shape), outputs), {}
 
-    def _whole(self) -> _WinogradLaunch:
-        """Return the same convolution, whose output is not pooled."""
+    @cached_property
+    def _whole(self) -> Run:
+        """The same from the whole output, to which a residual can be added."""
         other = copy(self)
         other._problem, other._pooled = self._given, False
         other._code = other.find_code()
-        return other
+        return ThenPooled(other, self._given)
 
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
         """Give each worker a range of blocks, or a range of the channels and filters of each."""
-        if self._pooled and residual is not None:  # which lies in rows, not in tiles
-            ThenPooled(self._whole(), self._given)(x, residual, out)
+        if self._pooled and residual is not None:
+            self._whole(x, residual, out)
             return
         codes, cuts = self._code
         count = useful_threads(self._problem)
