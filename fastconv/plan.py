@@ -273,10 +273,8 @@ class Conv2dPlan:
         if self.max_pool is None:
             return text
         stored = self._choice.algorithm.pools(self.problem)
-        how = (
-            "stored without the whole output" if stored else "from the whole output, a second pass"
-        )
-        return f"{text}\nmaxima of squares of {self.max_pool} x {self.max_pool}: {how}"
+        when = "before the output is stored" if stored else "in a second pass"
+        return f"{text}\nmaxima of squares of {self.max_pool} x {self.max_pool} are taken {when}"
 
     def __repr__(self) -> str:
         shapes = f"{self.problem.input_shape} -> {self._output_shape}"
