@@ -50,10 +50,10 @@ from fastconv.kernels.winograd import (
     convolve_winograd,
     inputs_address,
     outputs_address,
-    pooled_address,
     transform_filters,
     weights_address,
 )
+from fastconv.kernels.winograd_pooled import pooled_address
 from fastconv.problem import Conv2dProblem, Direction
 from fastconv.workspace import scratch
 
