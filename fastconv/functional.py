@@ -15,10 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from fastconv import recycling
 from fastconv.activation import ActivationLike, as_activation
 from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
-from fastconv.geometry import (
-    IntPair,
-    Padding,
-)
+from fastconv.convolution.squares import SIDE
+from fastconv.geometry import IntPair, Padding
 from fastconv.plan import Conv2dPlan, choose, decide
 from fastconv.problem import Conv2dProblem
 
@@ -108,6 +106,7 @@ def plan_conv2d(
     groups: int = 1,
     *,
     activation: ActivationLike = None,
+    max_pool: int | None = None,
     algorithm: str = "auto",
 ) -> Conv2dPlan:
     """Make a convolution ready once, to be run on many inputs of one shape.
@@ -121,6 +120,10 @@ def plan_conv2d(
     activation : str or tuple, optional
         Applied to the output: "relu", "relu6", ("clip", low, high), "leaky_relu" (slope 0.01) or
         ("leaky_relu", slope), "silu", "hard_swish".
+    max_pool : 2, optional
+        Return the maxima of squares of 2 x 2, shape (N, K, OH // 2, OW // 2): the bits that
+        `max_pool2d` makes of the activated output. Where the algorithm can, the whole output is
+        never stored; ``plan.explain()`` says whether it can.
 
     Returns
     -------
@@ -154,9 +157,28 @@ def plan_conv2d(
         dtype,
         names=("input_shape", "weight"),
     )
+    _check_max_pool(max_pool, problem)
     choice = decide(problem, "forward", algorithm)
     copy = as_computed(filters.astype(dtype), dtype)
-    return Conv2dPlan(problem, choice, copy, _bias_of(problem, offsets).copy(), applied)
+    return Conv2dPlan(problem, choice, copy, _bias_of(problem, offsets).copy(), applied, max_pool)
+
+
+def _check_max_pool(max_pool: Any, problem: Conv2dProblem) -> None:
+    """Refuse squares that no plan pools, and outputs without a single square."""
+    if max_pool is None:
+        return
+    if isinstance(max_pool, bool) or not isinstance(max_pool, int | np.integer):
+        raise TypeError(f"max_pool must be None or {SIDE}, got {max_pool!r}")
+    if max_pool != SIDE:
+        raise ValueError(
+            f"max_pool must be None or {SIDE}, for windows of {SIDE} x {SIDE} at stride {SIDE}, "
+            f"got {max_pool!r}: others are fastconv.max_pool2d's"
+        )
+    if problem.OH < SIDE or problem.OW < SIDE:
+        raise ValueError(
+            f"max_pool={SIDE} needs an output of at least {SIDE} x {SIDE} pixels, got "
+            f"{problem.OH} x {problem.OW}"
+        )
 
 
 def conv2d_input_grad(

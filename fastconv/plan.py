@@ -14,8 +14,9 @@ from fastconv import recycling, tuning
 from fastconv.activation import Activation
 from fastconv.arguments import as_computed, as_numbers, check_out, check_shape
 from fastconv.convolution.base import Algorithm, Array
+from fastconv.convolution.squares import squares_of
 from fastconv.precision import Precision, get_precision, suffices
-from fastconv.problem import Conv2dProblem, Direction
+from fastconv.problem import Conv2dProblem, Direction, Shape4
 from fastconv.registry import algorithms, offering
 from fastconv.threads import get_num_threads
 from fastconv.tuning import Table
@@ -221,6 +222,10 @@ class Conv2dPlan:
         The algorithm that runs.
     activation : Activation
         What is applied to the output.
+    max_pool : 2 or None
+        The side of the squares whose maxima are returned.
+    output_shape : (int, int, int, int)
+        What a call returns: (N, K, OH, OW), pooled (N, K, OH // 2, OW // 2).
     workspace_bytes : int
         Scratch memory a thread needs besides input and output.
     """
@@ -232,19 +237,30 @@ class Conv2dPlan:
         weight: Array,
         bias: Array,
         activation: Activation,
+        max_pool: int | None = None,
     ) -> None:
         self.problem = problem
         self.activation = activation
+        self.max_pool = max_pool
         self._choice = choice
-        self._run = choice.algorithm.bind(problem, weight, bias, activation)
+        bind = choice.algorithm.bind if max_pool is None else choice.algorithm.bind_pooled
+        self._run = bind(problem, weight, bias, activation)
         # What every call compares with, worked out once.
-        self._input_shape, self._output_shape = problem.input_shape, problem.output_shape
+        self._input_shape, self._convolved = problem.input_shape, problem.output_shape
+        self._output_shape = self._convolved
+        if max_pool is not None:
+            self._output_shape = squares_of(problem).output_shape
         self._dtype = np.dtype(problem.dtype)
 
     @property
     def algorithm(self) -> str:
         """The name of the algorithm that runs."""
         return self._choice.algorithm.name
+
+    @property
+    def output_shape(self) -> Shape4:
+        """The shape of what a call returns."""
+        return self._output_shape
 
     @cached_property
     def workspace_bytes(self) -> int:
@@ -253,22 +269,29 @@ class Conv2dPlan:
 
     def explain(self) -> str:
         """Return a table of every algorithm: its estimate, or why not it; ``*`` runs."""
-        return explain(self.problem, "forward", self._choice)
+        text = explain(self.problem, "forward", self._choice)
+        if self.max_pool is None:
+            return text
+        stored = self._choice.algorithm.pools(self.problem)
+        when = "before the output is stored" if stored else "in a second pass"
+        return f"{text}\nmaxima of squares of {self.max_pool} x {self.max_pool} are taken {when}"
 
     def __repr__(self) -> str:
-        p = self.problem
-        return f"<Conv2dPlan {p.input_shape} -> {p.output_shape} by {self.algorithm}>"
+        shapes = f"{self.problem.input_shape} -> {self._output_shape}"
+        return f"<Conv2dPlan {shapes} by {self.algorithm}>"
 
     def __call__(
         self, x: Any, out: Array | None = None, residual: ArrayLike | None = None
     ) -> Array:
         """Return ``activation(convolution of x + residual)``, written into `out` if one is given.
 
+        With `max_pool` the maxima of that.
+
         Parameters
         ----------
         x : array-like, (N, C, H, W)
             Of the plan's input shape, and of a type that converts to the plan's without loss.
-        out : ndarray, (N, K, OH, OW), optional
+        out : ndarray, of the plan's `output_shape`, optional
             C-contiguous, writable, of the plan's dtype, and apart from `x` and `residual` in
             memory.
         residual : array-like, (N, K, OH, OW), optional
@@ -290,7 +313,8 @@ class Conv2dPlan:
         array = self._checked("x", x, self._input_shape, "the plan's input")
         added = None
         if residual is not None:
-            added = self._checked("residual", residual, self._output_shape, "the output")
+            meaning = "the output" if self.max_pool is None else "the output before pooling"
+            added = self._checked("residual", residual, self._convolved, meaning)
         if out is None:
             out = recycling.empty(self._output_shape, self._dtype)
         else:

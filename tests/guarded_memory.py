@@ -68,7 +68,7 @@ def guarded(values: Array, at_end: bool) -> Array:
 
 def kind_of(shape: Any) -> tuple[int, ...]:
     """Return what a tile is of which each takes its time to compile."""
-    return shape.step, shape.bits, shape.lanes
+    return shape.step, shape.bits, shape.lanes, shape.pooled
 
 
 class Guard:
@@ -94,9 +94,9 @@ class Guard:
         used: set[Any] = set()
 
         @cache
-        def tile_shape(problem: Any, over: Any, num_threads: int) -> Any:
+        def tile_shape(problem: Any, over: Any, num_threads: int, pooled: bool = False) -> Any:
             """Return any tile that fits, not only the one that seems fastest."""
-            fitting = list(tiling.shapes(problem, over))
+            fitting = list(tiling.shapes(problem, over, pooled))
             alike = [shape for shape in used if kind_of(shape) == kind_of(fitting[0])]
             if len(alike) >= DIFFERENT_TILES:  # each takes its time to compile
                 fitting = [shape for shape in fitting if shape in used] or fitting[-1:]
@@ -106,9 +106,9 @@ class Guard:
 
         tiles: dict[Any, Any] = {}
 
-        def depthwise_shape(problem: Any, odd: Any = None) -> Any:
+        def depthwise_shape(problem: Any, odd: Any = None, pooled: bool = False) -> Any:
             """Return the same tile for a kernel as before, as long as it fits."""
-            fitting = list(depthwise._shapes(problem, odd))
+            fitting = list(depthwise._shapes(problem, odd, pooled))
             kernel = fitting[0]._replace(rows=0, vectors=0)
             shape = tiles.setdefault(kernel, fitting[rng.integers(len(fitting))])
             return shape if shape in fitting else fitting[-1]
@@ -290,6 +290,13 @@ def is_right(actual: Array, expected: Array, activation: Any, algorithm: str) ->
     return np.array_equal(actual, expected)
 
 
+def squares(y: Array) -> Array:
+    """Return a view in which axes 3 and 5 are those of squares of 2 x 2."""
+    n, k, height, width = y.shape
+    even = y[:, :, : height // 2 * 2, : width // 2 * 2]
+    return even.reshape(n, k, height // 2, 2, width // 2, 2)
+
+
 KERNELS = depthwise_kernels(np.random.default_rng(8))
 
 
@@ -321,6 +328,17 @@ def check(rng: np.random.Generator, algorithm: str, number: int) -> bool:
         added = None if residual is None else guarded(residual, at_end)
         plan(guarded(x, at_end), out=out, residual=added)
         right &= is_right(out, expected, activation, algorithm)
+        if min(summed.shape[2:]) > 1 and number % 2:
+            plan = fastconv.plan_conv2d(
+                *(input_shape, *parameters),
+                **{"activation": activation, "algorithm": algorithm, "max_pool": 2, **options},
+            )
+            out = guarded(np.full(plan.output_shape, np.nan, dtype), at_end)
+            # What is added needs the whole output.
+            added = added if number % 8 == 1 else None
+            plan(guarded(x, at_end), out=out, residual=added)
+            maxima = squares(expected if added is not None else apply(summed)).max(axis=(3, 5))
+            right &= is_right(out, maxima, activation, algorithm)
         right &= gradients_are_right(rng, algorithm, x, weight, options)
         if not right:
             print(algorithm, input_shape, weight_shape, options, dtype, activation, file=sys.stderr)

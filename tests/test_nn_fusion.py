@@ -178,6 +178,70 @@ def test_several_threads_at_once() -> None:
                 np.testing.assert_array_equal(y, right)
 
 
+# Poolings --------------------------------------------------------------------------------
+
+
+def pooled_plans(model: nn.Module) -> list[Any]:
+    """Return whether the plans that a model has made take maxima."""
+    convs = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    return [plan.max_pool for conv in convs for _, plan in conv.plans.values()]
+
+
+@pytest.mark.parametrize("between", [(), (nn.BatchNorm2d(5),), (nn.BatchNorm2d(5), nn.SiLU())])
+def test_maxima_of_squares_are_taken_into_the_plan(between: tuple[nn.Module, ...]) -> None:
+    def build(ceil_mode: bool) -> nn.Module:
+        pool = nn.MaxPool2d((2, 2), 2, ceil_mode=ceil_mode)
+        conv = nn.Conv2d(3, 5, 3, padding=1, rng=0)
+        return scrambled(nn.Sequential(conv, *copy.deepcopy(between), pool, nn.ReLU())).eval()
+
+    fused, other = build(False), build(True)  # alike where sizes are even
+    x = images((2, 3, 12, 34))
+    np.testing.assert_array_equal(fused(x), other(x))
+    assert pooled_plans(fused) == [2]
+    assert pooled_plans(other) == [None]
+    assert_fused_right(fused, images((2, 3, 9, 7)))
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        *(nn.MaxPool2d(3), nn.MaxPool2d(2, 1), nn.MaxPool2d(2, 2, 1), nn.MaxPool2d((2, 1))),
+        *(nn.MaxPool2d(2, dilation=2), nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(2)),
+    ],
+    ids=repr,
+)
+def test_other_poolings_are_not(pool: nn.Module) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), copy.deepcopy(pool)).eval()
+    assert_fused_right(model, images())
+    assert 2 not in pooled_plans(model)
+
+
+def test_a_pooling_at_the_end_of_a_block() -> None:
+    """What is added to a block is added to the maxima."""
+    body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+    around = nn.Conv2d(3, 4, 1, stride=2)
+    model = scrambled(nn.Sequential(nn.Residual(body, around), nn.ReLU(), nn.MaxPool2d(2)))
+    assert_fused_right(model, images((2, 3, 8, 12)))
+    assert pooled_plans(body) == [2]
+
+
+def test_a_pooling_that_changes() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2)).eval()
+    x, pool = images((1, 3, 12, 12)), model[1]
+    assert isinstance(pool, nn.MaxPool2d)
+    assert model(x).shape[2:] == (6, 6)
+    pool.stride = 1
+    assert model(x).shape[2:] == (11, 11)
+    pool.stride = 2
+    assert model(x).shape[2:] == (6, 6)
+
+
+def test_an_output_too_small_to_pool() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)).eval()
+    with pytest.raises(ValueError, match="at least 2 x 2 pixels, got 1 x 6"):
+        model(images((1, 3, 3, 8)))
+
+
 # Changes ---------------------------------------------------------------------------------
 
 

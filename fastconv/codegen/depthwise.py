@@ -12,6 +12,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from fastconv.codegen.squares import activated, store_largest
 from fastconv.codegen.store import Store
 from fastconv.codegen.vector import Vectors, index
 
@@ -33,6 +34,9 @@ class Depthwise:
 
     Or two filters that read the same plane, whose outputs are the even and the odd columns of one
     output: what makes a gradient at stride 2.
+
+    Or, of an even number of rows and of vectors, the maxima of 2 x 2 squares: `out_row` is then
+    that of the maxima, and there is no residual.
     """
 
     def __init__(self, builder: Any, bits: int, lanes: int, arguments: Any) -> None:
@@ -49,6 +53,8 @@ class Depthwise:
         out, residual, numbers, form, out_row = (
             values[name] for name in ("out", "residual", "numbers", "form", "out_row")
         )
+        self.out, self.form, self.out_row = out, form, out_row
+        self.numbers = builder.inttoptr(numbers, element.as_pointer())
         self.store = Store(self.vector, out, residual, numbers, form, out_row, index(0))
 
     def emit(
@@ -71,6 +77,15 @@ class Depthwise:
             places = [(i, v) for i in range(rows) for v in range(2 * vectors)]
         columns = len(places) // rows * vector.lanes
         self.store.rows(every, places, columns, index(1), self.columns)
+
+    def emit_pooled(self, R: int, S: int, stride: tuple[int, int], rows: int, vectors: int) -> None:
+        """Write the tile that stores maxima of squares."""
+        vector = self.vector
+        sums = self._sums(R, S, stride, rows, vectors, self.left, 0)
+        ready = activated(vector, sums.values(), self.numbers, self.form)
+        out = self.builder.inttoptr(self.out, vector.element.as_pointer())
+        rows_of = dict(zip(sums, ready, strict=True))
+        store_largest(vector, rows_of, out, self.out_row, self.columns)
 
     def _sums(
         self,

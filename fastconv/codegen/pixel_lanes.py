@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastconv.codegen.squares import activated, store_largest
 from fastconv.codegen.tile import Tile
 from fastconv.codegen.vector import index
 
@@ -17,8 +18,12 @@ from fastconv.codegen.vector import index
 class PixelLanes(Tile):
     """`filters` filters times `rows` rows of ``vectors * lanes`` pixels."""
 
-    def emit(self, filters: int, rows: int, vectors: int) -> None:
-        """Write the whole tile."""
+    def emit(self, filters: int, rows: int, vectors: int, pooled: bool = False) -> None:
+        """Write the whole tile.
+
+        If `pooled`, of an even number of rows and of vectors, the maxima of 2 x 2 squares are
+        stored: `out_row` and `out_plane` are then those of the maxima, there is no residual.
+        """
         builder, vector, lanes = self.builder, self.vector, self.vector.lanes
         places = [(i, v) for i in range(rows) for v in range(vectors)]
         down = [builder.mul(self.x_row, index(i)) for i in range(rows)]
@@ -44,4 +49,13 @@ class PixelLanes(Tile):
             return updated
 
         sums = self.over_taps([b for b in bias for _ in places], body)
-        self.store.rows(sums, places, vectors * lanes, self.filters, self.columns)
+        if not pooled:
+            self.store.rows(sums, places, vectors * lanes, self.filters, self.columns)
+            return
+        ready = activated(vector, sums, self.numbers, self.form)
+        out = builder.inttoptr(self.out, vector.element.as_pointer())
+        for k in range(filters):
+            own = dict(zip(places, ready[k * len(places) :], strict=False))
+            with builder.if_then(builder.icmp_signed("<", index(k), self.filters)):
+                plane = vector.at(out, builder.mul(self.out_plane, index(k)))
+                store_largest(vector, own, plane, self.out_row, self.columns)

@@ -79,6 +79,8 @@ class Tile:
         out, residual, numbers, form = (
             values[name] for name in ("out", "residual", "numbers", "form")
         )
+        self.out, self.form, self.out_row, self.out_plane = out, form, out_row, out_plane
+        self.numbers = builder.inttoptr(numbers, element.as_pointer())
         self.store = Store(self.vector, out, residual, numbers, form, out_row, out_plane, apart)
 
     def fetch_ahead(self, place: Any, elements: int) -> None:

@@ -24,6 +24,7 @@ from numba.extending import intrinsic
 from fastconv.codegen.interpolation import Matrix, winograd
 from fastconv.codegen.linear import times
 from fastconv.codegen.rows import every, vectors_of
+from fastconv.codegen.squares import activated, largest
 from fastconv.codegen.store import Store
 from fastconv.codegen.vector import Vectors, index
 
@@ -121,6 +122,44 @@ def transform_outputs(typingctx, source, target, bias, plane, stride, m, r, bits
         return context.get_dummy_value()
 
     return types.void(*(types.int64,) * 5, m, r, bits, lanes), generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
+def transform_pooled(  # type: ignore[no-untyped-def]
+    typingctx, source, target, bias, numbers, form, plane, stride, m, r, bits, lanes
+):
+    """Do what `transform_outputs` does, then activate, and write the maxima of 2 x 2 squares.
+
+    `numbers`, those of the activation, is an address. A tile has ``(m / 2)^2`` maxima.
+    """
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vector, m_, size = vectors_of(builder, bits, lanes), m.literal_value, _alpha(m, r)
+        addresses = arguments[:4]
+        of, to, offset, values = (
+            builder.inttoptr(a, vector.element.as_pointer()) for a in addresses
+        )
+        form, plane, stride = arguments[4:7]
+        added = vector.broadcast(builder.load(offset))
+        found: dict[tuple[int, int], Any] = {}
+
+        def load(i: int, j: int) -> Any:
+            return vector.load(vector.at(of, builder.mul(stride, index(i * size + j))))
+
+        def keep(i: int, j: int, value: Any) -> None:
+            found[i, j] = builder.fadd(value, added)
+
+        both_ways(vector, winograd(m_, r.literal_value).outputs, load, keep)
+        places, half = list(found), m_ // 2
+        ready = dict(zip(places, activated(vector, found.values(), values, form), strict=True))
+        for i in range(half):
+            for j in range(half):
+                square = [ready[2 * i + a, 2 * j + b] for a in (0, 1) for b in (0, 1)]
+                where = vector.at(to, builder.mul(plane, index(i * half + j)))
+                vector.store(largest(vector, *square), where)
+        return context.get_dummy_value()
+
+    return types.void(*(types.int64,) * 7, m, r, bits, lanes), generate
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
@@ -222,23 +261,53 @@ def gather_row(  # type: ignore[no-untyped-def]
         source, out, residual, numbers, form, count, plane, width = arguments[:8]
         of = builder.inttoptr(source, vector.element.as_pointer())
         store = Store(vector, out, residual, numbers, form, index(0), index(0))
-        with every(builder, count, vector.lanes) as (k, _):
-            loaded = [
-                vector.load(vector.at(of, builder.mul(plane, index(j)), k)) for j in range(step)
-            ]
-            for v, value in enumerate(vector.interleave(loaded)):
-                column = builder.add(builder.mul(k, index(step)), index(v * vector.lanes))
-                left = builder.sub(width, column)
-                with builder.if_then(builder.icmp_signed(">", left, index(0))):
-                    whole = builder.icmp_signed(">=", left, index(vector.lanes))
-                    with builder.if_else(whole) as (then, otherwise):
-                        with then:
-                            store.one(value, column)
-                        with otherwise:
-                            store.one(value, column, left)
+        _gather(vector, of, count, plane, width, step, store.one)
         return context.get_dummy_value()
 
     return types.void(*(types.int64,) * 8, m, bits, lanes), generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
+def join_row(typingctx, source, out, count, plane, width, m, bits, lanes):  # type: ignore[no-untyped-def]
+    """Do what `gather_row` does, without residual and activation."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vector = vectors_of(builder, bits, lanes)
+        of, to = (builder.inttoptr(a, vector.element.as_pointer()) for a in arguments[:2])
+
+        def keep(value: Any, column: Any, left: Any = None) -> None:
+            if left is None:
+                vector.store(value, vector.at(to, column))
+            else:
+                vector.store_masked(value, vector.at(to, column), vector.first(left))
+
+        count, plane, width = arguments[2:5]
+        _gather(vector, of, count, plane, width, m.literal_value, keep)
+        return context.get_dummy_value()
+
+    return types.void(*(types.int64,) * 5, m, bits, lanes), generate
+
+
+def _gather(
+    vector: Vectors, of: Any, count: Any, plane: Any, width: Any, step: int, keep: Any
+) -> None:
+    """Call ``keep(value, column)`` for vectors of a row, the last with how many columns are left.
+
+    Column ``k * step + j`` is element k of plane j.
+    """
+    builder = vector.builder
+    with every(builder, count, vector.lanes) as (k, _):
+        loaded = [vector.load(vector.at(of, builder.mul(plane, index(j)), k)) for j in range(step)]
+        for v, value in enumerate(vector.interleave(loaded)):
+            column = builder.add(builder.mul(k, index(step)), index(v * vector.lanes))
+            left = builder.sub(width, column)
+            with builder.if_then(builder.icmp_signed(">", left, index(0))):
+                whole = builder.icmp_signed(">=", left, index(vector.lanes))
+                with builder.if_else(whole) as (then, otherwise):
+                    with then:
+                        keep(value, column)
+                    with otherwise:
+                        keep(value, column, left)
 
 
 def _alpha(m: Any, r: Any) -> int:

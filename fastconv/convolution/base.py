@@ -9,8 +9,9 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv import threads
+from fastconv import recycling, threads
 from fastconv.activation import Activation
+from fastconv.convolution import squares
 from fastconv.precision import Precision
 from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction
 
@@ -95,6 +96,20 @@ class Algorithm:
         """
         return _TwoPasses(self, problem, self.prepare(problem, weight), bias, activation)
 
+    def pools(self, problem: Conv2dProblem) -> bool:
+        """Return whether `bind_pooled` stores maxima without storing the whole output before."""
+        return False
+
+    def bind_pooled(
+        self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
+    ) -> Run:
+        """Return a function that fills `out` with the maxima of 2 x 2 squares, to the bit.
+
+        They are those of what `bind` computes; here from the whole of it. Algorithms with `pools`
+        override this.
+        """
+        return ThenPooled(self.bind(problem, weight, bias, activation), problem)
+
     def run_once(
         self,
         problem: Conv2dProblem,
@@ -168,3 +183,17 @@ class _TwoPasses:
             with np.errstate(over="ignore", invalid="ignore"):  # as inside a kernel
                 out += residual
         self.activation.apply(out)
+
+
+@dataclass(frozen=True)
+class ThenPooled:
+    """A forward convolution into memory that is used again, then the maxima of its squares."""
+
+    run: Run
+    problem: Conv2dProblem
+
+    def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
+        """Fill `out` with the maxima."""
+        whole = recycling.empty(self.problem.output_shape, self.problem.dtype)
+        self.run(x, residual, whole)
+        squares.pool(self.problem, whole, out)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from fastconv import cpu
 from fastconv.activation import Activation
-from fastconv.convolution.base import Array, Launch, Run, as_read_only, useful_threads
+from fastconv.convolution.base import (
+    Array,
+    Launch,
+    Run,
+    ThenPooled,
+    as_read_only,
+    useful_threads,
+)
 from fastconv.convolution.input_gradient import ByPhases
 from fastconv.convolution.phases import Phase
+from fastconv.convolution.squares import evened
 from fastconv.convolution.tiled import Direct, compiler_missing
 from fastconv.convolution.tiling import Target
 from fastconv.kernels.depthwise import LAYER, DepthwiseShape, depthwise_address, run_blocks
@@ -22,6 +30,8 @@ from fastconv.problem import Conv2dProblem
 MOST_TAPS = 25
 #: Tiles: rows, vectors of pixels.
 TILES = ((7, 1), (4, 2), (4, 1), (3, 2), (2, 4), (2, 2), (2, 1), (1, 4), (1, 2), (1, 1))
+#: Those that store maxima of 2 x 2 squares.
+POOLED_TILES = ((4, 2), (2, 4), (2, 2))
 #: Of pairs, whose rows are not neighbours in memory: one after the other is twice as fast.
 PAIR_TILES = ((1, 2), (1, 1))
 
@@ -62,6 +72,18 @@ class Depthwise(ByPhases):
             # Margins are skipped here, but zero times infinity is not zero.
             return Direct().bind(problem, weight, bias, activation)
         return _DepthwiseLaunch(problem, weight, bias, activation)
+
+    def pools(self, problem: Conv2dProblem) -> bool:
+        """Answer that every tile can be one of whole squares."""
+        return True
+
+    def bind_pooled(
+        self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
+    ) -> Run:
+        """Fuse the maxima of squares into the tiles' stores too."""
+        if not np.isfinite(weight).all():
+            return super().bind_pooled(problem, weight, bias, activation)
+        return _DepthwiseLaunch(problem, weight, bias, activation, pooled=True)
 
     def forward(
         self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
@@ -119,13 +141,18 @@ def _turned(phase: Phase, weight: Array) -> Array:
     return turned
 
 
-def _shapes(problem: Conv2dProblem, odd: int | None = None) -> Iterator[DepthwiseShape]:
+def _shapes(
+    problem: Conv2dProblem, odd: int | None = None, pooled: bool = False
+) -> Iterator[DepthwiseShape]:
     p, instructions = problem, cpu.describe().instructions
-    for rows, vectors in TILES if odd is None else PAIR_TILES:
+    lanes = instructions.lanes(p.dtype)
+    if pooled and lanes >= p.OW:  # two vectors of half a register
+        lanes //= 2
+    for rows, vectors in POOLED_TILES if pooled else TILES if odd is None else PAIR_TILES:
         sums = rows * vectors * (1 if odd is None else 2)
         if rows <= p.OH and 2 * sums <= instructions.registers:
-            lanes = instructions.lanes(p.dtype)
-            yield DepthwiseShape(p.R, p.S, p.stride, rows, vectors, 8 * p.itemsize, lanes, odd)
+            kernel = p.R, p.S, p.stride, rows, vectors, 8 * p.itemsize, lanes
+            yield DepthwiseShape(*kernel, odd, pooled)
 
 
 def _cycles(problem: Conv2dProblem, shape: DepthwiseShape) -> float:
@@ -141,9 +168,11 @@ def _cycles(problem: Conv2dProblem, shape: DepthwiseShape) -> float:
 
 
 @lru_cache(maxsize=1024)
-def depthwise_shape(problem: Conv2dProblem, odd: int | None = None) -> DepthwiseShape:
-    """Return the kernel that takes fewest cycles; `odd` as in `DepthwiseShape`."""
-    return min(_shapes(problem, odd), key=lambda shape: _cycles(problem, shape))
+def depthwise_shape(
+    problem: Conv2dProblem, odd: int | None = None, pooled: bool = False
+) -> DepthwiseShape:
+    """Return the kernel that takes fewest cycles; `odd` and `pooled` as in `DepthwiseShape`."""
+    return min(_shapes(problem, odd, pooled), key=lambda shape: _cycles(problem, shape))
 
 
 class _DepthwiseLaunch(Launch):
@@ -157,10 +186,15 @@ class _DepthwiseLaunch(Launch):
         activation: Activation,
         target: Target | None = None,
         pair: Pair | None = None,
+        pooled: bool = False,
     ) -> None:
+        self._given, self._activation, self._pooled = problem, activation, pooled
+        if pooled:
+            problem = evened(problem)
+            target = Target(problem.OW // 2, 1, problem.P // 4)
         p = problem
         target = target or Target(p.OW, 1, p.P)
-        self._shape = depthwise_shape(p, pair and pair.odd.taps)
+        self._shape = depthwise_shape(p, pair and pair.odd.taps, pooled)
         if pair:
             self._shape = self._shape._replace(S=pair.even.taps)
         self._problem = p
@@ -186,8 +220,17 @@ class _DepthwiseLaunch(Launch):
         """Return the kernel."""
         return depthwise_address(self._shape)
 
+    @cached_property
+    def _whole(self) -> Run:
+        """The same from the whole output, to which a residual can be added."""
+        arguments = self._weight, self._bias, self._activation
+        return ThenPooled(_DepthwiseLaunch(self._given, *arguments), self._given)
+
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
         """Give each thread a range of blocks of rows."""
+        if self._pooled and residual is not None:
+            self._whole(x, residual, out)
+            return
         run_blocks.on(
             useful_threads(self._problem),
             self._blocks,

@@ -6,18 +6,28 @@ all its weights of one tap stand side by side.
 
 from __future__ import annotations
 
+from copy import copy
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numba.core import config
 
-from fastconv import threads
+from fastconv import cpu, threads
 from fastconv.activation import Activation
 from fastconv.convolution import pixel_gradient, plane_gradient, weight_gradient
-from fastconv.convolution.base import Array, Launch, Run, as_read_only, useful_threads
+from fastconv.convolution.base import (
+    Array,
+    Launch,
+    Run,
+    ThenPooled,
+    as_read_only,
+    useful_threads,
+)
 from fastconv.convolution.input_gradient import ByPhases
 from fastconv.convolution.layout import Filters, by_tiles, forward_filters
 from fastconv.convolution.phases import Phase
+from fastconv.convolution.squares import evened
 from fastconv.convolution.tiling import (
     FARTHEST_STRIDE,
     MOST_BAND_BYTES,
@@ -26,6 +36,7 @@ from fastconv.convolution.tiling import (
     Tiling,
     as_rows,
     seconds,
+    shapes,
     tile_shape,
     tiling_of,
 )
@@ -119,9 +130,11 @@ class _TiledLaunch(Launch):
         bias: Array,
         activation: Activation,
         target: Target | None = None,
+        pooled: bool = False,
     ) -> None:
-        self._problem, self._target = problem, target
-        shape = tile_shape(problem, over, threads.get_num_threads())
+        self._given, self._target = problem, target
+        self._problem = problem = evened(problem) if pooled else problem
+        shape = tile_shape(problem, over, threads.get_num_threads(), pooled)
         self._shape = shape = shape._replace(apart=target.step if target else 1)
         self._weight = by_tiles(problem, filters, (shape.filters, shape.bits, shape.lanes))
         self._bias, self._form = as_read_only(bias), activation.form
@@ -135,8 +148,19 @@ class _TiledLaunch(Launch):
         """Return the tile, and for a number of threads the tiling and what copies its bands."""
         return tile_address(self._shape), {}
 
+    @cached_property
+    def _whole(self) -> Run:
+        """The same from the whole output, to which a residual can be added."""
+        other = copy(self)
+        other._problem, other._shape = self._given, self._shape._replace(pooled=False)
+        other._code = other.find_code()
+        return ThenPooled(other, self._given)
+
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
         """Give each worker a range of bands and filters."""
+        if self._shape.pooled and residual is not None:
+            self._whole(x, residual, out)
+            return
         tile, tilings = self._code
         count = useful_threads(self._problem)
         found = tilings.get(count)
@@ -207,6 +231,22 @@ class Direct(Tiled):
 
     name = "direct"
     lanes_over = "pixels"
+
+    def pools(self, problem: Conv2dProblem) -> bool:
+        """Answer whether there are tiles of whole squares, and more than a vector of columns."""
+        p = evened(problem)
+        lanes = cpu.describe().instructions.lanes(p.dtype)
+        return lanes < p.OW and any(shapes(p, self.lanes_over, pooled=True))
+
+    def bind_pooled(
+        self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
+    ) -> Run:
+        """Fuse the maxima of squares into the tiles' stores too."""
+        if not self.pools(problem):
+            return super().bind_pooled(problem, weight, bias, activation)
+        filters = forward_filters(weight, kept=True)
+        arguments = problem, self.lanes_over, filters, bias, activation
+        return _TiledLaunch(*arguments, pooled=True)
 
     def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
         """Take every geometry whose smallest band is not too large."""

@@ -121,12 +121,17 @@ def all_shapes(dtype: str) -> tuple[TileShape, ...]:
     return tuple(found)
 
 
-def shapes(problem: Conv2dProblem, over: Lanes) -> Iterator[TileShape]:
-    """Return the tiles that fit the registers and the output of a problem (as rows)."""
+def shapes(problem: Conv2dProblem, over: Lanes, pooled: bool = False) -> Iterator[TileShape]:
+    """Return the tiles that fit the registers and the output of a problem (as rows).
+
+    If `pooled`, those that store maxima of 2 x 2 squares.
+    """
     p = problem
     step = p.stride[1] if p.stride[1] <= 2 else 0
     for shape in all_shapes(p.dtype):
         if shape.lanes_over != over or shape.rows > p.OH:
+            continue
+        if pooled and (over == "filters" or shape.rows % 2 or shape.columns // shape.lanes % 2):
             continue
         columns = 1
         if over == "filters":
@@ -136,7 +141,7 @@ def shapes(problem: Conv2dProblem, over: Lanes) -> Iterator[TileShape]:
         # A band holds all the input between the pixels of a tile.
         if max(shape.rows, columns) > 1 and max(p.stride) > FARTHEST_STRIDE:
             continue
-        yield shape
+        yield shape._replace(pooled=pooled)
 
 
 def cycles(problem: Conv2dProblem, shape: TileShape) -> float:
@@ -179,9 +184,11 @@ def cycles(problem: Conv2dProblem, shape: TileShape) -> float:
 
 
 @lru_cache(maxsize=4096)
-def tile_shape(problem: Conv2dProblem, over: Lanes, num_threads: int) -> TileShape:
+def tile_shape(
+    problem: Conv2dProblem, over: Lanes, num_threads: int, pooled: bool = False
+) -> TileShape:
     """Return the tile that is done first, all threads considered."""
-    every = sorted(shapes(problem, over), key=lambda shape: cycles(problem, shape))
+    every = sorted(shapes(problem, over, pooled), key=lambda shape: cycles(problem, shape))
     best = min(every[:CONSIDERED], key=lambda shape: _best_cut(problem, shape, num_threads)[0])
     if _best_cut(problem, best, num_threads)[0] < TOO_LARGE:
         return best
@@ -210,6 +217,8 @@ def tiling_of(
     workers = max(1, min(num_threads, tasks))
     row, plane = (band.row, band.plane) if band.copied else (p.W, p.H * p.W)
     block_rows, block_columns = _block(p, shape, cut, row)
+    if shape.pooled:
+        target = Target(p.OW // 2, 1, p.P // 4)
     target = target or Target(p.OW, 1, p.P)
     values: dict[str, Any] = {
         **{name: getattr(p, name) for name in ("itemsize", "groups", "C_per_group", "K_per_group")},
@@ -249,6 +258,7 @@ def tiling_of(
         "row_step": band.row_step,
         "phase_width": band.phase_width,
         "behind": band.behind,
+        "halved": int(shape.pooled),
     }
     record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)
     record.flags.writeable = False

@@ -9,6 +9,8 @@ Source: A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", 
 
 from __future__ import annotations
 
+from copy import copy
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -16,10 +18,18 @@ import numpy as np
 from fastconv import recycling, threads
 from fastconv.activation import Activation
 from fastconv.convolution import winograd_gradient
-from fastconv.convolution.base import Array, Launch, Run, as_read_only, useful_threads
+from fastconv.convolution.base import (
+    Array,
+    Launch,
+    Run,
+    ThenPooled,
+    as_read_only,
+    useful_threads,
+)
 from fastconv.convolution.input_gradient import ByPhases
 from fastconv.convolution.layout import Filters, packer_of
 from fastconv.convolution.phases import Phase, phases
+from fastconv.convolution.squares import evened
 from fastconv.convolution.tiled import compiler_missing
 from fastconv.convolution.tiling import CYCLES_PER_SECOND
 from fastconv.convolution.winograd_blocks import (
@@ -41,6 +51,7 @@ from fastconv.kernels.winograd import (
     inputs_address,
     outputs_address,
 )
+from fastconv.kernels.winograd_pooled import pooled_address
 from fastconv.problem import Conv2dProblem, Direction
 from fastconv.workspace import scratch
 
@@ -123,6 +134,17 @@ class Winograd(ByPhases):
         filters = Filters(weight, None, finite=True)
         return _WinogradLaunch(problem, self.m, filters, bias, activation)
 
+    def pools(self, problem: Conv2dProblem) -> bool:
+        """Answer that every tile is one of whole squares."""
+        return True
+
+    def bind_pooled(
+        self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
+    ) -> Run:
+        """Fuse the maxima of squares into the last step too."""
+        filters = Filters(weight, None, True)
+        return _WinogradLaunch(problem, self.m, filters, bias, activation, pooled=True)
+
     def run_once(
         self,
         problem: Conv2dProblem,
@@ -183,9 +205,10 @@ class _WinogradLaunch(Launch):
         bias: Array,
         activation: Activation,
         once: bool = False,
+        pooled: bool = False,
     ) -> None:
-        p = self._problem = problem
-        self._m = m
+        self._given, self._m, self._pooled = problem, m, pooled
+        p = self._problem = evened(problem) if pooled else problem
         cut = cheapest(p, m, threads.get_num_threads(), once)
         shape = self._shape = cut.shape
         self._fresh = cut.fresh
@@ -208,7 +231,16 @@ class _WinogradLaunch(Launch):
     def find_code(self) -> tuple[tuple[int, int, int], dict[int, Blocks]]:
         """Return transforms and tile, and the blocks for each number of threads."""
         form = form_of(self._problem, self._m)
-        return (inputs_address(form), tile_address(self._shape), outputs_address(form)), {}
+        outputs = (pooled_address if self._pooled else outputs_address)(form)
+        return (inputs_address(form), tile_address(self._shape), outputs), {}
+
+    @cached_property
+    def _whole(self) -> Run:
+        """The same from the whole output, to which a residual can be added."""
+        other = copy(self)
+        other._problem, other._pooled = self._given, False
+        other._code = other.find_code()
+        return ThenPooled(other, self._given)
 
     def _transformed(self, once: bool) -> Array:
         """Return the weights as (groups, tiles, products, channels, filters of a tile), flat.
@@ -224,6 +256,9 @@ class _WinogradLaunch(Launch):
 
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
         """Give each worker a range of blocks, or a range of the channels and filters of each."""
+        if self._pooled and residual is not None:
+            self._whole(x, residual, out)
+            return
         blocks, steps = self._blocks(), [(BOTH, 0)]
         if blocks.shared_bytes:
             steps = [(s, block) for block in range(blocks.blocks) for s in (TRANSFORM, MULTIPLY)]
@@ -235,7 +270,7 @@ class _WinogradLaunch(Launch):
         cuts, count = self._code[1], useful_threads(self._problem)
         blocks: Blocks | None = cuts.get(count)
         if blocks is None:
-            key = self._problem, self._m, self._shape, count, self._fresh
+            key = self._problem, self._m, self._shape, count, self._fresh, self._pooled
             blocks = cuts[count] = blocks_of(*key)
         return blocks
 

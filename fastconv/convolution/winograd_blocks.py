@@ -284,9 +284,17 @@ def _filter_elements(
 
 @lru_cache(maxsize=128)
 def blocks_of(
-    problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int, fresh: bool = False
+    problem: Conv2dProblem,
+    m: int,
+    shape: TileShape,
+    num_threads: int,
+    fresh: bool = False,
+    pooled: bool = False,
 ) -> Blocks:
-    """Return the cut that suits so many threads and a register tile, with all its numbers."""
+    """Return the cut that suits so many threads and a register tile, with all its numbers.
+
+    If the output is `pooled`, the maxima of 2 x 2 squares are written.
+    """
     p, form = problem, form_of(problem, m)
     cut = cheapest_with(problem, m, shape, num_threads, fresh)
     (total, down, across), lanes, alpha = _tiles(p, m), form.lanes, form.alpha
@@ -312,10 +320,11 @@ def blocks_of(
         *(*filters, alpha**2 * in_stride),
     )
     ends = np.cumsum([_up(n + shape.columns + lanes, 16) for n in sizes]) * p.itemsize
-    chunk = chunk_of(p)
+    chunk, shrink = chunk_of(p), 2 if pooled else 1
     values: dict[str, int] = {
-        **{name: getattr(p, name) for name in ("itemsize", "C", "K", "H", "W", "OH", "OW")},
+        **{name: getattr(p, name) for name in ("itemsize", "C", "K", "H", "W")},
         **{name: getattr(p, name) for name in ("C_per_group", "K_per_group")},
+        **{"OH": p.OH // shrink, "OW": p.OW // shrink, "out_m": m // shrink},
         "run": chunk,
         "x_row": 0,
         "x_step": 1,

@@ -17,7 +17,8 @@ from fastconv.kernels.jit import address_of, range_kernel
 class DepthwiseShape(NamedTuple):
     """What a kernel is compiled for: taps, stride, and the tile; see `codegen.depthwise`.
 
-    With `odd` the even columns of the output are from R x S taps, the odd ones from R x `odd`.
+    With `odd` the even columns of the output are from R x S taps, the odd ones from R x `odd`. If
+    `pooled`, maxima of 2 x 2 squares are stored.
     """
 
     R: int
@@ -28,6 +29,7 @@ class DepthwiseShape(NamedTuple):
     bits: int
     lanes: int
     odd: int | None = None
+    pooled: bool = False
 
     @property
     def name(self) -> str:
@@ -35,8 +37,9 @@ class DepthwiseShape(NamedTuple):
         down, across = self.stride
         tile = f"{self.rows}x{self.vectors * self.lanes}"
         odd = "" if self.odd is None else f"+{self.odd}"
+        pooled = "-pooled" if self.pooled else ""
         taps = f"{self.R}x{self.S}{odd}-s{down}x{across}"
-        return f"depthwise-f{self.bits}x{self.lanes}-{tile}-{taps}"
+        return f"depthwise-f{self.bits}x{self.lanes}-{tile}-{taps}{pooled}"
 
 
 _shapes: dict[str, DepthwiseShape] = {}
@@ -50,7 +53,11 @@ def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
     def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
         numbers = cgutils.unpack_tuple(builder, values[1])
         tile = Depthwise(builder, shape.bits, shape.lanes, numbers)
-        tile.emit(shape.R, shape.S, shape.stride, shape.rows, shape.vectors, shape.odd)
+        sizes = shape.R, shape.S, shape.stride, shape.rows, shape.vectors
+        if shape.pooled:
+            tile.emit_pooled(*sizes)
+        else:
+            tile.emit(*sizes, shape.odd)
         return context.get_dummy_value()
 
     return types.void(name, arguments), generate
@@ -73,6 +80,7 @@ def depthwise_address(shape: DepthwiseShape) -> int:
     down, across = shape.stride
     # Of a pair, columns are counted in twos.
     taps, apart = shape.R * (shape.S + (shape.odd or 0)), 1 if shape.odd is None else 2
+    side = 2 if shape.pooled else 1
     assert len(TILE_ARGUMENTS) == 14
 
     def blocks(  # type: ignore[no-untyped-def]
@@ -88,7 +96,8 @@ def depthwise_address(shape: DepthwiseShape) -> int:
             source = x + (image * C + k // multiplier) * H * W * size
             for j in range(0, wide, columns):
                 j = max(0, min(j, wide - columns))
-                place = ((image * K + k) * out_plane + i * out_row + j * apart) * size
+                row = (image * K + k) * out_plane + i // side * out_row
+                place = (row + j * apart // side) * size
                 added = residual + place if residual else 0
                 filter_ = weight + k * taps * size
                 top, left = i * down - pad_top, j * across - pad_left

@@ -21,7 +21,8 @@ from fastconv.codegen import tile as codegen_tile
 from fastconv.kernels.calls import address, call
 from fastconv.kernels.jit import range_kernel
 
-#: The numbers that the loops read from the layer's record; tiles read the first few.
+#: The numbers that the loops read from the layer's record; tiles read the first few. `halved` is 1
+#: where maxima of squares are stored, else 0.
 FIELDS = (
     *codegen_tile.LAYER,
     *("itemsize", "groups", "C_per_group", "K_per_group", "H", "W"),
@@ -30,7 +31,7 @@ FIELDS = (
     *("row_bands", "column_bands", "parts", "tasks", "workers"),
     *("copied", "band_bytes", "band_plane", "band_step", "phases"),
     *("sets", "set_step", "set_size", "row_step"),
-    *("phase_width", "behind", "out_step"),
+    *("phase_width", "behind", "out_step", "halved"),
 )
 LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
 
@@ -170,7 +171,8 @@ def convolve(
                                 g.tile_columns,
                             ):
                                 j = min(j, last_column)
-                                place = (plane + i * g.out_row + j * g.out_step) * size
+                                row = plane + (i >> g.halved) * g.out_row
+                                place = (row + (j >> g.halved) * g.out_step) * size
                                 corner = (i - row0) * g.x_row + (j - column0) * g.x_step
                                 call(
                                     tile,

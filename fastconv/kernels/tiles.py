@@ -30,6 +30,8 @@ class TileShape(NamedTuple):
         Of an element, and of a vector.
     apart : int
         Output columns from one pixel to the next.
+    pooled : bool
+        Whether maxima of 2 x 2 squares are stored.
     """
 
     lanes_over: Literal["filters", "pixels"]
@@ -40,6 +42,7 @@ class TileShape(NamedTuple):
     bits: int
     lanes: int
     apart: int = 1
+    pooled: bool = False
 
     @property
     def name(self) -> str:
@@ -47,7 +50,8 @@ class TileShape(NamedTuple):
         step = f"-s{self.step or 'n'}" if self.lanes_over == "filters" else ""
         size = f"{self.filters}x{self.rows}x{self.columns}"
         apart = f"-o{self.apart}" if self.apart > 1 else ""
-        return f"tile-{self.lanes_over}-f{self.bits}x{self.lanes}-{size}{step}{apart}"
+        pooled = "-pooled" if self.pooled else ""
+        return f"tile-{self.lanes_over}-f{self.bits}x{self.lanes}-{size}{step}{apart}{pooled}"
 
 
 _shapes: dict[str, TileShape] = {}
@@ -63,7 +67,7 @@ def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
         vectors = shape.columns // shape.lanes
         if shape.lanes_over == "pixels":
             PixelLanes(builder, shape.bits, shape.lanes, numbers, shape.apart).emit(
-                shape.filters, shape.rows, vectors
+                shape.filters, shape.rows, vectors, shape.pooled
             )
         else:
             FilterLanes(builder, shape.bits, shape.lanes, numbers, shape.apart).emit(

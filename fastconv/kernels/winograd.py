@@ -137,11 +137,12 @@ def filters_address(form: Form) -> int:
     return address_of(make, f"winograd-weights-{form.name}", 15)
 
 
-#: The numbers that the loops read from the layer's record; product tiles read the first few.
+#: The numbers that the loops read from the layer's record; product tiles read the first few. OH, OW
+#: and `out_m` are those of what is written: the output, or the maxima of its squares.
 FIELDS = (
     *codegen_tile.LAYER,
     *("itemsize", "C", "K", "H", "W", "OH", "OW", "C_per_group", "K_per_group"),
-    *("m", "products", "chunk", "chunks", "pad_top", "pad_left", "tile_rows"),
+    *("m", "out_m", "products", "chunk", "chunks", "pad_top", "pad_left", "tile_rows"),
     *("row_blocks", "column_blocks", "blocks", "workers", "shared", "fresh"),
     *("tile_filters", "tile_columns", "filter_tiles", "pass_tiles"),
     *("pitch", "scatter_plane", "gather_plane", "in_stride", "product_stride", "weight_step"),
@@ -340,7 +341,7 @@ def convolve_winograd(
                         image, row = divmod(q, g.tile_rows)
                         rows = min(q1 - q, g.tile_rows - row)
                         place = (image * g.K + channel) * g.OH * g.OW
-                        place = (place + row * g.m * g.OW + column0 * g.m) * size
+                        place = (place + row * g.out_m * g.OW + column0 * g.out_m) * size
                         call(
                             outputs,
                             (
@@ -355,8 +356,8 @@ def convolve_winograd(
                                 columns,
                                 g.gather_plane,
                                 g.product_stride,
-                                g.OH - row * g.m,
-                                min(columns * g.m, g.OW - column0 * g.m),
+                                g.OH - row * g.out_m,
+                                min(columns * g.out_m, g.OW - column0 * g.out_m),
                                 g.OW,
                             ),
                         )

@@ -2,7 +2,7 @@
 
 Batch normalization with fixed statistics multiplies a channel by a number and adds another, so it
 goes into the weights and the bias of the convolution before it. A rectifier goes into the plan's
-store, and so does the sum of a residual block.
+store, and so does the sum of a residual block, or the maxima of squares of 2 x 2.
 
 Plans are kept by the convolution, for a few input shapes. Each bears a stamp of all it was made
 from, which is compared at every use: the versions of the parameters, which any write changes (see
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv.activation import ActivationLike, as_activation
+from fastconv.convolution.squares import SIDE
 from fastconv.functional import plan_conv2d
 from fastconv.nn.activation import Dropout, LeakyReLU, ReLU, SiLU
 from fastconv.nn.convolution import Conv2d
@@ -102,11 +103,16 @@ class Step:
     norm: BatchNorm2d | None = None
     activation: ActivationLike = None
     activating: tuple[Module, type[Module]] | None = None
+    pooling: MaxPool2d | None = None
 
     def take(self, layer: Module, kind: type[Module] | None) -> bool:
         """Take in the layer that follows, if it can be; return whether it was."""
-        if self.activation is not None or self.kind is None or kind is None:
+        if self.pooling is not None or self.kind is None or kind is None:
             return False
+        if self.kind is Conv2d and kind is MaxPool2d and _pools_squares(layer):
+            self.pooling = layer  # type: ignore[assignment]
+        if self.activation is not None or kind is MaxPool2d:
+            return self.pooling is layer
         if self.kind is Conv2d and kind is BatchNorm2d and self.norm is None:
             if layer.num_features == self.layer.out_channels:  # type: ignore[attr-defined]
                 self.norm = layer  # type: ignore[assignment]
@@ -119,6 +125,8 @@ class Step:
         """Return whether what was taken in would be taken in again, as it is."""
         if self.norm is not None and self.norm.num_features != self.layer.out_channels:  # type: ignore[attr-defined]
             return False
+        if self.pooling is not None and not _pools_squares(self.pooling):
+            return False
         return self.activation is None or self.activation == _activation(*self.activating)  # type: ignore[misc]
 
     def run(
@@ -128,18 +136,20 @@ class Step:
         layer = self.layer
         if self.kind is None and residual is None:
             return layer(x)
-        if self.kind is Conv2d and (residual is None or self.activation is None):
+        closed = self.activation is not None or self.pooling is not None
+        if self.kind is Conv2d and (residual is None or not closed):
             assert isinstance(layer, Conv2d)
             images = layer.checked(x)
-            plan = plan_of(layer, self.norm, self.activation or activation, images.shape)
+            side = None if self.pooling is None else SIDE
+            plan = plan_of(layer, self.norm, self.activation or activation, images.shape, side)
             if residual is not None:
                 same_shape(residual, plan.problem.output_shape)
             return plan(images, residual=residual)
-        whole = self._run_whole if self.activation is not None or self.kind is Branches else layer
+        whole = self._run_whole if closed or self.kind is Branches else layer
         return _summed(whole(x), residual, activation)
 
     def _run_whole(self, x: Array) -> Array:
-        """Run a layer that has its activation already, without a residual."""
+        """Run a layer to which nothing is added before its activation or its maxima."""
         if isinstance(self.layer, Branches):
             block = self.layer
             shortcut = x if block.shortcut is None else run(block.shortcut, x)
@@ -162,7 +172,7 @@ class Steps:
         for layer, kind in self._flat(layers):
             if kind is not Dropout and not (self._steps and self._steps[-1].take(layer, kind)):
                 self._steps.append(Step(layer, kind))
-        self._taken = [step for step in self._steps if step.norm or step.activation]
+        self._taken = [s for s in self._steps if s.norm or s.activation or s.pooling]
 
     def _flat(self, layers: Iterable[Module]) -> Iterator[tuple[Module, type[Module] | None]]:
         """Yield layers and as what they run, chains within them opened."""
@@ -234,7 +244,15 @@ def _kind(layer: Module) -> type[Module] | None:
     return None
 
 
-_KINDS = (Conv2d, BatchNorm2d, ReLU, LeakyReLU, SiLU, Dropout, Chain, Branches)
+_KINDS = (Conv2d, BatchNorm2d, ReLU, LeakyReLU, SiLU, MaxPool2d, Dropout, Chain, Branches)
+
+
+def _pools_squares(layer: Module) -> bool:
+    """Return whether a pooling gives the maxima that plans give."""
+    assert isinstance(layer, MaxPool2d)
+    sizes = layer.kernel_size, layer.stride, layer.padding, layer.dilation
+    same = (size in (n, (n, n)) for size, n in zip(sizes, (SIDE, SIDE, 0, 1), strict=True))
+    return all(same) and not layer.ceil_mode
 
 
 def _activation(layer: Module, kind: type[Module]) -> ActivationLike:
@@ -307,10 +325,14 @@ def _kept(layer: Module | None, kind: type[M]) -> TypeGuard[M]:
 
 
 def plan_of(
-    conv: Conv2d, norm: BatchNorm2d | None, activation: ActivationLike, shape: tuple[int, ...]
+    conv: Conv2d,
+    norm: BatchNorm2d | None,
+    activation: ActivationLike,
+    shape: tuple[int, ...],
+    max_pool: int | None = None,
 ) -> Conv2dPlan:
     """Return a plan for images of that shape: the one made before, if nothing changed since."""
-    key = (shape, norm, activation, conv.geometry, circumstances())
+    key = (shape, norm, activation, max_pool, conv.geometry, circumstances())
     stamp = (_version(conv.weight), _version(conv.bias), _stamp(norm))
     known = conv.plans.get(key)
     if known is not None and known[0] == stamp:
@@ -318,7 +340,8 @@ def plan_of(
     for parameter in (*conv.parameters(), *(norm.parameters() if norm else ())):
         parameter.freeze()
     weight, bias = folded(conv, norm)
-    plan = plan_conv2d(shape, weight, bias, *conv.geometry, activation=activation)  # type: ignore[arg-type]
+    fused = {"activation": activation, "max_pool": max_pool}
+    plan = plan_conv2d(shape, weight, bias, *conv.geometry, **fused)  # type: ignore[arg-type]
     conv.plans.pop(key, None)
     while len(conv.plans) >= _SHAPES:
         conv.plans.pop(next(iter(list(conv.plans)), None), None)  # threads may do so too

@@ -145,8 +145,8 @@ class Module:
         """Enter evaluation mode and return the module.
 
         Batch normalization uses its running statistics and dropout does nothing. Convolutions
-        take normalization and activations that follow them into one fused step, and nothing is
-        kept for `backward`.
+        take normalization, activations and maxima of 2 x 2 that follow them into one fused step,
+        and nothing is kept for `backward`.
 
         Parameters
         ----------
