@@ -28,6 +28,7 @@ from fastconv.convolution import (
     fft,
     pixel_gradient,
     plane_gradient,
+    tile_shapes,
     tiled,
     tiling,
     weight_gradient,
@@ -96,7 +97,7 @@ class Guard:
         @cache
         def tile_shape(problem: Any, over: Any, num_threads: int, pooled: bool = False) -> Any:
             """Return any tile that fits, not only the one that seems fastest."""
-            fitting = list(tiling.shapes(problem, over, pooled))
+            fitting = list(tile_shapes.shapes(problem, over, pooled))
             alike = [shape for shape in used if kind_of(shape) == kind_of(fitting[0])]
             if len(alike) >= DIFFERENT_TILES:  # each takes its time to compile
                 fitting = [shape for shape in fitting if shape in used] or fitting[-1:]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 import fastconv
 from fastconv import cpu
 from fastconv.codegen import tile as codegen_tile
-from fastconv.convolution import tiled, tiling
+from fastconv.convolution import tile_shapes, tiled, tiling
 from fastconv.kernels import bands
 from fastconv.kernels.tiled import convolve
 from fastconv.problem import Conv2dProblem
@@ -345,7 +345,7 @@ def test_every_tile_is_right(algorithm: str, dtype: Any, monkeypatch: pytest.Mon
     over: tiling.Lanes = "filters" if algorithm == "implicit_gemm" else "pixels"
     rng = np.random.default_rng(2)
     p = dataclasses.replace(EVERY_TILE, dtype=np.dtype(dtype).name)
-    shapes = list(tiling.shapes(p, over))
+    shapes = list(tile_shapes.shapes(p, over))
     assert len(shapes) > 10
     x, weight = (
         rng.integers(-4, 5, shape).astype(dtype) for shape in (p.input_shape, p.weight_shape)

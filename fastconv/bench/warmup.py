@@ -14,7 +14,7 @@ import numpy as np
 
 import fastconv
 from fastconv import registry, threads
-from fastconv.convolution.tiling import all_shapes
+from fastconv.convolution.tile_shapes import all_shapes
 from fastconv.kernels.cache import cache_folder, usable_folder
 from fastconv.kernels.tiles import tile_address
 from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction

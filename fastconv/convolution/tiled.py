@@ -28,15 +28,13 @@ from fastconv.convolution.input_gradient import ByPhases
 from fastconv.convolution.layout import Filters, by_tiles, forward_filters
 from fastconv.convolution.phases import Phase
 from fastconv.convolution.squares import evened
+from fastconv.convolution.tile_shapes import FARTHEST_STRIDE, Lanes, shapes
 from fastconv.convolution.tiling import (
-    FARTHEST_STRIDE,
     MOST_BAND_BYTES,
-    Lanes,
     Target,
     Tiling,
     as_rows,
     seconds,
-    shapes,
     tile_shape,
     tiling_of,
 )

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv import cpu
-from fastconv.convolution.tiling import RUN, Lanes, cycles, shapes
+from fastconv.convolution.tile_shapes import Lanes, shapes
+from fastconv.convolution.tiling import RUN, cycles
 from fastconv.kernels.tiles import TileShape
 from fastconv.kernels.winograd import LAYOUT, Form
 from fastconv.problem import Conv2dProblem
