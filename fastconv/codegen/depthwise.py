@@ -35,8 +35,8 @@ class Depthwise:
     Or two filters that read the same plane, whose outputs are the even and the odd columns of one
     output: what makes a gradient at stride 2.
 
-    Or, of an even number of rows and of vectors, the maxima of 2 x 2 squares: `out_row` is then
-    that of the maxima, and there is no residual.
+    Or the maxima of 2 x 2 squares, of an even number of rows and of vectors, or of one vector:
+    `out_row` is then that of the maxima, and there is no residual.
     """
 
     def __init__(self, builder: Any, bits: int, lanes: int, arguments: Any) -> None:

@@ -21,8 +21,8 @@ class PixelLanes(Tile):
     def emit(self, filters: int, rows: int, vectors: int, pooled: bool = False) -> None:
         """Write the whole tile.
 
-        If `pooled`, of an even number of rows and of vectors, the maxima of 2 x 2 squares are
-        stored: `out_row` and `out_plane` are then those of the maxima, there is no residual.
+        If `pooled`, the maxima of 2 x 2 squares are stored, of an even number of rows and vectors,
+        or of one vector: `out_row` and `out_plane` are then theirs, and there is no residual.
         """
         builder, vector, lanes = self.builder, self.vector, self.vector.lanes
         places = [(i, v) for i in range(rows) for v in range(vectors)]

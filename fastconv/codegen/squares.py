@@ -56,17 +56,25 @@ def largest(vector: Vectors, a: Any, b: Any, c: Any, d: Any) -> Any:
 def store_largest(
     vector: Vectors, sums: dict[tuple[int, int], Any], out: Any, out_row: Any, columns: Any
 ) -> None:
-    """Store the maxima of the squares of rows of vectors, by row and vector an even number of each.
+    """Store the maxima of the squares of rows of vectors, by row and vector.
+
+    There is an even number of rows, and of vectors too, or one.
 
     `out` points to the first, `out_row` are elements from a row of them to the next, and `columns`
     are the columns left of what is pooled.
     """
     builder, lanes = vector.builder, vector.lanes
     rows, vectors = (1 + max(places) for places in zip(*sums, strict=True))
-    left = builder.ashr(columns, index(1))
+    left, maxima = builder.ashr(columns, index(1)), vector
     found = {}
     for i in range(0, rows, 2):
-        for v in range(0, vectors, 2):
+        if vectors == 1:  # both rows, each half a vector, together
+            larger = _larger(vector, *vector.deinterleave([sums[i, 0], sums[i + 1, 0]]))
+            maxima = Vectors(builder, vector.element, lanes // 2)
+            halves = (range(lanes // 2), range(lanes // 2, lanes))
+            first, second = (vector.shuffle(larger, larger, half) for half in halves)
+            found[i // 2, 0] = _larger(maxima, first, second)
+        for v in range(0, vectors - 1, 2):
             first, second = (
                 vector.deinterleave([sums[row, v], sums[row, v + 1]]) for row in (i, i + 1)
             )
@@ -76,12 +84,12 @@ def store_largest(
         for (i, v), value in found.items():
             place = vector.at(out, builder.mul(out_row, index(i)), index(v * lanes))
             if masked:
-                there = vector.first(builder.sub(left, index(v * lanes)))
-                vector.store_masked(value, place, there)
+                there = maxima.first(builder.sub(left, index(v * lanes)))
+                maxima.store_masked(value, place, there)
             else:
-                vector.store(value, place)
+                maxima.store(value, place)
 
-    both_ways(builder, builder.icmp_signed(">=", left, index(vectors // 2 * lanes)), write)
+    both_ways(builder, builder.icmp_signed(">=", left, index(vectors * lanes // 2)), write)
 
 
 def _larger(vector: Vectors, old: Any, new: Any) -> Any:

@@ -31,7 +31,7 @@ MOST_TAPS = 25
 #: Tiles: rows, vectors of pixels.
 TILES = ((7, 1), (4, 2), (4, 1), (3, 2), (2, 4), (2, 2), (2, 1), (1, 4), (1, 2), (1, 1))
 #: Those that store maxima of 2 x 2 squares.
-POOLED_TILES = ((4, 2), (2, 4), (2, 2))
+POOLED_TILES = ((4, 2), (8, 1), (2, 2), (4, 1), (2, 1))
 #: Of pairs, whose rows are not neighbours in memory: one after the other is twice as fast.
 PAIR_TILES = ((1, 2), (1, 1))
 
@@ -146,8 +146,6 @@ def _shapes(
 ) -> Iterator[DepthwiseShape]:
     p, instructions = problem, cpu.describe().instructions
     lanes = instructions.lanes(p.dtype)
-    if pooled and lanes >= p.OW:  # two vectors of half a register
-        lanes //= 2
     for rows, vectors in POOLED_TILES if pooled else TILES if odd is None else PAIR_TILES:
         sums = rows * vectors * (1 if odd is None else 2)
         if rows <= p.OH and 2 * sums <= instructions.registers:

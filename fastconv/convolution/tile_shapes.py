@@ -55,7 +55,9 @@ def shapes(problem: Conv2dProblem, over: Lanes, pooled: bool = False) -> Iterato
     for shape in all_shapes(p.dtype):
         if shape.lanes_over != over or shape.rows > p.OH:
             continue
-        if pooled and (over == "filters" or shape.rows % 2 or shape.columns // shape.lanes % 2):
+        # Measured: two vectors are up to a quarter faster than twice as many filters.
+        wide = shape.lanes * (1 if shape.lanes >= p.OW else 2)
+        if pooled and (over == "filters" or shape.rows % 2 or shape.columns != wide):
             continue
         columns = 1
         if over == "filters":

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba.core import config
 
-from fastconv import cpu, threads
+from fastconv import threads
 from fastconv.activation import Activation
 from fastconv.convolution import pixel_gradient, plane_gradient, weight_gradient
 from fastconv.convolution.base import (
@@ -231,10 +231,8 @@ class Direct(Tiled):
     lanes_over = "pixels"
 
     def pools(self, problem: Conv2dProblem) -> bool:
-        """Answer whether there are tiles of whole squares, and more than a vector of columns."""
-        p = evened(problem)
-        lanes = cpu.describe().instructions.lanes(p.dtype)
-        return lanes < p.OW and any(shapes(p, self.lanes_over, pooled=True))
+        """Answer whether there are tiles of whole squares."""
+        return any(shapes(evened(problem), self.lanes_over, pooled=True))
 
     def bind_pooled(
         self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
