@@ -115,6 +115,32 @@ class Conv2dProblem:
         ValueError
             Where sizes do not fit each other; the message says which and what would be right.
         """
+        numbers = *_as_tuple(stride), *_as_tuple(padding), *_as_tuple(dilation), groups
+        # The usual case, all plain integers, is checked once.
+        if (
+            type(input_shape) is type(weight_shape) is tuple
+            and {int}.issuperset(map(type, (*input_shape, *weight_shape, *numbers)))
+            and type(dtype) is str
+        ):
+            shapes = input_shape, weight_shape
+            return _checked_once(cls, *shapes, stride, padding, dilation, groups, dtype, names)
+        return cls._from_shapes(
+            input_shape, weight_shape, stride, padding, dilation, groups, dtype, names
+        )
+
+    @classmethod
+    def _from_shapes(
+        cls,
+        input_shape: Any,
+        weight_shape: Any,
+        stride: IntPair,
+        padding: Padding,
+        dilation: IntPair,
+        groups: int,
+        dtype: str,
+        names: tuple[str, str],
+    ) -> Conv2dProblem:
+        """Check everything."""
         input_name, weight_name = names
         N, C, H, W = as_ints(input_name, input_shape, 4, 0)
         require_tensor(f"{input_name} {(N, C, H, W)}", (N, C, H, W))
@@ -285,6 +311,15 @@ _CONV_FIELDS = (
     "N C H W K R S OH OW C_per_group K_per_group "
     "stride_h stride_w dilation_h dilation_w pad_top pad_left"
 )
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return value if type(value) is tuple else (value,)
+
+
+@lru_cache(maxsize=1024)
+def _checked_once(cls: type[Conv2dProblem], *arguments: Any) -> Conv2dProblem:
+    return cls._from_shapes(*arguments)
 
 
 @lru_cache(maxsize=8)

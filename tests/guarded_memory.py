@@ -141,7 +141,7 @@ class Guard:
             fresh = once and bool(rng.random() < 0.7)
             return any_cut(problem, m, shape, num_threads, fresh)
 
-        transformed, blocks_of = winograd._transformed, winograd_blocks.blocks_of
+        transformed, blocks_of = winograd._WinogradLaunch._transformed, winograd_blocks.blocks_of
 
         def guarded_blocks(*arguments: Any) -> Any:
             found = blocks_of(*arguments)
@@ -188,7 +188,7 @@ class Guard:
         winograd_blocks.cheapest_with = any_cut  # type: ignore[assignment]
         winograd.cheapest = any_product_tile  # type: ignore[assignment]
         winograd.blocks_of = guarded_blocks  # type: ignore[assignment]
-        winograd._transformed = lambda *arguments: guard(transformed(*arguments))
+        winograd._WinogradLaunch._transformed = lambda *arguments: guard(transformed(*arguments))  # type: ignore[method-assign]
         winograd.as_read_only = as_read_only
         scratch.__enter__ = lend  # type: ignore[method-assign]
         tiled.by_tiles = lambda *arguments: guard(pack(*arguments))

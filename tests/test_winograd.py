@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +15,9 @@ from checks import LESS_EXACT, assert_identical, assert_integers
 from numpy.typing import DTypeLike
 
 import fastconv
-from fastconv import registry
+from fastconv import plan, recycling, registry, workspace
 from fastconv.codegen import interpolation
-from fastconv.convolution import winograd_gradient
+from fastconv.convolution import winograd, winograd_blocks, winograd_gradient
 
 NAMES = ("winograd_2x2", "winograd_4x4")
 # F(m, r) of convolutions, and F(r, m) of the weights' gradients.
@@ -88,6 +90,47 @@ def test_geometries(algorithm: str, case: ConvCase, dtype: DTypeLike) -> None:
         fastconv.set_num_threads(before)
     for other in results[1:]:
         assert_identical(other, results[0], dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("algorithm", NAMES)
+def test_filters_are_the_same_wherever_they_are_transformed(
+    algorithm: str, case: ConvCase, dtype: DTypeLike, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All before, or fresh ones for each block: the bits are those of a plan."""
+    data = make_inputs(case, dtype)
+    forward = data.weight, data.bias, *case.geometry
+    backward = case.input_shape, data.weight, data.grad_output, *case.geometry
+    prepared = fastconv.plan_conv2d(case.input_shape, *forward, algorithm=algorithm)
+    expected = prepared(data.x), None
+    before = fastconv.get_num_threads()
+    try:
+        for fresh in (False, True):
+            monkeypatch.setattr(winograd, "cheapest", cheapest_if(fresh))
+            for threads in (1, 2, 8):
+                fastconv.set_num_threads(threads)
+                y = fastconv.conv2d(data.x, *forward, algorithm=algorithm)
+                dx = fastconv.conv2d_input_grad(*backward, algorithm=algorithm)
+                expected = expected[0], dx if expected[1] is None else expected[1]
+                for actual, wanted in zip((y, dx), expected, strict=True):
+                    assert_identical(actual, wanted, dtype)
+    finally:
+        fastconv.set_num_threads(before)
+    exact = reference.conv2d_input_grad(*backward)
+    limit = LESS_EXACT[algorithm] * np.finfo(dtype).eps
+    assert np.abs(expected[1] - exact).max() <= limit * np.abs(exact).max()
+
+
+def cheapest_if(fresh: bool) -> Any:
+    """Return what finds the cheapest cut, with fresh filters or without, where used once."""
+
+    def cheapest(problem: Any, m: int, num_threads: int, once: bool = False) -> Any:
+        shapes = winograd_blocks.product_tiles(problem, m)
+        arguments = num_threads, fresh and once
+        return min(winograd_blocks.cheapest_with(problem, m, s, *arguments) for s in shapes)
+
+    return cheapest
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -219,6 +262,38 @@ def test_no_thread_borrows_more_than_four_mebibytes(
         fastconv.set_num_threads(before)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("batch", "channels", "side"), [(8, 512, 7), (2, 512, 14), (1, 256, 28)])
+@pytest.mark.parametrize("algorithm", NAMES)
+def test_a_call_borrows_little_for_transformed_weights(
+    algorithm: str, batch: int, channels: int, side: int, threads: int
+) -> None:
+    """No more than 8 MiB a thread and one copy of the weights."""
+    case = ConvCase("deep", (batch, channels, side, side), (512, channels, 3, 3), padding=1)
+    data = make_inputs(case)
+    calls = (
+        lambda: fastconv.conv2d(data.x, data.weight, padding=1, algorithm=algorithm),
+        lambda: fastconv.conv2d_input_grad(
+            case.input_shape, data.weight, data.grad_output, padding=1, algorithm=algorithm
+        ),
+    )
+    before = fastconv.get_num_threads()
+    try:
+        fastconv.set_num_threads(threads)
+        for call in calls:
+            size = call().nbytes  # whatever is made once is there now
+            workspace._idle.__dict__.clear()
+            recycling.release()
+            tracemalloc.start()
+            call()
+            peak = tracemalloc.get_traced_memory()[1] - size
+            tracemalloc.stop()
+            assert peak <= threads * 8 * 2**20 + data.weight.nbytes
+    finally:
+        tracemalloc.stop()
+        fastconv.set_num_threads(before)
+
+
 @pytest.mark.parametrize(
     ("weight_shape", "options", "reason"),
     [
@@ -235,11 +310,19 @@ def test_refusals_say_why(weight_shape: tuple[int, ...], options: dict, reason: 
             fastconv.conv2d(x, weight, algorithm=algorithm, **options)
 
 
+def test_auto_takes_it_for_deep_small_maps_too() -> None:
+    """Transforming the weights takes a part of such a call, which may be worth it."""
+    problem = fastconv.Conv2dProblem.from_shapes((8, 512, 7, 7), (512, 512, 3, 3), padding=1)
+    with fastconv.at_precision("high"):
+        for direction in ("forward", "input_grad"):
+            assert plan.choose(problem, direction, once=direction == "forward").name in NAMES
+
+
 def test_auto_takes_it_unless_every_bit_counts() -> None:
     weight = np.ones((64, 64, 3, 3), np.float32)
     with fastconv.at_precision("high"):
         assert fastconv.plan_conv2d((1, 64, 56, 56), weight, padding=1).algorithm in NAMES
     with fastconv.at_precision("highest"):
-        plan = fastconv.plan_conv2d((1, 64, 56, 56), weight, padding=1)
-    assert plan.algorithm not in NAMES
-    assert re.search(r"winograd_4x4 +less exact", plan.explain())
+        exact = fastconv.plan_conv2d((1, 64, 56, 56), weight, padding=1)
+    assert exact.algorithm not in NAMES
+    assert re.search(r"winograd_4x4 +less exact", exact.explain())

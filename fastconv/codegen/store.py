@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 from numba.core import cgutils
 
 from fastconv.activation import CLAMP
 from fastconv.codegen.activation import activate
-from fastconv.codegen.vector import Vectors, index
+from fastconv.codegen.vector import Vectors, index, prefetch
 
 
 class Store:
@@ -52,6 +53,19 @@ class Store:
             vector.broadcast(builder.load(builder.gep(values, [index(place)])))
             for place in range(3)
         )
+
+    def fetch(self, filters: int, rows: int, columns: int) -> None:
+        """Ask for the lines that a tile will be stored to, if it fills them."""
+        if self.apart > 1:
+            return
+        builder, line = self.vector.builder, 512 // self.vector.bits
+        for k, i in product(range(filters), range(rows)):
+            offset = builder.add(
+                builder.mul(self.out_plane, index(k)), builder.mul(self.out_row, index(i))
+            )
+            for first in range(0, columns, line):
+                place = self.vector.at(self.out, offset, index(first))
+                prefetch(builder, place, write=True)
 
     def one(self, total: Any, offset: Any, columns_left: Any = None) -> None:
         """Store a vector `offset` elements behind the block's begin, as far as columns are left."""

@@ -85,9 +85,11 @@ class Tile:
 
     def fetch_ahead(self, place: Any, elements: int) -> None:
         """Ask for `elements` elements that will be read when those at `place` are done with."""
+        # Where nothing is wanted, what is near anyway: asking for what is on its way costs time.
+        wanted = self.builder.icmp_signed("!=", self.ahead, index(0))
         for first in range(0, elements, self.line):
             there = self.vector.at(place, self.ahead, index(first))
-            prefetch(self.builder, there, level=2)
+            prefetch(self.builder, self.builder.select(wanted, there, self.bias), level=2)
 
     def over_taps(self, start: list[Any], body: Any) -> list[Any]:
         """Write the loop over the taps; return the sums, those of `start` included.

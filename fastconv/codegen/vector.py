@@ -22,7 +22,7 @@ def index(value: int) -> Any:
     return ir.Constant(I64, value)
 
 
-def prefetch(builder: Any, pointer: Any, level: int = 1) -> None:
+def prefetch(builder: Any, pointer: Any, level: int = 1, write: bool = False) -> None:
     """Ask for the cache line at `pointer`, and do not wait for it; any address is allowed.
 
     It comes into the caches from `level` on.
@@ -30,8 +30,8 @@ def prefetch(builder: Any, pointer: Any, level: int = 1) -> None:
     place, kind = ir.IntType(8).as_pointer(), [I32, I32, I32]
     signature = ir.FunctionType(ir.VoidType(), [place, *kind])
     ask = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
-    # To read; how near; data.
-    wanted = [ir.Constant(I32, value) for value in (0, 4 - level, 1)]
+    # To read or to write; how near; data.
+    wanted = [ir.Constant(I32, value) for value in (int(write), 4 - level, 1)]
     builder.call(ask, [builder.bitcast(pointer, place), *wanted])
 
 
@@ -51,6 +51,7 @@ class Vectors:
     def __init__(self, builder: Any, element: Any, lanes: int) -> None:
         self.builder = builder
         self.element = element
+        self.bits = 32 if isinstance(element, ir.FloatType) else 64
         self.lanes = lanes
         self.type = ir.VectorType(element, lanes)
         self.undefined = ir.Constant(self.type, ir.Undefined)

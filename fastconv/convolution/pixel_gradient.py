@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fastconv import cpu
 from fastconv.codegen.pixel_gradient import Taps
-from fastconv.convolution.base import Array, as_read_only
+from fastconv.convolution.base import Array, as_read_only, useful_threads
 from fastconv.convolution.blocks import PARTS, split
 from fastconv.convolution.tiling import CYCLES_PER_SECOND
 from fastconv.kernels.pixel_gradients import (
@@ -215,5 +215,6 @@ def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: A
     arrays = x.reshape(-1), grad_output.reshape(-1), zeros, cut.pieces, cut.tap_tiles
     with scratch("sums", (cut.sums,), p.dtype) as sums:
         items = int(p.groups * g.chunks * g.ranges)
-        correlate(items, pixel_gradient_address(cut.shape), *arrays, sums, cut.record)
-        add_chunks(p.K, cut.places, sums, out.reshape(-1), cut.record)
+        most, tile = useful_threads(p), pixel_gradient_address(cut.shape)
+        correlate.on(most, items, tile, *arrays, sums, cut.record)
+        add_chunks.on(most, p.K, cut.places, sums, out.reshape(-1), cut.record)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv import cpu
-from fastconv.convolution.base import Array
+from fastconv.convolution.base import Array, useful_threads
 from fastconv.convolution.blocks import PARTS, split
 from fastconv.convolution.tiling import CYCLES_PER_SECOND
 from fastconv.kernels.plane_products import (
@@ -225,7 +225,7 @@ def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: A
     shape, g = cut.shape, cut.record[0]
     tile = plane_product_address(shape)
     x, grad = x.reshape(-1), grad_output.reshape(-1)
-    items = int(p.groups * g.chunks * g.blocks * g.ranges)
+    items, most = int(p.groups * g.chunks * g.blocks * g.ranges), useful_threads(p)
     with (
         scratch("bands", (cut.picked,), p.dtype) as picked,
         scratch("sums", (cut.sums,), p.dtype) as sums,
@@ -234,9 +234,10 @@ def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: A
             if cut.picked:
                 step = p.stride[1] if p.stride[1] <= 2 else 0
                 pick = pixel_picker_address(step, shape.bits, shape.lanes)
-                pick_pixels(images * p.C, pick, first, x, picked, cut.record)
+                pick_pixels.on(most, images * p.C, pick, first, x, picked, cut.record)
             pixels = picked if cut.picked else x
             factors = (grad, pixels) if g.filters_far else (pixels, grad)
-            multiply_planes(items, tile, int(first == 0), *factors, pieces, sums, cut.record)
+            rest = int(first == 0), *factors, pieces, sums, cut.record
+            multiply_planes.on(most, items, tile, *rest)
         places = cut.far_places, cut.near_places
-        add_plane_sums(p.K, *places, sums, out.reshape(-1), cut.record)
+        add_plane_sums.on(most, p.K, *places, sums, out.reshape(-1), cut.record)

@@ -36,6 +36,8 @@ RUN = 64
 L2_BYTES_PER_CYCLE = 28
 # What estimates are made in; they only have to rank.
 CYCLES_PER_SECOND = 4e9
+# So many pixels fill a page of memory.
+PAGE_PIXELS = 1024
 # Pixels of the input between those of one tile.
 FARTHEST_STRIDE = 16
 # Tiles of pixels over which all filters pass before the next pixels are taken.
@@ -164,8 +166,8 @@ def cycles(problem: Conv2dProblem, shape: TileShape) -> float:
         if p.output_bytes > 2 * cpu.describe().l2_bytes:  # parts of lines, far away
             storing += 5.0 * shape.filters * shape.rows
     else:
-        # Vectors of pixels lie across two cache lines.
-        loads = shape.filters + 2 * shape.rows * shape.columns / shape.lanes
+        # Vectors of pixels lie across two cache lines, and come in halves as products do.
+        loads = shape.filters + 4 / a_cycle * shape.rows * shape.columns / shape.lanes
         storing = 40 + 4.0 * vectors / a_cycle
     # More than the first-level cache holds comes from the second, weights and new lines of input.
     line = 64 // p.itemsize
@@ -173,7 +175,9 @@ def cycles(problem: Conv2dProblem, shape: TileShape) -> float:
     moved = shape.filters + wide * (shape.rows - 1 + p.R)
     near = p.taps * moved * p.itemsize < cpu.describe().l1_bytes
     moving = 0 if near else moved * p.itemsize / L2_BYTES_PER_CYCLE
-    tap = max(vectors / a_cycle, loads / 2, moving, 4) * (1 if shape.rows == 1 else 1.05) + 0.3
+    tap = max(vectors / a_cycle, loads / 2, moving, 4) * (1 if shape.rows == 1 else 1.05) + 0.5
+    if shape.lanes_over == "pixels" and not near and p.R * p.S == 1 and p.H * p.W >= PAGE_PIXELS:
+        tap *= 1.3  # each tap reads another page
     used = 1.0
     if shape.rows == 1:  # rows of the kernel that lie in the margin are left out
         used = sum(max(1, stop - start) for start, stop in map(p.rows_of_tap, range(p.R)))
@@ -391,7 +395,9 @@ def _cost(problem: Conv2dProblem, shape: TileShape, num_threads: int, cut: Cut) 
         (-(-p.OW // shape.columns), cut.columns),
     ):
         share *= -(-total // pieces) * pieces / total
-    copying = blocks * min(cut.parts, num_threads) * (50 + band.elements * p.itemsize / 16)
+    # From memory, or from a cache.
+    pace = 5 if p.input_bytes > cpu.describe().l3_bytes // 2 else 16
+    copying = blocks * min(cut.parts, num_threads) * (50 + band.elements * p.itemsize / pace)
     # Weights that do not fit the second-level cache come anew for every band.
     reading = p.N * cut.rows * cut.columns * p.weight_bytes / 24
     starting = 60.0 * tasks

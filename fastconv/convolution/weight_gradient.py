@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv import cpu
-from fastconv.convolution.base import Array, as_read_only
+from fastconv.convolution.base import Array, as_read_only, useful_threads
 from fastconv.convolution.blocks import split
 from fastconv.convolution.tiling import RUN
 from fastconv.geometry import extent
@@ -43,7 +43,7 @@ ENOUGH_PIXELS = 8192
 # A band is laid out in so many pieces at least for each tile: enough for all threads.
 CHUNKS = 4
 #: Columns of a tile, for vectors of filters: as many sums as there are registers for.
-COLUMNS = ((2, (14, 13, 12, 10, 8, 7, 6, 4, 3, 1)), (1, (14, 8, 4, 1)))
+COLUMNS = ((2, (13, 12, 10, 8, 7, 6, 4, 3, 1)), (1, (14, 8, 4, 1)))
 
 
 class Bands(NamedTuple):
@@ -111,17 +111,22 @@ def _cycles(problem: Conv2dProblem, shape: GradientShape) -> float:
     """Return about how many cycles one core multiplies for a pixel, memory apart."""
     p, vectors = problem, shape.filters // shape.lanes
     calls = p.groups * -(-p.K_per_group // shape.filters) * p.R * columns_of(p, shape.columns)[2]
-    # Two loads a cycle; a sum takes up to four cycles; and both factors are far from the core.
+    # Two loads a cycle; a sum takes up to four cycles.
     a_cycle = cpu.describe().instructions.a_cycle
     loads = shape.columns * (1.0 if vectors > 1 else 1.2) + vectors
-    return calls * (max(vectors * shape.columns / a_cycle, loads / 2, 4) + 2.5 + 0.02 * vectors)
+    step = max(vectors * shape.columns / a_cycle, loads / 2, 4)
+    if shape.columns * p.itemsize % 32:  # pixels lie across two lines of the cache
+        step *= 1.06
+    return calls * (step + 0.2 + 0.02 * vectors)
 
 
 def estimated_seconds(problem: Conv2dProblem, num_threads: int) -> float:
     """Return about how long a gradient takes, at four cycles a nanosecond."""
     p, cut = wanted_pixels(problem), bands_of(problem)
     g, lanes = cut.record[0], cut.shape.lanes
-    multiplying = 1.05 * p.N * p.P * _cycles(p, cut.shape)
+    # Both factors are far from the core; the faster it is, the more that tells.
+    a_cycle = cpu.describe().instructions.a_cycle
+    multiplying = (1 + 0.2 * a_cycle) * p.N * p.P * _cycles(p, cut.shape)
     # Elements laid out, those that only fill vectors included; blocks that are not whole take
     # longer, and so do single elements.
     filters = p.groups * g.filter_tiles * g.tile_filters
@@ -284,7 +289,7 @@ def collect_sums(
     """Fill `out` with sums of tiles of filters, where `places` says how taps lie in a tile."""
     p, turn = problem, collector_address(shape.bits, shape.lanes)
     pieces = p.groups * -(-p.K_per_group // shape.lanes) * int(record[0].tap_chunks)
-    collect(pieces, turn, places, sums.reshape(-1), out.reshape(-1), record)
+    collect.on(useful_threads(p), pieces, turn, places, sums.reshape(-1), out.reshape(-1), record)
 
 
 def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
@@ -297,15 +302,17 @@ def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: A
     x, grad = x.reshape(-1), grad_output.reshape(-1)
     none = as_read_only(np.zeros(shape.filters, p.dtype))
     tiles = int(p.groups * (g.channel_tiles + g.filter_tiles) * g.chunks)
-    weights = int(p.groups * g.filter_tiles * p.R * g.blocks)
+    weights, most = int(p.groups * g.filter_tiles * p.R * g.blocks), useful_threads(p)
     with (
         scratch("bands", (cut.memory,), p.dtype) as memory,
         scratch("sums", (cut.sums,), p.dtype) as sums,
     ):
         for number, band in enumerate(cut.bands):
             places = cut.x_places, cut.grad_places
-            lay_out(tiles * int(band[1]), *codes, x, grad, *places, band, memory, cut.record)
+            lay_out.on(
+                most, tiles * int(band[1]), *codes, x, grad, *places, band, memory, cut.record
+            )
             pixels = int(band[1] * band[3]) * p.OW
             rest = cut.blocks, none, memory, sums, cut.record
-            multiply(weights, tile, int(number == 0), pixels, cut.offsets, *rest)
+            multiply.on(most, weights, tile, int(number == 0), pixels, cut.offsets, *rest)
         collect_sums(p, shape, cut.taps, sums, out, cut.record)

@@ -28,7 +28,7 @@ from fastconv.convolution.base import (
 )
 from fastconv.convolution.input_gradient import ByPhases
 from fastconv.convolution.layout import Filters, packer_of
-from fastconv.convolution.phases import Phase
+from fastconv.convolution.phases import Phase, phases
 from fastconv.convolution.squares import evened
 from fastconv.convolution.tiled import compiler_missing
 from fastconv.convolution.tiling import CYCLES_PER_SECOND
@@ -39,19 +39,17 @@ from fastconv.convolution.winograd_blocks import (
     cheapest,
     chunk_of,
     form_of,
-    odd_lines,
 )
-from fastconv.kernels.jit import WORTH_A_THREAD
-from fastconv.kernels.tiles import TileShape, tile_address
+from fastconv.kernels.tiles import tile_address
 from fastconv.kernels.winograd import (
     BOTH,
+    FILTERS,
     MULTIPLY,
     TRANSFORM,
     convolve_winograd,
+    filters_address,
     inputs_address,
     outputs_address,
-    transform_filters,
-    weights_address,
 )
 from fastconv.kernels.winograd_pooled import pooled_address
 from fastconv.problem import Conv2dProblem, Direction
@@ -92,10 +90,13 @@ class Winograd(ByPhases):
         return super().estimated_seconds(problem, direction, threads)
 
     def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
-        """Add up what is transformed, products and buffers."""
+        """Add up what is transformed, products and buffers; threads may share some of it."""
         if direction == "weight_grad":
             return winograd_gradient.workspace_bytes(problem, self.m)
-        return super().workspace_bytes(problem, direction)
+        if direction == "forward":
+            return self._bytes(problem, threads.get_num_threads())
+        count = threads.get_num_threads()
+        return max((self._bytes(p.problem, count, True) for p in phases(problem)), default=0)
 
     def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
         """Take the output's gradient for the filter, a tile at a time."""
@@ -120,19 +121,18 @@ class Winograd(ByPhases):
         plan, call = (cheapest(problem, self.m, threads, once).cost for once in (False, True))
         return (call - plan) / CYCLES_PER_SECOND
 
-    def _workspace(self, problem: Conv2dProblem) -> int:
-        """Add up transformed input, which threads may share, products and buffers."""
-        return self._bytes(problem, threads.get_num_threads())
-
-    def _bytes(self, problem: Conv2dProblem, count: int) -> int:
-        blocks = blocks_of(problem, self.m, cheapest(problem, self.m, count).shape, count)
+    def _bytes(self, problem: Conv2dProblem, count: int, once: bool = False) -> int:
+        cut = cheapest(problem, self.m, count, once)
+        blocks = blocks_of(problem, self.m, cut.shape, count, cut.fresh)
         return blocks.shared_bytes // blocks.workers + blocks.worker_bytes
 
     def bind(
         self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
     ) -> Run:
         """Transform the weights, and fuse bias, residual and activation into the last step."""
-        return _WinogradLaunch(problem, self.m, Filters(weight, None, True), bias, activation)
+        # Whether they are finite nobody asks.
+        filters = Filters(weight, None, finite=True)
+        return _WinogradLaunch(problem, self.m, filters, bias, activation)
 
     def pools(self, problem: Conv2dProblem) -> bool:
         """Answer that every tile is one of whole squares."""
@@ -142,7 +142,7 @@ class Winograd(ByPhases):
         self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
     ) -> Run:
         """Fuse the maxima of squares into the last step too."""
-        filters = Filters(weight, None, True)
+        filters = Filters(weight, None, finite=True)
         return _WinogradLaunch(problem, self.m, filters, bias, activation, pooled=True)
 
     def run_once(
@@ -155,7 +155,7 @@ class Winograd(ByPhases):
         out: Array,
     ) -> None:
         """Transform the weights before, or where they are multiplied."""
-        filters = Filters(weight, None, True)
+        filters = Filters(weight, None, finite=True)
         _WinogradLaunch(problem, self.m, filters, bias, activation, once=True)(x, None, out)
 
     def forward(
@@ -185,6 +185,15 @@ class Winograd4(Winograd):
     m = 4
 
 
+class _Making(NamedTuple):
+    """What filters are laid out and transformed with: two addresses, and the places of taps."""
+
+    pack: int
+    turned: int
+    code: int
+    places: Array
+
+
 class _WinogradLaunch(Launch):
     """A convolution ready to run: everything that is the same for every input."""
 
@@ -199,22 +208,25 @@ class _WinogradLaunch(Launch):
         pooled: bool = False,
     ) -> None:
         self._given, self._m, self._pooled = problem, m, pooled
-        self._problem = problem = evened(problem) if pooled else problem
-        cut = cheapest(problem, m, threads.get_num_threads(), once)
-        self._shape, self._fresh = cut.shape, cut.fresh
-        if cut.fresh:
-            self._making = _making(problem, m, cut.shape, filters)
-            self._weight = filters.weight.reshape(-1)
-        else:
-            self._making = _Making(0, 0, 0, as_read_only(np.empty(0, np.int64)))
-            self._weight = _transformed(problem, m, cut.shape, filters, once)
+        p = self._problem = evened(problem) if pooled else problem
+        cut = cheapest(p, m, threads.get_num_threads(), once)
+        shape = self._shape = cut.shape
+        self._fresh = cut.fresh
         self._bias, self._form = as_read_only(bias), activation.form
-        self._numbers = as_read_only(activation.numbers(problem.dtype))
-        none = Activation().numbers(problem.dtype)
-        zeros = np.zeros(cut.shape.filters + cut.shape.lanes, problem.dtype)
+        self._numbers = as_read_only(activation.numbers(p.dtype))
+        none = Activation().numbers(p.dtype)
+        zeros = np.zeros(shape.filters + shape.lanes, p.dtype)
         self._plain = as_read_only(np.concatenate([none, zeros[:1], zeros]))
-        self._none = as_read_only(np.empty(0, problem.dtype))
+        self._none = as_read_only(np.empty(0, p.dtype))
         self._code = self.find_code()
+        tile = shape.filters, shape.bits, shape.lanes
+        pack = packer_of(p, filters, tile, chunk_of(p), channels_last=True, once=once)
+        code, places = filters_address(form_of(p, m)), as_read_only(pack.places)
+        self._making = _Making(pack.code, int(pack.turned), code, places)
+        self._weight = filters.weight.reshape(-1)
+        if not cut.fresh:
+            self._weight = self._transformed(once)
+            self._making = _Making(0, 0, 0, as_read_only(np.empty(0, np.int64)))
 
     def find_code(self) -> tuple[tuple[int, int, int], dict[int, Blocks]]:
         """Return transforms and tile, and the blocks for each number of threads."""
@@ -230,21 +242,41 @@ class _WinogradLaunch(Launch):
         other._code = other.find_code()
         return ThenPooled(other, self._given)
 
+    def _transformed(self, once: bool) -> Array:
+        """Return the weights as (groups, tiles, products, channels, filters of a tile), flat.
+
+        A chunk of channels of a tile of filters is laid out first: its transform is then the same
+        for every element of a row. Used `once` they lie in memory that is used again.
+        """
+        g, groups, dtype = self._blocks().record[0], self._problem.groups, self._problem.dtype
+        sizes = (int(groups * g.filter_tiles * g.products * g.weight_step),)
+        result = recycling.empty(sizes, dtype) if once else np.empty(sizes, dtype)
+        self._run([(FILTERS, 0)], self._none, self._none, result)
+        return as_read_only(result)
+
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
         """Give each worker a range of blocks, or a range of the channels and filters of each."""
         if self._pooled and residual is not None:
             self._whole(x, residual, out)
             return
-        codes, cuts = self._code
-        count = useful_threads(self._problem)
-        blocks = cuts.get(count)
-        if blocks is None:
-            blocks = cuts[count] = blocks_of(
-                self._problem, self._m, self._shape, count, self._fresh, self._pooled
-            )
-        steps = [(BOTH, 0)]
+        blocks, steps = self._blocks(), [(BOTH, 0)]
         if blocks.shared_bytes:
             steps = [(s, block) for block in range(blocks.blocks) for s in (TRANSFORM, MULTIPLY)]
+        added = self._none if residual is None else residual.reshape(-1)
+        self._run(steps, x.reshape(-1), added, out.reshape(-1))
+
+    def _blocks(self) -> Blocks:
+        """Return the blocks for as many threads as are of use now."""
+        cuts, count = self._code[1], useful_threads(self._problem)
+        blocks: Blocks | None = cuts.get(count)
+        if blocks is None:
+            key = self._problem, self._m, self._shape, count, self._fresh, self._pooled
+            blocks = cuts[count] = blocks_of(*key)
+        return blocks
+
+    def _run(self, steps: list[tuple[int, int]], x: Array, residual: Array, out: Array) -> None:
+        """Do some steps, each of a block, one after the other; all arrays are flat."""
+        codes, blocks = self._code[0], self._blocks()
         *making, places = self._making
         size = blocks.shared_bytes + blocks.workers * blocks.worker_bytes
         with scratch("winograd", size) as memory:
@@ -254,12 +286,12 @@ class _WinogradLaunch(Launch):
                     *step,
                     *codes,
                     *making,
-                    x.reshape(-1),
+                    x,
                     self._weight,
                     places,
                     self._bias,
-                    self._none if residual is None else residual.reshape(-1),
-                    out.reshape(-1),
+                    residual,
+                    out,
                     self._numbers,
                     self._form,
                     self._plain,
@@ -268,43 +300,3 @@ class _WinogradLaunch(Launch):
                     memory,
                     blocks.record,
                 )
-
-
-class _Making(NamedTuple):
-    """What the kernels lay filters out and transform them with: addresses, and where taps go."""
-
-    pack: int
-    turned: int
-    transform: int
-    places: Array
-
-
-def _making(problem: Conv2dProblem, m: int, shape: TileShape, filters: Filters) -> _Making:
-    tile = shape.filters, shape.bits, shape.lanes
-    pack = packer_of(problem, filters, tile, chunk_of(problem), channels_last=True)
-    transform = weights_address(form_of(problem, m))
-    return _Making(pack.code, int(pack.turned), transform, as_read_only(pack.places))
-
-
-def _transformed(
-    problem: Conv2dProblem, m: int, shape: TileShape, filters: Filters, once: bool
-) -> Array:
-    """Return the weights as (groups, tiles, products, channels, filters of a tile), flat.
-
-    A chunk of channels of a tile of filters is laid out first: its transform is then the same for
-    every element of a row. Used `once` they lie in memory that is used again.
-    """
-    p, count = problem, threads.get_num_threads()
-    record = blocks_of(p, m, shape, count).record
-    g = record[0]
-    tiles = p.groups * int(g.filter_tiles)
-    sizes = (tiles * int(g.products * g.weight_step),)
-    result = recycling.empty(sizes, p.dtype) if once else np.empty(sizes, p.dtype)
-    workers = max(1, min(count, tiles * int(g.chunks), result.size // WORTH_A_THREAD))
-    laid_out = odd_lines(int(g.taps * g.chunk) * shape.filters, p.itemsize)
-    *codes, places = _making(p, m, shape, filters)
-    weight = filters.weight.reshape(-1)
-    with scratch("filters", (workers, laid_out), p.dtype) as buffers:
-        rest = weight, places, buffers, result, record
-        transform_filters.on(workers, workers, workers, *codes, *rest)
-    return result

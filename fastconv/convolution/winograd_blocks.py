@@ -118,8 +118,8 @@ def cheapest(problem: Conv2dProblem, m: int, num_threads: int, once: bool = Fals
     shapes = list(product_tiles(problem, m))
     found = [cheapest_with(problem, m, shape, num_threads) for shape in shapes]
     if once:
-        cost = _preparing(problem, m, num_threads)
-        found = [cut._replace(cost=cut.cost + cost) for cut in found]
+        extra = [_preparing(problem, m, shape, num_threads) for shape in shapes]
+        found = [cut._replace(cost=cut.cost + e) for cut, e in zip(found, extra, strict=True)]
         found += [cheapest_with(problem, m, shape, num_threads, True) for shape in shapes]
     return min(found)
 
@@ -172,7 +172,7 @@ def cuts(
     ways = list(product((1, 2, 4, 8), (False, True)))
     if fresh:
         share = -(-filter_tiles // num_threads)
-        ways = [(n, True) for n in sorted({-(-share // tiles) for tiles in range(1, 17)})]
+        ways = [(-(-share // n), True) for n in (1, 2, 3, 4, 6, 8, 12, 16) if n <= share]
     for high, wide in product(rows, columns):
         if wide == across or high == 1:
             alone = cycles(_products(p, high * wide, channels), shape)
@@ -217,13 +217,12 @@ def _cost(problem: Conv2dProblem, m: int, num_threads: int, cut: Cut, alone: flo
         share, fork, count = 1.0, 0.0, -(-blocks // num_threads)
         own = transformed + produced / passes
     if cut.fresh:
-        part = chunk_of(p) / p.C_per_group
         chunks = -(-p.C_per_group // chunk_of(p))
         # Sums are read and written for each chunk, whose filters stay near.
         products = products * chunks + produced / share / p.itemsize / lanes * (chunks - 1) * 2
         own = (weights * (1 + p.R * p.S / alpha**2) + produced) / passes
         products += _transform_cycles(p, form, shape)
-        if all_transformed * part + own > 0.8 * L2:
+        if all_transformed + own > 0.8 * L2:  # read once a pass
             far += all_transformed * passes
         if own > 0.8 * L2:
             far += 2 * weights + 2 * produced * chunks
@@ -243,17 +242,17 @@ def _transform_cycles(problem: Conv2dProblem, form: Form, shape: TileShape) -> f
     return vectors * (60 + 5.0 * form.r**2 + 9.0 * form.alpha**2)
 
 
-def _preparing(problem: Conv2dProblem, m: int, num_threads: int) -> float:
+def _preparing(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int) -> float:
     """Return about how many cycles the transform of all filters takes, used once.
 
-    They must not be more than a call may borrow.
+    They must not be more than a call may borrow: one copy of the weights, and what threads may.
     """
     p, form = problem, form_of(problem, m)
-    size = form.alpha**2 * p.K * p.C_per_group * p.itemsize
-    vectors = p.K * p.C_per_group / form.lanes
-    cost = vectors * (60 + 5.0 * form.r**2 + 9.0 * form.alpha**2) / num_threads
+    size = p.groups * form.alpha**2 * p.itemsize * -(-p.K_per_group // shape.filters)
+    size *= odd_lines(p.C_per_group * shape.filters, p.itemsize)
+    cycles = p.groups * _transform_cycles(p, form, shape) / num_threads
     beyond = max(0, size - p.weight_bytes - num_threads * MOST_BYTES)
-    return cost + size * PREPARED_CYCLES_PER_BYTE + IMPOSSIBLE * beyond
+    return cycles + size * PREPARED_CYCLES_PER_BYTE + IMPOSSIBLE * beyond
 
 
 def _bytes(problem: Conv2dProblem, m: int, num_threads: int, cut: Cut) -> float:
@@ -270,15 +269,15 @@ def _bytes(problem: Conv2dProblem, m: int, num_threads: int, cut: Cut) -> float:
     scattered = m * alpha * ((rows + (alpha - 1) // m) * columns + lanes)
     gathered = m * m * (_up(rows * columns, lanes) + lanes)
     # Odd numbers of cache lines, and what is read beyond the ends.
-    around = 3 * 64 * alpha**2 + 4 * (shape.columns + lanes + 16) * p.itemsize
-    laid_out = _fresh_elements(p, form, shape, pass_filters) if cut.fresh else (0, 0)
-    return p.itemsize * (planes + scattered + gathered + sum(laid_out)) + around
+    around = 3 * 64 * alpha**2 + 6 * (shape.columns + lanes + 16) * p.itemsize
+    filters = sum(_filter_elements(p, form, shape, pass_filters if cut.fresh else 0))
+    return p.itemsize * (planes + scattered + gathered + filters) + around
 
 
-def _fresh_elements(
+def _filter_elements(
     problem: Conv2dProblem, form: Form, shape: TileShape, filters: int
 ) -> tuple[int, int]:
-    """Return the elements of a chunk of a tile of filters, and of all that are transformed."""
+    """Return the elements of a chunk of a tile of filters, and of fresh ones transformed."""
     step = odd_lines(chunk_of(problem) * shape.filters, problem.itemsize)
     return form.r**2 * step, filters // shape.filters * form.alpha**2 * step
 
@@ -315,10 +314,10 @@ def blocks_of(
     in_plane = (high + (alpha - 1) // m) * wide + lanes
     gather_plane = _up(high * wide, lanes) + lanes
     # What tiles and transforms read beyond the last element belongs to the buffer.
-    laid_out = _fresh_elements(p, form, shape, pass_tiles * shape.filters) if fresh else (0, 0)
+    filters = _filter_elements(p, form, shape, pass_tiles * shape.filters if fresh else 0)
     sizes = (
         *(m * alpha * in_plane, m * m * gather_plane, alpha**2 * product_stride),
-        *(*laid_out, alpha**2 * in_stride),
+        *(*filters, alpha**2 * in_stride),
     )
     ends = np.cumsum([_up(n + shape.columns + lanes, 16) for n in sizes]) * p.itemsize
     chunk, shrink = chunk_of(p), 2 if pooled else 1
@@ -333,7 +332,6 @@ def blocks_of(
         "out_plane": pitch,
         "m": m,
         "products": alpha**2,
-        "taps": p.R * p.S,
         "chunk": chunk,
         "chunks": -(-p.C_per_group // chunk),
         "pad_top": p.padding[0][0],

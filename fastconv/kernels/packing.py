@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 from fastconv.codegen.rows import copy_part, transpose_block, transpose_some
-from fastconv.kernels.jit import address_of
+from fastconv.kernels.calls import address, call
+from fastconv.kernels.jit import address_of, range_kernel
 
 #: How many numbers the two kinds of packers take.
 ARGUMENTS, TURNED_ARGUMENTS = 10, 12
@@ -93,3 +95,22 @@ def turned_packer_address(bits: int, lanes: int) -> int:
                             )
 
     return address_of(pack_turned, f"pack-turned-f{bits}x{lanes}", TURNED_ARGUMENTS)
+
+
+@range_kernel
+def pack_tiles(
+    start: int, stop: int, pack: int, turned: int, weight: Any, places: Any, sizes: Any, packed: Any
+) -> None:
+    """Lay out tiles `start` to `stop` of filters, counted over all groups.
+
+    `pack` is the address of one of the two packers above, `sizes` are the numbers that it takes.
+    `packed` is (tiles, taps, filters of a tile), flat.
+    """
+    step = sizes[len(sizes) - 1] * sizes[len(sizes) - 2 - turned]
+    target = address(packed) + start * step * packed.itemsize
+    if turned:
+        numbers = (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6])
+        call(pack, (start, stop, address(weight), target, address(places), *numbers))
+    else:
+        straight = (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4])
+        call(pack, (start, stop, address(weight), target, address(places), *straight))

@@ -25,7 +25,7 @@ from fastconv.codegen.winograd import (
     transform_weights,
 )
 from fastconv.kernels.calls import address, call
-from fastconv.kernels.jit import address_of, kernel, range_kernel
+from fastconv.kernels.jit import address_of, range_kernel
 
 
 class Form(NamedTuple):
@@ -104,21 +104,37 @@ def outputs_address(form: Form) -> int:
 
 
 @lru_cache(maxsize=32)
-def weights_address(form: Form) -> int:
-    """Return the address of the machine code that transforms weights laid out for tiles.
+def filters_address(form: Form) -> int:
+    """Return the address of the machine code that lays out filters of a tile and transforms them.
 
-    Its arguments: addresses of taps and of results, elements from one tap and from one result to
-    the next, and how many filters to transform.
+    Its arguments: the address of machine code that lays out, see `fastconv.kernels.packing`, and
+    whether it turns; addresses of the weights, of the place of each tap (int64), of a buffer, and
+    of the first result; numbers of the group and of the tile in it, the first channel and how many
+    are wanted; channels and filters of a group, filters of a tile, for how many channels places
+    and buffer are made, and elements from one result to the next.
     """
     m, r, bits, lanes = form
-    size = bits // 8
+    size, taps = bits // 8, form.r**2
 
-    def weights(source, target, plane, stride, count):  # type: ignore[no-untyped-def]
+    def make(  # type: ignore[no-untyped-def]
+        pack, turned, source, places, buffer, target, group, tile, first, wanted,
+        channels, filters, wide, room, stride,
+    ):  # fmt: skip
+        begin = group * filters * channels
+        if turned:
+            begin = source + (begin + first * filters) * taps * size
+            turning = (filters, wanted, taps, 0, 1, wide)
+            call(pack, (tile, tile + 1, begin, buffer, places, tile + 1, *turning))
+        else:
+            begin = source + (begin + first) * taps * size
+            numbers = (filters, channels * taps, wanted * taps, wide)
+            call(pack, (tile, tile + 1, begin, buffer, places, tile + 1, *numbers))
+        count = wanted * wide
         for t in range(0, count, lanes):
-            of, to = source + t * size, target + t * size
-            transform_weights(of, to, plane, stride, count - t, m, r, bits, lanes)
+            of, to = buffer + t * size, target + t * size
+            transform_weights(of, to, room * wide, stride, count - t, m, r, bits, lanes)
 
-    return address_of(weights, f"winograd-weights-{form.name}", 5)
+    return address_of(make, f"winograd-weights-{form.name}", 15)
 
 
 #: The numbers that the loops read from the layer's record; product tiles read the first few. OH, OW
@@ -126,7 +142,7 @@ def weights_address(form: Form) -> int:
 FIELDS = (
     *codegen_tile.LAYER,
     *("itemsize", "C", "K", "H", "W", "OH", "OW", "C_per_group", "K_per_group"),
-    *("m", "out_m", "products", "taps", "chunk", "chunks", "pad_top", "pad_left", "tile_rows"),
+    *("m", "out_m", "products", "chunk", "chunks", "pad_top", "pad_left", "tile_rows"),
     *("row_blocks", "column_blocks", "blocks", "workers", "shared", "fresh"),
     *("tile_filters", "tile_columns", "filter_tiles", "pass_tiles"),
     *("pitch", "scatter_plane", "gather_plane", "in_stride", "product_stride", "weight_step"),
@@ -136,88 +152,8 @@ FIELDS = (
 LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
 
 
-@kernel
-def make_filters(
-    source: int,
-    pack: int,
-    turned: int,
-    transform: int,
-    places: int,
-    buffer: int,
-    target: int,
-    group: int,
-    t: int,
-    first: int,
-    channels: int,
-    g: Any,
-) -> None:
-    """Lay out `channels` channels of tile `t` of a group's filters, from `first` on, and transform.
-
-    `source`, `places`, `buffer` and `target` are addresses, and so are `pack` and `transform`, of
-    machine code; `places` and `buffer` are made for ``g.chunk`` channels. The weights lie as those
-    of a convolution, or, `turned`, as those of the convolution whose input gradient is computed.
-    """
-    wide, filters = g.tile_filters, g.K_per_group
-    begin = source + group * filters * g.C_per_group * g.taps * g.itemsize
-    if turned:
-        begin += first * filters * g.taps * g.itemsize
-        sizes = (filters, channels, g.taps, 0, 1, wide)
-        call(pack, (t, t + 1, begin, buffer, places, t + 1, *sizes))
-    else:
-        begin += first * g.taps * g.itemsize
-        pitch = g.C_per_group * g.taps
-        numbers = (filters, pitch, channels * g.taps, wide)
-        call(pack, (t, t + 1, begin, buffer, places, t + 1, *numbers))
-    call(transform, (buffer, target, g.chunk * wide, g.weight_step, channels * wide))
-
-
-@range_kernel
-def transform_filters(
-    start: int,
-    stop: int,
-    workers: int,
-    pack: int,
-    turned: int,
-    transform: int,
-    source: Any,
-    places: Any,
-    buffers: Any,
-    out: Any,
-    layer: Any,
-) -> None:
-    """Transform the shares of workers `start` to `stop` of all filters, see `make_filters`.
-
-    `source` holds the weights, flat, `buffers` a row for each worker; `out` gets (groups, filter
-    tiles, products, channels, filters of a tile), flat, a product `weight_step` elements behind
-    the one before.
-    """
-    g, size = layer[0], layer[0].itemsize
-    pieces = out.size // (g.products * g.weight_step) * g.chunks
-    for worker in range(start, stop):
-        buffer = address(buffers) + worker * buffers.shape[1] * size
-        for piece in range(worker * pieces // workers, (worker + 1) * pieces // workers):
-            number, chunk = divmod(piece, g.chunks)
-            group, t = divmod(number, g.filter_tiles)
-            first = chunk * g.chunk
-            target = number * g.products * g.weight_step + first * g.tile_filters
-            make_filters(
-                address(source),
-                pack,
-                turned,
-                transform,
-                address(places),
-                buffer,
-                address(out) + target * size,
-                group,
-                t,
-                first,
-                min(g.chunk, g.C_per_group - first),
-                g,
-            )
-
-
-#: What a call does: both steps, or one of them.
-BOTH, TRANSFORM, MULTIPLY = range(3)
+#: What a call does: it transforms the input, multiplies, does both, or transforms all filters.
+BOTH, TRANSFORM, MULTIPLY, FILTERS = range(4)
 
 
 @range_kernel
@@ -231,7 +167,7 @@ def convolve_winograd(
     outputs: int,
     pack: int,
     turned: int,
-    transform: int,
+    filters: int,
     x: Any,
     weight: Any,
     places: Any,
@@ -248,9 +184,11 @@ def convolve_winograd(
 ) -> None:
     """Do the work of workers `start` to `stop`.
 
-    `inputs`, `tile` and `outputs` are addresses of machine code. All arrays are flat: `weight` is
-    (groups, filter tiles, products, channels, filters of a tile), a product `weight_step` elements
-    behind the one before; `bias` is (K,); `residual` is
+    `inputs`, `tile`, `outputs`, `pack` and `filters` are addresses of machine code. All arrays
+    are flat: `weight` is (groups, filter tiles, products, channels, filters of a tile), a product
+    `weight_step` elements behind the one before; or the weights as they are, where they are to be
+    transformed, all of them into `out`, or fresh ones for each block. `pack`, `turned` and
+    `places` are then what `filters_address` wants. `bias` is (K,); `residual` is
     shaped like `out` or empty; `numbers` and `form` are the activation's; `plain` holds the
     numbers of no activation and then zeros, the bias of the products; `offsets` says where a
     channel lies in the transformed input; `cuts` holds the first rows of tiles of the blocks,
@@ -259,6 +197,7 @@ def convolve_winograd(
     """
     g = layer[0]
     size = g.itemsize
+    tile_size = g.products * g.weight_step * size
     row_starts, column_starts = cuts[: g.row_blocks + 1], cuts[g.row_blocks + 1 :]
     for worker in range(start, stop):
         own = address(memory) + g.shared_bytes + worker * g.worker_bytes
@@ -275,6 +214,34 @@ def convolve_winograd(
             first = worker * g.blocks // g.workers
             last = (worker + 1) * g.blocks // g.workers
             c0, c1, f0, f1 = 0, g.C_per_group, 0, g.filter_tiles
+        if step == FILTERS:
+            pieces = out.size // (g.products * g.weight_step) * g.chunks
+            for piece in range(worker * pieces // g.workers, (worker + 1) * pieces // g.workers):
+                number, chunk = divmod(piece, g.chunks)
+                group, t = divmod(number, g.filter_tiles)
+                channel0 = chunk * g.chunk
+                target = number * tile_size + channel0 * g.tile_filters * size
+                call(
+                    filters,
+                    (
+                        pack,
+                        turned,
+                        address(weight),
+                        address(places),
+                        own + g.laid_out_begin,
+                        address(out) + target,
+                        group,
+                        t,
+                        channel0,
+                        min(g.chunk, g.C_per_group - channel0),
+                        g.C_per_group,
+                        g.K_per_group,
+                        g.tile_filters,
+                        g.chunk,
+                        g.weight_step,
+                    ),
+                )
+            continue
         for number in range(first, last):
             group, rest = divmod(number, g.row_blocks * g.column_blocks)
             row_block, column_block = divmod(rest, g.column_blocks)
@@ -313,30 +280,35 @@ def convolve_winograd(
                 at_once = g.chunk if g.fresh else g.C_per_group
                 for channel0 in range(0, g.C_per_group, at_once):
                     channels = min(at_once, g.C_per_group - channel0)
-                    filters = address(weight)
-                    filters += (group * g.filter_tiles + pass0) * g.products * g.weight_step * size
+                    packed = address(weight) + (group * g.filter_tiles + pass0) * tile_size
                     if g.fresh:
-                        filters = own + g.filters_begin
+                        packed = own + g.filters_begin
                         for t in range(pass0, pass1):
-                            make_filters(
-                                address(weight),
-                                pack,
-                                turned,
-                                transform,
-                                address(places),
-                                own + g.laid_out_begin,
-                                filters + (t - pass0) * g.products * g.weight_step * size,
-                                group,
-                                t,
-                                channel0,
-                                channels,
-                                g,
+                            call(
+                                filters,
+                                (
+                                    pack,
+                                    turned,
+                                    address(weight),
+                                    address(places),
+                                    own + g.laid_out_begin,
+                                    packed + (t - pass0) * tile_size,
+                                    group,
+                                    t,
+                                    channel0,
+                                    channels,
+                                    g.C_per_group,
+                                    g.K_per_group,
+                                    g.tile_filters,
+                                    g.chunk,
+                                    g.weight_step,
+                                ),
                             )
                     for p in range(g.products):
                         source = transformed + (p * g.in_stride + channel0 * g.pitch) * size
                         target = products + p * g.product_stride * size
                         for t in range(pass0, pass1):
-                            packed = filters + ((t - pass0) * g.products + p) * g.weight_step * size
+                            factors = packed + (t - pass0) * tile_size + p * g.weight_step * size
                             wanted = min(g.tile_filters, g.K_per_group - t * g.tile_filters)
                             to = target + (t - pass0) * g.tile_filters * g.pitch * size
                             for j in range(0, tiles, g.tile_columns):
@@ -347,7 +319,7 @@ def convolve_winograd(
                                     (
                                         source + j * size,
                                         address(offsets),
-                                        packed,
+                                        factors,
                                         address(plain) + 4 * size,
                                         to + j * size if channel0 else 0,
                                         to + j * size,
