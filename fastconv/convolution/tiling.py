@@ -122,10 +122,7 @@ def all_shapes(dtype: str) -> tuple[TileShape, ...]:
 
 
 def shapes(problem: Conv2dProblem, over: Lanes, pooled: bool = False) -> Iterator[TileShape]:
-    """Return the tiles that fit the registers and the output of a problem (as rows).
-
-    If `pooled`, those that store maxima of 2 x 2 squares.
-    """
+    """Return the tiles that fit registers and output; `pooled`, those that store maxima."""
     p = problem
     step = p.stride[1] if p.stride[1] <= 2 else 0
     for shape in all_shapes(p.dtype):
@@ -186,15 +183,13 @@ def cycles(problem: Conv2dProblem, shape: TileShape) -> float:
 
 
 @lru_cache(maxsize=4096)
-def tile_shape(
-    problem: Conv2dProblem, over: Lanes, num_threads: int, pooled: bool = False
-) -> TileShape:
-    """Return the tile that is done first, all threads considered."""
+def tile_shape(problem: Conv2dProblem, over: Lanes, count: int, pooled: bool = False) -> TileShape:
+    """Return the tile that is done first, all `count` threads considered."""
     every = sorted(shapes(problem, over, pooled), key=lambda shape: cycles(problem, shape))
-    best = min(every[:CONSIDERED], key=lambda shape: _best_cut(problem, shape, num_threads)[0])
-    if _best_cut(problem, best, num_threads)[0] < TOO_LARGE:
+    best = min(every[:CONSIDERED], key=lambda shape: _best_cut(problem, shape, count)[0])
+    if _best_cut(problem, best, count)[0] < TOO_LARGE:
         return best
-    return min(every, key=lambda shape: _best_cut(problem, shape, num_threads)[0])
+    return min(every, key=lambda shape: _best_cut(problem, shape, count)[0])
 
 
 def seconds(problem: Conv2dProblem, over: Lanes, num_threads: int) -> float:
@@ -219,8 +214,6 @@ def tiling_of(
     workers = max(1, min(num_threads, tasks))
     row, plane = (band.row, band.plane) if band.copied else (p.W, p.H * p.W)
     block_rows, block_columns = _block(p, shape, cut, row)
-    if shape.pooled:
-        target = Target(p.OW // 2, 1, p.P // 4)
     target = target or Target(p.OW, 1, p.P)
     values: dict[str, Any] = {
         **{name: getattr(p, name) for name in ("itemsize", "groups", "C_per_group", "K_per_group")},
