@@ -29,7 +29,8 @@ class PixelLanes(Tile):
         down = [builder.mul(self.x_row, index(i)) for i in range(rows)]
         last = builder.sub(self.filters, index(1))
         bias = []
-        self.store.fetch(filters, rows, vectors * lanes)
+        side = 2 if pooled else 1
+        self.store.fetch(filters, rows // side, vectors * lanes // side)
         for k in range(filters):
             there = builder.icmp_signed("<", index(k), self.filters)
             place = builder.select(there, index(k), last)

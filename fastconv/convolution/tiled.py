@@ -130,8 +130,11 @@ class _TiledLaunch(Launch):
         target: Target | None = None,
         pooled: bool = False,
     ) -> None:
-        self._given, self._target = problem, target
-        self._problem = problem = evened(problem) if pooled else problem
+        self._given = problem
+        if pooled:
+            problem = evened(problem)
+            target = Target(problem.OW // 2, 1, problem.P // 4)
+        self._problem, self._target = problem, target
         shape = tile_shape(problem, over, threads.get_num_threads(), pooled)
         self._shape = shape = shape._replace(apart=target.step if target else 1)
         self._weight = by_tiles(problem, filters, (shape.filters, shape.bits, shape.lanes))
@@ -150,7 +153,8 @@ class _TiledLaunch(Launch):
     def _whole(self) -> Run:
         """The same from the whole output, to which a residual can be added."""
         other = copy(self)
-        other._problem, other._shape = self._given, self._shape._replace(pooled=False)
+        other._problem, other._target = self._given, None
+        other._shape = self._shape._replace(pooled=False)
         other._code = other.find_code()
         return ThenPooled(other, self._given)
 

@@ -129,15 +129,13 @@ def cycles(problem: Conv2dProblem, shape: TileShape) -> float:
 
 
 @lru_cache(maxsize=4096)
-def tile_shape(
-    problem: Conv2dProblem, over: Lanes, num_threads: int, pooled: bool = False
-) -> TileShape:
-    """Return the tile that is done first, all threads considered."""
+def tile_shape(problem: Conv2dProblem, over: Lanes, count: int, pooled: bool = False) -> TileShape:
+    """Return the tile that is done first, all `count` threads considered."""
     every = sorted(shapes(problem, over, pooled), key=lambda shape: cycles(problem, shape))
-    best = min(every[:CONSIDERED], key=lambda shape: _best_cut(problem, shape, num_threads)[0])
-    if _best_cut(problem, best, num_threads)[0] < TOO_LARGE:
+    best = min(every[:CONSIDERED], key=lambda shape: _best_cut(problem, shape, count)[0])
+    if _best_cut(problem, best, count)[0] < TOO_LARGE:
         return best
-    return min(every, key=lambda shape: _best_cut(problem, shape, num_threads)[0])
+    return min(every, key=lambda shape: _best_cut(problem, shape, count)[0])
 
 
 def seconds(problem: Conv2dProblem, over: Lanes, num_threads: int) -> float:
@@ -162,8 +160,6 @@ def tiling_of(
     workers = max(1, min(num_threads, tasks))
     row, plane = (band.row, band.plane) if band.copied else (p.W, p.H * p.W)
     block_rows, block_columns = _block(p, shape, cut, row)
-    if shape.pooled:
-        target = Target(p.OW // 2, 1, p.P // 4)
     target = target or Target(p.OW, 1, p.P)
     values: dict[str, Any] = {
         **{name: getattr(p, name) for name in ("itemsize", "groups", "C_per_group", "K_per_group")},

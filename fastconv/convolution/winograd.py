@@ -142,7 +142,7 @@ class Winograd(ByPhases):
         self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
     ) -> Run:
         """Fuse the maxima of squares into the last step too."""
-        filters = Filters(weight, None, True)
+        filters = Filters(weight, None, finite=True)
         return _WinogradLaunch(problem, self.m, filters, bias, activation, pooled=True)
 
     def run_once(
