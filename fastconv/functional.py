@@ -160,7 +160,9 @@ def plan_conv2d(
     _check_max_pool(max_pool, problem)
     choice = decide(problem, "forward", algorithm)
     copy = as_computed(filters.astype(dtype), dtype)
-    return Conv2dPlan(problem, choice, copy, _bias_of(problem, offsets).copy(), applied, max_pool)
+    # Read-only again, as in `conv2d`: kernels are then the same.
+    offset = as_computed(_bias_of(problem, offsets).copy(), dtype)
+    return Conv2dPlan(problem, choice, copy, offset, applied, max_pool)
 
 
 def _check_max_pool(max_pool: Any, problem: Conv2dProblem) -> None:

@@ -1,12 +1,16 @@
 """Settings that all tests share."""
 
+import gc
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # What this user's programs may choose is not what is tested.
 os.environ.pop("FASTCONV_PRECISION", None)
 os.environ["FASTCONV_TUNING"] = "off"
+# PyTorch's threads would go on turning after each small product, on the cores of other tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # The same examples in every run, so that a failure can be repeated. No deadline: the first call of
 # a kernel compiles it. `pytest --hypothesis-profile=explore` looks for new ones.
@@ -20,3 +24,14 @@ settings.register_profile(
 )
 settings.register_profile("explore", deadline=None, max_examples=2000, print_blob=True)
 settings.load_profile("repeatable")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage pass by what lives as long as the tests.
+
+    They are hundreds of thousands of objects. And a kernel's compilation makes so many, few of
+    them garbage, that a tenth of it would be spent on looking at them again and again.
+    """
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)

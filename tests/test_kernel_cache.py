@@ -30,9 +30,8 @@ print("right")
 FEW = """
 import numpy as np, fastconv
 fastconv.set_num_threads(1)
-x, w = np.ones((2, 3, 9, 9), np.float32), np.ones((6, 3, 3, 3), np.float32)
-names = "naive", "im2col_jit", "direct", "reference"
-assert all((fastconv.conv2d(x, w, algorithm=name) == 27).all() for name in names)
+x = np.ones((2, 3, 9, 9), np.float32)
+assert (fastconv.im2col(x, 2) == 1).all() and (fastconv.max_pool2d(x, 2) == 1).all()
 print("right")
 """
 
