@@ -412,6 +412,15 @@ def test_a_layer_of_ones_own_is_not_fused() -> None:
     assert model(images()).min() >= 1
 
 
+def test_a_layer_called_in_a_way_of_its_own_is_not_fused() -> None:
+    class Shifted(nn.ReLU):
+        def __call__(self, x: Any) -> Array:
+            return super().__call__(x) + 1
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), Shifted()).eval()
+    assert model(images()).min() >= 1
+
+
 def hooked(model: Any) -> None:
     forward = model[3].forward
     model[3].forward = lambda x: forward(x) + 1

@@ -239,7 +239,8 @@ def _kind(layer: Module) -> type[Module] | None:
     if exact in _KINDS:
         return exact
     for kind in _KINDS:
-        if isinstance(layer, kind) and exact.forward is kind.forward:
+        as_it_is = exact.forward is kind.forward and exact.__call__ is kind.__call__
+        if isinstance(layer, kind) and as_it_is:
             return kind
     return None
 
