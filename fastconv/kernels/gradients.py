@@ -64,11 +64,6 @@ def gradient_tile_address(shape: GradientShape) -> int:
     return address_of(tile, name, len(codegen_tile.ARGUMENTS))
 
 
-# Vectors of pixels of each channel that are asked for at a time, where a channel has no more than
-# so many of them: it then ends before the processor has seen where reading goes on.
-FETCHED, SHORT = 8, 32
-
-
 @lru_cache(maxsize=8)
 def pixel_packer_address(bits: int, lanes: int) -> int:
     """Return the address of the machine code that lays channels of one pixel side by side.
@@ -90,6 +85,7 @@ def pixel_packer_address(bits: int, lanes: int) -> int:
             return
         for first in range(0, wide, lanes):
             rows = min(lanes, channels - first)
+            # The channels that come next are asked for meanwhile: they lie behind these.
             after = min(lanes, wide - first) * pitch * size
             for pixel in range(0, pixels, lanes):
                 for row in range(rows):
