@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from fastconv import forks
+
 __version__ = "0.1.0"
 
 # Where each public name lives; the types of all of them are in __init__.pyi.
@@ -48,13 +50,12 @@ __all__ = sorted([*_HOME_OF, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"fastconv.{name}")
-    try:
-        home = _HOME_OF[name]
-    except KeyError:
-        raise AttributeError(f"module 'fastconv' has no attribute {name!r}") from None
-    value = getattr(importlib.import_module(f"fastconv.{home}"), name)
+    if name not in __all__:
+        raise AttributeError(f"module 'fastconv' has no attribute {name!r}")
+    with forks.held_off():
+        if name in _MODULES:
+            return importlib.import_module(f"fastconv.{name}")
+        value = getattr(importlib.import_module(f"fastconv.{_HOME_OF[name]}"), name)
     globals()[name] = value  # the next access finds it without coming here
     return value
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+from fastconv import forks
+
 # Seconds that a fork waits for the products of other threads.
 LONGEST_WAIT_FOR_BLAS = 1.0
 
@@ -46,9 +48,10 @@ class _SingleThreadedBlas:
         self._gate.release()
 
     def acquire(self) -> None:
+        libraries = _blas_libraries()  # a first use, on which a fork waits, ends before the locks
         with self._gate, self._lock:
             self._holders += 1
-            for number, blas in enumerate(_blas_libraries()):
+            for number, blas in enumerate(libraries):
                 threads = blas.get_num_threads()
                 if threads != 1:
                     self._saved.setdefault(number, threads)
@@ -72,7 +75,8 @@ _blas = _SingleThreadedBlas()
 
 @lru_cache(maxsize=1)
 def _blas_libraries() -> list[Any]:
-    from threadpoolctl import ThreadpoolController
+    with forks.held_off():
+        from threadpoolctl import ThreadpoolController
 
     return list(ThreadpoolController().select(user_api="blas").lib_controllers)
 

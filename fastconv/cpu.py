@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from fastconv import forks
+
 
 @dataclass(frozen=True)
 class InstructionSet:
@@ -94,14 +96,16 @@ def describe() -> Cpu:
     >>> describe().cores >= 1
     True
     """
-    from fastconv.threads import available_cores
+    with forks.held_off():
+        from fastconv.threads import available_cores
 
+        instructions = _instruction_set()
     l1, l2, l3 = (_cache_bytes(level) for level in (1, 2, 3))
     return Cpu(
         name=_processor_name(),
         architecture=platform.machine(),
         cores=available_cores(),
-        instructions=_instruction_set(),
+        instructions=instructions,
         l1_bytes=l1 or 32 * 2**10,
         l2_bytes=l2 or 512 * 2**10,
         l3_bytes=l3 or 8 * 2**20,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from fastconv import recycling, tuning
 from fastconv.activation import Activation
 from fastconv.arguments import as_computed, as_numbers, check_out, check_shape
+from fastconv.cached import cached_property
 from fastconv.convolution.base import Algorithm, Array
 from fastconv.convolution.squares import squares_of
 from fastconv.precision import Precision, get_precision, suffices

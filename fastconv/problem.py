@@ -10,12 +10,13 @@ R S kernel size, OH OW output size, P = OH * OW pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.cached import cached_property
 from fastconv.geometry import (
     IntPair,
     Margins,

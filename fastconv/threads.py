@@ -39,7 +39,7 @@ from importlib import metadata
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from fastconv import blas
+from fastconv import blas, forks
 from fastconv.geometry import as_int
 
 Task = TypeVar("Task")
@@ -125,10 +125,11 @@ def set_num_threads(n: int) -> None:
 @lru_cache(maxsize=1)
 def start_threading_layer() -> None:
     """Start Numba's threading layer, TBB if it can be had."""
-    _load_tbb()
-    from numba.np.ufunc.parallel import _launch_threads
+    with forks.held_off():
+        _load_tbb()
+        from numba.np.ufunc.parallel import _launch_threads
 
-    _launch_threads()
+        _launch_threads()
 
 
 def _load_tbb() -> None:
@@ -154,6 +155,19 @@ def threading_layer() -> str | None:
     """Return the name of Numba's running threading layer, None before its first use."""
     module = sys.modules.get("numba.np.ufunc.parallel")
     return getattr(module, "_threading_layer", None)
+
+
+#: In place of the threading layer's addresses: the calling thread does all the work.
+SERIAL = (0, 0)
+_MODULES = {"tbb": "tbbpool", "omp": "omppool", "workqueue": "workqueue"}
+
+
+@lru_cache(maxsize=1)
+def layer_addresses() -> tuple[int, int]:
+    """Return where the running threading layer's `parallel_for` and `get_num_threads` are."""
+    start_threading_layer()
+    layer = sys.modules[f"numba.np.ufunc.{_MODULES[str(threading_layer())]}"]
+    return layer.parallel_for, layer.get_num_threads
 
 
 # Set in a forked child whose inherited threading layer would abort or hang it.
@@ -219,10 +233,7 @@ def _after_fork_in_child() -> None:
     blas.after_fork_in_child()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
-    )
+forks.at_fork(_before_fork, _after_fork, _after_fork_in_child)
 
 
 # Python tasks ----------------------------------------------------------------------------

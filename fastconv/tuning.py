@@ -32,7 +32,7 @@ import numpy as np
 
 import fastconv
 from fastconv import cpu
-from fastconv.kernels.cache import build_key, cache_folder
+from fastconv.kernels.store import build_key, cache_folder
 from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction
 from fastconv.registry import algorithms
 

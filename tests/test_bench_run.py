@@ -242,7 +242,6 @@ def test_plot_tells_many_algorithms_apart(results: list[LayerResult]) -> None:
 
 def test_clearing_touches_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTCONV_CACHE_DIR", str(tmp_path / "cache"))
-    warmup.usable_folder.cache_clear()
     own, other = tmp_path / "cache" / "0123456789abcdef", tmp_path / "cache" / "photographs"
     mixed, away = tmp_path / "cache" / "fedcba9876543210", tmp_path / "away"
     for folder in (own, other, mixed, away):
@@ -251,11 +250,8 @@ def test_clearing_touches_nothing_else(tmp_path: Path, monkeypatch: pytest.Monke
     (mixed / "letter.txt").write_text("dear")
     (tmp_path / "cache" / "aaaaaaaaaaaaaaaa").symlink_to(away)
     (tmp_path / "cache" / "loose.kernel").write_text("x")
-    try:
-        assert len(warmup.stored_kernels(tmp_path / "cache").files) == 4
-        assert warmup.clear() == 2
-    finally:
-        warmup.usable_folder.cache_clear()
+    assert len(warmup.stored_kernels(tmp_path / "cache").files) == 4
+    assert warmup.clear() == 2
     assert not own.exists()
     assert [entry.name for entry in mixed.iterdir()] == ["letter.txt"]
     assert (other / "one.kernel").exists()
@@ -265,10 +261,7 @@ def test_clearing_touches_nothing_else(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_clearing_nothing_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTCONV_CACHE_DIR", str(tmp_path / "none"))
-    try:
-        assert warmup.clear() == 0
-    finally:
-        warmup.usable_folder.cache_clear()
+    assert warmup.clear() == 0
 
 
 def test_warming_up_reaches_every_algorithm_and_direction() -> None:

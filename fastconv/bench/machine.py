@@ -93,7 +93,7 @@ def facts() -> list[tuple[str, str]]:
     """Return what `fastconv info` prints, as (label, value)."""
     from fastconv.bench.text import size
     from fastconv.bench.warmup import stored_kernels
-    from fastconv.kernels.cache import cache_folder
+    from fastconv.kernels.store import cache_folder
 
     processor = cpu.describe()
     vector = processor.instructions

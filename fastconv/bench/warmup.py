@@ -15,7 +15,7 @@ import numpy as np
 import fastconv
 from fastconv import registry, threads
 from fastconv.convolution.tile_shapes import all_shapes
-from fastconv.kernels.cache import cache_folder, usable_folder
+from fastconv.kernels.store import cache_folder, usable_folder
 from fastconv.kernels.tiles import tile_address
 from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction
 
@@ -78,7 +78,6 @@ def clear() -> int:
                 file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty, or another process is writing
             folder.rmdir()
-    usable_folder.cache_clear()  # it is to be made again
     return count
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from fastconv import cpu
 from fastconv.activation import Activation
+from fastconv.cached import cached_property
 from fastconv.convolution.base import (
     Array,
     Launch,

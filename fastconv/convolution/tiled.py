@@ -7,7 +7,6 @@ all its weights of one tap stand side by side.
 from __future__ import annotations
 
 from copy import copy
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numba.core import config
 
 from fastconv import threads
 from fastconv.activation import Activation
+from fastconv.cached import cached_property
 from fastconv.convolution import pixel_gradient, plane_gradient, weight_gradient
 from fastconv.convolution.base import (
     Array,

@@ -10,13 +10,13 @@ Source: A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", 
 from __future__ import annotations
 
 from copy import copy
-from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from fastconv import recycling, threads
 from fastconv.activation import Activation
+from fastconv.cached import cached_property
 from fastconv.convolution import winograd_gradient
 from fastconv.convolution.base import (
     Array,

@@ -8,7 +8,7 @@ a band holds what each of them reads, one after the other, and nothing between.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 from fastconv.codegen.rows import clear_row, copy_row
 from fastconv.kernels.jit import address_of
@@ -26,7 +26,7 @@ ARGUMENTS = (
 )
 
 
-@lru_cache(maxsize=32)
+@cache
 def band_copy_address(column_step: int, bits: int, lanes: int) -> int:
     """Return the address of the machine code that fills a band.
 

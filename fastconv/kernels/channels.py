@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.kernels.jit import kernel, range_kernel, summing_kernel
+from fastconv.kernels.jit import inner_kernel, range_kernel, summing_kernel
 
 #: Elements that are summed in the images' own type; they fit the first-level cache.
 PIECE = 4096
@@ -71,7 +71,7 @@ def bias_grad(start: int, stop: int, grad: Any, output: Any, rectified: bool, to
         totals[c] = total
 
 
-@kernel
+@inner_kernel
 def _statistics(x: Any, c: int) -> tuple[float, float]:
     """Return a channel's mean and variance over the batch.
 

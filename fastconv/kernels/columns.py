@@ -15,10 +15,10 @@ from typing import Any
 
 from numba import uint64
 
-from fastconv.kernels.jit import kernel
+from fastconv.kernels.jit import inner_kernel, kernel
 
 
-@kernel
+@inner_kernel
 def reachable(size: int, start: int, stop: int, stride: int, offset: int) -> tuple[int, int]:
     """Return the part of outputs [start, stop) whose input position is inside [0, size)."""
     first = min(max(start, -(offset // stride)), stop)
@@ -26,7 +26,7 @@ def reachable(size: int, start: int, stop: int, stride: int, offset: int) -> tup
     return first, max(first, last)
 
 
-@kernel
+@inner_kernel
 def fill_zeros(target: Any, at: int, count: int) -> None:
     """Write `count` zeros."""
     at = uint64(at)
@@ -34,7 +34,7 @@ def fill_zeros(target: Any, at: int, count: int) -> None:
         target[at + k] = 0
 
 
-@kernel
+@inner_kernel
 def gather(target: Any, at: int, source: Any, start: int, count: int, stride: int) -> None:
     """Copy every `stride`-th element of the source to the target, `count` in all."""
     at, start, stride = uint64(at), uint64(start), uint64(stride)
@@ -46,7 +46,7 @@ def gather(target: Any, at: int, source: Any, start: int, count: int, stride: in
             target[at + k] = source[start + k * stride]
 
 
-@kernel
+@inner_kernel
 def scatter_add(target: Any, at: int, source: Any, start: int, count: int, stride: int) -> None:
     """Add `count` elements of the source to every `stride`-th element of the target."""
     at, start, stride = uint64(at), uint64(start), uint64(stride)

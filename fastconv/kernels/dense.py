@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,7 +104,7 @@ def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
 ARGUMENTS = ("a", "out", "b", "a_row", "a_step", "b_row", "out_row", "M", "N", "depth")
 
 
-@lru_cache(maxsize=8)
+@cache
 def product_address(shape: ProductShape) -> int:
     """Return the address of the machine code for a range of tiles, those of some columns first."""
     name, size = shape.name, shape.bits // 8

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 from numba.core import cgutils, types
@@ -71,7 +71,7 @@ LAYER = (
 _ADDRESSES = ("x", "weight", "bias", "residual", "out", "numbers")
 
 
-@lru_cache(maxsize=64)
+@cache
 def depthwise_address(shape: DepthwiseShape) -> int:
     """Return the address of the machine code that computes a range of blocks of rows."""
     name, size = shape.name, shape.bits // 8

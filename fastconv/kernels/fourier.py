@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ def factors(most: int, dtype: str) -> NDArray[Any]:
     return np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(dtype)
 
 
-@lru_cache(maxsize=8)
+@cache
 def lines_address(bits: int, lanes: int) -> int:
     """Return the address of the machine code that transforms lines of points."""
     size = bits // 8
@@ -102,7 +102,7 @@ IMAGES = (
 )
 
 
-@lru_cache(maxsize=8)
+@cache
 def spectra(bits: int, lanes: int) -> Callable[..., None]:
     """Return the function of the integers `SPECTRA` that transforms planes.
 
@@ -136,7 +136,7 @@ def spectra(bits: int, lanes: int) -> Callable[..., None]:
     return _callable(transform, f"spectra-f{bits}x{lanes}", len(SPECTRA))
 
 
-@lru_cache(maxsize=16)
+@cache
 def images(bits: int, lanes: int) -> Callable[..., None]:
     """Return the function of the integers `IMAGES` that transforms spectra back.
 

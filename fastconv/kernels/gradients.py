@@ -7,7 +7,7 @@ weights, and adds to their gradient what the pixels of the band contribute.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,7 +52,7 @@ def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
     return types.void(name, arguments), generate
 
 
-@lru_cache(maxsize=64)
+@cache
 def gradient_tile_address(shape: GradientShape) -> int:
     """Return the address of a tile's machine code; arguments are `codegen.tile.ARGUMENTS`."""
     name = shape.name
@@ -64,7 +64,7 @@ def gradient_tile_address(shape: GradientShape) -> int:
     return address_of(tile, name, len(codegen_tile.ARGUMENTS))
 
 
-@lru_cache(maxsize=8)
+@cache
 def pixel_packer_address(bits: int, lanes: int) -> int:
     """Return the address of the machine code that lays channels of one pixel side by side.
 
@@ -107,7 +107,7 @@ def pixel_packer_address(bits: int, lanes: int) -> int:
     return address_of(pack, f"pixels-f{bits}x{lanes}", 7)
 
 
-@lru_cache(maxsize=8)
+@cache
 def strided_packer_address(bits: int, lanes: int) -> int:
     """Return the address of the machine code that lays out every second pixel of some rows.
 
@@ -142,7 +142,7 @@ def strided_packer_address(bits: int, lanes: int) -> int:
     return address_of(pack, f"pixels-f{bits}x{lanes}-s2", 9)
 
 
-@lru_cache(maxsize=8)
+@cache
 def clear_address(bits: int, lanes: int) -> int:
     """Return the address of the machine code that clears elements from an address on."""
 
@@ -152,7 +152,7 @@ def clear_address(bits: int, lanes: int) -> int:
     return address_of(clear, f"clear-f{bits}x{lanes}", 2)
 
 
-@lru_cache(maxsize=8)
+@cache
 def collector_address(bits: int, lanes: int) -> int:
     """Return the address of the machine code that brings sums of a vector of filters into place.
 

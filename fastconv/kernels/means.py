@@ -6,7 +6,7 @@ the rows of one window; windows may be as large as the plane, and of differing s
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 from fastconv.codegen.windows import mean_window, share_vectors
 from fastconv.kernels.calls import integer_at
@@ -21,7 +21,7 @@ ARGUMENTS = (
 )
 
 
-@lru_cache(maxsize=16)
+@cache
 def means_address(bits: int, lanes: int) -> int:
     """Return the address of the machine code for a range of rows of the output."""
     size = bits // 8
@@ -48,7 +48,7 @@ def means_address(bits: int, lanes: int) -> int:
     return address_of(means, f"means-f{bits}x{lanes}", 2 + len(ARGUMENTS))
 
 
-@lru_cache(maxsize=16)
+@cache
 def shares_address(bits: int, lanes: int, vectors: int) -> int:
     """Return the address of the machine code for a range of rows of the input's gradient."""
     size = bits // 8

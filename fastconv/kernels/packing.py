@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from fastconv.codegen.rows import copy_part, transpose_block, transpose_some
@@ -13,7 +13,7 @@ from fastconv.kernels.jit import address_of, range_kernel
 ARGUMENTS, TURNED_ARGUMENTS = 10, 12
 
 
-@lru_cache(maxsize=8)
+@cache
 def packer_address(bits: int, lanes: int) -> int:
     """Return the address of the machine code that packs filter tiles.
 
@@ -51,7 +51,7 @@ def packer_address(bits: int, lanes: int) -> int:
     return address_of(pack, f"pack-f{bits}x{lanes}", ARGUMENTS)
 
 
-@lru_cache(maxsize=8)
+@cache
 def turned_packer_address(bits: int, lanes: int) -> int:
     """Return the address of the machine code that packs the filter tiles of an input gradient.
 

@@ -6,7 +6,7 @@ hold while all tiles of filters and of taps pass over them.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,7 +49,7 @@ def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
     return types.void(name, arguments), generate
 
 
-@lru_cache(maxsize=64)
+@cache
 def pixel_gradient_address(shape: PixelGradientShape) -> int:
     """Return the address of a tile's machine code."""
     name = shape.name

@@ -7,7 +7,7 @@ planes into blocks that the second-level cache holds while all far planes pass o
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,7 +51,7 @@ def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
     return types.void(name, arguments), generate
 
 
-@lru_cache(maxsize=64)
+@cache
 def plane_product_address(shape: PlaneProductShape) -> int:
     """Return the address of a tile's machine code."""
     name = shape.name
@@ -63,7 +63,7 @@ def plane_product_address(shape: PlaneProductShape) -> int:
     return address_of(tile, name, len(ARGUMENTS))
 
 
-@lru_cache(maxsize=8)
+@cache
 def pixel_picker_address(step: int, bits: int, lanes: int) -> int:
     """Return the address of the machine code that copies the pixels of a plane that are wanted.
 

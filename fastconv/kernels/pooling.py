@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 from numba.core import cgutils, types
@@ -70,7 +70,7 @@ ARGUMENTS = (
 )
 
 
-@lru_cache(maxsize=128)
+@cache
 def pool_address(shape: PoolShape) -> int:
     """Return the address of the machine code that computes a range of blocks.
 

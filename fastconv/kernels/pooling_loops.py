@@ -13,16 +13,16 @@ import numpy as np
 from numba import int64, uint64
 
 from fastconv.kernels.columns import reachable
-from fastconv.kernels.jit import kernel, range_kernel
+from fastconv.kernels.jit import inner_kernel, range_kernel
 
 
-@kernel
+@inner_kernel
 def larger(old: Any, new: Any) -> Any:
     """Return whether `new` takes the place of `old`."""
     return (new > old) | (new != new)  # no `or`: both sides, without a branch
 
 
-@kernel
+@inner_kernel
 def keep_larger(out: Any, at: int, x: Any, start: int, count: int, stride: int) -> None:
     """Replace elements of `out` by every `stride`-th of `x` where that is larger, or NaN."""
     at, start, stride = uint64(at), uint64(start), uint64(stride)
@@ -36,7 +36,7 @@ def keep_larger(out: Any, at: int, x: Any, start: int, count: int, stride: int) 
             out[at + k] = new if larger(old, new) else old
 
 
-@kernel
+@inner_kernel
 def keep_larger_and_place(
     out: Any, places: Any, at: int, x: Any, start: int, count: int, stride: int, place: int
 ) -> None:

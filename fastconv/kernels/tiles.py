@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Literal, NamedTuple
 
 from numba.core import cgutils, types
@@ -78,7 +78,7 @@ def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
     return types.void(name, arguments), generate
 
 
-@lru_cache(maxsize=256)
+@cache
 def tile_address(shape: TileShape) -> int:
     """Return the address of a tile's machine code, compiled or read from the store."""
     name = shape.name

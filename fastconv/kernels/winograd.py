@@ -11,7 +11,7 @@ multiplies a range of the filters.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,7 +47,7 @@ class Form(NamedTuple):
         return self.m + self.r - 1
 
 
-@lru_cache(maxsize=32)
+@cache
 def inputs_address(form: Form) -> int:
     """Return the address of the machine code that transforms rows of tiles of one channel.
 
@@ -73,7 +73,7 @@ def inputs_address(form: Form) -> int:
     return address_of(inputs, f"winograd-inputs-{form.name}", 11)
 
 
-@lru_cache(maxsize=32)
+@cache
 def outputs_address(form: Form) -> int:
     """Return the address of the machine code that makes rows of one filter's output.
 
@@ -103,7 +103,7 @@ def outputs_address(form: Form) -> int:
     return address_of(outputs, f"winograd-outputs-{form.name}", 14)
 
 
-@lru_cache(maxsize=32)
+@cache
 def filters_address(form: Form) -> int:
     """Return the address of the machine code that lays out filters of a tile and transforms them.
 

@@ -9,7 +9,7 @@ sums of the size of the weights are kept from band to band.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from fastconv.kernels.jit import address_of, range_kernel
 from fastconv.kernels.winograd import Form
 
 
-@lru_cache(maxsize=32)
+@cache
 def pixels_address(form: Form, filters: bool) -> int:
     """Return the address of the machine code that transforms tiles of a vector of channels.
 
@@ -45,7 +45,7 @@ def pixels_address(form: Form, filters: bool) -> int:
     return address_of(tiles, f"winograd-{what}-{form.name}", 7)
 
 
-@lru_cache(maxsize=32)
+@cache
 def sums_address(form: Form) -> int:
     """Return the address of the machine code that transforms sums of products to gradients.
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 from fastconv.codegen.winograd import join_row, transform_pooled
 from fastconv.kernels.jit import address_of
 from fastconv.kernels.winograd import Form
 
 
-@lru_cache(maxsize=32)
+@cache
 def pooled_address(form: Form) -> int:
     """Return the address of what makes rows of the maxima of 2 x 2 squares of a filter's output.
 
