@@ -8,6 +8,10 @@ for one another.
 
 from __future__ import annotations
 
+# Their own locks are taken around a fork from their import on. First uses need these locks: so
+# theirs must be taken after a fork has waited for first uses, and hooks run in reverse order.
+import concurrent.futures.thread  # noqa: F401
+import logging  # noqa: F401
 import os
 import threading
 from collections import Counter
@@ -16,7 +20,7 @@ from contextlib import contextmanager
 
 # Longer than the compilation of any kernel. Two threads that wait for each other, as one holds a
 # lock that the other's first use needs, go on then instead of waiting for ever.
-_MOST_SECONDS = 120.0
+_MOST_SECONDS = 60.0
 
 
 class _Gate:

@@ -15,8 +15,8 @@ Two kinds of work arrive here:
             thread
   ========= ======================== ===================================================
 
-  A child forked while another thread was inside a kernel, or by another thread than the main
-  one, inherits a layer in an unknown state: it runs serial kernels too.
+  A child forked while another thread was inside a kernel, or by another thread than the one
+  that started the layer, inherits a layer in an unknown state: it runs serial kernels too.
 
 * Python tasks that spend their time in NumPy or in serial kernels, which both release the
   interpreter lock: `run_tasks` spreads them over a small thread pool.
@@ -41,6 +41,7 @@ from typing import Any, TypeVar
 
 from fastconv import blas, forks
 from fastconv.geometry import as_int
+from fastconv.muted import mute
 
 Task = TypeVar("Task")
 
@@ -125,11 +126,13 @@ def set_num_threads(n: int) -> None:
 @lru_cache(maxsize=1)
 def start_threading_layer() -> None:
     """Start Numba's threading layer, TBB if it can be had."""
+    global _layer_starter
     with forks.held_off():
         _load_tbb()
         from numba.np.ufunc.parallel import _launch_threads
 
         _launch_threads()
+        _layer_starter = threading.get_ident()
 
 
 def _load_tbb() -> None:
@@ -159,6 +162,7 @@ def threading_layer() -> str | None:
 
 #: In place of the threading layer's addresses: the calling thread does all the work.
 SERIAL = (0, 0)
+_layer_starter: int | None = None  # a thread
 _MODULES = {"tbb": "tbbpool", "omp": "omppool", "workqueue": "workqueue"}
 
 
@@ -201,21 +205,30 @@ def run_parallel(kernel: Callable[..., None], *arguments: Any) -> None:
 # Forks -----------------------------------------------------------------------------------
 
 _forked_safely = True
+_unmute: Callable[[], None] | None = None
 _lock_held_over_fork: Any = None
 
 
 def _before_fork() -> None:
-    global _forked_safely, _lock_held_over_fork
+    global _forked_safely, _lock_held_over_fork, _unmute
     blas.before_fork()
     # A compiler lock that another thread holds would stay locked in the child for ever.
     module = sys.modules.get("numba.core.compiler_lock")
     _lock_held_over_fork = getattr(module, "global_compiler_lock", None)
     if _lock_held_over_fork is not None:
         _lock_held_over_fork.acquire()
-    _forked_safely = not _inside and threading.current_thread() is threading.main_thread()
+    _forked_safely = not _inside and threading.get_ident() == _layer_starter
+    # TBB's threads are stopped for a fork by the thread that started them. Numba says so when
+    # another one forks, but it need not worry: the child runs serial kernels.
+    if threading_layer() == "tbb" and threading.get_ident() != _layer_starter:
+        _unmute = mute(b"Numba: Attempted to fork from a non-main thread")
 
 
 def _after_fork() -> None:
+    global _unmute
+    if _unmute is not None:
+        _unmute()
+        _unmute = None
     blas.after_fork()
     if _lock_held_over_fork is not None:
         _lock_held_over_fork.release()

@@ -42,7 +42,7 @@ LEVELS = (
     ("activation", "blas", "cpu", "threads", "workspace", "windows", "problem", "geometry"),
     ("recycling",),
     ("extras", "files", "precision", "stencils"),
-    ("cached", "forks", "private"),
+    ("cached", "forks", "muted", "private"),
 )
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

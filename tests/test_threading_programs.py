@@ -43,6 +43,39 @@ def test_nothing_aborts(scenario: str, layer: str) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     # Numba may print a word of its own on a fork first.
     assert done.stdout.split()[-2:] == ["right", layer]
+    assert "invalid state" not in done.stderr
+
+
+FIRST_USES = """
+import os, signal, threading, time
+import numpy as np, fastconv
+x, weight = np.ones((8, 16, 40, 40), np.float32), np.ones((16, 16, 3, 3), np.float32)
+
+def right():
+    return fastconv.conv2d(x, weight, padding=1)[0, 0, 5, 5] == 144
+
+results = []
+thread = threading.Thread(target=lambda: results.append(right()))
+thread.start()
+for children in range(10_000):
+    child = os.fork()
+    if not child:
+        signal.alarm(30)  # rather than to hang
+        os._exit(0 if right() else 3)
+    assert os.waitpid(child, 0)[1] == 0
+    if results:
+        break
+    time.sleep(0.01)
+print("right", results)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forks")
+def test_forks_amid_the_first_use_of_another_thread() -> None:
+    # The child needs modules that the other thread was importing, and its locks.
+    done = run_python("-c", FIRST_USES)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (done.stdout, done.stderr) == ("right [np.True_]\n", "")
 
 
 def test_environment_variable() -> None:

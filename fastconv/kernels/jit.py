@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import numba
+import numpy.ma  # noqa: F401 - Numba would import it in a first call, where a fork may cut it in two
 from numba.core import sigutils, types
 from numba.core.caching import _Cache
 from numba.core.ccallback import CFunc
