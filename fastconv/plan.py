@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike
 from fastconv import recycling, tuning
 from fastconv.activation import Activation
 from fastconv.arguments import as_computed, as_numbers, check_out, check_shape
-from fastconv.convolution.base import Algorithm, Array
+from fastconv.convolution.base import Algorithm, Array, Run
 from fastconv.convolution.squares import squares_of
 from fastconv.precision import Precision, get_precision, suffices
-from fastconv.problem import Conv2dProblem, Direction, Shape4
+from fastconv.problem import Conv2dProblem, Direction
 from fastconv.registry import algorithms, offering
 from fastconv.threads import get_num_threads
 from fastconv.tuning import Table
@@ -224,8 +224,9 @@ class Conv2dPlan:
         What is applied to the output.
     max_pool : 2 or None
         The side of the squares whose maxima are returned.
-    output_shape : (int, int, int, int)
-        What a call returns: (N, K, OH, OW), pooled (N, K, OH // 2, OW // 2).
+    output_shape : tuple of int
+        What a call returns: (N, K, OH, OW), pooled (N, K, OH // 2, OW // 2); without N where the
+        plan is for one image.
     workspace_bytes : int
         Scratch memory a thread needs besides input and output.
     """
@@ -238,18 +239,21 @@ class Conv2dPlan:
         bias: Array,
         activation: Activation,
         max_pool: int | None = None,
+        single: bool = False,
     ) -> None:
         self.problem = problem
         self.activation = activation
         self.max_pool = max_pool
         self._choice = choice
         bind = choice.algorithm.bind if max_pool is None else choice.algorithm.bind_pooled
-        self._run = bind(problem, weight, bias, activation)
-        # What every call compares with, worked out once.
-        self._input_shape, self._convolved = problem.input_shape, problem.output_shape
-        self._output_shape = self._convolved
-        if max_pool is not None:
-            self._output_shape = squares_of(problem).output_shape
+        run = bind(problem, weight, bias, activation)
+        self._run = _of_one_image(run) if single else run
+        # What every call compares with, worked out once. One image has no batch axis.
+        returned = problem.output_shape if max_pool is None else squares_of(problem).output_shape
+        shapes = problem.input_shape, problem.output_shape, returned
+        self._input_shape, self._convolved, self._output_shape = (
+            shape[single:] for shape in shapes
+        )
         self._dtype = np.dtype(problem.dtype)
 
     @property
@@ -258,7 +262,7 @@ class Conv2dPlan:
         return self._choice.algorithm.name
 
     @property
-    def output_shape(self) -> Shape4:
+    def output_shape(self) -> tuple[int, ...]:
         """The shape of what a call returns."""
         return self._output_shape
 
@@ -289,12 +293,12 @@ class Conv2dPlan:
 
         Parameters
         ----------
-        x : array-like, (N, C, H, W)
+        x : array-like, (N, C, H, W) or (C, H, W)
             Of the plan's input shape, and of a type that converts to the plan's without loss.
         out : ndarray, of the plan's `output_shape`, optional
             C-contiguous, writable, of the plan's dtype, and apart from `x` and `residual` in
             memory.
-        residual : array-like, (N, K, OH, OW), optional
+        residual : array-like, (N, K, OH, OW) or (K, OH, OW), optional
             Added before the activation, as a residual network wants it. Its type must fit as
             that of `x`.
 
@@ -329,7 +333,7 @@ class Conv2dPlan:
         # The usual case first: a small convolution takes no longer than all these questions.
         if type(value) is np.ndarray and value.dtype == self._dtype and value.shape == shape:
             return as_computed(value, self._dtype)
-        array = as_numbers(name, value, 4)
+        array = as_numbers(name, value, len(shape))
         check_shape(name, array, shape, meaning)
         if not np.can_cast(array.dtype, self._dtype):
             dtype = self.problem.dtype
@@ -338,3 +342,12 @@ class Conv2dPlan:
                 f"convert it ({name}.astype({dtype!r})) or plan with weights of its type"
             )
         return as_computed(array, self._dtype)
+
+
+def _of_one_image(run: Run) -> Run:
+    """Return what runs on arrays without the batch axis."""
+
+    def run_one(x: Array, residual: Array | None, out: Array) -> None:
+        run(x[np.newaxis], None if residual is None else residual[np.newaxis], out[np.newaxis])
+
+    return run_one

@@ -122,7 +122,7 @@ X, WEIGHT = np.zeros((2, 4, 5, 6), np.float32), np.zeros((4, 3, 3, 3), np.float3
 @pytest.mark.parametrize(
     ("argument", "value", "shown"),
     [
-        ("x", np.zeros((4, 5, 6)), (4, 5, 6)),
+        ("x", np.zeros((5, 6)), (5, 6)),
         ("x", np.zeros((2, 3, 5, 6)), 3),
         ("x", np.zeros((2, 4, 0, 6)), (2, 4, 0, 6)),
         ("weight", np.zeros((3, 4, 3, 3)), (3, 4, 3, 3)),
@@ -136,6 +136,7 @@ X, WEIGHT = np.zeros((2, 4, 5, 6), np.float32), np.zeros((4, 3, 3, 3), np.float3
         ("dilation", 0, 0),
         ("padding", -1, -1),
         ("padding", "same", "same"),
+        ("padding", "same_lower", "same_lower"),
         ("padding", "full", "full"),
         ("padding", 4, 4),
         ("padding", 10**12, 10**12),
