@@ -139,11 +139,13 @@ class Step:
         closed = self.activation is not None or self.pooling is not None
         if self.kind is Conv2d and (residual is None or not closed):
             assert isinstance(layer, Conv2d)
-            images = layer.checked(x)
+            images, _ = layer.padded(x)
+            if self.norm is not None and images.ndim == 3:
+                return self.norm(layer(x))  # which refuses what has no batch axis
             side = None if self.pooling is None else SIDE
             plan = plan_of(layer, self.norm, self.activation or activation, images.shape, side)
             if residual is not None:
-                same_shape(residual, plan.problem.output_shape)
+                same_shape(residual, plan.output_shape)
             return plan(images, residual=residual)
         whole = self._run_whole if closed or self.kind is Branches else layer
         return _summed(whole(x), residual, activation)
