@@ -39,6 +39,8 @@ CASES: list[Case] = [
     case("Conv2d", 3, 4, 3, 2, 1, shape=(3, 7, 6)),
     case("Conv2d", 4, 2, 3, padding=2, groups=2, padding_mode="reflect", shape=(4, 7, 6)),
     case("ConvTranspose2d", 3, 4, 3, 2, 1, 1, shape=(3, 4, 5)),
+    # No tap reaches what is left of the output.
+    case("ConvTranspose2d", 2, 3, 1, 5, 1, 4, shape=(2, 2, 1, 1)),
     case("ConvTranspose2d", 3, 4, 3, shape=(2, 3, 4, 5)),
     case("ConvTranspose2d", 3, 4, 3, 2, 1, 1, shape=(2, 3, 4, 5)),
     case("ConvTranspose2d", 4, 6, (2, 3), (3, 2), (0, 1), (2, 1), 2, False, 1, shape=(2, 4, 4, 3)),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +91,62 @@ def test_by_hand() -> None:
     weight = [[[[1, 10]]]]
     expected = np.array([[[[1.0, 10, 2, 20], [0, 0, 0, 0], [3, 30, 4, 40]]]])
     assert_identical(fastconv.conv_transpose2d(x, weight, stride=2), expected, np.float64)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_output_size_stands_for_output_padding(case: Case) -> None:
+    x, weight, bias = fill(case, np.float64, integers=True)
+    stride, padding, _, groups, dilation = case.geometry
+    rule: dict[str, Any] = {"stride": stride, "padding": padding}
+    rule |= {"groups": groups, "dilation": dilation}
+    step = reference.pair(stride)
+    for extra in itertools.product(range(step[0]), range(step[1])):
+        wanted = fastconv.conv_transpose2d(x, weight, bias, **rule, output_padding=extra)
+        for size in (wanted.shape[2:], list(wanted.shape), (0, 9, *wanted.shape[2:])):
+            actual = fastconv.conv_transpose2d(x, weight, bias, **rule, output_size=size)
+            assert_identical(actual, wanted, np.float64)
+    # One more than a convolution with that stride brings back.
+    height, width = wanted.shape[2:]
+    for size in ((height + 1, width), (height, width + 1), (height - step[0], width)):
+        with pytest.raises(ValueError, match="output_size"):
+            fastconv.conv_transpose2d(x, weight, bias, **rule, output_size=size)
+
+
+def test_output_size_as_one_number() -> None:
+    x, weight = np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2))
+    for size in (6, (6,), [6, 6], np.int64(6)):
+        assert fastconv.conv_transpose2d(x, weight, stride=2, output_size=size).shape[2:] == (6, 6)
+    with pytest.raises(ValueError, match=r"from 6 to 7 in height, .* got \(8, 8\)"):
+        fastconv.conv_transpose2d(x, weight, stride=2, output_size=8)
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        (0, 0),
+        (-1, -1),
+        (6.0, 6.0),
+        (True, True),
+        ("6", 6),
+        ((6, None), None),
+        ((6, 6, 6), (6, 6, 6)),
+        ((1, 1, 6, 0), 0),
+        ((1, 1, 1, 6, 6), (1, 1, 1, 6, 6)),
+    ],
+)
+def test_bad_output_sizes_are_refused(size: Any, shown: object) -> None:
+    with refused("output_size", shown):
+        fastconv.conv_transpose2d(
+            np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2)), stride=2, output_size=size
+        )
+
+
+def test_output_size_and_output_padding_exclude_each_other() -> None:
+    with refused("output_padding", 1):
+        fastconv.conv_transpose2d(X, WEIGHT, stride=2, output_padding=1, output_size=(12, 14))
+    # Padding that leaves nothing is what is wrong, whatever the size.
+    with refused("padding", (4, 4)):
+        fastconv.conv_transpose2d(X, WEIGHT, padding=4, output_size=(1, 1))
 
 
 def test_uneven_padding_cuts_that_many_rows_and_columns() -> None:
