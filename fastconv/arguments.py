@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -53,12 +54,21 @@ def as_batch(
 
 def as_batch_shape(name: str, value: Any) -> tuple[tuple[int, int, int, int], bool]:
     """Return a shape as (N, C, H, W), and whether it was that of one image, (C, H, W)."""
+    # The usual case, plain integers, is checked once.
+    plain = type(value) is tuple and {int}.issuperset(map(type, value))
+    return _batch_shape_again(name, value) if plain else _batch_shape(name, value)
+
+
+def _batch_shape(name: str, value: Any) -> tuple[tuple[int, int, int, int], bool]:
     try:
         single = len(value) == 3
     except TypeError:
         single = False
     N, C, H, W = (1, *as_ints(name, value, 3, 0)) if single else as_ints(name, value, 4, 0)
     return (N, C, H, W), single
+
+
+_batch_shape_again = lru_cache(maxsize=1024)(_batch_shape)
 
 
 def check_batched_alike(**single: bool) -> None:

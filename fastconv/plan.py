@@ -211,6 +211,17 @@ def explain(problem: Conv2dProblem, direction: Direction, choice: Choice) -> str
     return "\n".join((*lines, choice.reason))
 
 
+@dataclass(frozen=True)
+class _OfOneImage:
+    """What runs on a batch, for arrays without the batch axis."""
+
+    run: Run
+
+    def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
+        added = None if residual is None else residual[np.newaxis]
+        self.run(x[np.newaxis], added, out[np.newaxis])
+
+
 class Conv2dPlan:
     """A convolution made ready once, to be run often: see `fastconv.plan_conv2d`.
 
@@ -247,7 +258,7 @@ class Conv2dPlan:
         self._choice = choice
         bind = choice.algorithm.bind if max_pool is None else choice.algorithm.bind_pooled
         run = bind(problem, weight, bias, activation)
-        self._run = _of_one_image(run) if single else run
+        self._run = _OfOneImage(run) if single else run
         # What every call compares with, worked out once. One image has no batch axis.
         returned = problem.output_shape if max_pool is None else squares_of(problem).output_shape
         shapes = problem.input_shape, problem.output_shape, returned
@@ -342,12 +353,3 @@ class Conv2dPlan:
                 f"convert it ({name}.astype({dtype!r})) or plan with weights of its type"
             )
         return as_computed(array, self._dtype)
-
-
-def _of_one_image(run: Run) -> Run:
-    """Return what runs on arrays without the batch axis."""
-
-    def run_one(x: Array, residual: Array | None, out: Array) -> None:
-        run(x[np.newaxis], None if residual is None else residual[np.newaxis], out[np.newaxis])
-
-    return run_one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,7 @@ def test_plans(case: ConvCase, max_pool: int | None) -> None:
     out = np.empty(one.output_shape, np.float32)
     assert one(x[0], out) is out
     assert_identical(out, plan(x[:1])[0], np.float32)
+    assert_identical(pickle.loads(pickle.dumps(one))(x[0]), out, np.float32)
 
 
 @EVERY
