@@ -2,7 +2,8 @@
 
 Batch normalization with fixed statistics multiplies a channel by a number and adds another, so it
 goes into the weights and the bias of the convolution before it. A rectifier goes into the plan's
-store, and so does the sum of a residual block, or the maxima of squares of 2 x 2.
+store, and so does the sum of a residual block, or the maxima of squares of 2 x 2. Padding that is
+not zeros is a step of its own before the plan, which then pads nothing (`Conv2d.padded`).
 
 Plans are kept by the convolution, for a few input shapes. Each bears a stamp of all it was made
 from, which is compared at every use: the versions of the parameters, which any write changes (see

@@ -47,17 +47,22 @@ def as_image_batch(
 ) -> tuple[Array, bool]:
     """Return the same of one image (C, H, W) too, and whether it was one."""
     images, single = as_batch("x", x)
-    return _checked_images(layer, images, channels, dtype), single
+    return _checked_images(layer, images, channels, dtype, single), single
 
 
 def _checked_images(
-    layer: object, images: Array, channels: int | None, dtype: np.dtype[Any] | None
+    layer: object,
+    images: Array,
+    channels: int | None,
+    dtype: np.dtype[Any] | None,
+    single: bool = False,
 ) -> Array:
     array = as_floats(layer, images, dtype)
     if channels is not None and array.shape[1] != channels:
+        wanted = f"({channels}, H, W) of one image" if single else f"(N, {channels}, H, W)"
         raise ValueError(
-            f"x must have {channels} channels for this {type(layer).__name__}, (N, {channels}, H, "
-            f"W), got shape {array.shape}"
+            f"x must have {channels} channels for this {type(layer).__name__}, {wanted}, got shape "
+            f"{array.shape[single:]}"
         )
     return np.ascontiguousarray(array)
 
