@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv import recycling
-from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
+from fastconv.arguments import (
+    as_batch,
+    as_computed,
+    as_numbers,
+    check_batched_alike,
+    check_shape,
+    result_dtypes,
+)
 from fastconv.functional import problem_of
 from fastconv.geometry import IntPair, Padding
 from fastconv.kernels.channels import PIECE, bias_grad, rectify_grad
@@ -26,7 +33,7 @@ class Conv2dGradients(NamedTuple):
 
     Attributes
     ----------
-    input : ndarray, (N, C, H, W), or None
+    input : ndarray, (N, C, H, W), of one image (C, H, W), or None
     weight : ndarray, (K, C / groups, R, S), or None
     bias : ndarray, (K,), or None
     """
@@ -53,15 +60,15 @@ def conv2d_backward(
 
     Parameters
     ----------
-    x : array-like, (N, C, H, W)
+    x : array-like, (N, C, H, W) or (C, H, W)
     weight : array-like, (K, C / groups, R, S)
-    grad_output : array-like, (N, K, OH, OW)
+    grad_output : array-like, (N, K, OH, OW) or (K, OH, OW)
         Gradient of the loss with respect to the convolution's output.
     stride, padding, dilation, groups, algorithm
         As in `conv2d`; an algorithm that is named must have both of the gradients needed.
     need : collection of str
-        Which gradients: some of "input", "weight" and "bias".
-    relu_output : array-like, (N, K, OH, OW), optional
+        Which gradients: at least one of "input", "weight" and "bias".
+    relu_output : array-like, of `grad_output`'s shape, optional
         What ``conv2d(..., activation="relu")`` returned: the gradients are then those of
         ``sum(relu(conv2d(x, weight, bias)) * grad_output)``, which pass only where it is not 0.
 
@@ -86,17 +93,20 @@ def conv2d_backward(
     Conv2dGradients(input=None, weight=None, bias=array([2.]))
     """
     wanted = _checked(need)
-    images, filters = as_numbers("x", x, 4), as_numbers("weight", weight, 4)
-    grad = as_numbers("grad_output", grad_output, 4)
+    images, single = as_batch("x", x)
+    filters = as_numbers("weight", weight, 4)
+    grad, single_grad = as_batch("grad_output", grad_output)
+    check_batched_alike(x=single, grad_output=single_grad)
     dtype, returned = result_dtypes(images, filters, grad)
     problem = problem_of(images, filters, stride, padding, dilation, groups, dtype)
-    check_shape("grad_output", grad, problem.output_shape, "the convolution's output")
+    check_shape("grad_output", grad, problem.output_shape, "the convolution's output", single)
     to_weight = choose(problem, "weight_grad", algorithm) if "weight" in wanted else None
     to_input = choose(problem, "input_grad", algorithm) if "input" in wanted else None
     ready = as_computed(grad, dtype)
     if relu_output is not None:
-        output = as_numbers("relu_output", relu_output, 4)
-        check_shape("relu_output", output, problem.output_shape, "the convolution's output")
+        output, single_output = as_batch("relu_output", relu_output)
+        check_batched_alike(x=single, relu_output=single_output)
+        check_shape("relu_output", output, problem.output_shape, "the convolution's output", single)
         ready = as_computed(rectified_grad(ready, output), dtype)
     images, filters = as_computed(images, dtype), as_computed(filters, dtype)
     found: dict[str, Array] = {}
@@ -110,6 +120,8 @@ def conv2d_backward(
         found["input"] = recycling.empty(problem.input_shape, dtype)
         if problem.N:
             to_input.input_grad(problem, filters, ready, found["input"])
+    if single and to_input is not None:
+        found["input"] = found["input"][0]
     converted = {name: array.astype(returned, copy=False) for name, array in found.items()}
     return Conv2dGradients(*(converted.get(name) for name in GRADIENTS))
 
@@ -125,10 +137,11 @@ def rectified_grad(grad: Array, output: Array) -> Array:
 
 
 def bias_gradient(grad: Array) -> Array:
-    """Return the sum of every channel of a gradient, (N, K, OH, OW)."""
-    totals = np.zeros(grad.shape[1])
-    planes = as_computed(grad, grad.dtype).reshape(*grad.shape[:2], grad.shape[2] * grad.shape[3])
-    bias_grad.small(planes.size, len(totals), planes, planes, False, totals)
+    """Return the sum of every channel of a gradient, (N, K, OH, OW) or (K, OH, OW)."""
+    K, OH, OW = grad.shape[-3:]
+    totals = np.zeros(K)
+    planes = as_computed(grad, grad.dtype).reshape(-1, K, OH * OW)
+    bias_grad.small(planes.size, K, planes, planes, False, totals)
     return totals.astype(grad.dtype)
 
 
@@ -139,4 +152,6 @@ def _checked(need: Collection[str]) -> frozenset[str]:
     unknown = [name for name in need if not (isinstance(name, str) and name in GRADIENTS)]
     if unknown:
         raise ValueError(f"need must hold only {names}, got {unknown[0]!r}")
+    if not need:
+        raise ValueError(f"need must name at least one of {names}, got {need!r}")
     return frozenset(need)

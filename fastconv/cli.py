@@ -12,10 +12,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 import fastconv
 from fastconv.bench.errors import BenchError, require
+from fastconv.geometry import NAMED_PADDING, Padding
 
 _has_typer = True
 try:
@@ -192,7 +193,10 @@ def explain(
     problem: Annotated[str, typer.Argument(help="N,C,H,W,K,R,S", metavar="N,C,H,W,K,R,S")],
     stride: Annotated[str, typer.Option(help="One number, or height,width.")] = "1",
     padding: Annotated[
-        str, typer.Option(help='One number, height,width, top,bottom,left,right, "same", "valid".')
+        str,
+        typer.Option(
+            help=f"One number, height,width, top,bottom,left,right, {', '.join(NAMED_PADDING)}."
+        ),
     ] = "0",
     dilation: Annotated[str, typer.Option(help="One number, or height,width.")] = "1",
     groups: Annotated[int, typer.Option(help="Groups of channels.")] = 1,
@@ -213,7 +217,7 @@ def explain(
             (N, C, H, W),
             (K, C // max(1, groups), R, S),
             one_or_pair("--stride", stride),
-            margins(padding),
+            read_padding(padding),
             one_or_pair("--dilation", dilation),
             groups,
             dtype,
@@ -292,13 +296,10 @@ def one_or_pair(name: str, text: str) -> int | tuple[int, int]:
     return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
-Margins = int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
-
-
-def margins(text: str) -> Margins | Literal["same", "valid"]:
+def read_padding(text: str) -> Padding:
     """Read padding in any of its spellings."""
-    if text in ("same", "valid"):
-        return cast(Literal["same", "valid"], text)
+    if text in NAMED_PADDING:
+        return text
     numbers = integers("--padding", text, (1, 2, 4))
     if len(numbers) == 4:
         top, bottom, left, right = numbers

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
+from fastconv.arguments import as_batch, as_computed, check_shape, result_dtypes
 from fastconv.convolution.blocks import Block
 from fastconv.convolution.im2col_jit import Im2colJit
 from fastconv.geometry import IntPair, Padding, as_ints, as_pair, require_tensor
@@ -31,12 +31,12 @@ def sliding_windows(
 
     Parameters
     ----------
-    x : array-like, (N, C, H, W)
+    x : array-like, (N, C, H, W) or (C, H, W)
     kernel_size, dilation, stride : int or (int, int)
 
     Returns
     -------
-    ndarray, (N, C, OH, OW, R, S)
+    ndarray, (N, C, OH, OW, R, S), of one image (C, OH, OW, R, S)
         A view into `x` where `x` is an array: ``result[n, c, i, j]`` is the window of output
         (i, j). It costs no memory, because moving one window on is only a stride.
 
@@ -52,11 +52,12 @@ def sliding_windows(
     array([[4, 5],
            [7, 8]])
     """
-    array = as_numbers("x", x, 4)
+    array, single = as_batch("x", x)
     kernel = as_pair("kernel_size", kernel_size, 1)
     step, gap = as_pair("stride", stride, 1), as_pair("dilation", dilation, 1)
     problem = _window_problem(array.shape, kernel, gap, ((0, 0), (0, 0)), step)
-    return windows_view(array, (problem.OH, problem.OW), kernel, step, gap)
+    windows = windows_view(array, (problem.OH, problem.OW), kernel, step, gap)
+    return windows[0] if single else windows
 
 
 def im2col(
@@ -70,13 +71,13 @@ def im2col(
 
     Parameters
     ----------
-    x : array-like, (N, C, H, W)
+    x : array-like, (N, C, H, W) or (C, H, W)
     kernel_size, dilation, stride : int or (int, int)
     padding : as in `conv2d`
 
     Returns
     -------
-    ndarray, (N, C * R * S, OH * OW)
+    ndarray, (N, C * R * S, OH * OW), of one image (C * R * S, OH * OW)
         Column i * OW + j is the patch under output (i, j), channel by channel, row by row.
 
     Raises
@@ -93,7 +94,7 @@ def im2col(
            [3., 4., 6., 7.],
            [4., 5., 7., 8.]])
     """
-    array = as_numbers("x", x, 4)
+    array, single = as_batch("x", x)
     dtype, returned = result_dtypes(array)
     kernel = as_pair("kernel_size", kernel_size, 1)
     problem = _window_problem(array.shape, kernel, dilation, padding, stride, dtype)
@@ -102,7 +103,8 @@ def im2col(
     run_tasks(
         lambda n: _lowering.lower(problem, ready, _image(problem, n), 0, cols[n]), range(problem.N)
     )
-    return cols.astype(returned, copy=False)
+    lowered = cols.astype(returned, copy=False)
+    return lowered[0] if single else lowered
 
 
 def col2im(
@@ -117,7 +119,7 @@ def col2im(
 
     Parameters
     ----------
-    cols : array-like, (N, C * R * S, OH * OW)
+    cols : array-like, (N, C * R * S, OH * OW), of one image (C * R * S, OH * OW)
     output_size : (int, int)
         Height and width of the image.
     kernel_size, dilation, padding, stride
@@ -125,7 +127,7 @@ def col2im(
 
     Returns
     -------
-    ndarray, (N, C, H, W)
+    ndarray, (N, C, H, W), of one image (C, H, W)
         Where patches overlap their values are summed: ``col2im(im2col(x))`` is x times the
         number of windows that cover each pixel.
 
@@ -142,7 +144,7 @@ def col2im(
            [2., 4., 2.],
            [1., 2., 1.]])
     """
-    array = as_numbers("cols", cols, 3)
+    array, single = as_batch("cols", cols, ("N", "C * R * S", "OH * OW"))
     dtype, returned = result_dtypes(array)
     H, W = as_ints("output_size", output_size, 2, 1)
     R, S = as_pair("kernel_size", kernel_size, 1)
@@ -150,19 +152,21 @@ def col2im(
     if rows % (R * S) or rows == 0:
         raise ValueError(
             f"cols must have C * R * S rows, a multiple of {R * S} for kernel_size {(R, S)}, "
-            f"got shape {array.shape}"
+            f"got shape {array.shape[single:]}"
         )
     shape = (N, rows // (R * S), H, W)
     require_tensor(f"output_size {(H, W)}", shape)
     problem = _window_problem(shape, (R, S), dilation, padding, stride, dtype)
-    check_shape("cols", array, problem.column_shape, "N, C * R * S, OH * OW")
+    meaning = "C * R * S, OH * OW" if single else "N, C * R * S, OH * OW"
+    check_shape("cols", array, problem.column_shape, meaning, single)
     out = np.zeros(problem.input_shape, dtype)
     ready = as_computed(array, dtype)
     run_tasks(
         lambda n: _lowering.raise_columns(problem, ready[n], _image(problem, n), 0, out),
         range(problem.N),
     )
-    return out.astype(returned, copy=False)
+    raised = out.astype(returned, copy=False)
+    return raised[0] if single else raised
 
 
 def _window_problem(

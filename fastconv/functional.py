@@ -7,20 +7,30 @@ its arguments.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv import recycling
 from fastconv.activation import ActivationLike, as_activation
-from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
+from fastconv.arguments import (
+    as_batch,
+    as_batch_shape,
+    as_computed,
+    as_numbers,
+    check_batched_alike,
+    check_shape,
+    result_dtypes,
+)
 from fastconv.convolution.squares import SIDE
 from fastconv.geometry import IntPair, Padding
 from fastconv.plan import Conv2dPlan, choose, decide
 from fastconv.problem import Conv2dProblem
 
 Array = NDArray[Any]
+#: The shape of a batch of images, or of one image.
+Shape: TypeAlias = tuple[int, int, int, int] | tuple[int, int, int]
 
 
 def conv2d(
@@ -39,17 +49,19 @@ def conv2d(
 
     Parameters
     ----------
-    x : array-like, (N, C, H, W)
-        Images. float32 and float64 keep their type, float16 is computed in float32 and comes
-        back as float16, integers and booleans become float64; mixed types follow NumPy.
+    x : array-like, (N, C, H, W) or (C, H, W)
+        Images, or one image. float32 and float64 keep their type, float16 is computed in float32
+        and comes back as float16, integers and booleans become float64; mixed types follow NumPy.
     weight : array-like, (K, C / groups, R, S)
         Filters.
     bias : array-like, (K,), optional
         Added to every pixel of an output channel.
     stride, dilation : int or (int, int)
         For height and width, in pixels.
-    padding : int, (int, int), ((top, bottom), (left, right)), "same" or "valid"
-        Zeros around the images, in pixels. "same" gives ceil(H / stride) rows.
+    padding : int, (int, int), ((top, bottom), (left, right)), "same", "same_lower" or "valid"
+        Zeros around the images, in pixels. "same" gives ceil(H / stride) rows; where their number
+        is odd, one more is at the bottom, with "same_lower" at the top (ONNX's SAME_UPPER and
+        SAME_LOWER). "valid" is 0.
     groups : int
         Output channel k sees only the C / groups input channels of its group.
     activation : str or tuple, optional
@@ -59,7 +71,7 @@ def conv2d(
 
     Returns
     -------
-    ndarray, (N, K, OH, OW)
+    ndarray, (N, K, OH, OW), of one image (K, OH, OW)
 
     Raises
     ------
@@ -83,7 +95,7 @@ def conv2d(
            [2., 2.]])
     """
     applied = as_activation(activation)
-    array = as_numbers("x", x, 4)
+    array, single = as_batch("x", x)
     filters, offsets = _parameters(weight, bias)
     dtype, returned = result_dtypes(array, filters, *offsets)
     problem = problem_of(array, filters, stride, padding, dilation, groups, dtype)
@@ -93,11 +105,12 @@ def conv2d(
         ready = as_computed(array, dtype)
         offset = _bias_of(problem, offsets)
         chosen.run_once(problem, as_computed(filters, dtype), offset, applied, ready, out)
-    return out.astype(returned, copy=False)
+    y = out.astype(returned, copy=False)
+    return y[0] if single else y
 
 
 def plan_conv2d(
-    input_shape: tuple[int, int, int, int],
+    input_shape: Shape,
     weight: ArrayLike,
     bias: ArrayLike | None = None,
     stride: IntPair = 1,
@@ -113,7 +126,8 @@ def plan_conv2d(
 
     Parameters
     ----------
-    input_shape : (N, C, H, W)
+    input_shape : (N, C, H, W) or (C, H, W)
+        The plan then takes one image without the batch axis, and returns one.
     weight, bias, stride, padding, dilation, groups, algorithm
         As in `conv2d`. The weights and the bias are copied: changing them afterwards does not
         change the plan. The plan computes in the dtype that they give, float32 for float16.
@@ -145,10 +159,11 @@ def plan_conv2d(
     (1, 5, 8, 8)
     """
     applied = as_activation(activation)
+    shape, single = as_batch_shape("input_shape", input_shape)
     filters, offsets = _parameters(weight, bias)
     dtype, _ = result_dtypes(filters, *offsets)
     problem = Conv2dProblem.from_shapes(
-        input_shape,
+        shape,
         filters.shape,
         stride,
         padding,
@@ -162,7 +177,7 @@ def plan_conv2d(
     copy = as_computed(filters.astype(dtype), dtype)
     # Read-only again, as in `conv2d`: kernels are then the same.
     offset = as_computed(_bias_of(problem, offsets).copy(), dtype)
-    return Conv2dPlan(problem, choice, copy, offset, applied, max_pool)
+    return Conv2dPlan(problem, choice, copy, offset, applied, max_pool, single)
 
 
 def _check_max_pool(max_pool: Any, problem: Conv2dProblem) -> None:
@@ -184,7 +199,7 @@ def _check_max_pool(max_pool: Any, problem: Conv2dProblem) -> None:
 
 
 def conv2d_input_grad(
-    input_shape: tuple[int, int, int, int],
+    input_shape: Shape,
     weight: ArrayLike,
     grad_output: ArrayLike,
     stride: IntPair = 1,
@@ -198,17 +213,17 @@ def conv2d_input_grad(
 
     Parameters
     ----------
-    input_shape : (N, C, H, W)
+    input_shape : (N, C, H, W) or (C, H, W)
         Shape of x.
     weight : array-like, (K, C / groups, R, S)
-    grad_output : array-like, (N, K, OH, OW)
+    grad_output : array-like, (N, K, OH, OW) or (K, OH, OW)
         Gradient of the loss with respect to the convolution's output.
     stride, padding, dilation, groups, algorithm
         As in `conv2d`.
 
     Returns
     -------
-    ndarray, (N, C, H, W)
+    ndarray, of `input_shape`
 
     Raises
     ------
@@ -221,11 +236,13 @@ def conv2d_input_grad(
     >>> conv2d_input_grad((1, 1, 1, 3), np.array([[[[1.0, 2.0]]]]), np.ones((1, 1, 1, 2)))
     array([[[[1., 3., 2.]]]])
     """
+    shape, single = as_batch_shape("input_shape", input_shape)
     filters = as_numbers("weight", weight, 4)
-    grad = as_numbers("grad_output", grad_output, 4)
+    grad, single_grad = as_batch("grad_output", grad_output)
+    check_batched_alike(input_shape=single, grad_output=single_grad)
     dtype, returned = result_dtypes(filters, grad)
     problem = Conv2dProblem.from_shapes(
-        input_shape,
+        shape,
         filters.shape,
         stride,
         padding,
@@ -234,12 +251,13 @@ def conv2d_input_grad(
         dtype,
         names=("input_shape", "weight"),
     )
-    check_shape("grad_output", grad, problem.output_shape, "the convolution's output")
+    check_shape("grad_output", grad, problem.output_shape, "the convolution's output", single)
     chosen = choose(problem, "input_grad", algorithm)
     out = recycling.empty(problem.input_shape, dtype)
     if problem.N:
         chosen.input_grad(problem, as_computed(filters, dtype), as_computed(grad, dtype), out)
-    return out.astype(returned, copy=False)
+    dx = out.astype(returned, copy=False)
+    return dx[0] if single else dx
 
 
 def conv2d_weight_grad(
@@ -257,10 +275,10 @@ def conv2d_weight_grad(
 
     Parameters
     ----------
-    x : array-like, (N, C, H, W)
+    x : array-like, (N, C, H, W) or (C, H, W)
     weight_shape : (K, C / groups, R, S)
         Shape of the weights.
-    grad_output : array-like, (N, K, OH, OW)
+    grad_output : array-like, (N, K, OH, OW) or (K, OH, OW)
         Gradient of the loss with respect to the convolution's output.
     stride, padding, dilation, groups, algorithm
         As in `conv2d`.
@@ -282,8 +300,9 @@ def conv2d_weight_grad(
     >>> conv2d_weight_grad(x, (1, 1, 1, 2), np.ones((1, 1, 1, 2)))
     array([[[[ 11., 110.]]]])
     """
-    array = as_numbers("x", x, 4)
-    grad = as_numbers("grad_output", grad_output, 4)
+    array, single = as_batch("x", x)
+    grad, single_grad = as_batch("grad_output", grad_output)
+    check_batched_alike(x=single, grad_output=single_grad)
     dtype, returned = result_dtypes(array, grad)
     problem = Conv2dProblem.from_shapes(
         array.shape,
@@ -295,7 +314,7 @@ def conv2d_weight_grad(
         dtype,
         names=("x", "weight_shape"),
     )
-    check_shape("grad_output", grad, problem.output_shape, "the convolution's output")
+    check_shape("grad_output", grad, problem.output_shape, "the convolution's output", single)
     chosen = choose(problem, "weight_grad", algorithm)
     out = np.zeros(problem.weight_shape, dtype)
     if problem.N:

@@ -14,10 +14,10 @@ from fastconv import recycling, tuning
 from fastconv.activation import Activation
 from fastconv.arguments import as_computed, as_numbers, check_out, check_shape
 from fastconv.cached import cached_property
-from fastconv.convolution.base import Algorithm, Array
+from fastconv.convolution.base import Algorithm, Array, Run
 from fastconv.convolution.squares import squares_of
 from fastconv.precision import Precision, get_precision, suffices
-from fastconv.problem import Conv2dProblem, Direction, Shape4
+from fastconv.problem import Conv2dProblem, Direction
 from fastconv.registry import algorithms, offering
 from fastconv.threads import get_num_threads
 from fastconv.tuning import Table
@@ -212,6 +212,17 @@ def explain(problem: Conv2dProblem, direction: Direction, choice: Choice) -> str
     return "\n".join((*lines, choice.reason))
 
 
+@dataclass(frozen=True)
+class _OfOneImage:
+    """What runs on a batch, for arrays without the batch axis."""
+
+    run: Run
+
+    def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
+        added = None if residual is None else residual[np.newaxis]
+        self.run(x[np.newaxis], added, out[np.newaxis])
+
+
 class Conv2dPlan:
     """A convolution made ready once, to be run often: see `fastconv.plan_conv2d`.
 
@@ -225,8 +236,9 @@ class Conv2dPlan:
         What is applied to the output.
     max_pool : 2 or None
         The side of the squares whose maxima are returned.
-    output_shape : (int, int, int, int)
-        What a call returns: (N, K, OH, OW), pooled (N, K, OH // 2, OW // 2).
+    output_shape : tuple of int
+        What a call returns: (N, K, OH, OW), pooled (N, K, OH // 2, OW // 2); without N where the
+        plan is for one image.
     workspace_bytes : int
         Scratch memory a thread needs besides input and output.
     """
@@ -239,18 +251,21 @@ class Conv2dPlan:
         bias: Array,
         activation: Activation,
         max_pool: int | None = None,
+        single: bool = False,
     ) -> None:
         self.problem = problem
         self.activation = activation
         self.max_pool = max_pool
         self._choice = choice
         bind = choice.algorithm.bind if max_pool is None else choice.algorithm.bind_pooled
-        self._run = bind(problem, weight, bias, activation)
-        # What every call compares with, worked out once.
-        self._input_shape, self._convolved = problem.input_shape, problem.output_shape
-        self._output_shape = self._convolved
-        if max_pool is not None:
-            self._output_shape = squares_of(problem).output_shape
+        run = bind(problem, weight, bias, activation)
+        self._run = _OfOneImage(run) if single else run
+        # What every call compares with, worked out once. One image has no batch axis.
+        returned = problem.output_shape if max_pool is None else squares_of(problem).output_shape
+        shapes = problem.input_shape, problem.output_shape, returned
+        self._input_shape, self._convolved, self._output_shape = (
+            shape[single:] for shape in shapes
+        )
         self._dtype = np.dtype(problem.dtype)
 
     @property
@@ -259,7 +274,7 @@ class Conv2dPlan:
         return self._choice.algorithm.name
 
     @property
-    def output_shape(self) -> Shape4:
+    def output_shape(self) -> tuple[int, ...]:
         """The shape of what a call returns."""
         return self._output_shape
 
@@ -290,12 +305,12 @@ class Conv2dPlan:
 
         Parameters
         ----------
-        x : array-like, (N, C, H, W)
+        x : array-like, (N, C, H, W) or (C, H, W)
             Of the plan's input shape, and of a type that converts to the plan's without loss.
         out : ndarray, of the plan's `output_shape`, optional
             C-contiguous, writable, of the plan's dtype, and apart from `x` and `residual` in
             memory.
-        residual : array-like, (N, K, OH, OW), optional
+        residual : array-like, (N, K, OH, OW) or (K, OH, OW), optional
             Added before the activation, as a residual network wants it. Its type must fit as
             that of `x`.
 
@@ -330,7 +345,7 @@ class Conv2dPlan:
         # The usual case first: a small convolution takes no longer than all these questions.
         if type(value) is np.ndarray and value.dtype == self._dtype and value.shape == shape:
             return as_computed(value, self._dtype)
-        array = as_numbers(name, value, 4)
+        array = as_numbers(name, value, len(shape))
         check_shape(name, array, shape, meaning)
         if not np.can_cast(array.dtype, self._dtype):
             dtype = self.problem.dtype

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv import recycling
-from fastconv.arguments import as_computed, as_numbers, check_shape, result_dtypes
+from fastconv.arguments import as_batch, as_computed, as_numbers, check_shape, result_dtypes
 from fastconv.geometry import (
     IntPair,
+    Margins,
     Padding,
     as_int,
+    as_ints,
     as_pair,
     extent,
     require_tensor,
@@ -33,12 +36,15 @@ def conv_transpose2d(
     output_padding: IntPair = 0,
     groups: int = 1,
     dilation: IntPair = 1,
+    *,
+    output_size: int | Sequence[int] | None = None,
 ) -> Array:
     """Transposed convolution: the input gradient of a convolution, used to enlarge images.
 
     Parameters
     ----------
-    x : array-like, (N, C, H, W)
+    x : array-like, (N, C, H, W) or (C, H, W)
+        Images, or one image.
     weight : array-like, (C, K / groups, R, S)
         Input channels first, as in PyTorch.
     bias : array-like, (K,), optional
@@ -49,10 +55,13 @@ def conv_transpose2d(
     output_padding : int or (int, int)
         Rows and columns added at the bottom and right; below the stride or the dilation.
     groups : int
+    output_size : int, (int, int), or a shape like that of the result, optional
+        Height and width of the result, instead of `output_padding`: a convolution with a stride
+        gives images of several sizes the size of `x`. Of a whole shape the last two count.
 
     Returns
     -------
-    ndarray, (N, K, OH, OW)
+    ndarray, (N, K, OH, OW), of one image (K, OH, OW)
         ``OH = (H - 1) * stride - top - bottom + dilation * (R - 1) + output_padding + 1``
 
     Raises
@@ -69,75 +78,149 @@ def conv_transpose2d(
     >>> import numpy as np
     >>> conv_transpose2d(np.array([[[[1.0, 2.0]]]]), np.ones((1, 1, 1, 2)), stride=2)
     array([[[[1., 1., 2., 2.]]]])
+    >>> conv_transpose2d(np.ones((1, 3, 3)), np.ones((1, 1, 1, 1)), stride=2, output_size=6).shape
+    (1, 6, 6)
     """
-    array = as_numbers("x", x, 4)
+    array, single = as_batch("x", x)
     filters = as_numbers("weight", weight, 4)
     groups = as_int("groups", groups, 1)
     step = as_pair("stride", stride, 1)
     gap = as_pair("dilation", dilation, 1)
-    extra = as_pair("output_padding", output_padding, 0)
-    if isinstance(padding, str) and padding == "same":
-        raise ValueError(
-            "padding must be given in pixels, got 'same', which leaves the output size of a "
-            "transposed convolution open"
-        )
-    N, C, H, W = array.shape
-    if filters.shape[0] != C:
-        raise ValueError(
-            f"weight must have shape (C, K / groups, R, S) with C={C}, as x has, "
-            f"got {filters.shape}"
-        )
-    if 0 in filters.shape or 0 in array.shape[1:]:
-        raise ValueError(
-            f"x and weight must not be empty but for the batch, got shapes {array.shape} and "
-            f"{filters.shape}"
-        )
-    if C % groups:
-        raise ValueError(f"groups must divide the input channels, got groups={groups} with C={C}")
+    _check_channels(array, filters, groups)
+    N, _, H, W = array.shape
     kernel = filters.shape[2], filters.shape[3]
-    margins = resolve_padding(padding, (H, W), kernel, step, gap)
-    sizes = []
-    for axis, size in enumerate((H, W)):
-        if extra[axis] >= max(step[axis], gap[axis]):
-            raise ValueError(
-                f"output_padding must be smaller than stride or dilation, got "
-                f"{output_padding!r} with stride {step} and dilation {gap}"
-            )
-        spanned = (size - 1) * step[axis] + extent(kernel[axis], gap[axis]) + extra[axis]
-        sizes.append(spanned - sum(margins[axis]))
-        if size < 1 or sizes[-1] < 1:
-            raise ValueError(
-                f"padding must leave an output: x of shape {array.shape} gives {spanned} rows "
-                f"or columns, of which padding {margins[axis]} cuts all"
-            )
-    output_shape = (N, filters.shape[1] * groups, sizes[0], sizes[1])
+    cut = _resolve_cut(padding, (H, W), kernel, step, gap)
+    spans = spanned((H, W), kernel, step, gap)
+    wanted = None if output_size is None else as_size(output_size, 4 - single)
+    extra = _resolve_extra(output_padding, wanted, step, gap, spans, cut)
+    height, width = (s + e - sum(c) for s, e, c in zip(spans, extra, cut, strict=True))
+    if height < 1 or width < 1:
+        axis = 0 if height < 1 else 1
+        raise ValueError(
+            f"padding must leave an output: x of shape {array.shape[single:]} gives "
+            f"{spans[axis] + extra[axis]} rows or columns, of which padding {cut[axis]} cuts all"
+        )
+    output_shape = (N, filters.shape[1] * groups, height, width)
     require_tensor(f"stride {step} with dilation {gap}", output_shape)
     offsets = () if bias is None else (as_numbers("bias", bias, 1),)
     for each in offsets:
         check_shape("bias", each, (output_shape[1],), "one for each output channel")
     dtype, returned = result_dtypes(array, filters, *offsets)
     out = np.zeros(output_shape, dtype)
-    # Rows and columns of output_padding that reach beyond every tap stay zero. Without them the
-    # convolution whose input gradient this is has exactly the outputs (H, W).
-    beyond = [max(0, extra[axis] - margins[axis][1]) for axis in (0, 1)]
-    height, width = sizes[0] - beyond[0], sizes[1] - beyond[1]
-    if N and height > 0 and width > 0:
-        (top, bottom), (left, right) = margins
-        cut = (top, max(0, bottom - extra[0])), (left, max(0, right - extra[1]))
+    (rows, columns), margins = reached((height, width), extra, cut)
+    if N and rows and columns:
         problem = Conv2dProblem.from_shapes(
-            (N, output_shape[1], height, width),
+            (N, output_shape[1], rows, columns),
             filters.shape,
             step,
-            cut,
+            margins,
             gap,
             groups,
             dtype,
             names=("x", "weight"),
         )
-        reached = recycling.empty(problem.input_shape, dtype)
+        summed = recycling.empty(problem.input_shape, dtype)
         chosen = choose(problem, "input_grad")
-        chosen.input_grad(problem, as_computed(filters, dtype), as_computed(array, dtype), reached)
-        out[:, :, :height, :width] = reached
+        chosen.input_grad(problem, as_computed(filters, dtype), as_computed(array, dtype), summed)
+        out[:, :, :rows, :columns] = summed
     for each in offsets:
         out += each.astype(dtype).reshape(-1, 1, 1)
-    return out.astype(returned, copy=False)
+    y = out.astype(returned, copy=False)
+    return y[0] if single else y
+
+
+def reached(
+    sizes: tuple[int, int], extra: tuple[int, int], cut: Margins
+) -> tuple[tuple[int, int], Margins]:
+    """Return height and width without the rows and columns of output padding that no tap reaches.
+
+    The convolution whose input gradient those are has exactly the outputs (H, W): the padding
+    returned is its.
+    """
+    (top, bottom), (left, right) = cut
+    height = sizes[0] - max(0, extra[0] - bottom)
+    width = sizes[1] - max(0, extra[1] - right)
+    margins = (top, max(0, bottom - extra[0])), (left, max(0, right - extra[1]))
+    return (max(0, height), max(0, width)), margins
+
+
+def spanned(
+    size: tuple[int, int], kernel: tuple[int, int], step: tuple[int, int], gap: tuple[int, int]
+) -> tuple[int, int]:
+    """Return height and width of all that the taps reach, nothing cut from it yet."""
+    rows, columns = (
+        (n - 1) * s + extent(k, d) for n, k, s, d in zip(size, kernel, step, gap, strict=True)
+    )
+    return rows, columns
+
+
+def as_size(value: Any, ndim: int) -> tuple[int, int]:
+    """Return an `output_size`, one integer, a pair or a whole shape, as (height, width)."""
+    if isinstance(value, tuple | list) and len(value) == ndim:
+        value = as_ints("output_size", value, ndim, 0)[-2:]
+    return as_pair("output_size", value, 1)
+
+
+def _resolve_cut(
+    padding: Padding,
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    step: tuple[int, int],
+    gap: tuple[int, int],
+) -> Margins:
+    if isinstance(padding, str) and padding in ("same", "same_lower"):
+        raise ValueError(
+            f"padding must be given in pixels, got {padding!r}, which leaves the output size of a "
+            "transposed convolution open"
+        )
+    return resolve_padding(padding, size, kernel, step, gap)
+
+
+def _resolve_extra(
+    output_padding: IntPair,
+    wanted: tuple[int, int] | None,
+    step: tuple[int, int],
+    gap: tuple[int, int],
+    spans: tuple[int, int],
+    cut: Margins,
+) -> tuple[int, int]:
+    """Return the output padding that is given, or that makes the result as large as wanted."""
+    given = as_pair("output_padding", output_padding, 0)
+    if wanted is None:
+        for axis in (0, 1):
+            if given[axis] >= max(step[axis], gap[axis]):
+                raise ValueError(
+                    f"output_padding must be smaller than stride or dilation, got "
+                    f"{output_padding!r} with stride {step} and dilation {gap}"
+                )
+        return given
+    if given != (0, 0):
+        raise ValueError(
+            f"output_padding must be 0 where output_size is given, got {output_padding!r}"
+        )
+    extra = []
+    for axis, word in enumerate(("height", "width")):
+        smallest = spans[axis] - sum(cut[axis])
+        largest = smallest + step[axis] - 1
+        if largest >= 1 and not smallest <= wanted[axis] <= largest:
+            raise ValueError(
+                f"output_size must be from {max(1, smallest)} to {largest} in {word}, the sizes "
+                f"that a convolution with stride {step[axis]} makes that of x, got {wanted}"
+            )
+        extra.append(max(0, min(wanted[axis], largest) - smallest))
+    return extra[0], extra[1]
+
+
+def _check_channels(x: Array, weight: Array, groups: int) -> None:
+    C = x.shape[1]
+    if weight.shape[0] != C:
+        raise ValueError(
+            f"weight must have shape (C, K / groups, R, S) with C={C}, as x has, got {weight.shape}"
+        )
+    if 0 in weight.shape or 0 in x.shape[1:]:
+        raise ValueError(
+            f"x and weight must not be empty but for the batch, got shapes {x.shape} and "
+            f"{weight.shape}"
+        )
+    if C % groups:
+        raise ValueError(f"groups must divide the input channels, got groups={groups} with C={C}")

@@ -27,6 +27,20 @@ CASES: list[Case] = [
     case("Conv2d", 4, 4, 3, padding="same", groups=4, shape=(2, 4, 5, 6)),
     case("Conv2d", 2, 3, (2, 4), padding="same", dilation=2, shape=(1, 2, 8, 9)),
     case("Conv2d", 5, 3, 1, padding="valid", shape=(3, 5, 4, 4)),
+    case("Conv2d", 3, 4, 3, padding=1, padding_mode="reflect", shape=(2, 3, 6, 5)),
+    case("Conv2d", 3, 4, (5, 3), 2, (4, 3), padding_mode="replicate", shape=(2, 3, 2, 3)),
+    case("Conv2d", 2, 3, 3, (1, 2), (4, 5), padding_mode="reflect", shape=(1, 2, 5, 6)),
+    case("Conv2d", 2, 4, 3, 1, (4, 5), 2, 2, False, "circular", shape=(2, 2, 4, 5)),
+    *(
+        case("Conv2d", 2, 3, (2, 4), padding="same", padding_mode=mode, shape=(2, 2, 4, 5))
+        for mode in ("reflect", "replicate", "circular")
+    ),
+    case("Conv2d", 3, 2, 3, padding="valid", padding_mode="circular", shape=(1, 3, 4, 5)),
+    case("Conv2d", 3, 4, 3, 2, 1, shape=(3, 7, 6)),
+    case("Conv2d", 4, 2, 3, padding=2, groups=2, padding_mode="reflect", shape=(4, 7, 6)),
+    case("ConvTranspose2d", 3, 4, 3, 2, 1, 1, shape=(3, 4, 5)),
+    # No tap reaches what is left of the output.
+    case("ConvTranspose2d", 2, 3, 1, 5, 1, 4, shape=(2, 2, 1, 1)),
     case("ConvTranspose2d", 3, 4, 3, shape=(2, 3, 4, 5)),
     case("ConvTranspose2d", 3, 4, 3, 2, 1, 1, shape=(2, 3, 4, 5)),
     case("ConvTranspose2d", 4, 6, (2, 3), (3, 2), (0, 1), (2, 1), 2, False, 1, shape=(2, 4, 4, 3)),

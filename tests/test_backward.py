@@ -61,7 +61,7 @@ def test_behind_a_rectifier(case: ConvCase, dtype: DTypeLike) -> None:
 CASE = ConvCase("one", (2, 3, 9, 8), (4, 3, 3, 3), padding=1)
 
 
-@pytest.mark.parametrize("need", [(), ("bias",), ["weight"], {"input", "bias"}])
+@pytest.mark.parametrize("need", [("bias",), ["weight"], {"input", "bias"}])
 def test_only_what_is_needed(need: Any) -> None:
     x, weight, grad = arrays(CASE)
     everything = fastconv.conv2d_backward(x, weight, grad, padding=1)
@@ -128,6 +128,9 @@ def test_refusals() -> None:
         fastconv.conv2d_backward(x, weight, grad, padding=1, need=[np.array(["bias", "input"])])
     with refused("need", "bias"):
         fastconv.conv2d_backward(x, weight, grad, padding=1, need="bias")
+    for nothing in ([], (), set()):
+        with pytest.raises(ValueError, match="need must name at least one of 'input', 'weight'"):
+            fastconv.conv2d_backward(x, weight, grad, padding=1, need=nothing)
     with refused("grad_output", grad.shape):
         fastconv.conv2d_backward(x, weight, grad)
     with refused("relu_output", (1, 4, 9, 8)):

@@ -92,7 +92,6 @@ NOT_POSITIVE = [
     ("two", "two"),
     (b"2", "2"),
     ((1, 2, 3), (1, 2, 3)),
-    ((1,), (1,)),
     ((), ()),
     ([2, "2"], 2),
     ((1, None), None),
@@ -214,7 +213,7 @@ def test_flags(function: str, argument: str, value: Any) -> None:
 
 # Shapes -----------------------------------------------------------------------------------------
 
-WRONG_RANK = [(), (3,), (4, 7, 8), (1, 2, 4, 7, 8)]
+WRONG_RANK = [(), (3,), (7, 8), (1, 2, 4, 7, 8)]
 ARRAYS = [
     (f, a) for f, arguments in ALL.items() for a in arguments if type(arguments[a]) is np.ndarray
 ]
@@ -230,7 +229,7 @@ def test_rank_of_arrays(function: str, argument: str, shape: tuple[int, ...]) ->
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        ((2, 3, 7), (2, 3, 7)),
+        ((2, 7), (2, 7)),
         ((2, 3, 7, 8, 1), (2, 3, 7, 8, 1)),
         ((), ()),
         (7, 7),

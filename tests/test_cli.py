@@ -314,6 +314,7 @@ def test_explain_tells_what_runs_and_what_refuses(
         (("--stride", "2", "--padding", "1"), "(1, 2, 5, 5)"),
         (("--stride", "2,1", "--padding", "1,0"), "(1, 2, 5, 7)"),
         (("--padding", "1,0,2,0", "--dilation", "2"), "(1, 2, 6, 7)"),
+        (("--padding", "same_lower", "--stride", "2"), "(1, 2, 5, 5)"),
         (
             ("--padding", "valid", "--dtype", "float64", "--direction", "weight_grad"),
             "(1, 2, 7, 7)",

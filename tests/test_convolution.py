@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from numpy.typing import DTypeLike
 from reference import Array
 
 import fastconv
+from fastconv import nn
 from fastconv.convolution.overlap import best_cut
 from fastconv.problem import Conv2dProblem
 
@@ -302,6 +304,32 @@ def test_python_lists() -> None:
     expected = np.array([[[[11.0, 14.0], [20.0, 23.0]]]])
     assert_identical(fastconv.conv2d(x, weight), expected, np.float64)
     assert_identical(fastconv.conv2d(x, weight, [0.5]), expected + 0.5, np.float64)
+
+
+@pytest.mark.parametrize("name", ["stride", "padding", "dilation"])
+def test_one_number_in_a_tuple(name: str) -> None:
+    data = make_integer_inputs(ConvCase("plain", (2, 3, 9, 8), (4, 3, 3, 3)))
+    for one in ((2,), [2]):
+        rule: dict[str, Any] = {name: one}
+        wanted = reference.conv2d(data.x, data.weight, **{name: 2})
+        grad = wanted.astype(np.float32)
+        with fastconv.at_precision("highest"):
+            y = fastconv.conv2d(data.x, data.weight, **rule)
+            dx, dw, _ = fastconv.conv2d_backward(data.x, data.weight, grad, **rule)
+        assert_identical(y, wanted, np.float32)
+        pair: dict[str, Any] = {name: (2, 2)}
+        again = fastconv.conv2d_backward(data.x, data.weight, grad, **pair)
+        np.testing.assert_array_equal(dx, again.input)
+        np.testing.assert_array_equal(dw, again.weight)
+        for layer in (nn.Conv2d, nn.ConvTranspose2d):
+            assert getattr(layer(3, 4, 3, **rule), name) == (2, 2)
+    options: dict[str, Any] = {"output_padding": (1,), name: (2,), "dilation": (2,)}
+    assert nn.ConvTranspose2d(3, 4, 3, **options).output_padding == (1, 1)
+    y = fastconv.conv_transpose2d(data.x, np.ones((3, 1, 2, 2)), **options)
+    options = {key: value[0] for key, value in options.items()}
+    np.testing.assert_array_equal(
+        y, reference.conv_transpose2d(data.x, np.ones((3, 1, 2, 2)), **options)
+    )
 
 
 # Threads ----------------------------------------------------------------------------------------

@@ -59,6 +59,34 @@ def test_layer(case: Case, training: bool, dtype: str) -> None:
             near(ours.state_dict()[name], value, name)
 
 
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("size", [(9, 10), (10, 12), [9, 11]])
+def test_output_size_of_transposed_convolution(size: Any, batched: bool) -> None:
+    rng = np.random.default_rng(7)
+    # The layer's own output padding gives way.
+    rule = 3, 4, 3, (2, 3), 1, (1, 2)
+    ours, theirs = nn.ConvTranspose2d(*rule).astype("float64"), torch.nn.ConvTranspose2d(*rule)
+    theirs.double().load_state_dict(to_torch(ours.state_dict()))
+    x = rng.standard_normal((2, 3, 5, 4) if batched else (3, 5, 4))
+    their_x = torch.from_numpy(x).requires_grad_()
+    if size == (9, 10):
+        size = (*x.shape[:-2], 9, 10)
+    y, their_y = ours(x, output_size=size), theirs(their_x, output_size=size)
+    assert y.shape == their_y.shape
+    np.testing.assert_allclose(y, their_y.detach().numpy(), rtol=0, atol=1e-13)
+    grad = rng.standard_normal(y.shape)
+    their_y.backward(torch.from_numpy(grad))
+    wanted = [their_x.grad, theirs.weight.grad, theirs.bias.grad]
+    for actual, right in zip(
+        (ours.backward(grad), ours.weight.grad, ours.bias.grad), wanted, strict=True
+    ):
+        np.testing.assert_allclose(actual, right.numpy(), rtol=0, atol=1e-12)
+    for wrong in ((8, 10), (11, 10), (9, 13), (1, 1, 1, 9, 10)):
+        for layer, images in ((ours, x), (theirs, their_x)):
+            with pytest.raises(ValueError, match=r"output.size"):
+                layer(images, output_size=wrong)
+
+
 def test_first_weights_are_spread_as_in_pytorch() -> None:
     torch.manual_seed(0)
     for name, arguments in (

@@ -229,8 +229,8 @@ def test_bad_arguments_are_refused_when_planning() -> None:
         fastconv.plan_conv2d((2, 3, 7, 9), weight)
     with refused("bias", (5,)):
         fastconv.plan_conv2d((2, 2, 7, 9), weight, np.zeros(5))
-    with refused("input_shape", (2, 2, 7)):
-        fastconv.plan_conv2d((2, 2, 7), weight)
+    with refused("input_shape", (2, 7)):
+        fastconv.plan_conv2d((2, 7), weight)
     with refused("input_shape", "7.5"):
         fastconv.plan_conv2d((2, 2, 7.5, 9), weight)
     with refused("stride", 0):

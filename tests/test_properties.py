@@ -37,7 +37,7 @@ def conv_cases(draw: DrawFn) -> ConvCase:
     stride, dilation = draw(pairs(1, 4)), draw(pairs(1, 3))
     padding = draw(
         st.one_of(
-            numbers(0, 4), pairs(0, 4), st.sampled_from(["same", "valid"]),
+            numbers(0, 4), pairs(0, 4), st.sampled_from(["same", "same_lower", "valid"]),
             st.tuples(pairs(0, 4), pairs(0, 4)),
         )
     )  # fmt: skip

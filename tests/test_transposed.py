@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +93,62 @@ def test_by_hand() -> None:
     assert_identical(fastconv.conv_transpose2d(x, weight, stride=2), expected, np.float64)
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_output_size_stands_for_output_padding(case: Case) -> None:
+    x, weight, bias = fill(case, np.float64, integers=True)
+    stride, padding, _, groups, dilation = case.geometry
+    rule: dict[str, Any] = {"stride": stride, "padding": padding}
+    rule |= {"groups": groups, "dilation": dilation}
+    step = reference.pair(stride)
+    for extra in itertools.product(range(step[0]), range(step[1])):
+        wanted = fastconv.conv_transpose2d(x, weight, bias, **rule, output_padding=extra)
+        for size in (wanted.shape[2:], list(wanted.shape), (0, 9, *wanted.shape[2:])):
+            actual = fastconv.conv_transpose2d(x, weight, bias, **rule, output_size=size)
+            assert_identical(actual, wanted, np.float64)
+    # One more than a convolution with that stride brings back.
+    height, width = wanted.shape[2:]
+    for size in ((height + 1, width), (height, width + 1), (height - step[0], width)):
+        with pytest.raises(ValueError, match="output_size"):
+            fastconv.conv_transpose2d(x, weight, bias, **rule, output_size=size)
+
+
+def test_output_size_as_one_number() -> None:
+    x, weight = np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2))
+    for size in (6, (6,), [6, 6], np.int64(6)):
+        assert fastconv.conv_transpose2d(x, weight, stride=2, output_size=size).shape[2:] == (6, 6)
+    with pytest.raises(ValueError, match=r"from 6 to 7 in height, .* got \(8, 8\)"):
+        fastconv.conv_transpose2d(x, weight, stride=2, output_size=8)
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        (0, 0),
+        (-1, -1),
+        (6.0, 6.0),
+        (True, True),
+        ("6", 6),
+        ((6, None), None),
+        ((6, 6, 6), (6, 6, 6)),
+        ((1, 1, 6, 0), 0),
+        ((1, 1, 1, 6, 6), (1, 1, 1, 6, 6)),
+    ],
+)
+def test_bad_output_sizes_are_refused(size: Any, shown: object) -> None:
+    with refused("output_size", shown):
+        fastconv.conv_transpose2d(
+            np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2)), stride=2, output_size=size
+        )
+
+
+def test_output_size_and_output_padding_exclude_each_other() -> None:
+    with refused("output_padding", 1):
+        fastconv.conv_transpose2d(X, WEIGHT, stride=2, output_padding=1, output_size=(12, 14))
+    # Padding that leaves nothing is what is wrong, whatever the size.
+    with refused("padding", (4, 4)):
+        fastconv.conv_transpose2d(X, WEIGHT, padding=4, output_size=(1, 1))
+
+
 def test_uneven_padding_cuts_that_many_rows_and_columns() -> None:
     x, weight, bias = fill(CASES[0], np.float32, integers=True)
     whole = reference.conv_transpose2d(x, weight, bias)
@@ -122,7 +180,7 @@ X, WEIGHT = np.zeros((2, 4, 5, 6), np.float32), np.zeros((4, 3, 3, 3), np.float3
 @pytest.mark.parametrize(
     ("argument", "value", "shown"),
     [
-        ("x", np.zeros((4, 5, 6)), (4, 5, 6)),
+        ("x", np.zeros((5, 6)), (5, 6)),
         ("x", np.zeros((2, 3, 5, 6)), 3),
         ("x", np.zeros((2, 4, 0, 6)), (2, 4, 0, 6)),
         ("weight", np.zeros((3, 4, 3, 3)), (3, 4, 3, 3)),
@@ -136,6 +194,7 @@ X, WEIGHT = np.zeros((2, 4, 5, 6), np.float32), np.zeros((4, 3, 3, 3), np.float3
         ("dilation", 0, 0),
         ("padding", -1, -1),
         ("padding", "same", "same"),
+        ("padding", "same_lower", "same_lower"),
         ("padding", "full", "full"),
         ("padding", 4, 4),
         ("padding", 10**12, 10**12),

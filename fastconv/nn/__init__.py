@@ -1,8 +1,8 @@
 """Convolutional networks to build, train and run: PyTorch's names, NumPy's arrays, no autograd.
 
 A layer is a small class with parameters, ``forward(x)`` and ``backward(grad)``, as a textbook
-writes it. Images are (N, C, H, W), float32 unless the model is converted with
-``model.astype("float64")``.
+writes it. Images are (N, C, H, W), or one is (C, H, W) where PyTorch's layer takes one,
+float32 unless the model is converted with ``model.astype("float64")``.
 
 Building and training
 ---------------------

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastconv.arguments import as_batch_shape
 from fastconv.backward import bias_gradient, conv2d_backward
 from fastconv.functional import conv2d, conv2d_weight_grad
-from fastconv.geometry import IntPair, Padding, as_int, as_pair, resolve_padding
+from fastconv.geometry import IntPair, Margins, Padding, as_int, as_pair, resolve_padding
 from fastconv.nn.init import default_bias, default_weight
-from fastconv.nn.inputs import RngLike, as_generator, as_images
+from fastconv.nn.inputs import RngLike, as_generator, as_image_batch
 from fastconv.nn.module import Module
+from fastconv.nn.padding import check_padding_mode, pad, pad_grad
 from fastconv.nn.parameter import Parameter
 from fastconv.plan import choose
 from fastconv.problem import Conv2dProblem
-from fastconv.transposed import conv_transpose2d
+from fastconv.transposed import conv_transpose2d, reached, spanned
 
 Array = NDArray[Any]
 
 
 class _Convolution(Module):
     """What convolution and transposed convolution have in common."""
+
+    padding_mode = "zeros"
 
     def __init__(
         self,
@@ -44,9 +50,11 @@ class _Convolution(Module):
         self.stride = as_pair("stride", stride, 1)
         self.dilation = as_pair("dilation", dilation, 1)
         self.groups = as_int("groups", groups, 1)
-        resolve_padding(padding, (1, 1), self.kernel_size, self.stride, self.dilation)
-        plain = isinstance(padding, int | np.integer)
-        self.padding: Padding = as_pair("padding", padding, 0) if plain else padding
+        margins = resolve_padding(padding, (1, 1), self.kernel_size, self.stride, self.dilation)
+        (top, bottom), (left, right) = margins
+        self.padding: Padding = (top, left) if (top, left) == (bottom, right) else margins
+        if isinstance(padding, str):
+            self.padding = padding
         if self.in_channels % self.groups or self.out_channels % self.groups:
             raise ValueError(
                 f"groups must divide in_channels and out_channels, got groups={groups} with "
@@ -80,7 +88,16 @@ class _Convolution(Module):
             text += f", output_padding={self.output_padding}"  # type: ignore[attr-defined]
         if self.groups != 1:
             text += f", groups={self.groups}"
-        return text + ("" if self.bias is not None else ", bias=False")
+        if self.bias is None:
+            text += ", bias=False"
+        if self.padding_mode != "zeros":
+            text += f", padding_mode={self.padding_mode}"
+        return text
+
+    def images(self, x: ArrayLike) -> Array:
+        """Return `x` as images, or one image, that this layer accepts."""
+        images, single = as_image_batch(self, x, self.in_channels, self.weight.dtype)
+        return images[0] if single else images
 
 
 class Conv2d(_Convolution):
@@ -91,12 +108,15 @@ class Conv2d(_Convolution):
     in_channels, out_channels : int
     kernel_size, stride, dilation : int or (int, int)
         For height and width.
-    padding : int, (int, int), ((top, bottom), (left, right)), "same" or "valid"
-        Zeros around the images.
+    padding : int, (int, int), ((top, bottom), (left, right)), "same", "same_lower" or "valid"
+        Pixels around the images; see `fastconv.conv2d`.
     groups : int
         An output channel sees only the input channels of its group.
     bias : bool
         Whether to add a learned number to each output channel.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        What those pixels are: zeros, the image mirrored without its edge, its edge, or the image
+        repeated. All but zeros are a step before the convolution, and take its time.
     rng : numpy.random.Generator or int, optional
         For the first weights: evenly within ±1 / sqrt(fan_in), as in PyTorch.
 
@@ -133,49 +153,64 @@ class Conv2d(_Convolution):
         dilation: IntPair = 1,
         groups: int = 1,
         bias: bool = True,
+        padding_mode: str = "zeros",
         *,
         rng: RngLike = None,
     ) -> None:
+        check_padding_mode(padding_mode)
+        self.padding_mode = padding_mode
         super().__init__(
             *(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, rng)
         )
         self.plans: dict[Any, Any] = {}  # made and looked after by fusion.py
 
-    def checked(self, x: ArrayLike) -> Array:
-        """Return `x` as images that this layer accepts."""
-        return as_images(self, x, self.in_channels, self.weight.dtype)
+    def padded(self, x: ArrayLike) -> tuple[Array, Margins | None]:
+        """Return `x` as images to convolve, and the pixels added around them that are not zeros."""
+        images = self.images(x)
+        if self.padding_mode == "zeros":
+            return images, None
+        margins = self._margins(images.shape)
+        return pad(images, margins, self.padding_mode), margins
+
+    def _margins(self, shape: tuple[int, ...]) -> Margins:
+        check_padding_mode(self.padding_mode)
+        sizes = (shape[-2], shape[-1]), self.kernel_size, self.stride, self.dilation
+        return resolve_padding(self.padding, *sizes)
 
     @property
     def geometry(self) -> tuple[IntPair, Padding, IntPair, int]:
-        """(stride, padding, dilation, groups), as `fastconv.conv2d` takes them."""
-        return self.stride, self.padding, self.dilation, self.groups
+        """(stride, padding, dilation, groups) for `fastconv.conv2d` of what `padded` returns."""
+        padding = self.padding if self.padding_mode == "zeros" else 0
+        return self.stride, padding, self.dilation, self.groups
 
     def forward(self, x: ArrayLike) -> Array:
-        """Return the convolution of `x`, (N, in_channels, H, W)."""
-        images = self.checked(x)
+        """Return the convolution of `x`, (N, in_channels, H, W) or (in_channels, H, W)."""
+        images, margins = self.padded(x)
         y = conv2d(images, self.weight.value, self._offsets, *self.geometry)
-        self.keep(y, images, None)
+        self.keep(y, images, margins, None)
         return y
 
     def rectified(self, x: ArrayLike) -> Array:
         """Return ``relu(forward(x))`` from one pass; `backward` is then that of both."""
-        images = self.checked(x)
+        images, margins = self.padded(x)
         y = conv2d(images, self.weight.value, self._offsets, *self.geometry, activation="relu")
-        self.keep(y, images, y)
+        self.keep(y, images, margins, y)
         return y
 
     def backward(self, grad: Array) -> Array | None:
         """Add to the gradients of weight and bias; return the input's."""
-        grad, x, y = self.recall(grad)
+        grad, images, margins, y = self.recall(grad)
         parts = {"weight": self.weight, "bias": self.bias, "input": self.input_grad or None}
         need = [name for name, part in parts.items() if part is not None]
         found = conv2d_backward(
-            x, self.weight.value, grad, *self.geometry, need=need, relu_output=y
+            images, self.weight.value, grad, *self.geometry, need=need, relu_output=y
         )
         for parameter, gradient in ((self.weight, found.weight), (self.bias, found.bias)):
             if parameter is not None and gradient is not None:
                 parameter.accumulate(gradient)
-        return found.input
+        if margins is None or found.input is None:
+            return found.input
+        return pad_grad(found.input, margins, self.padding_mode)
 
     def forget(self) -> None:
         """Forget the plans made for evaluation."""
@@ -187,8 +222,12 @@ class Conv2d(_Convolution):
 
     def problem(self, input_shape: tuple[int, ...]) -> Conv2dProblem:
         """Return what is computed for inputs of that shape."""
+        (N, C, H, W), _ = as_batch_shape("input_shape", input_shape)
+        if self.padding_mode != "zeros":
+            (top, bottom), (left, right) = self._margins((H, W))
+            H, W = top + H + bottom, left + W + right
         dtype = self.weight.dtype.name
-        return Conv2dProblem.from_shapes(input_shape, self.weight.shape, *self.geometry, dtype)
+        return Conv2dProblem.from_shapes((N, C, H, W), self.weight.shape, *self.geometry, dtype)
 
     def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         """Return two for each product."""
@@ -213,6 +252,8 @@ class ConvTranspose2d(_Convolution):
         Rows and columns added at the bottom and right; below the stride or the dilation.
     groups : int
     bias : bool
+    padding_mode : "zeros"
+        There is no other for transposed convolution, as in PyTorch.
     rng : numpy.random.Generator or int, optional
         For the first weights, as in `Conv2d`.
 
@@ -233,6 +274,8 @@ class ConvTranspose2d(_Convolution):
     >>> layer = ConvTranspose2d(4, 2, 2, stride=2, rng=0)
     >>> layer(np.ones((1, 4, 5, 5), np.float32)).shape
     (1, 2, 10, 10)
+    >>> layer(np.ones((1, 4, 5, 5), np.float32), output_size=(11, 10)).shape
+    (1, 2, 11, 10)
     """
 
     def __init__(
@@ -246,9 +289,14 @@ class ConvTranspose2d(_Convolution):
         groups: int = 1,
         bias: bool = True,
         dilation: IntPair = 1,
+        padding_mode: str = "zeros",
         *,
         rng: RngLike = None,
     ) -> None:
+        if padding_mode != "zeros":
+            raise ValueError(
+                f"padding_mode must be 'zeros' for ConvTranspose2d, got {padding_mode!r}"
+            )
         self.output_padding = as_pair("output_padding", output_padding, 0)
         self.margins = as_pair("padding", padding, 0)
         super().__init__(
@@ -256,18 +304,27 @@ class ConvTranspose2d(_Convolution):
             transposed=True,
         )
 
-    def forward(self, x: ArrayLike) -> Array:
-        """Return the transposed convolution of `x`, (N, in_channels, H, W)."""
-        images = as_images(self, x, self.in_channels, self.weight.dtype)
+    def __call__(self, x: ArrayLike, output_size: int | Sequence[int] | None = None) -> Array:
+        """Return the output for `x`, of that size if one is given."""
+        return self.forward(x) if output_size is None else self.forward(x, output_size)
+
+    def forward(self, x: ArrayLike, output_size: int | Sequence[int] | None = None) -> Array:
+        """Return the transposed convolution of `x`, (N, in_channels, H, W) or one image.
+
+        With `output_size`, (height, width) or a whole shape, it has that height and width, and
+        the layer's `output_padding` is not used.
+        """
+        images = self.images(x)
         y = conv_transpose2d(
             images,
             self.weight.value,
             self._offsets,
             self.stride,
             self.padding,
-            self.output_padding,
+            self.output_padding if output_size is None else 0,
             self.groups,
             self.dilation,
+            output_size=output_size,
         )
         self.keep(y, images)
         return y
@@ -282,16 +339,21 @@ class ConvTranspose2d(_Convolution):
         grad, x = self.recall(grad)
         if self.bias is not None:
             self.bias.accumulate(bias_gradient(grad))
-        # Rows of output_padding that no tap reaches have no part in it.
-        extra, cut = self.output_padding, self.margins
-        beyond = [max(0, e - p) for e, p in zip(extra, cut, strict=True)]
-        reached = grad[:, :, : grad.shape[2] - beyond[0], : grad.shape[3] - beyond[1]]
-        margins = tuple((p, max(0, p - e)) for e, p in zip(extra, cut, strict=True))
+        # Rows of output padding that no tap reaches have no part in it.
+        height, width = grad.shape[-2:]
+        top, left = self.margins
+        spans = spanned(x.shape[-2:], self.kernel_size, self.stride, self.dilation)
+        extra = height + 2 * top - spans[0], width + 2 * left - spans[1]
+        cut = (top, top), (left, left)
+        (rows, columns), margins = reached((height, width), extra, cut)
+        if not (rows and columns):
+            self.weight.accumulate(np.zeros(self.weight_shape, x.dtype))
+            return np.zeros_like(x) if self.input_grad else None
+        part = grad[..., :rows, :columns]
         geometry: Any = (self.stride, margins, self.dilation, self.groups)
-        self.weight.accumulate(conv2d_weight_grad(reached, self.weight_shape, x, *geometry))
-        return conv2d(reached, self.weight.value, None, *geometry) if self.input_grad else None
+        self.weight.accumulate(conv2d_weight_grad(part, self.weight_shape, x, *geometry))
+        return conv2d(part, self.weight.value, None, *geometry) if self.input_grad else None
 
     def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         """Return two for each product."""
-        pixels = input_shape[0] * input_shape[2] * input_shape[3]
-        return 2 * pixels * self.weight.size
+        return 2 * math.prod(input_shape) // self.in_channels * self.weight.size

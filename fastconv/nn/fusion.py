@@ -2,7 +2,8 @@
 
 Batch normalization with fixed statistics multiplies a channel by a number and adds another, so it
 goes into the weights and the bias of the convolution before it. A rectifier goes into the plan's
-store, and so does the sum of a residual block, or the maxima of squares of 2 x 2.
+store, and so does the sum of a residual block, or the maxima of squares of 2 x 2. Padding that is
+not zeros is a step of its own before the plan, which then pads nothing (`Conv2d.padded`).
 
 Plans are kept by the convolution, for a few input shapes. Each bears a stamp of all it was made
 from, which is compared at every use: the versions of the parameters, which any write changes (see
@@ -139,11 +140,13 @@ class Step:
         closed = self.activation is not None or self.pooling is not None
         if self.kind is Conv2d and (residual is None or not closed):
             assert isinstance(layer, Conv2d)
-            images = layer.checked(x)
+            images, _ = layer.padded(x)
+            if self.norm is not None and images.ndim == 3:
+                return self.norm(layer(x))  # which refuses what has no batch axis
             side = None if self.pooling is None else SIDE
             plan = plan_of(layer, self.norm, self.activation or activation, images.shape, side)
             if residual is not None:
-                same_shape(residual, plan.problem.output_shape)
+                same_shape(residual, plan.output_shape)
             return plan(images, residual=residual)
         whole = self._run_whole if closed or self.kind is Branches else layer
         return _summed(whole(x), residual, activation)
