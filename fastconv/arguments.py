@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastconv.geometry import as_ints
+
 Array = NDArray[Any]
 
 
@@ -20,6 +22,52 @@ def as_numbers(name: str, value: Any, ndim: int) -> Array:
     ValueError
         For another number of dimensions, or ragged lists.
     """
+    array = _real(name, value)
+    if array.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
+    return array
+
+
+def as_batch(name: str, value: Any) -> tuple[Array, bool]:
+    """Return `value` as an array (N, C, H, W), and whether it was one image (C, H, W).
+
+    The result of what was computed from one image is then its only entry: ``y[0]``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `as_numbers`.
+    """
+    array = _real(name, value)
+    if array.ndim == 4:
+        return array, False
+    if array.ndim == 3:
+        return array[np.newaxis], True
+    raise ValueError(
+        f"{name} must have 4 dimensions, (N, C, H, W), or 3 for one image, (C, H, W), got shape "
+        f"{array.shape}"
+    )
+
+
+def as_batch_shape(name: str, value: Any) -> tuple[tuple[int, int, int, int], bool]:
+    """Return a shape as (N, C, H, W), and whether it was that of one image, (C, H, W)."""
+    try:
+        single = len(value) == 3
+    except TypeError:
+        single = False
+    N, C, H, W = (1, *as_ints(name, value, 3, 0)) if single else as_ints(name, value, 4, 0)
+    return (N, C, H, W), single
+
+
+def check_batched_alike(**single: bool) -> None:
+    """Raise ValueError where of the named arguments some are of one image, others of a batch."""
+    if len(set(single.values())) > 1:
+        said = ", ".join(f"{name} {'without' if one else 'with'}" for name, one in single.items())
+        raise ValueError(f"all or none of these must have a batch axis, got {said}")
+
+
+def _real(name: str, value: Any) -> Array:
+    """Return `value` as an array of real numbers."""
     if type(value) is not np.ndarray:
         if isinstance(value, np.ma.MaskedArray):
             raise TypeError(
@@ -37,8 +85,6 @@ def as_numbers(name: str, value: Any, ndim: int) -> Array:
             f"{name} must be float64 or smaller, got dtype {value.dtype}: convert it first, "
             f"e.g. {name}.astype(float)"
         )
-    if value.ndim != ndim:
-        raise ValueError(f"{name} must have {ndim} dimensions, got shape {value.shape}")
     return value  # type: ignore[no-any-return]
 
 

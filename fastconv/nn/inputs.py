@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.arguments import as_numbers
+from fastconv.arguments import as_batch, as_numbers
 
 Array = NDArray[Any]
 
@@ -39,7 +39,21 @@ def as_images(
     layer: object, x: ArrayLike, channels: int | None = None, dtype: np.dtype[Any] | None = None
 ) -> Array:
     """Return `x` as contiguous images (N, C, H, W) with that many channels."""
-    array = as_floats(layer, as_numbers("x", x, 4), dtype)
+    return _checked_images(layer, as_numbers("x", x, 4), channels, dtype)
+
+
+def as_image_batch(
+    layer: object, x: ArrayLike, channels: int | None = None, dtype: np.dtype[Any] | None = None
+) -> tuple[Array, bool]:
+    """Return the same of one image (C, H, W) too, and whether it was one."""
+    images, single = as_batch("x", x)
+    return _checked_images(layer, images, channels, dtype), single
+
+
+def _checked_images(
+    layer: object, images: Array, channels: int | None, dtype: np.dtype[Any] | None
+) -> Array:
+    array = as_floats(layer, images, dtype)
     if channels is not None and array.shape[1] != channels:
         raise ValueError(
             f"x must have {channels} channels for this {type(layer).__name__}, (N, {channels}, H, "
