@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,10 @@ def as_numbers(name: str, value: Any, ndim: int) -> Array:
     return array
 
 
-def as_batch(name: str, value: Any) -> tuple[Array, bool]:
-    """Return `value` as an array (N, C, H, W), and whether it was one image (C, H, W).
+def as_batch(
+    name: str, value: Any, axes: tuple[str, ...] = ("N", "C", "H", "W")
+) -> tuple[Array, bool]:
+    """Return `value` as an array of those `axes`, and whether it had all but the first, the batch.
 
     The result of what was computed from one image is then its only entry: ``y[0]``.
 
@@ -39,24 +42,33 @@ def as_batch(name: str, value: Any) -> tuple[Array, bool]:
         As `as_numbers`.
     """
     array = _real(name, value)
-    if array.ndim == 4:
+    if array.ndim == len(axes):
         return array, False
-    if array.ndim == 3:
+    if array.ndim == len(axes) - 1:
         return array[np.newaxis], True
     raise ValueError(
-        f"{name} must have 4 dimensions, (N, C, H, W), or 3 for one image, (C, H, W), got shape "
-        f"{array.shape}"
+        f"{name} must have {len(axes)} dimensions, ({', '.join(axes)}), or {len(axes) - 1} for one "
+        f"image, ({', '.join(axes[1:])}), got shape {array.shape}"
     )
 
 
 def as_batch_shape(name: str, value: Any) -> tuple[tuple[int, int, int, int], bool]:
     """Return a shape as (N, C, H, W), and whether it was that of one image, (C, H, W)."""
+    # The usual case, plain integers, is checked once.
+    plain = type(value) is tuple and {int}.issuperset(map(type, value))
+    return _batch_shape_again(name, value) if plain else _batch_shape(name, value)
+
+
+def _batch_shape(name: str, value: Any) -> tuple[tuple[int, int, int, int], bool]:
     try:
         single = len(value) == 3
     except TypeError:
         single = False
     N, C, H, W = (1, *as_ints(name, value, 3, 0)) if single else as_ints(name, value, 4, 0)
     return (N, C, H, W), single
+
+
+_batch_shape_again = lru_cache(maxsize=1024)(_batch_shape)
 
 
 def check_batched_alike(**single: bool) -> None:
@@ -121,10 +133,17 @@ def as_computed(array: Array, dtype: DTypeLike) -> Array:
     return view
 
 
-def check_shape(name: str, array: Array, wanted: tuple[int, ...], meaning: str) -> None:
-    """Raise ValueError unless `array` has the shape `wanted`."""
+def check_shape(
+    name: str, array: Array, wanted: tuple[int, ...], meaning: str, single: bool = False
+) -> None:
+    """Raise ValueError unless `array` has the shape `wanted`.
+
+    If it is `single`, that of one image, the message leaves out the batch axis of both.
+    """
     if array.shape != wanted:
-        raise ValueError(f"{name} must have shape {wanted} ({meaning}), got {array.shape}")
+        raise ValueError(
+            f"{name} must have shape {wanted[single:]} ({meaning}), got {array.shape[single:]}"
+        )
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: DTypeLike, name: str, read: Array) -> None:

@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 #: What a user may pass where one number a spatial axis is meant.
-IntPair: TypeAlias = "int | tuple[int, int]"
+IntPair: TypeAlias = "int | tuple[int] | tuple[int, int]"
 #: What a user may pass as padding.
-Padding: TypeAlias = "int | str | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]"
+Padding: TypeAlias = "IntPair | str | tuple[tuple[int, int], tuple[int, int]]"
+#: Padding that has a name: what it is in pixels follows from the other sizes.
+NAMED_PADDING = ("same", "same_lower", "valid")
 #: ((top, bottom), (left, right))
 Margins: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 
@@ -54,7 +56,15 @@ def as_ints(name: str, value: Any, length: int, minimum: int) -> tuple[int, ...]
 
 
 def as_pair(name: str, value: Any, minimum: int) -> tuple[int, int]:
-    """Return `value`, one integer or a pair (height, width), as a pair."""
+    """Return `value`, one integer or a pair (height, width), as a pair.
+
+    The integer may also stand in a tuple of its own, as in PyTorch.
+
+    >>> as_pair("stride", (2,), 1)
+    (2, 2)
+    """
+    if isinstance(value, tuple | list) and len(value) == 1:
+        value = value[0], value[0]
     if isinstance(value, str) or not hasattr(value, "__iter__"):
         number = as_int(name, value, minimum)
         return number, number
@@ -74,17 +84,21 @@ def extent(kernel: int, dilation: int) -> int:
     return dilation * (kernel - 1) + 1
 
 
-def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+def same_padding(
+    size: int, kernel: int, stride: int, dilation: int, lower: bool = False
+) -> tuple[int, int]:
     """Return the (before, after) padding that gives ceil(size / stride) outputs.
 
-    Where the total is odd, the extra position goes after, as in TensorFlow and PyTorch.
+    Where the total is odd, the extra position goes after, as in TensorFlow, PyTorch and ONNX's
+    SAME_UPPER; with `lower` before, as in ONNX's SAME_LOWER.
 
     >>> same_padding(size=5, kernel=2, stride=1, dilation=1)
     (0, 1)
     """
     outputs = -(-size // stride)
     total = max((outputs - 1) * stride + extent(kernel, dilation) - size, 0)
-    return total // 2, total - total // 2
+    less, more = total // 2, total - total // 2
+    return (more, less) if lower else (less, more)
 
 
 def resolve_padding(
@@ -98,14 +112,15 @@ def resolve_padding(
     if isinstance(padding, str):
         if padding == "valid":
             return (0, 0), (0, 0)
-        if padding == "same":
+        if padding in NAMED_PADDING:
             rows, columns = (
-                same_padding(*axis) for axis in zip(size, kernel, stride, dilation, strict=True)
+                same_padding(*axis, padding == "same_lower")
+                for axis in zip(size, kernel, stride, dilation, strict=True)
             )
             return rows, columns
         raise ValueError(
-            f"padding must be an integer, a pair, ((top, bottom), (left, right)), 'same' or "
-            f"'valid', got {padding!r}"
+            f"padding must be an integer, a pair, ((top, bottom), (left, right)), or one of "
+            f"{', '.join(map(repr, NAMED_PADDING))}, got {padding!r}"
         )
     if hasattr(padding, "__iter__"):
         try:

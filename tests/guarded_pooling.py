@@ -81,9 +81,7 @@ def random_rule(rng: np.random.Generator, number: int, tiles: bool) -> tuple[Any
         rule = window, stride, padding, dilation, bool(rng.integers(2))
         try:
             Pool2dProblem.from_shapes(shape, *rule)
-            if all(
-                axis.inside(i) for axis in oracle.axes(shape[2:], *rule) for i in range(axis.count)
-            ):
+            if all(axis.all_meet_the_input() for axis in oracle.axes(shape[2:], *rule)):
                 return shape, rule, dtype
         except ValueError:
             continue

@@ -51,15 +51,17 @@ def resolve_padding(
     """Any accepted spelling of padding as ((top, bottom), (left, right))."""
     if padding == "valid":
         return (0, 0), (0, 0)
-    if padding == "same":
+    if padding in ("same", "same_lower"):
         axes = []
         for length, taps, step, rate in zip(size, kernel, stride, dilation, strict=True):
             # TensorFlow: one output for each stride begun, the odd pixel of padding at the end.
+            # ONNX calls that SAME_UPPER; SAME_LOWER has it at the beginning.
             wanted = len(range(0, length, step))
             total = 0
             while count_windows(length + total, span(taps, rate), step) < wanted:
                 total += 1
-            axes.append((total // 2, total - total // 2))
+            less = total // 2
+            axes.append((less, total - less) if padding == "same" else (total - less, less))
         return axes[0], axes[1]
     if isinstance(padding, str):
         raise ValueError(f"unknown padding {padding!r}")
