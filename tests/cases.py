@@ -216,9 +216,9 @@ POOL_CASES: tuple[PoolCase, ...] = (
     P("one_row", (1, 3, 1, 37), 3, stride=1, padding=1),
     P("one_column", (1, 3, 37, 1), 3, stride=2, padding=1),
     P("window_over_vectors", (1, 2, 23, 41), (20, 37), stride=(1, 2)),
-    # More taps than the plane has positions; with ceil_mode more than the padded plane.
-    P("window_mostly_outside", (1, 2, 3, 7), (41, 30), stride=(9, 7), padding=(20, 15)),
-    P("window_mostly_outside_dilated", (1, 2, 5, 4), 21, stride=11, padding=20, dilation=2),
+    # Windows that span far more than the plane; with ceil_mode more than the padded plane.
+    P("window_mostly_outside", (1, 2, 3, 7), (141, 130), stride=(1, 2), padding=(70, 65)),
+    P("window_mostly_outside_dilated", (1, 2, 5, 4), 21, stride=2, padding=50, dilation=5),
     P("ceil_window_over_input", (2, 1, 3, 4), (4, 5), stride=2, ceil_mode=True),
     P("ceil_window_over_padded_input", (1, 2, 1, 2), 5, stride=3, padding=1, ceil_mode=True),
     P("one_pixel", (1, 1, 1, 1), 1),

@@ -9,7 +9,7 @@ from cases import POOL_CASES, PoolCase, make_integer_pool_inputs
 from checks import assert_identical, assert_sum, refused
 from numpy.typing import DTypeLike
 from pooling_answers import MAKERS, average_rule, averages, max_grads, max_rule, maxima
-from reference import Array, Pair, pair
+from reference import Array, pair
 
 import fastconv
 from fastconv.pooling.jit import Jit
@@ -222,10 +222,19 @@ def test_time_follows_what_is_inside(algorithm: str, taps: int) -> None:
 
 
 @NAMES
-def test_a_window_of_all_integers(algorithm: str) -> None:
-    x, rule = np.ones((1, 1, 4, 4)), (2**31 - 1, 2**30, 2**30 - 1)
-    assert fastconv.max_pool2d(x, *rule, algorithm=algorithm) == [[[[1]]]]
-    assert fastconv.avg_pool2d(x, *rule, False, False, algorithm=algorithm) == [[[[1]]]]
+def test_windows_of_any_size(algorithm: str) -> None:
+    x, rule = np.arange(1.0, 17).reshape(1, 1, 4, 4), (2**31 - 1, 2**30, 2**30 - 1)
+    assert fastconv.max_pool2d(x, *rule, algorithm=algorithm) == [[[[16]]]]
+    assert fastconv.avg_pool2d(x, *rule, False, False, algorithm=algorithm) == [[[[8.5]]]]
+    # Taps so far apart that only one of the first window, or of the second, is inside.
+    far = 2**29 + 3
+    options = {"dilation": far, "wide_padding": True, "algorithm": algorithm}
+    values = fastconv.max_pool2d(x, 2, far, far, **options)
+    assert_identical(values, np.ones((1, 1, 2, 2)), np.float64)
+    means = fastconv.avg_pool2d(x, 2, far, far, **options)
+    assert_identical(means, np.full((1, 1, 2, 2), 0.25), np.float64)
+    with pytest.raises(ValueError, match=r"step over the whole input .* or wide_padding=True"):
+        fastconv.max_pool2d(x, 2, 1, 2**29, dilation=2**30, algorithm=algorithm)
 
 
 # Maximum, with places of one byte ---------------------------------------------------------------
@@ -360,57 +369,6 @@ def test_avg_pool2d_nan_and_infinity(algorithm: str, count_include_pad: bool) ->
     # Windows without any must stay clean: nothing carries over from neighbours.
     assert np.isfinite(expected).any()
     np.testing.assert_allclose(actual, expected, rtol=1e-14)
-
-
-# Adaptive average -------------------------------------------------------------------------------
-
-ADAPTIVE: list[tuple[Pair, int | Pair]] = [
-    ((5, 7), 1),
-    ((5, 7), (3, 2)),
-    ((8, 6), (4, 3)),
-    ((4, 5), (4, 5)),
-    ((7, 3), (3, 5)),
-    ((2, 3), (5, 7)),
-    ((1, 1), (3, 2)),
-    ((13, 17), (5, 6)),
-    ((10, 10), (7, 9)),
-    ((40, 50), (3, 2)),
-    ((9, 70), (9, 1)),
-]
-
-
-@TYPES
-@pytest.mark.parametrize(("size", "output_size"), ADAPTIVE)
-@pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
-def test_adaptive_avg_pool2d(
-    algorithm: str, size: Pair, output_size: int | Pair, dtype: DTypeLike
-) -> None:
-    x = np.random.default_rng(5).standard_normal((2, 3, *size)).astype(dtype)
-    actual = fastconv.adaptive_avg_pool2d(x, output_size, algorithm=algorithm)
-    expected = reference_pooling.adaptive_avg_pool2d(x, output_size)
-    sizes = reference_pooling.adaptive_avg_pool2d(abs(x), output_size)
-    assert_sum(actual, expected, sizes, size[0] * size[1] + 2, dtype)
-
-
-@TYPES
-@pytest.mark.parametrize(("size", "output_size"), ADAPTIVE)
-@pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
-def test_adaptive_avg_pool2d_grad(
-    algorithm: str, size: Pair, output_size: int | Pair, dtype: DTypeLike
-) -> None:
-    oh, ow = (output_size, output_size) if isinstance(output_size, int) else output_size
-    grad = np.random.default_rng(6).standard_normal((2, 3, oh, ow)).astype(dtype)
-    shape = (2, 3, *size)
-    actual = fastconv.adaptive_avg_pool2d_grad(grad, shape, algorithm=algorithm)
-    expected = reference_pooling.adaptive_avg_pool2d_grad(grad, shape)
-    sizes = reference_pooling.adaptive_avg_pool2d_grad(abs(grad), shape)
-    assert_sum(actual, expected, sizes, oh * ow + 2, dtype)
-
-
-def test_adaptive_avg_pool2d_of_nothing() -> None:
-    assert fastconv.adaptive_avg_pool2d(np.zeros((0, 2, 4, 4)), 2).shape == (0, 2, 2, 2)
-    back = fastconv.adaptive_avg_pool2d_grad(np.zeros((0, 2, 2, 2)), (0, 2, 4, 4))
-    assert back.shape == (0, 2, 4, 4)
 
 
 # All of them ------------------------------------------------------------------------------------

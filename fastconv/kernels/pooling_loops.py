@@ -50,22 +50,12 @@ def keep_larger_and_place(
 
 
 @range_kernel
-def maximum(
-    start: int,
-    stop: int,
-    x: Any,
-    top: Any,
-    bottom: Any,
-    row_step: int,
-    even: Any,
-    lowest: Any,
-    out: Any,
-) -> None:
+def maximum(start: int, stop: int, x: Any, rows: Any, even: Any, lowest: Any, out: Any) -> None:
     """Fill rows of `out` with maxima.
 
-    Rows ``range(top[i], bottom[i], row_step)`` of the input are in the windows of row i; `even`
-    has the first column of the first window, the distance of windows, taps, and their distance. No
-    number is below `lowest`.
+    Rows ``range(*rows[i])`` of the input are in the windows of row i; `even` has the first column
+    of the first window, the distance of windows, taps, and their distance. No number is below
+    `lowest`.
     """
     H, W, OH, OW = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
     image, target = x.reshape(-1), out.reshape(-1)
@@ -74,7 +64,7 @@ def maximum(
         plane, i = line // OH, line % OH
         for k in range(line * OW, (line + 1) * OW):
             target[k] = lowest
-        for h in range(top[i], bottom[i], row_step):
+        for h in range(rows[i, 0], rows[i, 1], rows[i, 2]):
             row = (plane * H + h) * W
             for s in range(taps):
                 column = left + s * gap
@@ -88,18 +78,16 @@ def maximum_and_place(
     start: int,
     stop: int,
     x: Any,
-    top: Any,
-    bottom: Any,
-    row_step: int,
+    rows: Any,
     even: Any,
+    columns: Any,
     lowest: Any,
-    first_column: Any,
     out: Any,
     indices: Any,
 ) -> None:
     """Do the same, and fill rows of `indices` with the places, h * W + w.
 
-    `first_column` is that of each window inside the input: there is a maximum of the lowest number.
+    Window j begins in column ``columns[j, 0]`` of the input, where a maximum of the lowest number is.
     """
     H, W, OH, OW = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
     image, target, places = x.reshape(-1), out.reshape(-1), indices.reshape(-1)
@@ -108,8 +96,8 @@ def maximum_and_place(
         plane, i = line // OH, line % OH
         for j in range(OW):
             target[line * OW + j] = lowest
-            places[line * OW + j] = top[i] * W + first_column[j]
-        for h in range(top[i], bottom[i], row_step):
+            places[line * OW + j] = rows[i, 0] * W + columns[j, 0]
+        for h in range(rows[i, 0], rows[i, 1], rows[i, 2]):
             for s in range(taps):
                 column = left + s * gap
                 first, last = reachable(W, 0, OW, stride, column)
@@ -125,26 +113,22 @@ def maximum_of_each(
     start: int,
     stop: int,
     x: Any,
-    top: Any,
-    bottom: Any,
-    row_step: int,
-    left: Any,
-    right: Any,
-    column_step: int,
+    rows: Any,
+    columns: Any,
     lowest: Any,
     out: Any,
     indices: Any,
 ) -> None:
-    """Fill rows of `out` and `indices` for windows of any rows and columns: see `maximum`."""
+    """Do the same for windows that are not alike, of rows and columns from such ranges."""
     H, W, OH, OW = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
     image, target, places = x.reshape(-1), out.reshape(-1), indices.reshape(-1)
     for line in range(start, stop):
         plane, i = line // OH, line % OH
         for j in range(OW):
-            best, place = lowest, top[i] * W + left[j]
-            for h in range(top[i], bottom[i], row_step):
+            best, place = lowest, rows[i, 0] * W + columns[j, 0]
+            for h in range(rows[i, 0], rows[i, 1], rows[i, 2]):
                 row = (plane * H + h) * W
-                for w in range(left[j], right[j], column_step):
+                for w in range(columns[j, 0], columns[j, 1], columns[j, 2]):
                     new = image[uint64(row + w)]
                     wins = larger(best, new)
                     best = new if wins else best
@@ -181,12 +165,8 @@ def mean(
     start: int,
     stop: int,
     x: Any,
-    top: Any,
-    bottom: Any,
-    row_step: int,
-    left: Any,
-    right: Any,
-    column_step: int,
+    rows: Any,
+    columns: Any,
     row_divisors: Any,
     column_divisors: Any,
     out: Any,
@@ -198,9 +178,9 @@ def mean(
         plane, i = line // OH, line % OH
         for j in range(OW):
             total = target.dtype.type(0)
-            for h in range(top[i], bottom[i], row_step):
+            for h in range(rows[i, 0], rows[i, 1], rows[i, 2]):
                 row = (plane * H + h) * W
-                for w in range(left[j], right[j], column_step):
+                for w in range(columns[j, 0], columns[j, 1], columns[j, 2]):
                     total += image[uint64(row + w)]
             target[line * OW + j] = total / (row_divisors[i] * column_divisors[j])
 
@@ -210,12 +190,8 @@ def mean_grad(
     start: int,
     stop: int,
     grad: Any,
-    top: Any,
-    bottom: Any,
-    row_step: int,
-    left: Any,
-    right: Any,
-    column_step: int,
+    rows: Any,
+    columns: Any,
     row_divisors: Any,
     column_divisors: Any,
     out: Any,
@@ -228,8 +204,8 @@ def mean_grad(
         for i in range(OH):
             for j in range(OW):
                 share = grad[plane, i, j] / (row_divisors[i] * column_divisors[j])
-                for h in range(top[i], bottom[i], row_step):
-                    for w in range(left[j], right[j], column_step):
+                for h in range(rows[i, 0], rows[i, 1], rows[i, 2]):
+                    for w in range(columns[j, 0], columns[j, 1], columns[j, 2]):
                         received[h, w] += share
 
 

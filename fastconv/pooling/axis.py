@@ -18,8 +18,8 @@ from fastconv.geometry import extent
 
 Indices = NDArray[np.int64]
 
-# Windows of more taps than this, and than the axis has positions, lie mostly outside it.
-_FEW_TAPS = 16
+# Windows that span more positions than this, and than four times the axis, lie mostly outside it.
+_SMALL_SPAN = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +54,11 @@ class Axis:
     def outputs(self) -> int:
         """Number of windows."""
         return len(self.start)
+
+    @cached_property
+    def ranges(self) -> Indices:
+        """Start, stop and step of each window, side by side."""
+        return _frozen(np.stack([self.start, self.stop, np.full_like(self.start, self.step)], 1))
 
     @cached_property
     def empty(self) -> NDArray[np.bool_]:
@@ -96,16 +101,18 @@ def even_axis(
 ) -> Axis:
     """Return windows of `kernel` taps each, `stride` apart."""
     before, after = padding
+    span = extent(kernel, dilation)
     start = np.arange(outputs, dtype=np.int64) * stride - before
-    stop = start + extent(kernel, dilation)
+    stop = start + span
     # The first tap of each window that is inside: start, start + dilation, ...
     first = np.minimum(start + np.maximum(-(start // dilation), 0) * dilation, size)
     last = np.maximum(np.minimum(stop, size), first)
     # PyTorch's rule: the padding counts, what ceil_mode adds beyond it does not.
     counted = np.minimum(stop, size + after) - start if count_include_pad else last - first
     taps = -(-counted // dilation)
-    inside = kernel <= max(size, _FEW_TAPS) and (first < last).all()
-    even = (-before, stride, kernel) if inside else None
+    even = None
+    if span <= max(4 * size, _SMALL_SPAN) and (first < last).all():
+        even = (-before, stride, kernel)
     return Axis(size, _frozen(first), _frozen(last), dilation, _frozen(taps), even)
 
 

@@ -18,6 +18,9 @@ from fastconv.pooling.axis import Axes, divisors
 from fastconv.pooling.base import Array, Indices, PoolAlgorithm, lowest
 from fastconv.pooling.windows import Windows
 
+# A row of fewer outputs is too short for loops along it, beside what each of them takes to begin.
+LEAST_OUTPUTS = 3
+
 
 def _planes(tensor: Array) -> Array:
     """Return (N, C, H, W) as (N * C, H, W)."""
@@ -46,17 +49,18 @@ class Jit(PoolAlgorithm):
             return
         planes, values, least = _planes(x), _planes(out), lowest(x.dtype)
         lines = len(planes) * rows.outputs
-        if columns.even is None:
-            places = np.empty(values.shape, np.int64) if indices is None else _planes(indices)
-            pooling_loops.maximum_of_each(lines, planes, *_ranges(axes), least, values, places)
+        places = None if indices is None else _planes(indices)
+        if columns.even is None or columns.outputs < LEAST_OUTPUTS:
+            places = np.empty(values.shape, np.int64) if places is None else places
+            both = rows.ranges, columns.ranges
+            pooling_loops.maximum_of_each(lines, planes, *both, least, values, places)
             return
         even = np.array((*columns.even, columns.step))
-        windows = planes, rows.start, rows.stop, rows.step, even, least
-        if indices is None:
-            pooling_loops.maximum(lines, *windows, values)
+        if places is None:
+            pooling_loops.maximum(lines, planes, rows.ranges, even, least, values)
         else:
-            places = _planes(indices)
-            pooling_loops.maximum_and_place(lines, *windows, columns.start, values, places)
+            windows = rows.ranges, even, columns.ranges
+            pooling_loops.maximum_and_place(lines, planes, *windows, least, values, places)
 
     def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> bool:
         """Take one plane as an item of work: nothing tells which windows an element is in."""
@@ -73,7 +77,7 @@ class Jit(PoolAlgorithm):
             tiles.run("mean", axes, x, out)
         elif _dilated(axes):
             lines = out.shape[0] * out.shape[1] * out.shape[2]
-            pooling_loops.mean(lines, _planes(x), *_ranges(axes), *_divisors(axes, x), _planes(out))
+            pooling_loops.mean(lines, _planes(x), *_windows(axes, x), _planes(out))
         else:
             means.forward(axes, x, out)
 
@@ -84,8 +88,8 @@ class Jit(PoolAlgorithm):
         elif tiles.tile_window(axes) is not None:
             tiles.run("mean-grad", axes, grad, out)
         elif _dilated(axes):
-            numbers = *_ranges(axes), *_divisors(axes, grad)
-            pooling_loops.mean_grad(len(_planes(out)), _planes(grad), *numbers, _planes(out))
+            planes = _planes(out)
+            pooling_loops.mean_grad(len(planes), _planes(grad), *_windows(axes, grad), planes)
         else:
             means.backward(axes, grad, out)
 
@@ -94,11 +98,8 @@ def _dilated(axes: Axes) -> bool:
     return axes[0].step != 1 or axes[1].step != 1
 
 
-def _ranges(axes: Axes) -> tuple[Indices, Indices, int, Indices, Indices, int]:
-    """Return first and last row, and their distance, of each window; the same of columns."""
+def _windows(axes: Axes, tensor: Array) -> tuple[Indices, Indices, Array, Array]:
+    """Return where the windows lie along both axes, and the divisors in the type of a tensor."""
     rows, columns = axes
-    return rows.start, rows.stop, rows.step, columns.start, columns.stop, columns.step
-
-
-def _divisors(axes: Axes, tensor: Array) -> tuple[Array, Array]:
-    return divisors(axes[0], str(tensor.dtype)), divisors(axes[1], str(tensor.dtype))
+    dtype = str(tensor.dtype)
+    return rows.ranges, columns.ranges, divisors(rows, dtype), divisors(columns, dtype)
