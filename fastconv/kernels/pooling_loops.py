@@ -87,7 +87,7 @@ def maximum_and_place(
 ) -> None:
     """Do the same, and fill rows of `indices` with the places, h * W + w.
 
-    Window j begins in column ``columns[j, 0]`` of the input, where a maximum of the lowest number is.
+    Window j begins in column ``columns[j, 0]`` of the input: there the lowest number has its place.
     """
     H, W, OH, OW = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
     image, target, places = x.reshape(-1), out.reshape(-1), indices.reshape(-1)
