@@ -25,12 +25,13 @@ _HOMES = {
     "transposed": ("conv_transpose2d",),
     "columns": ("im2col", "col2im", "sliding_windows"),
     "pooling.maximum": ("max_pool2d", "max_pool2d_grad"),
-    "pooling.mean": (
-        "avg_pool2d",
-        "avg_pool2d_grad",
+    "pooling.mean": ("avg_pool2d", "avg_pool2d_grad"),
+    "pooling.adaptive": (
         "adaptive_avg_pool2d",
         "adaptive_avg_pool2d_grad",
+        "adaptive_max_pool2d",
     ),
+    "pooling.unpooling": ("max_unpool2d", "max_unpool2d_grad"),
     "pooling.registry": ("pool_algorithms",),
     "plan": ("Conv2dPlan",),
     "precision": ("at_precision", "get_precision", "set_precision"),

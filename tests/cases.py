@@ -50,7 +50,7 @@ class ConvCase:
 
 @dataclass(frozen=True)
 class PoolCase:
-    """One pooling. Average pooling knows no dilation and leaves out the cases that have it."""
+    """One pooling."""
 
     name: str
     input_shape: Shape4
@@ -208,6 +208,7 @@ POOL_CASES: tuple[PoolCase, ...] = (
     P("asymmetric", (1, 2, 6, 7), 3, stride=2, padding=((1, 0), (0, 1))),
     P("asymmetric_ceil", (1, 2, 7, 8), 3, stride=3, padding=((0, 1), (1, 0)), ceil_mode=True),
     P("same", (1, 2, 7, 8), (3, 2), stride=2, padding="same"),
+    P("same_lower", (1, 2, 7, 8), (3, 2), stride=2, padding="same_lower"),
     P("valid", (1, 2, 7, 8), 3, stride=2, padding="valid"),
     P("whole_plane", (2, 3, 5, 7), (5, 7)),
     # Rows of several vectors, maps of one row or column, windows wider than a vector.
@@ -218,6 +219,11 @@ POOL_CASES: tuple[PoolCase, ...] = (
     P("one_row", (1, 3, 1, 37), 3, stride=1, padding=1),
     P("one_column", (1, 3, 37, 1), 3, stride=2, padding=1),
     P("window_over_vectors", (1, 2, 23, 41), (20, 37), stride=(1, 2)),
+    # Windows that span far more than the plane; with ceil_mode more than the padded plane.
+    P("window_mostly_outside", (1, 2, 3, 7), (141, 130), stride=(1, 2), padding=(70, 65)),
+    P("window_mostly_outside_dilated", (1, 2, 5, 4), 21, stride=2, padding=50, dilation=5),
+    P("ceil_window_over_input", (2, 1, 3, 4), (4, 5), stride=2, ceil_mode=True),
+    P("ceil_window_over_padded_input", (1, 2, 1, 2), 5, stride=3, padding=1, ceil_mode=True),
     P("one_pixel", (1, 1, 1, 1), 1),
     P("one_pixel_padded", (1, 2, 1, 1), 3, stride=1, padding=1),
     P("identity", (1, 2, 4, 5), 1),

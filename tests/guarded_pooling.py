@@ -17,9 +17,9 @@ from guarded_memory import guarded
 from numpy.typing import NDArray
 
 import fastconv
-from fastconv import threads
+from fastconv import recycling, threads
 from fastconv.kernels import launch
-from fastconv.pooling import maximum, mean, placed
+from fastconv.pooling import placed
 from fastconv.pooling.problem import Pool2dProblem
 
 Array = NDArray[Any]
@@ -55,8 +55,8 @@ def guard_the_library() -> None:
         begin(self, code, [guarded(table, Guard.at_end) for table in tables], sizes)
 
     launch.Launch.__init__ = with_guarded_tables  # type: ignore[method-assign]
-    for module in (maximum, mean, placed):
-        module.np = Guard()  # type: ignore[attr-defined]
+    recycling.np = Guard()  # type: ignore[attr-defined]
+    recycling.LEAST_BYTES = sys.maxsize  # none of them in memory that is used again
 
 
 def random_rule(rng: np.random.Generator, number: int, tiles: bool) -> tuple[Any, ...]:
@@ -81,12 +81,54 @@ def random_rule(rng: np.random.Generator, number: int, tiles: bool) -> tuple[Any
         rule = window, stride, padding, dilation, bool(rng.integers(2))
         try:
             Pool2dProblem.from_shapes(shape, *rule)
-            if all(
-                axis.inside(i) for axis in oracle.axes(shape[2:], *rule) for i in range(axis.count)
-            ):
+            if all(axis.all_meet_the_input() for axis in oracle.axes(shape[2:], *rule)):
                 return shape, rule, dtype
         except ValueError:
             continue
+
+
+def near(actual: Array, expected: Array) -> bool:
+    """Return whether sums are right."""
+    return np.allclose(actual, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
+def check_any_windows(rng: np.random.Generator, number: int, at_end: bool) -> bool:
+    """Return the same of windows in the padding, of given output sizes, and of their inverse."""
+    dtype = (np.float32, np.float64, np.int8)[number % 3]
+    shape = (1, 2, *(int(n) for n in rng.integers(1, 30, 2)))
+    x = guarded(rng.integers(-9, 10, shape).astype(dtype), at_end)
+    padding = tuple((int(a), int(b)) for a, b in rng.integers(0, 9, (2, 2)))
+    kernel, gap = (1, 1), int(rng.integers(1, 4))
+    if min(shape[2:]) > gap:
+        kernel = (2, int(rng.integers(1, 3)))
+    rule = kernel, int(rng.integers(1, 5)), padding, gap, bool(number % 2)
+    values, indices = oracle.max_pool2d(x, *rule, wide_padding=True)
+    wide = {"wide_padding": True}
+    found, where = fastconv.max_pool2d(x, *rule, return_indices=True, **wide)
+    right = np.array_equal(found, values) and np.array_equal(where, indices)
+    right &= np.array_equal(fastconv.max_pool2d(x, *rule, **wide), values)
+    outputs = int(rng.integers(1, shape[2] + 3)), int(rng.integers(1, shape[3] + 3))
+    values, indices = oracle.adaptive_max_pool2d(x, outputs)
+    found, where = fastconv.adaptive_max_pool2d(x, outputs, True)
+    right &= np.array_equal(found, values) and np.array_equal(where, indices)
+    size = values.shape[2:]
+    alone = tuple((n - 1, 0) for n in size)  # with which the planes have the size of x
+    held, where = guarded(values, at_end), guarded(indices, at_end)
+    planes = fastconv.max_unpool2d(held, where, shape[2:], 1, alone)
+    right &= np.array_equal(planes, oracle.max_unpool2d(values, indices, shape[2:]))
+    back = fastconv.max_unpool2d_grad(x, where)
+    right &= np.array_equal(back, oracle.max_unpool2d_grad(x, indices))
+    mean_rule = (*rule[:3], rule[4], bool(number % 3), None, gap)
+    named = {"dilation": gap, **wide}
+    expected = oracle.avg_pool2d(x, *mean_rule)
+    right &= near(fastconv.avg_pool2d(x, *mean_rule[:5], **named), expected)
+    grad = rng.integers(-9, 10, expected.shape).astype(np.float32)
+    sent = guarded(grad, at_end)
+    expected = oracle.avg_pool2d_grad(grad, shape, *mean_rule)
+    right &= near(fastconv.avg_pool2d_grad(sent, shape, *mean_rule[:5], **named), expected)
+    if not right:
+        print(shape, rule, dtype, outputs, file=sys.stderr)
+    return right
 
 
 def check(rng: np.random.Generator, number: int, tiles: bool) -> bool:
@@ -102,10 +144,6 @@ def check(rng: np.random.Generator, number: int, tiles: bool) -> bool:
     few = rng.integers(-9, 10, (*shape[:2], *outputs)).astype(dtype)
     fastconv.set_num_threads(number % 3 + 1)
     right = True
-
-    def near(actual: Array, expected: Array) -> bool:
-        return np.allclose(actual, expected, rtol=1e-5, atol=1e-5)
-
     for at_end in (True, False):
         Guard.at_end = at_end
         image, sent = guarded(x, at_end), guarded(grad, at_end)
@@ -132,6 +170,7 @@ def check(rng: np.random.Generator, number: int, tiles: bool) -> bool:
         expected = oracle.adaptive_avg_pool2d_grad(few, shape)
         few_sent = guarded(few, at_end)
         right &= near(fastconv.adaptive_avg_pool2d_grad(few_sent, shape), expected)
+        right &= tiles or check_any_windows(rng, number, at_end)
     if not right:
         print(shape, rule, dtype, outputs, file=sys.stderr)
     return right

@@ -18,9 +18,16 @@ def max_rule(case: PoolCase) -> tuple[Any, ...]:
     return case.kernel_size, case.stride, case.padding, case.dilation, case.ceil_mode
 
 
-def average_rule(case: PoolCase, count_include_pad: bool) -> tuple[Any, ...]:
+def average_rule(case: PoolCase, count_include_pad: bool) -> dict[str, Any]:
     """Return the arguments of avg_pool2d that follow the array."""
-    return case.kernel_size, case.stride, case.padding, case.ceil_mode, count_include_pad
+    return {
+        "kernel_size": case.kernel_size,
+        "stride": case.stride,
+        "padding": case.padding,
+        "ceil_mode": case.ceil_mode,
+        "count_include_pad": count_include_pad,
+        "dilation": case.dilation,
+    }
 
 
 @cache
@@ -46,6 +53,6 @@ def averages(
     x, grad = make_pool_inputs(case, dtype)
     rule = average_rule(case, count_include_pad)
     if not backward:
-        return x, *(reference_pooling.avg_pool2d(a, *rule) for a in (x, abs(x)))
+        return x, *(reference_pooling.avg_pool2d(a, **rule) for a in (x, abs(x)))
     shape = case.input_shape
-    return grad, *(reference_pooling.avg_pool2d_grad(a, shape, *rule) for a in (grad, abs(grad)))
+    return grad, *(reference_pooling.avg_pool2d_grad(a, shape, **rule) for a in (grad, abs(grad)))

@@ -54,12 +54,24 @@ OTHERS: dict[str, dict[str, Any]] = {
         "input_shape": (2, 3, 7, 8),
     },
     "adaptive_avg_pool2d": {"x": zeros(2, 3, 7, 8), "output_size": 3},
+    "adaptive_max_pool2d": {"x": zeros(2, 3, 7, 8), "output_size": 3},
     "adaptive_avg_pool2d_grad": {
         "grad_output": zeros(2, 3, 3, 4),
         "input_shape": (2, 3, 7, 8),
     },
 }
-ALL = {**GOOD, **POOLS, **OTHERS}
+UNPOOLS: dict[str, dict[str, Any]] = {
+    "max_unpool2d": {
+        "x": zeros(2, 3, 2, 2),
+        "indices": zeros(2, 3, 2, 2, dtype=np.int64),
+        "kernel_size": 3,
+    },
+    "max_unpool2d_grad": {
+        "grad_output": zeros(2, 3, 6, 6),
+        "indices": zeros(2, 3, 2, 2, dtype=np.int64),
+    },
+}
+ALL = {**GOOD, **POOLS, **OTHERS, **UNPOOLS}
 
 
 def call(function: str, **spoiled: Any) -> Any:
@@ -123,18 +135,33 @@ def test_dilation_over_the_input(function: str) -> None:
 
 @pytest.mark.parametrize(("value", "shown"), NOT_POSITIVE, ids=lambda v: repr(v)[:30])
 @pytest.mark.parametrize("argument", ["kernel_size", "stride"])
-@pytest.mark.parametrize("function", POOLS)
+@pytest.mark.parametrize("function", [*POOLS, "max_unpool2d"])
 def test_kernel_and_stride_of_pooling(function: str, argument: str, value: Any, shown: Any) -> None:
+    if (argument, shown) == ("stride", ()):
+        call(function, stride=())  # PyTorch's other word for None
+        return
     with refused(argument, shown):
         call(function, **{argument: value})
 
 
 @pytest.mark.parametrize(("value", "shown"), NOT_POSITIVE, ids=lambda v: repr(v)[:30])
 def test_other_positive_numbers(value: Any, shown: Any) -> None:
-    with refused("dilation", shown):
-        call("max_pool2d", dilation=value)
-    with refused("output_size", shown):
-        call("adaptive_avg_pool2d", output_size=value)
+    for function in POOLS:
+        with refused("dilation", shown):
+            call(function, dilation=value)
+    for function in ("adaptive_avg_pool2d", "adaptive_max_pool2d"):
+        if shown is None:
+            call(function, output_size=value)  # as many columns as there are
+            return
+        with refused("output_size", shown):
+            call(function, output_size=value)
+
+
+@pytest.mark.parametrize("value", [0, 1.5, NAN, True, "2", (2,), [2, 2], HUGE, -HUGE], ids=repr)
+@pytest.mark.parametrize("function", ["avg_pool2d", "avg_pool2d_grad"])
+def test_divisor(function: str, value: Any) -> None:
+    with refused("divisor_override", "nan" if value is NAN else value):
+        call(function, divisor_override=value)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +221,8 @@ def test_pooling_padding_over_half_the_window(function: str) -> None:
         call(function, padding=2)
     with refused("padding", 3):
         call(function, padding=(1, 3))
+    with pytest.raises(ValueError, match="wide_padding=True"):
+        call(function, padding=2)
 
 
 @pytest.mark.parametrize("value", [None, 1, "yes", 0.5, [True]], ids=repr)
@@ -204,6 +233,8 @@ def test_pooling_padding_over_half_the_window(function: str) -> None:
         ("avg_pool2d", "count_include_pad"),
         ("avg_pool2d_grad", "count_include_pad"),
         ("max_pool2d", "return_indices"),
+        ("adaptive_max_pool2d", "return_indices"),
+        *((function, "wide_padding") for function in (*POOLS, "max_pool2d_grad")),
     ],
 )
 def test_flags(function: str, argument: str, value: Any) -> None:
@@ -293,6 +324,15 @@ def test_gradient_of_another_shape(function: str, shape: tuple[int, ...]) -> Non
         call(function, grad_output=np.zeros(shape))
 
 
+# Of empty dimensions only that of the batch has a pooling.
+@pytest.mark.parametrize("shape", [(2, 0, 7, 8), (0, 0, 7, 8), (2, 3, 0, 8), (2, 3, 7, 0)])
+@pytest.mark.parametrize("function", ["max_pool2d", "avg_pool2d", "adaptive_max_pool2d"])
+def test_pooling_of_nothing(function: str, shape: tuple[int, ...]) -> None:
+    with refused("x", shape):
+        call(function, x=np.zeros(shape))
+    assert call(function, x=np.zeros((0, 3, 7, 8))).shape[:2] == (0, 3)
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 2, 3), (2, 3, 3, 2), (1, 3, 2, 2), (2, 4, 2, 2)])
 def test_pooling_gradient_of_another_shape(shape: tuple[int, ...]) -> None:
     with refused("grad_output", shape):
@@ -340,8 +380,9 @@ def test_elements_that_are_no_real_numbers(function: str, argument: str, dtype: 
 
 def test_indices_that_are_no_integers() -> None:
     for dtype in ("float64", "bool"):
-        with refused("indices", dtype):
-            call("max_pool2d_grad", indices=zeros(2, 3, 2, 2, dtype=dtype))
+        for function in ("max_pool2d_grad", *UNPOOLS):
+            with refused("indices", dtype):
+                call(function, indices=zeros(2, 3, 2, 2, dtype=dtype))
 
 
 @pytest.mark.parametrize(("function", "argument"), ARRAYS)
@@ -363,7 +404,7 @@ def test_things_that_are_no_arrays(argument: str, value: Any) -> None:
 # Algorithms -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("function", ALL)
+@pytest.mark.parametrize("function", [name for name in ALL if name not in UNPOOLS])
 @pytest.mark.parametrize("name", ["", "fast", "NAIVE", "naive ", None, 0, ["auto"], {}], ids=repr)
 def test_unknown_algorithm(function: str, name: Any) -> None:
     with pytest.raises((ValueError, TypeError), match=r"\balgorithm\b") as caught:

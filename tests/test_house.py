@@ -29,7 +29,9 @@ LEVELS = (
     ("nn",),
     ("data", "plots"),
     ("backward",),
-    ("functional", "transposed", "columns", "pooling.maximum", "pooling.mean", "pooling.placed"),
+    ("functional", "transposed", "columns"),
+    ("pooling.placed", "pooling.adaptive", "pooling.unpooling"),
+    ("pooling.maximum", "pooling.mean"),
     ("plan",),
     ("tuning",),
     ("registry", "pooling.registry"),
@@ -223,8 +225,14 @@ for name in fastconv.pool_algorithms():
     dx = fastconv.max_pool2d_grad(y, where, x.shape, algorithm=name)
     mean = fastconv.avg_pool2d(4 * x, 2, algorithm=name)
     dmean = fastconv.avg_pool2d_grad(4 * mean, x.shape, 2, algorithm=name)
-    first = [y, where, dx, mean, dmean] if name == fastconv.pool_algorithms()[0] else first
-    assert all(map(np.array_equal, first, [y, where, dx, mean, dmean])), name
+    five = fastconv.adaptive_max_pool2d(x, 5, algorithm=name)
+    far = fastconv.avg_pool2d(4 * x, 2, dilation=3, algorithm=name)
+    dfar = fastconv.avg_pool2d_grad(4 * far, x.shape, 2, dilation=3, algorithm=name)
+    found = [y, where, dx, mean, dmean, five, far, dfar]
+    first = found if name == fastconv.pool_algorithms()[0] else first
+    assert all(map(np.array_equal, first, found)), name
+back = fastconv.max_unpool2d(y, where, 3, 2, 1, x.shape)
+assert np.array_equal(fastconv.max_unpool2d_grad(back, where), y)
 import numba
 assert numba.config.DISABLE_JIT
 print("right")

@@ -9,7 +9,7 @@ from cases import POOL_CASES, PoolCase, make_integer_pool_inputs
 from checks import assert_identical, assert_sum, refused
 from numpy.typing import DTypeLike
 from pooling_answers import MAKERS, average_rule, averages, max_grads, max_rule, maxima
-from reference import Array, Pair
+from reference import Array, pair
 
 import fastconv
 from fastconv.pooling.jit import Jit
@@ -17,7 +17,6 @@ from fastconv.pooling.placed import max_pool2d_placed, max_pool2d_placed_grad
 from fastconv.pooling.problem import Pool2dProblem
 
 ALGORITHMS = fastconv.pool_algorithms()
-UNDILATED = [case for case in POOL_CASES if case.dilation == 1]
 NAMES = pytest.mark.parametrize("algorithm", ALGORITHMS)
 TYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 INCLUDE = pytest.mark.parametrize("count_include_pad", [True, False])
@@ -26,8 +25,8 @@ NAN, INF = np.nan, np.inf
 
 def window(case: PoolCase) -> int:
     """Count the cells of a window."""
-    size = case.kernel_size
-    return size * size if isinstance(size, int) else size[0] * size[1]
+    rows, columns = pair(case.kernel_size)
+    return rows * columns
 
 
 def test_list_of_algorithms() -> None:
@@ -155,6 +154,89 @@ def test_max_pool2d_grad_accepts_other_integers(algorithm: str) -> None:
         assert_identical(actual, expected, np.float64)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.uint64, np.bool_])
+@pytest.mark.parametrize("case", POOL_CASES, ids=lambda case: case.name)
+@NAMES
+def test_max_pool2d_of_integers(algorithm: str, case: PoolCase, dtype: DTypeLike) -> None:
+    # Those that no float64 can hold too, and windows of nothing but the least.
+    rng = np.random.default_rng(5)
+    least, most = (0, 1) if dtype is np.bool_ else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    some = np.array([least, least, least, least, least + 1, most - 1, most], dtype)
+    x = rng.choice(some, case.input_shape)
+    values, indices = reference_pooling.max_pool2d(x, *max_rule(case))
+    actual = fastconv.max_pool2d(x, *max_rule(case), return_indices=True, algorithm=algorithm)
+    assert_identical(actual[0], values, dtype)
+    assert_identical(actual[1], indices, np.int64)
+    alone = fastconv.max_pool2d(x, *max_rule(case), algorithm=algorithm)
+    assert_identical(alone, values, dtype)
+
+
+def test_max_pool2d_of_other_integers() -> None:
+    x = np.arange(-9, 23).reshape(1, 2, 4, 4)
+    for dtype in (">i2", "int32", ">u4"):
+        given = x.astype(dtype)
+        values = reference_pooling.max_pool2d(given, 2)[0]
+        native = np.dtype(dtype).newbyteorder("=")
+        assert_identical(fastconv.max_pool2d(given, 2), values, native)
+        assert_identical(fastconv.adaptive_max_pool2d(given, 2), values, native)
+
+
+@NAMES
+def test_max_pool2d_grad_of_an_empty_plane(algorithm: str) -> None:
+    grad, indices = np.ones((1, 2, 1, 1)), np.zeros((1, 2, 1, 1), np.int64)
+    for shape in ((1, 2, 0, 4), (1, 2, 4, 0)):
+        with pytest.raises(ValueError, match=r"indices .*it has no positions: got 0 \.\. 0"):
+            fastconv.max_pool2d_grad(grad, indices, shape, algorithm=algorithm)
+        back = fastconv.max_pool2d_grad(
+            grad[:, :, :0], indices[:, :, :0], shape, algorithm=algorithm
+        )
+        assert_identical(back, np.zeros(shape), np.float64)
+
+
+# Larger than any image --------------------------------------------------------------------------
+
+
+@NAMES
+@pytest.mark.parametrize("taps", [41, 2**30])
+def test_time_follows_what_is_inside(algorithm: str, taps: int) -> None:
+    # Of these windows, along both axes, the first sees position 0 and the second all others.
+    wide = {"kernel_size": taps, "stride": taps, "padding": taps - 1, "wide_padding": True}
+    x = np.array([[[[9.0, 1, 2, 3], [4, 8, 0, 7], [6, 1, 3, 2], [5, 5, 3, 3]]]])
+    options = {**wide, "algorithm": algorithm}
+    values, indices = fastconv.max_pool2d(x, **options, return_indices=True)
+    assert_identical(values, np.array([[[[9.0, 3], [6, 8]]]]), np.float64)
+    assert_identical(indices, np.array([[[[0, 3], [8, 5]]]]), np.int64)
+    assert_identical(fastconv.max_pool2d(x, **options), values, np.float64)
+    layer = fastconv.nn.MaxPool2d(**wide)
+    assert_identical(layer(x), values, np.float64)
+    back = fastconv.max_pool2d_grad(values, indices, x.shape, algorithm=algorithm)
+    assert_identical(layer.backward(values), back, np.float64)
+    means = fastconv.avg_pool2d(x, **options, count_include_pad=False)
+    assert_identical(means, np.array([[[[9.0, 2], [5, 32 / 9]]]]), np.float64)
+    spread = fastconv.avg_pool2d_grad(
+        np.array([[[[1.0, 3], [6, 9]]]]), x.shape, **options, count_include_pad=False
+    )
+    expected = np.ones((4, 4))
+    expected[1:, 0] = 2
+    assert_identical(spread, expected[None, None], np.float64)
+
+
+@NAMES
+def test_windows_of_any_size(algorithm: str) -> None:
+    x, rule = np.arange(1.0, 17).reshape(1, 1, 4, 4), (2**31 - 1, 2**30, 2**30 - 1)
+    assert fastconv.max_pool2d(x, *rule, algorithm=algorithm) == [[[[16]]]]
+    assert fastconv.avg_pool2d(x, *rule, False, False, algorithm=algorithm) == [[[[8.5]]]]
+    # Taps so far apart that only one of the first window, or of the second, is inside.
+    far = 2**29 + 3
+    options = {"dilation": far, "wide_padding": True, "algorithm": algorithm}
+    values = fastconv.max_pool2d(x, 2, far, far, **options)
+    assert_identical(values, np.ones((1, 1, 2, 2)), np.float64)
+    means = fastconv.avg_pool2d(x, 2, far, far, **options)
+    assert_identical(means, np.full((1, 1, 2, 2), 0.25), np.float64)
+    with pytest.raises(ValueError, match=r"step over the whole input .* or wide_padding=True"):
+        fastconv.max_pool2d(x, 2, 1, 2**29, dilation=2**30, algorithm=algorithm)
+
+
 # Maximum, with places of one byte ---------------------------------------------------------------
 
 
@@ -234,28 +316,28 @@ def test_indices_nobody_asked_for_are_not_computed(monkeypatch: pytest.MonkeyPat
 
 @INCLUDE
 @TYPES
-@pytest.mark.parametrize("case", UNDILATED, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", POOL_CASES, ids=lambda case: case.name)
 @pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
 def test_avg_pool2d(
     algorithm: str, case: PoolCase, dtype: DTypeLike, count_include_pad: bool
 ) -> None:
     x, expected, sizes = averages(case, dtype, count_include_pad, backward=False)
     arguments = average_rule(case, count_include_pad)
-    actual = fastconv.avg_pool2d(x, *arguments, algorithm=algorithm)
+    actual = fastconv.avg_pool2d(x, **arguments, algorithm=algorithm)
     # The division, or a reciprocal and a product, round once or twice more.
     assert_sum(actual, expected, sizes, window(case) + 2, dtype)
 
 
 @INCLUDE
 @TYPES
-@pytest.mark.parametrize("case", UNDILATED, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", POOL_CASES, ids=lambda case: case.name)
 @pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
 def test_avg_pool2d_grad(
     algorithm: str, case: PoolCase, dtype: DTypeLike, count_include_pad: bool
 ) -> None:
     grad, expected, sizes = averages(case, dtype, count_include_pad, backward=True)
-    arguments = case.input_shape, *average_rule(case, count_include_pad)
-    actual = fastconv.avg_pool2d_grad(grad, *arguments, algorithm=algorithm)
+    arguments = average_rule(case, count_include_pad)
+    actual = fastconv.avg_pool2d_grad(grad, case.input_shape, **arguments, algorithm=algorithm)
     assert_sum(actual, expected, sizes, window(case) + 2, dtype)
 
 
@@ -282,62 +364,11 @@ def test_avg_pool2d_nan_and_infinity(algorithm: str, count_include_pad: bool) ->
     x = np.random.default_rng(4).choice([NAN, INF, -INF, *[1.0] * 12], case.input_shape)
     arguments = average_rule(case, count_include_pad)
     with np.errstate(invalid="ignore"):
-        actual = fastconv.avg_pool2d(x, *arguments, algorithm=algorithm)
-        expected = reference_pooling.avg_pool2d(x, *arguments)
+        actual = fastconv.avg_pool2d(x, **arguments, algorithm=algorithm)
+        expected = reference_pooling.avg_pool2d(x, **arguments)
     # Windows without any must stay clean: nothing carries over from neighbours.
     assert np.isfinite(expected).any()
     np.testing.assert_allclose(actual, expected, rtol=1e-14)
-
-
-# Adaptive average -------------------------------------------------------------------------------
-
-ADAPTIVE: list[tuple[Pair, int | Pair]] = [
-    ((5, 7), 1),
-    ((5, 7), (3, 2)),
-    ((8, 6), (4, 3)),
-    ((4, 5), (4, 5)),
-    ((7, 3), (3, 5)),
-    ((2, 3), (5, 7)),
-    ((1, 1), (3, 2)),
-    ((13, 17), (5, 6)),
-    ((10, 10), (7, 9)),
-    ((40, 50), (3, 2)),
-    ((9, 70), (9, 1)),
-]
-
-
-@TYPES
-@pytest.mark.parametrize(("size", "output_size"), ADAPTIVE)
-@pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
-def test_adaptive_avg_pool2d(
-    algorithm: str, size: Pair, output_size: int | Pair, dtype: DTypeLike
-) -> None:
-    x = np.random.default_rng(5).standard_normal((2, 3, *size)).astype(dtype)
-    actual = fastconv.adaptive_avg_pool2d(x, output_size, algorithm=algorithm)
-    expected = reference_pooling.adaptive_avg_pool2d(x, output_size)
-    sizes = reference_pooling.adaptive_avg_pool2d(abs(x), output_size)
-    assert_sum(actual, expected, sizes, size[0] * size[1] + 2, dtype)
-
-
-@TYPES
-@pytest.mark.parametrize(("size", "output_size"), ADAPTIVE)
-@pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
-def test_adaptive_avg_pool2d_grad(
-    algorithm: str, size: Pair, output_size: int | Pair, dtype: DTypeLike
-) -> None:
-    oh, ow = (output_size, output_size) if isinstance(output_size, int) else output_size
-    grad = np.random.default_rng(6).standard_normal((2, 3, oh, ow)).astype(dtype)
-    shape = (2, 3, *size)
-    actual = fastconv.adaptive_avg_pool2d_grad(grad, shape, algorithm=algorithm)
-    expected = reference_pooling.adaptive_avg_pool2d_grad(grad, shape)
-    sizes = reference_pooling.adaptive_avg_pool2d_grad(abs(grad), shape)
-    assert_sum(actual, expected, sizes, oh * ow + 2, dtype)
-
-
-def test_adaptive_avg_pool2d_of_nothing() -> None:
-    assert fastconv.adaptive_avg_pool2d(np.zeros((0, 2, 4, 4)), 2).shape == (0, 2, 2, 2)
-    back = fastconv.adaptive_avg_pool2d_grad(np.zeros((0, 2, 2, 2)), (0, 2, 4, 4))
-    assert back.shape == (0, 2, 4, 4)
 
 
 # All of them ------------------------------------------------------------------------------------
@@ -355,13 +386,13 @@ def test_adaptive_avg_pool2d_of_nothing() -> None:
     ],
 )
 def test_types(given: DTypeLike, result: DTypeLike) -> None:
-    # Two by two windows: every mean is exact.
+    # A maximum is one of the elements, of whatever type. Two by two windows: every mean is exact.
     x: Array = (np.arange(2 * 3 * 4 * 6).reshape(2, 3, 4, 6) % 7).astype(given)
     values, indices = reference_pooling.max_pool2d(x, 2)
     grad = x[:, :, :2, :3]
     for algorithm in ("auto", *ALGORITHMS):
         actual = fastconv.max_pool2d(x, 2, return_indices=True, algorithm=algorithm)
-        assert_identical(actual[0], values, result)
+        assert_identical(actual[0], values, given)
         assert_identical(actual[1], indices, np.int64)
         average = reference_pooling.avg_pool2d(x, 2)
         assert_identical(fastconv.avg_pool2d(x, 2, algorithm=algorithm), average, result)

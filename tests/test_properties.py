@@ -12,6 +12,7 @@ from checks import growth, whole
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
+from pooling_answers import average_rule, max_rule
 from reference import Array, Pair
 from test_convolution import DIRECTIONS, compute, expect
 
@@ -54,12 +55,13 @@ def conv_cases(draw: DrawFn) -> ConvCase:
 
 
 @st.composite
-def pool_cases(draw: DrawFn, dilated: bool = True) -> PoolCase:
-    """Draw a pooling in which every window covers some input."""
+def pool_cases(draw: DrawFn, wide_padding: bool = False) -> PoolCase:
+    """Draw a pooling, in which every window covers some input unless padding may be wide."""
     size, kernel = draw(pairs(1, 12)), draw(pairs(1, 5))
     stride = draw(st.none() | pairs(1, 5))
-    padding = draw(numbers(0, kernel[0] // 2)), draw(numbers(0, kernel[1] // 2))
-    dilation = draw(pairs(1, 3)) if dilated else (1, 1)
+    most = (9, 9) if wide_padding else (kernel[0] // 2, kernel[1] // 2)
+    padding = draw(numbers(0, most[0])), draw(numbers(0, most[1]))
+    dilation = draw(pairs(1, 3))
     case = PoolCase(
         "drawn",
         (draw(numbers(0, 2)), draw(numbers(1, 3)), *size),
@@ -69,15 +71,10 @@ def pool_cases(draw: DrawFn, dilated: bool = True) -> PoolCase:
         dilation,
         ceil_mode=draw(st.booleans()),
     )
-    assume(min(reference.output_size(size, kernel, 1, padding, dilation)) > 0)
     for axis in reference_pooling.axes(size, kernel, stride, padding, dilation, case.ceil_mode):
-        assume(all(axis.inside(i) for i in range(axis.count)))
+        assume(axis.count > 0)
+        assume(wide_padding or axis.all_meet_the_input())
     return case
-
-
-def max_rule(case: PoolCase) -> tuple[Any, ...]:
-    """Return the arguments of max_pool2d that follow the array."""
-    return case.kernel_size, case.stride, case.padding, case.dilation, case.ceil_mode
 
 
 def inner(a: Array, b: Array) -> float:
@@ -235,18 +232,64 @@ def test_max_pooling(case: PoolCase, seed: int) -> None:
         assert inner(values, y) == inner(x, grad)
 
 
-@given(pool_cases(dilated=False), st.booleans(), st.integers(0, 2**32 - 1))
-def test_average_pooling(case: PoolCase, count_include_pad: bool, seed: int) -> None:
+DIVISORS = st.none() | st.sampled_from([-3, 1, 7])
+
+
+@given(pool_cases(), st.booleans(), DIVISORS, st.integers(0, 2**32 - 1))
+def test_average_pooling(
+    case: PoolCase, count_include_pad: bool, divisor: int | None, seed: int
+) -> None:
     x, y = make_integer_pool_inputs(case, np.float64, seed)
-    rule = case.kernel_size, case.stride, case.padding, case.ceil_mode, count_include_pad
-    values = reference_pooling.avg_pool2d(x, *rule)
-    back = reference_pooling.avg_pool2d_grad(y, x.shape, *rule)
+    rule = {**average_rule(case, count_include_pad), "divisor_override": divisor}
+    values = reference_pooling.avg_pool2d(x, **rule)
+    back = reference_pooling.avg_pool2d_grad(y, x.shape, **rule)
     for algorithm in ("auto", *fastconv.pool_algorithms()):
-        actual = fastconv.avg_pool2d(x, *rule, algorithm=algorithm)
+        actual = fastconv.avg_pool2d(x, **rule, algorithm=algorithm)
         np.testing.assert_allclose(actual, values, rtol=1e-14, atol=1e-14, err_msg=algorithm)
-        grad = fastconv.avg_pool2d_grad(y, x.shape, *rule, algorithm=algorithm)
+        grad = fastconv.avg_pool2d_grad(y, x.shape, **rule, algorithm=algorithm)
         np.testing.assert_allclose(grad, back, rtol=1e-13, atol=1e-13, err_msg=algorithm)
         np.testing.assert_allclose(inner(actual, y), inner(x, grad), rtol=1e-12, atol=1e-11)
+
+
+@given(pool_cases(wide_padding=True), st.booleans(), DIVISORS, st.integers(0, 2**32 - 1))
+def test_pooling_with_wide_padding(
+    case: PoolCase, count_include_pad: bool, divisor: int | None, seed: int
+) -> None:
+    x, y = make_integer_pool_inputs(case, np.float64, seed)
+    values, indices = reference_pooling.max_pool2d(x, *max_rule(case), wide_padding=True)
+    back = reference_pooling.max_pool2d_grad(
+        np.where(indices < 0, 0, y), np.maximum(indices, 0), x.shape
+    )
+    rule = {**average_rule(case, count_include_pad), "divisor_override": divisor}
+    means = reference_pooling.avg_pool2d(x, **rule)
+    spread = reference_pooling.avg_pool2d_grad(y, x.shape, **rule)
+    for algorithm in ("auto", *fastconv.pool_algorithms()):
+        wide: dict[str, Any] = {"wide_padding": True, "algorithm": algorithm}
+        actual = fastconv.max_pool2d(x, *max_rule(case), return_indices=True, **wide)
+        np.testing.assert_array_equal(actual[0], values, algorithm)
+        np.testing.assert_array_equal(actual[1], indices, algorithm)
+        alone = fastconv.max_pool2d(x, *max_rule(case), **wide)
+        np.testing.assert_array_equal(alone, values, algorithm)
+        grad = fastconv.max_pool2d_grad(y, indices, x.shape, **wide)
+        np.testing.assert_array_equal(grad, back, algorithm)
+        mean = fastconv.avg_pool2d(x, **rule, **wide)
+        np.testing.assert_allclose(mean, means, rtol=1e-14, atol=1e-14, err_msg=algorithm)
+        grad = fastconv.avg_pool2d_grad(y, x.shape, **rule, **wide)
+        np.testing.assert_allclose(grad, spread, rtol=1e-13, atol=1e-13, err_msg=algorithm)
+
+
+@given(pairs(1, 12), pairs(1, 12), st.integers(0, 2**32 - 1))
+def test_adaptive_maximum_pooling(size: Pair, output_size: Pair, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-2, 3, (1, 2, *size)).astype(np.float64)
+    x[rng.random(x.shape) < 0.1] = np.nan
+    values, indices = reference_pooling.adaptive_max_pool2d(x, output_size)
+    for algorithm in ("auto", *fastconv.pool_algorithms()):
+        actual = fastconv.adaptive_max_pool2d(x, output_size, True, algorithm=algorithm)
+        np.testing.assert_array_equal(actual[0], values, algorithm)
+        np.testing.assert_array_equal(actual[1], indices, algorithm)
+        alone = fastconv.adaptive_max_pool2d(x, output_size, algorithm=algorithm)
+        np.testing.assert_array_equal(alone, values, algorithm)
 
 
 @given(pairs(1, 12), pairs(1, 12), st.integers(0, 2**32 - 1))

@@ -1,15 +1,15 @@
-"""Maximum pooling as loops, for windows of any size, stride and dilation.
+"""Pooling as loops, for windows of any size, stride and dilation, and any type.
 
-A row of the output is the larger of itself and one tap's elements after the other: the inner loop
-runs along the row, where the compiler makes vectors of it. As in `kernels.columns`, arrays are
-taken flat and indexed by unsigned integers.
+Where windows are alike, a row of the output is the larger of itself and one tap's elements after
+the other: the inner loop runs along the row, where the compiler makes vectors of it. Other windows
+are looked at one by one. As in `kernels.columns`, arrays are taken flat and indexed by unsigned
+integers.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numba import int64, uint64
 
 from fastconv.kernels.columns import reachable
@@ -50,20 +50,12 @@ def keep_larger_and_place(
 
 
 @range_kernel
-def maximum(
-    start: int,
-    stop: int,
-    x: Any,
-    top: Any,
-    bottom: Any,
-    row_step: int,
-    even: Any,
-    out: Any,
-) -> None:
+def maximum(start: int, stop: int, x: Any, rows: Any, even: Any, lowest: Any, out: Any) -> None:
     """Fill rows of `out` with maxima.
 
-    Rows ``range(top[i], bottom[i], row_step)`` of the input are in the windows of row i; `even`
-    has the first column of the first window, the distance of windows, taps, and their distance.
+    Rows ``range(*rows[i])`` of the input are in the windows of row i; `even` has the first column
+    of the first window, the distance of windows, taps, and their distance. No number is below
+    `lowest`.
     """
     H, W, OH, OW = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
     image, target = x.reshape(-1), out.reshape(-1)
@@ -71,8 +63,8 @@ def maximum(
     for line in range(start, stop):
         plane, i = line // OH, line % OH
         for k in range(line * OW, (line + 1) * OW):
-            target[k] = -np.inf
-        for h in range(top[i], bottom[i], row_step):
+            target[k] = lowest
+        for h in range(rows[i, 0], rows[i, 1], rows[i, 2]):
             row = (plane * H + h) * W
             for s in range(taps):
                 column = left + s * gap
@@ -86,17 +78,16 @@ def maximum_and_place(
     start: int,
     stop: int,
     x: Any,
-    top: Any,
-    bottom: Any,
-    row_step: int,
+    rows: Any,
     even: Any,
-    first_column: Any,
+    columns: Any,
+    lowest: Any,
     out: Any,
     indices: Any,
 ) -> None:
     """Do the same, and fill rows of `indices` with the places, h * W + w.
 
-    `first_column` is that of each window inside the input: there is a maximum of -infinity.
+    Window j begins in column ``columns[j, 0]`` of the input: there the lowest number has its place.
     """
     H, W, OH, OW = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
     image, target, places = x.reshape(-1), out.reshape(-1), indices.reshape(-1)
@@ -104,9 +95,9 @@ def maximum_and_place(
     for line in range(start, stop):
         plane, i = line // OH, line % OH
         for j in range(OW):
-            target[line * OW + j] = -np.inf
-            places[line * OW + j] = top[i] * W + first_column[j]
-        for h in range(top[i], bottom[i], row_step):
+            target[line * OW + j] = lowest
+            places[line * OW + j] = rows[i, 0] * W + columns[j, 0]
+        for h in range(rows[i, 0], rows[i, 1], rows[i, 2]):
             for s in range(taps):
                 column = left + s * gap
                 first, last = reachable(W, 0, OW, stride, column)
@@ -115,6 +106,35 @@ def maximum_and_place(
                     target, places, line * OW + first,
                     image, plane * H * W + place, last - first, stride, place,
                 )  # fmt: skip
+
+
+@range_kernel
+def maximum_of_each(
+    start: int,
+    stop: int,
+    x: Any,
+    rows: Any,
+    columns: Any,
+    lowest: Any,
+    out: Any,
+    indices: Any,
+) -> None:
+    """Do the same for windows that are not alike, of rows and columns from such ranges."""
+    H, W, OH, OW = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
+    image, target, places = x.reshape(-1), out.reshape(-1), indices.reshape(-1)
+    for line in range(start, stop):
+        plane, i = line // OH, line % OH
+        for j in range(OW):
+            best, place = lowest, rows[i, 0] * W + columns[j, 0]
+            for h in range(rows[i, 0], rows[i, 1], rows[i, 2]):
+                row = (plane * H + h) * W
+                for w in range(columns[j, 0], columns[j, 1], columns[j, 2]):
+                    new = image[uint64(row + w)]
+                    wins = larger(best, new)
+                    best = new if wins else best
+                    place = h * W + w if wins else place
+            target[line * OW + j] = best
+            places[line * OW + j] = place
 
 
 @range_kernel
@@ -135,6 +155,91 @@ def maximum_grad(start: int, stop: int, grad: Any, indices: Any, out: Any, wrong
             place = uint64(places[k])
             if place < pixels:
                 received[place] += sent[k]
+            else:
+                outside = True
+        wrong[plane] = outside
+
+
+@range_kernel
+def mean(
+    start: int,
+    stop: int,
+    x: Any,
+    rows: Any,
+    columns: Any,
+    row_divisors: Any,
+    column_divisors: Any,
+    out: Any,
+) -> None:
+    """Fill rows of `out` with sums of windows, divided by the product of two divisors."""
+    H, W, OH, OW = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
+    image, target = x.reshape(-1), out.reshape(-1)
+    for line in range(start, stop):
+        plane, i = line // OH, line % OH
+        for j in range(OW):
+            total = target.dtype.type(0)
+            for h in range(rows[i, 0], rows[i, 1], rows[i, 2]):
+                row = (plane * H + h) * W
+                for w in range(columns[j, 0], columns[j, 1], columns[j, 2]):
+                    total += image[uint64(row + w)]
+            target[line * OW + j] = total / (row_divisors[i] * column_divisors[j])
+
+
+@range_kernel
+def mean_grad(
+    start: int,
+    stop: int,
+    grad: Any,
+    rows: Any,
+    columns: Any,
+    row_divisors: Any,
+    column_divisors: Any,
+    out: Any,
+) -> None:
+    """Fill planes of `out` with each gradient's shares, added in the order of the windows."""
+    OH, OW = grad.shape[1], grad.shape[2]
+    for plane in range(start, stop):
+        received = out[plane]
+        received[:] = 0
+        for i in range(OH):
+            for j in range(OW):
+                share = grad[plane, i, j] / (row_divisors[i] * column_divisors[j])
+                for h in range(rows[i, 0], rows[i, 1], rows[i, 2]):
+                    for w in range(columns[j, 0], columns[j, 1], columns[j, 2]):
+                        received[h, w] += share
+
+
+@range_kernel
+def put(start: int, stop: int, values: Any, indices: Any, out: Any, wrong: Any) -> None:
+    """Fill planes of `out` (planes, H * W) with values at their places, the last of several.
+
+    `wrong` says of each plane whether a place is outside it.
+    """
+    pixels = uint64(out.shape[1])
+    for plane in range(start, stop):
+        given, places, filled = values[plane], indices[plane], out[plane]
+        filled[:] = 0
+        outside = False
+        for k in range(given.size):
+            place = uint64(places[k])
+            if place < pixels:
+                filled[place] = given[k]
+            else:
+                outside = True
+        wrong[plane] = outside
+
+
+@range_kernel
+def take(start: int, stop: int, source: Any, indices: Any, out: Any, wrong: Any) -> None:
+    """Fill planes of `out` with what `source` (planes, H * W) has at their places."""
+    pixels = uint64(source.shape[1])
+    for plane in range(start, stop):
+        held, places, taken = source[plane], indices[plane], out[plane]
+        outside = False
+        for k in range(taken.size):
+            place = uint64(places[k])
+            if place < pixels:
+                taken[k] = held[place]
             else:
                 outside = True
         wrong[plane] = outside

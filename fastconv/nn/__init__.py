@@ -62,9 +62,9 @@ PyTorch's names and layouts, in both directions.
 What there is
 -------------
 - Layers: `Conv2d`, `ConvTranspose2d`, `DepthwiseSeparableConv2d`, `Linear`, `BatchNorm2d`,
-  `ReLU`, `LeakyReLU`, `SiLU`, `Softmax`, `Dropout`, `MaxPool2d`, `AvgPool2d`,
-  `AdaptiveAvgPool2d`, `Flatten`; put together by `Sequential`, `Residual`, or a `Module` of
-  your own
+  `ReLU`, `LeakyReLU`, `SiLU`, `Softmax`, `Dropout`, `MaxPool2d`, `MaxUnpool2d`, `AvgPool2d`,
+  `AdaptiveAvgPool2d`, `AdaptiveMaxPool2d`, `Flatten`; put together by `Sequential`, `Residual`,
+  or a `Module` of your own
 - Losses: `CrossEntropyLoss`, `MSELoss`
 - Optimizers: `SGD`, `Adam`, `AdamW`; schedules `StepLR`, `CosineAnnealingLR`, `OneCycleLR`;
   `clip_grad_norm_`, `clip_grad_value_`
@@ -89,16 +89,24 @@ from fastconv.nn.module import Module
 from fastconv.nn.norm import BatchNorm2d
 from fastconv.nn.optim import SGD, Adam, AdamW, Optimizer
 from fastconv.nn.parameter import Parameter
-from fastconv.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, Flatten, MaxPool2d
+from fastconv.nn.pooling import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool2d,
+    Flatten,
+    MaxPool2d,
+)
 from fastconv.nn.schedules import CosineAnnealingLR, OneCycleLR, Schedule, StepLR
 from fastconv.nn.summary import Summary
 from fastconv.nn.training import fit
+from fastconv.nn.unpooling import MaxUnpool2d
 
 __all__ = [
     "SGD",
     "Adam",
     "AdamW",
     "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool2d",
     "AvgPool2d",
     "BatchNorm2d",
     "BestCheckpoint",
@@ -119,6 +127,7 @@ __all__ = [
     "Loss",
     "MSELoss",
     "MaxPool2d",
+    "MaxUnpool2d",
     "Module",
     "OneCycleLR",
     "Optimizer",

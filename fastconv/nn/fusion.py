@@ -256,7 +256,7 @@ def _pools_squares(layer: Module) -> bool:
     assert isinstance(layer, MaxPool2d)
     sizes = layer.kernel_size, layer.stride, layer.padding, layer.dilation
     same = (size in (n, (n, n)) for size, n in zip(sizes, (SIDE, SIDE, 0, 1), strict=True))
-    return all(same) and not layer.ceil_mode
+    return all(same) and not layer.ceil_mode and not layer.return_indices
 
 
 def _activation(layer: Module, kind: type[Module]) -> ActivationLike:
@@ -282,13 +282,13 @@ def run_keeping(layers: Sequence[Module], x: Array) -> Array:
     rest = list(layers)
     while rest:
         layer, following = rest.pop(0), rest[0] if rest else None
-        if _kept(layer, ReLU) and _kept(following, MaxPool2d):
+        if _kept(layer, ReLU) and _pools(following):
             layer.leave(x, None)
             x = following.rectified(x)
         elif (
             (_kept(layer, Conv2d) or _kept(layer, BatchNorm2d))
             and _kept(following, ReLU)
-            and not (rest[1:] and _kept(rest[1], MaxPool2d))
+            and not (rest[1:] and _pools(rest[1]))
         ):
             x = layer.rectified(x)
             following.leave(x, x)
@@ -323,6 +323,11 @@ def _kept(layer: Module | None, kind: type[M]) -> TypeGuard[M]:
         and type(layer).backward is kind.backward
         and not {"forward", "backward"} & vars(layer).keys()
     )
+
+
+def _pools(layer: Module | None) -> TypeGuard[MaxPool2d]:
+    """Return whether a layer takes maxima whose places nobody sees."""
+    return _kept(layer, MaxPool2d) and not layer.return_indices
 
 
 # Plans -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from fastconv import recycling
 from fastconv.arguments import as_computed
 from fastconv.geometry import as_int
 from fastconv.kernels.channels import normalize, normalize_grad
-from fastconv.nn.inputs import as_images, as_number, check_parameter
+from fastconv.nn.inputs import LARGEST, as_images, as_number, check_parameter
 from fastconv.nn.module import Module
 from fastconv.nn.parameter import Parameter
 
@@ -32,7 +32,8 @@ class BatchNorm2d(Module):
     eps : float
         Added to the variance.
     momentum : float or None
-        How much of a new batch goes into the running averages; None averages all batches.
+        How much of a new batch goes into the running averages, from 0 to 1 as a rule; None
+        averages all batches.
     affine : bool
         Whether there are `weight` and `bias`.
 
@@ -78,7 +79,7 @@ class BatchNorm2d(Module):
     ) -> None:
         self.num_features = as_int("num_features", num_features, 1)
         self.eps = as_number("eps", eps, 0)
-        self.momentum = None if momentum is None else as_number("momentum", momentum, 0, 1)
+        self.momentum = None if momentum is None else as_number("momentum", momentum, -LARGEST)
         ones, zeros = np.ones(num_features, np.float32), np.zeros(num_features, np.float32)
         self.weight = Parameter(ones) if affine else None
         self.bias = Parameter(zeros) if affine else None

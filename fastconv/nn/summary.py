@@ -112,11 +112,12 @@ def summarize(model: Any, input_shape: tuple[int, ...]) -> Summary:
     def watch(module: Any) -> None:
         forward = module.forward
 
-        def watched(x: Any) -> Any:
-            y = forward(x)
+        def watched(x: Any, *others: Any) -> Any:
+            result = forward(x, *others)
+            y = result[0] if isinstance(result, tuple) else result  # maxima, without indices
             rows.append(_row(names[module], module, counted, np.shape(x), y))
             used.add(module)
-            return y
+            return result
 
         vars(module)["forward"] = watched
 

@@ -8,7 +8,7 @@ decide what these numbers are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from fastconv.geometry import extent
 
 Indices = NDArray[np.int64]
+
+# Windows that span more positions than this, and than four times the axis, lie mostly outside it.
+_SMALL_SPAN = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +31,16 @@ class Axis:
     size : int
         Length of the input.
     start, stop : ndarray of int64, one entry a window
-        Clipped to the input; never empty.
+        Clipped to the input, the same number where nothing is left.
     step : int
         The dilation.
     divisor : ndarray of int64
-        How many positions a window counts in a mean: inside the input, or with the padding.
+        What a mean divides by along this axis: the positions that a window counts, those inside
+        the input or those in the padding too.
     even : (int, int, int) or None
-        (first start before clipping, distance of windows, positions a window), where all
-        windows are alike; None for adaptive windows of differing sizes.
+        (first start before clipping, distance of windows, taps a window), where all windows are
+        alike. None where only `start` and `stop` tell what they are: for adaptive windows of
+        differing sizes, windows that lie mostly outside the input, and where one does wholly.
     """
 
     size: int
@@ -49,6 +54,21 @@ class Axis:
     def outputs(self) -> int:
         """Number of windows."""
         return len(self.start)
+
+    @cached_property
+    def ranges(self) -> Indices:
+        """Start, stop and step of each window, side by side."""
+        return _frozen(np.stack([self.start, self.stop, np.full_like(self.start, self.step)], 1))
+
+    @cached_property
+    def empty(self) -> NDArray[np.bool_]:
+        """Whether each window lies wholly outside the input."""
+        return self.start >= self.stop
+
+    @cached_property
+    def some_empty(self) -> bool:
+        """Whether any window lies wholly outside the input."""
+        return bool(self.empty.any())
 
     def window(self, i: int) -> slice:
         """Return window `i` as a slice of the axis."""
@@ -79,18 +99,21 @@ def even_axis(
     padding: tuple[int, int],
     count_include_pad: bool,
 ) -> Axis:
-    """Return windows of `kernel` positions each, `stride` apart."""
+    """Return windows of `kernel` taps each, `stride` apart."""
     before, after = padding
+    span = extent(kernel, dilation)
     start = np.arange(outputs, dtype=np.int64) * stride - before
-    stop = start + extent(kernel, dilation)
+    stop = start + span
     # The first tap of each window that is inside: start, start + dilation, ...
-    inside = start + np.maximum(-(start // dilation), 0) * dilation
-    first = np.where(start < 0, inside, start)
-    last = np.minimum(stop, size)
+    first = np.minimum(start + np.maximum(-(start // dilation), 0) * dilation, size)
+    last = np.maximum(np.minimum(stop, size), first)
     # PyTorch's rule: the padding counts, what ceil_mode adds beyond it does not.
     counted = np.minimum(stop, size + after) - start if count_include_pad else last - first
-    even = (-before, stride, kernel)
-    return Axis(size, _frozen(first), _frozen(last), dilation, _frozen(counted), even)
+    taps = -(-counted // dilation)
+    even = None
+    if span <= max(4 * size, _SMALL_SPAN) and (first < last).all():
+        even = (-before, stride, kernel)
+    return Axis(size, _frozen(first), _frozen(last), dilation, _frozen(taps), even)
 
 
 @lru_cache(maxsize=256)

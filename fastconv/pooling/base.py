@@ -13,11 +13,17 @@ Array = NDArray[Any]
 Indices = NDArray[np.int64]
 
 
+def lowest(dtype: np.dtype[Any]) -> Any:
+    """Return a number of that type that no other is below."""
+    return dtype.type(-np.inf if dtype.kind == "f" else np.iinfo(dtype).min)
+
+
 class PoolAlgorithm:
     """One way to compute all poolings and their gradients.
 
     Arrays arrive checked: C-contiguous, inputs read-only; outputs are to be filled completely.
-    x is (N, C, H, W), outputs and gradients of outputs are (N, C, OH, OW).
+    x is (N, C, H, W), outputs and gradients of outputs are (N, C, OH, OW). Floating point is
+    float32 or float64; maxima are of integers too.
     """
 
     name: ClassVar[str]
@@ -26,7 +32,7 @@ class PoolAlgorithm:
         """Fill `out` with each window's maximum and `indices`, if any, with its place, h * W + w.
 
         The first of equal maxima wins. NaN is larger than any number, and the last NaN wins,
-        as in PyTorch.
+        as in PyTorch. Where nothing of a window is inside the input, anything may come out.
         """
         raise NotImplementedError
 
@@ -38,7 +44,7 @@ class PoolAlgorithm:
         raise NotImplementedError
 
     def mean(self, x: Array, axes: Axes, out: Array) -> None:
-        """Fill `out` with each window's sum, divided by the positions it counts."""
+        """Fill `out` with each window's sum, divided by the positions it counts; NaN if none."""
         raise NotImplementedError
 
     def mean_grad(self, grad: Array, axes: Axes, out: Array) -> None:

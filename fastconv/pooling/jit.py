@@ -1,5 +1,8 @@
 """Compiled pooling: register tiles for small windows, vectors along large ones, loops for others.
 
+Loops run along rows of the output where windows are alike, and over one window after the other
+where they are not.
+
 Gradients are gathered, each pixel from the windows that it is in: so rows of one plane are spread
 over threads, and no sum depends on how many there are.
 """
@@ -11,9 +14,12 @@ from numba.core import config
 
 from fastconv.kernels import pooling_loops
 from fastconv.pooling import means, tiles
-from fastconv.pooling.axis import Axes
-from fastconv.pooling.base import Array, Indices, PoolAlgorithm
+from fastconv.pooling.axis import Axes, divisors
+from fastconv.pooling.base import Array, Indices, PoolAlgorithm, lowest
 from fastconv.pooling.windows import Windows
+
+# A row of fewer outputs is too short for loops along it, beside what each of them takes to begin.
+LEAST_OUTPUTS = 3
 
 
 def _planes(tensor: Array) -> Array:
@@ -35,21 +41,26 @@ class Jit(PoolAlgorithm):
     def maximum(self, x: Array, axes: Axes, out: Array, indices: Indices | None) -> None:
         """Take some rows of the output as an item of work."""
         rows, columns = axes
-        if tiles.tile_window(axes) is not None:
+        if x.dtype.kind == "f" and tiles.tile_window(axes) is not None:
             if indices is None:
                 tiles.run("max", axes, x, out)
             else:
                 tiles.run("max-index", axes, x, out, indices)
             return
-        planes, values = _planes(x), _planes(out)
+        planes, values, least = _planes(x), _planes(out), lowest(x.dtype)
         lines = len(planes) * rows.outputs
-        even = np.array((*(columns.even or ()), columns.step))
-        windows = planes, rows.start, rows.stop, rows.step, even
-        if indices is None:
-            pooling_loops.maximum(lines, *windows, values)
+        places = None if indices is None else _planes(indices)
+        if columns.even is None or columns.outputs < LEAST_OUTPUTS:
+            places = np.empty(values.shape, np.int64) if places is None else places
+            both = rows.ranges, columns.ranges
+            pooling_loops.maximum_of_each(lines, planes, *both, least, values, places)
+            return
+        even = np.array((*columns.even, columns.step))
+        if places is None:
+            pooling_loops.maximum(lines, planes, rows.ranges, even, least, values)
         else:
-            places = _planes(indices)
-            pooling_loops.maximum_and_place(lines, *windows, columns.start, values, places)
+            windows = rows.ranges, even, columns.ranges
+            pooling_loops.maximum_and_place(lines, planes, *windows, least, values, places)
 
     def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> bool:
         """Take one plane as an item of work: nothing tells which windows an element is in."""
@@ -64,14 +75,31 @@ class Jit(PoolAlgorithm):
             Windows().mean(x, axes, out)
         elif tiles.tile_window(axes) is not None:
             tiles.run("mean", axes, x, out)
+        elif _dilated(axes):
+            lines = out.shape[0] * out.shape[1] * out.shape[2]
+            pooling_loops.mean(lines, _planes(x), *_windows(axes, x), _planes(out))
         else:
             means.forward(axes, x, out)
 
     def mean_grad(self, grad: Array, axes: Axes, out: Array) -> None:
-        """Take some rows of the input as an item of work."""
+        """Take some rows of the input as an item of work, or a plane where windows are dilated."""
         if config.DISABLE_JIT:
             Windows().mean_grad(grad, axes, out)
         elif tiles.tile_window(axes) is not None:
             tiles.run("mean-grad", axes, grad, out)
+        elif _dilated(axes):
+            planes = _planes(out)
+            pooling_loops.mean_grad(len(planes), _planes(grad), *_windows(axes, grad), planes)
         else:
             means.backward(axes, grad, out)
+
+
+def _dilated(axes: Axes) -> bool:
+    return axes[0].step != 1 or axes[1].step != 1
+
+
+def _windows(axes: Axes, tensor: Array) -> tuple[Indices, Indices, Array, Array]:
+    """Return where the windows lie along both axes, and the divisors in the type of a tensor."""
+    rows, columns = axes
+    dtype = str(tensor.dtype)
+    return rows.ranges, columns.ranges, divisors(rows, dtype), divisors(columns, dtype)

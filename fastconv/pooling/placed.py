@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fastconv import recycling
 from fastconv.arguments import as_computed
 from fastconv.pooling import tiles
+from fastconv.pooling.maximum import maxima
 from fastconv.pooling.problem import Pool2dProblem
 from fastconv.pooling.registry import find
 
@@ -46,16 +47,14 @@ def max_pool2d_placed(
 
     Both of what a rectifier makes of them, if that is wanted.
     """
-    x, values = as_computed(x, problem.dtype), recycling.empty(problem.output_shape, problem.dtype)
-    if not values.size:
-        return values, Places(problem, recycling.empty(values.shape, np.int64))
-    axes = problem.maximum_axes
-    if tiles.tile_window(axes) is None:
-        indices = recycling.empty(values.shape, np.int64)
-        find("auto").maximum(x, axes, values, indices)
+    if not problem.N or tiles.tile_window(problem.maximum_axes) is None:
+        indices = recycling.empty(problem.output_shape, np.int64)
+        values = maxima(x, problem, indices)
         if rectified:
             np.maximum(values, 0, out=values)
         return values, Places(problem, indices, values if rectified else None)
+    axes = problem.maximum_axes
+    x, values = as_computed(x, problem.dtype), recycling.empty(problem.output_shape, problem.dtype)
     # The gradient loads whole vectors, from windows before the first one to behind the last.
     lanes = tiles.tile_shape("max-grad", axes, problem.dtype).lanes
     before, behind = problem.S, lanes + problem.W + problem.padding[1][0]
@@ -76,6 +75,6 @@ def max_pool2d_placed_grad(grad: Array, places: Places) -> Array:
     out = recycling.empty(problem.input_shape, problem.dtype)
     if where.dtype == np.uint8:
         tiles.run("max-grad", problem.maximum_axes, grad, out, where)
-    elif out.size:
+    elif out.size:  # windows without any element have an index outside, which is passed over
         find("auto").maximum_grad(grad, as_computed(where, "int64"), out)
     return out

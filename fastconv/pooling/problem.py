@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -25,12 +25,18 @@ from fastconv.geometry import (
 from fastconv.pooling.axis import Axes, even_axis
 from fastconv.problem import Shape4
 
+_DTYPES = (
+    *("float32", "float64", "int8", "int16", "int32", "int64"),
+    *("uint8", "uint16", "uint32", "uint64", "bool"),
+)
+
 
 @dataclass(frozen=True)
 class Pool2dProblem:
     """One pooling: every output is the maximum or the mean of a window of one plane.
 
-    Build it with `from_shapes`. Attributes as in `Conv2dProblem`; the kernel is (R, S).
+    Build it with `from_shapes`. Attributes as in `Conv2dProblem`; the kernel is (R, S). With
+    `wide_padding` a window may lie wholly in the padding.
 
     Examples
     --------
@@ -49,6 +55,7 @@ class Pool2dProblem:
     dilation: tuple[int, int]
     ceil_mode: bool
     dtype: str
+    wide_padding: bool = False
 
     @classmethod
     def from_shapes(
@@ -62,6 +69,7 @@ class Pool2dProblem:
         dtype: str = "float32",
         *,
         name: str = "input_shape",
+        wide_padding: bool = False,
     ) -> Pool2dProblem:
         """Build a problem from the shape of the input; `stride` defaults to the kernel size.
 
@@ -70,31 +78,32 @@ class Pool2dProblem:
         Raises
         ------
         TypeError, ValueError
-            As in `Conv2dProblem.from_shapes`; also where a margin is over half the window,
-            because a window could then lie wholly in the padding.
+            As in `Conv2dProblem.from_shapes`; also where a side's padding is over half the window,
+            because a window could then lie wholly in the padding, unless `wide_padding` is True.
         """
         N, C, H, W = as_ints(name, input_shape, 4, 0)
         require_tensor(f"{name} {(N, C, H, W)}", (N, C, H, W))
-        if H == 0 or W == 0:
-            raise ValueError(f"{name} must have H and W of at least 1, got shape {(N, C, H, W)}")
+        if 0 in (C, H, W):
+            raise ValueError(
+                f"{name} must have C, H and W of at least 1, got shape {(N, C, H, W)}: only a "
+                "batch can be empty"
+            )
         R, S = as_pair("kernel_size", kernel_size, 1)
-        step = (R, S) if stride is None else as_pair("stride", stride, 1)
+        step = (R, S) if not_given(stride) else as_pair("stride", stride, 1)
         gap = as_pair("dilation", dilation, 1)
         margins = resolve_padding(padding, (H, W), (R, S), step, gap)
-        for axis, sides, span in zip(
-            ("height", "width"), margins, (extent(R, gap[0]), extent(S, gap[1])), strict=True
-        ):
-            if max(sides) > span // 2:
-                raise ValueError(
-                    f"padding must be at most half the window, {span // 2} in {axis} for a "
-                    f"window of {span}, got {max(sides)} (padding={padding!r})"
-                )
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-        if not isinstance(ceil_mode, bool | np.bool_):
-            raise TypeError(f"ceil_mode must be True or False, got {ceil_mode!r}")
-        require_windows("kernel_size", (H, W), (R, S), gap, margins)
-        problem = cls(N, C, H, W, R, S, step, margins, gap, bool(ceil_mode), dtype)
+        if dtype not in _DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
+        require_flag("ceil_mode", ceil_mode)
+        require_flag("wide_padding", wide_padding)
+        if not wide_padding:
+            _require_half("height", margins[0], extent(R, gap[0]), padding)
+            _require_half("width", margins[1], extent(S, gap[1]), padding)
+        problem = cls(
+            *(N, C, H, W, R, S, step, margins, gap, bool(ceil_mode), dtype, bool(wide_padding))
+        )
+        if problem.OH < 1 or problem.OW < 1:
+            require_windows("kernel_size", (H, W), (R, S), gap, margins)
         require_tensor(f"padding {margins}", problem.output_shape)
         return problem
 
@@ -135,7 +144,7 @@ class Pool2dProblem:
     @property
     def itemsize(self) -> int:
         """Bytes of one element."""
-        return 4 if self.dtype == "float32" else 8
+        return np.dtype(self.dtype).itemsize
 
     @property
     def input_bytes(self) -> int:
@@ -154,8 +163,12 @@ class Pool2dProblem:
 
 
 @lru_cache(maxsize=256)
-def pooling_axes(problem: Pool2dProblem, count_include_pad: bool) -> Axes:
+def pooling_axes(
+    problem: Pool2dProblem, count_include_pad: bool, divisor: int | None = None
+) -> Axes:
     """Return the windows of `problem` along height and width.
+
+    Means divide by the positions of a window, or else by `divisor`.
 
     Raises
     ------
@@ -166,18 +179,21 @@ def pooling_axes(problem: Pool2dProblem, count_include_pad: bool) -> Axes:
     rows = even_axis(p.H, p.OH, p.R, p.stride[0], p.dilation[0], p.padding[0], count_include_pad)
     columns = even_axis(p.W, p.OW, p.S, p.stride[1], p.dilation[1], p.padding[1], count_include_pad)
     for axis in (rows, columns):
-        if (axis.start >= axis.stop).any():
+        if axis.some_empty and not p.wide_padding:
             raise ValueError(
                 f"padding {p.padding} with dilation {p.dilation} makes a window step over the "
-                f"whole input of {axis.size}: use less padding or dilation"
+                f"whole input of {axis.size}: use less padding or dilation, or wide_padding=True"
             )
+    if divisor is not None:
+        rows = replace(rows, divisor=np.full_like(rows.divisor, divisor))
+        columns = replace(columns, divisor=np.ones_like(columns.divisor))
     return rows, columns
 
 
 def problem_of(x: NDArray[Any], dtype: str, *geometry: Any) -> Pool2dProblem:
     """Return the problem of a checked array; one that came before is not checked anew.
 
-    `geometry` is kernel size, stride, padding, dilation and ceil_mode.
+    `geometry` is kernel size, stride, padding, dilation, ceil_mode and wide_padding.
     """
     # Only for arguments whose types the key tells: within a tuple, True, 1.0 and 1 are the same.
     build = _problem_again if all(map(_plain, geometry)) else _problem
@@ -185,9 +201,11 @@ def problem_of(x: NDArray[Any], dtype: str, *geometry: Any) -> Pool2dProblem:
 
 
 def _problem(shape: Any, dtype: str, *geometry: Any) -> Pool2dProblem:
-    kernel_size, stride, padding, dilation, ceil_mode = geometry
+    kernel_size, stride, padding, dilation, ceil_mode, wide_padding = geometry
     return Pool2dProblem.from_shapes(
-        shape, kernel_size, stride, padding, dilation, ceil_mode, dtype, name="x"
+        *(shape, kernel_size, stride, padding, dilation, ceil_mode, dtype),
+        name="x",
+        wide_padding=wide_padding,
     )
 
 
@@ -198,3 +216,25 @@ def _plain(value: Any) -> bool:
     if type(value) is tuple:
         return all(type(part) is int for part in value)
     return value is None or type(value) in (int, bool, str)
+
+
+# What a user may pass ------------------------------------------------------------------------
+
+
+def require_flag(name: str, value: Any) -> None:
+    """Raise TypeError unless `value` is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def not_given(stride: Any) -> bool:
+    """Return whether the stride is the kernel size: None, or PyTorch's empty sequence."""
+    return stride is None or (isinstance(stride, tuple | list) and not stride)
+
+
+def _require_half(axis: str, sides: tuple[int, int], span: int, padding: Any) -> None:
+    if max(sides) > span // 2:
+        raise ValueError(
+            f"padding must be at most half the window, {span // 2} in {axis} for a window of "
+            f"{span}, got {max(sides)} (padding={padding!r}): wide_padding=True lets through more"
+        )

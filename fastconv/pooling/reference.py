@@ -34,13 +34,13 @@ class Reference(PoolAlgorithm):
         planes, values = _planes(x), _planes(out)
         places = None if indices is None else _planes(indices)
         for plane, i, j, rows, columns in _windows(len(planes), axes):
-            best, place = -np.inf, rows.start * axes[1].size + columns.start
+            best, place = None, -1
             for h in range(rows.start, rows.stop, rows.step):
                 for w in range(columns.start, columns.stop, columns.step):
                     value = planes[plane, h, w]
-                    if value > best or np.isnan(value):
+                    if best is None or value > best or np.isnan(value):
                         best, place = value, h * axes[1].size + w
-            values[plane, i, j] = best
+            values[plane, i, j] = 0 if best is None else best
             if places is not None:
                 places[plane, i, j] = place
 
@@ -60,7 +60,8 @@ class Reference(PoolAlgorithm):
         planes, values = _planes(x), _planes(out)
         for plane, i, j, rows, columns in _windows(len(planes), axes):
             count = axes[0].divisor[i] * axes[1].divisor[j]
-            values[plane, i, j] = np.sum(planes[plane, rows, columns]) / count
+            total = np.sum(planes[plane, rows, columns])
+            values[plane, i, j] = total / count if count else np.nan
 
     def mean_grad(self, grad: Array, axes: Axes, out: Array) -> None:
         """Add every gradient's share to each element of its window."""
@@ -68,4 +69,5 @@ class Reference(PoolAlgorithm):
         gradients, planes = _planes(grad), _planes(out)
         for plane, i, j, rows, columns in _windows(len(planes), axes):
             count = axes[0].divisor[i] * axes[1].divisor[j]
-            planes[plane, rows, columns] += gradients[plane, i, j] / count
+            if count:  # else the window has no element
+                planes[plane, rows, columns] += gradients[plane, i, j] / count

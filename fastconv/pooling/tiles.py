@@ -31,8 +31,8 @@ def tile_window(axes: Axes) -> Window | None:
     rows, columns = axes
     if rows.even is None or columns.even is None or config.DISABLE_JIT:
         return None
-    (_, down, R), (_, across, S) = rows.even, columns.even
-    alike = R == S <= LARGEST and down == across <= FARTHEST
+    (top, down, R), (left, across, S) = rows.even, columns.even
+    alike = R == S <= LARGEST and down == across <= FARTHEST and min(top, left) >= -(R // 2)
     return Window(R, S, (down, across)) if alike and rows.step == columns.step == 1 else None
 
 

@@ -1,16 +1,18 @@
 """Pooling on stride-trick views: all windows of an image at once, reduced by NumPy.
 
-Adaptive windows of differing sizes have no common stride: they are summed slice by slice, first
-along the height and then along the width.
+Adaptive windows of differing sizes have no common stride: maxima are taken of one after the other,
+and sums slice by slice, first along the height and then along the width.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from fastconv.geometry import extent
 from fastconv.pooling.axis import Axes, Axis
-from fastconv.pooling.base import Array, Indices, PoolAlgorithm
+from fastconv.pooling.base import Array, Indices, PoolAlgorithm, lowest
 from fastconv.windows import windows_view
 
 
@@ -22,18 +24,16 @@ class Windows(PoolAlgorithm):
     def maximum(self, x: Array, axes: Axes, out: Array, indices: Indices | None) -> None:
         """Reduce the view with `max`, find the place with `argmax`."""
         rows, columns = axes
-        view = _view(_padded(x, axes, -np.inf), axes)
+        if rows.even is None or columns.even is None:
+            self._maximum_of_each(x, axes, out, indices)
+            return
+        view = _view(_padded(x, axes, lowest(x.dtype)), axes)
         flat = view.reshape(*view.shape[:4], -1)  # copies the windows
-        # Padding must never win, nor be the place of a maximum of -infinity: mark the window's
-        # real elements, and among equal values take the first of those.
+        # Padding must never win, nor be the place of the lowest number: mark the window's real
+        # elements, and among equal values take the first of those.
         inside = _view(_padded(np.ones((1, 1, *x.shape[2:]), bool), axes, False), axes)
         real = inside.reshape(1, 1, *view.shape[2:4], -1)
-        best = flat.max(axis=-1)
-        equal = (flat == best[..., np.newaxis]) & real
-        tap = equal.argmax(axis=-1)
-        if np.isnan(best).any():
-            last_nan = flat.shape[-1] - 1 - np.isnan(flat)[..., ::-1].argmax(axis=-1)
-            tap = np.where(np.isnan(best), last_nan, tap)
+        tap = _first_largest(flat, real)
         # The element itself, not the maximum that NumPy found: zeros have signs.
         out[...] = np.take_along_axis(flat, tap[..., np.newaxis], axis=-1)[..., 0]
         if indices is not None:
@@ -41,6 +41,20 @@ class Windows(PoolAlgorithm):
             h = _first_taps(rows)[:, np.newaxis] + r * rows.step
             w = _first_taps(columns) + s * columns.step
             indices[...] = h * columns.size + w
+
+    def _maximum_of_each(self, x: Array, axes: Axes, out: Array, indices: Indices | None) -> None:
+        """Take the windows one after the other."""
+        rows, columns = axes
+        places = np.arange(rows.size * columns.size).reshape(1, 1, rows.size, columns.size)
+        for i, j in np.ndindex(rows.outputs, columns.outputs):
+            if rows.empty[i] or columns.empty[j]:
+                continue
+            here = (..., rows.window(i), columns.window(j))
+            flat = x[here].reshape(*x.shape[:2], -1)
+            tap = _first_largest(flat, True)
+            out[:, :, i, j] = np.take_along_axis(flat, tap[..., np.newaxis], axis=-1)[..., 0]
+            if indices is not None:
+                indices[:, :, i, j] = places[here].reshape(-1)[tap]
 
     def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> bool:
         """Count the places with the gradients as weights; sums are formed in float64."""
@@ -63,18 +77,32 @@ class Windows(PoolAlgorithm):
             band = np.stack(bands, axis=2)
             cells = [band[..., columns.window(j)].sum(axis=3) for j in range(columns.outputs)]
             sums = np.stack(cells, axis=3)
-        out[...] = sums / _counts(axes).astype(x.dtype)
+        counts = np.broadcast_to(_counts(axes).astype(x.dtype), sums.shape)
+        np.divide(sums, counts, out=out, where=counts != 0)
+        out[counts == 0] = np.nan
 
     def mean_grad(self, grad: Array, axes: Axes, out: Array) -> None:
         """Spread the gradients' shares over rows of the input, then over its columns."""
         rows, columns = axes
-        shares = grad / _counts(axes).astype(grad.dtype)
+        counts = np.broadcast_to(_counts(axes).astype(grad.dtype), grad.shape)
+        shares = np.divide(grad, counts, out=np.zeros_like(grad), where=counts != 0)
         bands = np.zeros((*out.shape[:3], columns.outputs), out.dtype)
         for i in range(rows.outputs):
             bands[:, :, rows.window(i)] += shares[:, :, i : i + 1]
         out[...] = 0
         for j in range(columns.outputs):
             out[..., columns.window(j)] += bands[..., j : j + 1]
+
+
+def _first_largest(flat: Array, real: Any) -> Indices:
+    """Return where along the last axis the first maximum of `real` elements is, or the last NaN."""
+    best = flat.max(axis=-1)
+    equal = (flat == best[..., np.newaxis]) & real
+    tap: Indices = equal.argmax(axis=-1)
+    if np.isnan(best).any():
+        last_nan = flat.shape[-1] - 1 - np.isnan(flat)[..., ::-1].argmax(axis=-1)
+        tap = np.where(np.isnan(best), last_nan, tap)
+    return tap
 
 
 def _counts(axes: Axes) -> Indices:
