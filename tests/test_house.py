@@ -246,3 +246,9 @@ print("right")
         check=False,
     )
     assert done.stdout.strip() == "right", done.stderr[-2000:]
+
+
+def test_attributes_are_computed_without_a_lock() -> None:
+    # That of Python 3.11 holds a lock, which a fork would leave locked in the child for ever.
+    found = [path for path in SOURCES if re.search(r"functools.*cached_property", path.read_text())]
+    assert [path.name for path in found] == ["cached.py"]

@@ -8,12 +8,13 @@ decide what these numbers are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.cached import cached_property
 from fastconv.geometry import extent
 
 Indices = NDArray[np.int64]
