@@ -10,8 +10,8 @@ from numpy.typing import DTypeLike, NDArray
 Array = NDArray[Any]
 
 
-def as_numbers(name: str, value: Any, ndim: int) -> Array:
-    """Return `value` as an array of real numbers with `ndim` dimensions.
+def as_numbers(name: str, value: Any, ndim: int | None = None) -> Array:
+    """Return `value` as an array of real numbers, with `ndim` dimensions unless that is None.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def as_numbers(name: str, value: Any, ndim: int) -> Array:
             f"{name} must be float64 or smaller, got dtype {value.dtype}: convert it first, "
             f"e.g. {name}.astype(float)"
         )
-    if value.ndim != ndim:
+    if ndim is not None and value.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {value.shape}")
     return value  # type: ignore[no-any-return]
 

@@ -19,6 +19,7 @@ from fastconv.nn.files import save
 from fastconv.nn.history import History
 from fastconv.nn.inputs import as_number
 from fastconv.nn.module import Module
+from fastconv.nn.schema import COUNT, check
 
 
 class Run:
@@ -142,8 +143,10 @@ class _Best(Callback):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Remember what `state_dict` returned."""
-        self.best, self.best_epoch = float(state["best"]), int(state["best_epoch"])
-        self.waited = int(state["waited"])
+        numbers = {"best": float, "best_epoch": COUNT, "waited": COUNT}
+        check(state, {**numbers, ...: object}, f"the state of {type(self).__name__}")
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.waited = state["waited"]
 
 
 class EarlyStopping(_Best):
@@ -215,8 +218,10 @@ class EarlyStopping(_Best):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Remember what `state_dict` returned."""
         super().load_state_dict(state)
-        weights = state["weights"]
-        self._weights = weights and {name: np.asarray(value) for name, value in weights.items()}
+        check(state, {"weights": dict | None, ...: object}, "the state of EarlyStopping")
+        if state["weights"] is not None:
+            check(state["weights"], {str: np.ndarray}, "the weights in the state of EarlyStopping")
+        self._weights = state["weights"]
 
 
 class BestCheckpoint(_Best):

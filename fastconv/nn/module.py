@@ -292,12 +292,16 @@ class Module:
 
         Raises
         ------
+        TypeError
+            If `state` is no mapping.
         ValueError
             Naming every key that is missing, unknown, or of another shape or dtype. The module
             is then as it was.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state must map names to arrays, got {type(state).__name__}")
         own = dict(self._state())
-        given = {name: np.asarray(value) for name, value in state.items()}
+        given = {name: _as_array(name, value) for name, value in state.items()}
         missing = tuple(name for name in own if name not in given)
         unexpected = tuple(name for name in given if name not in own)
         wrong = [f"missing: {name}" for name in missing if strict]
@@ -360,6 +364,13 @@ class Module:
             return f"{type(self).__name__}({self.extra_repr()})"
         lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in children]
         return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
+
+
+def _as_array(name: str, value: Any) -> Array:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"state must hold regular arrays, {name} is none: {error}") from None
 
 
 def _array(value: Parameter | Array) -> Array:

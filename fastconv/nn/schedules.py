@@ -9,7 +9,8 @@ from typing import Any
 
 from fastconv.geometry import as_int
 from fastconv.nn.inputs import as_decay, as_number
-from fastconv.nn.optim import Optimizer, settings_of
+from fastconv.nn.optimizer import Optimizer, settings_of
+from fastconv.nn.schema import COUNT, check
 
 
 class Schedule:
@@ -73,12 +74,15 @@ class Schedule:
         return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state that `state_dict` returned."""
-        if len(state["base_lrs"]) != len(self.base_lrs):
-            raise ValueError(
-                f"state must have base_lrs for {len(self.base_lrs)} groups, "
-                f"got {len(state['base_lrs'])}"
-            )
+        """Go on from a state that `state_dict` returned.
+
+        Raises
+        ------
+        ValueError
+            If it is none, or of an optimizer with another number of groups.
+        """
+        rates = (float | int,) * len(self.base_lrs)
+        check(state, {"last_epoch": COUNT, "base_lrs": rates, ...: object}, "state")
         self.last_epoch, self.base_lrs = state["last_epoch"], list(state["base_lrs"])
         self._apply()
 

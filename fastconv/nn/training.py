@@ -18,7 +18,8 @@ from fastconv.nn.inputs import as_number
 from fastconv.nn.loop import Training
 from fastconv.nn.losses import CrossEntropyLoss, Loss
 from fastconv.nn.module import Module
-from fastconv.nn.optim import Adam, Optimizer
+from fastconv.nn.optim import Adam
+from fastconv.nn.optimizer import Optimizer
 from fastconv.nn.progress import make
 from fastconv.nn.schedules import Schedule
 
@@ -98,8 +99,8 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        Naming the argument; also if checkpoints are of another training (see Notes), or all are
-        damaged.
+        Naming the argument; also if checkpoints are of another training (see Notes), if none of
+        them is whole, or the newest that is holds no state of a training, naming the folder.
     FloatingPointError
         If the loss is no longer a number.
     ImportError
