@@ -50,6 +50,12 @@ def test_states_of_no_schedule_or_module_are_refused(state: Any) -> None:
     with pytest.raises(ValueError, match="state"):
         schedule.load_state_dict(state)
     assert (schedule.last_epoch, schedule.base_lrs) == (0, [1e-3])
+    for kind, options in ((nn.StepLR, (1, 2.0)), (nn.OneCycleLR, (0.1, 9))):
+        other: nn.Schedule = kind(optimizer, *options)
+        rates = other.get_last_lr()
+        with pytest.raises(ValueError, match="state must be one that the schedule can go on from"):
+            other.load_state_dict({**other.state_dict(), "last_epoch": 10**6})
+        assert (other.last_epoch, other.get_last_lr()) == (0, rates)
     with pytest.raises((ValueError, TypeError), match="state"):
         nn.Linear(2, 2).load_state_dict(state)
     with pytest.raises(ValueError, match="weight"):

@@ -79,12 +79,21 @@ class Schedule:
         Raises
         ------
         ValueError
-            If it is none, or of an optimizer with another number of groups.
+            If it is none, or of an optimizer with another number of groups. Nothing has changed
+            then.
         """
+        before = self.last_epoch, self.base_lrs
         rates = (float | int,) * len(self.base_lrs)
         check(state, {"last_epoch": COUNT, "base_lrs": rates, ...: object}, "state")
         self.last_epoch, self.base_lrs = state["last_epoch"], list(state["base_lrs"])
-        self._apply()
+        try:
+            self._apply()
+        except (ValueError, ArithmeticError) as error:
+            self.last_epoch, self.base_lrs = before
+            self._apply()
+            raise ValueError(
+                f"state must be one that the schedule can go on from, got {state}: {error}"
+            ) from None
 
 
 class StepLR(Schedule):
