@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.arguments import as_flag
 from fastconv.files import write_atomically
 from fastconv.geometry import as_int
 from fastconv.nn.files import save
@@ -189,7 +190,7 @@ class EarlyStopping(_Best):
         super().__init__()
         self.patience = as_int("patience", patience, 1)
         self.min_delta = as_number("min_delta", min_delta, 0)
-        self.restore_best = bool(restore_best)
+        self.restore_best = as_flag("restore_best", restore_best)
         self._weights: dict[str, NDArray[Any]] | None = None
 
     def on_begin(self, run: Run) -> None:

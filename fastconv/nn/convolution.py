@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastconv.arguments import as_flag
 from fastconv.backward import bias_gradient, conv2d_backward
 from fastconv.functional import conv2d, conv2d_weight_grad
 from fastconv.geometry import IntPair, Padding, as_int, as_pair, resolve_padding
@@ -59,7 +60,8 @@ class _Convolution(Module):
         shape = self.weight_shape
         generator = as_generator(rng)
         self.weight = Parameter(default_weight(shape, generator))
-        self.bias = Parameter(default_bias(self.out_channels, shape, generator)) if bias else None
+        biased = as_flag("bias", bias)
+        self.bias = Parameter(default_bias(self.out_channels, shape, generator)) if biased else None
         self.input_grad = True
 
     @property

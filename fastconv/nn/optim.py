@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.arguments import as_computed
+from fastconv.arguments import as_computed, as_flag
 from fastconv.kernels.jit import RangeKernel
 from fastconv.kernels.steps import PIECE, adam, momentum_sgd, sgd
 from fastconv.nn.inputs import LARGEST, as_decay, as_number
@@ -81,7 +81,8 @@ class SGD(Optimizer):
         super().check(group)
         as_number("momentum", group["momentum"], 0, 1)
         as_number("dampening", group["dampening"], -LARGEST)
-        if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
+        nesterov = as_flag("nesterov", group["nesterov"])
+        if nesterov and (group["momentum"] == 0 or group["dampening"] != 0):
             raise ValueError(
                 "nesterov must be with a momentum above 0 and no dampening, got "
                 f"momentum={group['momentum']}, dampening={group['dampening']}"

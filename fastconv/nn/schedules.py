@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+from fastconv.arguments import as_flag
 from fastconv.geometry import as_int
 from fastconv.nn.inputs import as_decay, as_number
 from fastconv.nn.optimizer import Optimizer, settings_of
@@ -243,7 +244,8 @@ class OneCycleLR(Schedule):
         self.max_lr = as_number("max_lr", max_lr, 0)
         self.pct_start = as_number("pct_start", pct_start, 0, 1)
         self.anneal_strategy = anneal_strategy
-        self.cycle_momentum, self.three_phase = bool(cycle_momentum), bool(three_phase)
+        self.cycle_momentum = as_flag("cycle_momentum", cycle_momentum)
+        self.three_phase = as_flag("three_phase", three_phase)
         self.base_momentum = as_decay("base_momentum", base_momentum)
         self.max_momentum = as_decay("max_momentum", max_momentum)
         self.div_factor = as_number("div_factor", div_factor, 1e-30)

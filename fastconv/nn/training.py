@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from fastconv.arguments import as_flag
 from fastconv.geometry import as_int
 from fastconv.nn.batches import Arrays, Augment, Batches, checked, split
 from fastconv.nn.callbacks import Callback, Called, Run
@@ -146,6 +147,7 @@ def fit(
         )
     if schedule is not None and schedule.optimizer is not optimizer:
         raise ValueError("schedule must be of the optimizer that is given, got one of another")
+    shuffle, resume = as_flag("shuffle", shuffle), as_flag("resume", resume)
     seed, size = as_int("seed", seed, 0), as_int("batch_size", batch_size, 1)
     pair: Any = validation
     if isinstance(validation, float | int):
@@ -163,7 +165,7 @@ def fit(
         pair = checked(*validation)
     if checkpoint is not None and not isinstance(checkpoint, Checkpoints):
         checkpoint = Checkpoints(checkpoint)
-    data = Batches(x, seed) if y is None else Arrays(x, y, size, bool(shuffle), seed)
+    data = Batches(x, seed) if y is None else Arrays(x, y, size, shuffle, seed)
     training = Training(
         model, data, loss or CrossEntropyLoss(), optimizer, schedule, pair, size
     )  # fmt: skip
