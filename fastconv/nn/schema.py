@@ -83,12 +83,13 @@ def _check_dict(value: Any, form: Mapping[Any, Any], where: str) -> None:
             check(item, form[kind], f"{where}.{key}")
         return
     names = [key for key in form if key is not ...]
-    unknown = value.keys() - {*names}
-    if any(name not in value for name in names) or (unknown and ... not in form):
-        raise ValueError(
-            f"{where} must have the keys {', '.join(map(str, names))}, "
-            f"got {', '.join(map(_shown, value)) or 'none'}"
-        )
+    missing = [name for name in names if name not in value]
+    unknown = [] if ... in form else [key for key in value if key not in form]
+    if missing or unknown:
+        lacks = f"lacks {_shown(missing)}" if missing else ""
+        has = f"has an unknown {_shown(unknown)}" if unknown else ""
+        faults = ", ".join(filter(None, (lacks, has)))
+        raise ValueError(f"{where} must have the right keys, but {faults}")
     for name in names:
         check(value[name], form[name], f"{where}.{name}")
 
