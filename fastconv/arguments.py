@@ -13,8 +13,8 @@ from fastconv.geometry import as_ints
 Array = NDArray[Any]
 
 
-def as_numbers(name: str, value: Any, ndim: int) -> Array:
-    """Return `value` as an array of real numbers with `ndim` dimensions.
+def as_numbers(name: str, value: Any, ndim: int | None = None) -> Array:
+    """Return `value` as an array of real numbers, with `ndim` dimensions unless that is None.
 
     Raises
     ------
@@ -24,7 +24,7 @@ def as_numbers(name: str, value: Any, ndim: int) -> Array:
         For another number of dimensions, or ragged lists.
     """
     array = _real(name, value)
-    if array.ndim != ndim:
+    if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
     return array
 
@@ -86,10 +86,7 @@ def _real(name: str, value: Any) -> Array:
                 f"{name} must not be a masked array, because its mask would be lost: fill it "
                 f"first, e.g. {name}.filled(0)"
             )
-        try:
-            value = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"{name} must be a regular array of numbers: {error}") from None
+        value = as_array(name, value)
     if value.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {value.dtype}")
     if value.dtype.itemsize > 8:
@@ -98,6 +95,24 @@ def _real(name: str, value: Any) -> Array:
             f"e.g. {name}.astype(float)"
         )
     return value  # type: ignore[no-any-return]
+
+
+def as_array(name: str, value: Any) -> Array:
+    """Return `value` as an array of anything; ragged lists are none and raise ValueError."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a regular array of numbers: {error}") from None
+
+
+def as_flag(name: str, value: Any) -> bool:
+    """Return `value`, a boolean of Python or NumPy, as Python's; else raise TypeError.
+
+    Whatever else is true or false was probably meant for another argument.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
 
 
 # The usual types, of which to ask NumPy takes as long as a small pooling.

@@ -27,6 +27,8 @@ except ModuleNotFoundError:
 
 #: What --quick means: fewer rounds, and seconds for each layer.
 QUICK = {"rounds": 5, "seconds": 0.2}
+#: So many may be measured, for programs that start too many; beyond that it is a typing error.
+THREADS_PER_CORE = 4
 
 
 def main() -> None:
@@ -92,13 +94,13 @@ def bench(
         bool, typer.Option("--peers", help="Compare with other libraries instead.")
     ] = False,
     json: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write all results as JSON.")
+        str | None, typer.Option(metavar="FILE", help="Write all results as JSON.")
     ] = None,
     csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write all results as a table.")
+        str | None, typer.Option(metavar="FILE", help="Write all results as a table.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw them: .png, .svg or .pdf.")
+        str | None, typer.Option(metavar="FILE", help="Draw them: .png, .svg or .pdf.")
     ] = None,
 ) -> None:
     """Check and measure the algorithms on the layers of well-known networks.
@@ -117,6 +119,8 @@ def bench(
 
         check_names("direction", [direction] if direction else [], (*DIRECTIONS, "all"))
         check_dtype(dtype)
+        files = {"--json": json, "--csv": csv, "--plot": plot}
+        targets = Targets(*(file_named(option, text) for option, text in files.items()))
         one = None if direction is None else (direction,)
         if peers and direction is None:
             one = ("forward",)
@@ -125,7 +129,7 @@ def bench(
         known = [n for d in directions or DIRECTIONS for n in fastconv.algorithms(d)]
         check_names("algorithm", algorithm or (), known)
         with plain_errors(ValueError):
-            fastconv.set_num_threads(threads or fastconv.get_num_threads())
+            use_threads(threads)
             circumstances()  # whether the environment's settings can be read
             for item in items:
                 item.layer.problem(batch, dtype)
@@ -135,7 +139,7 @@ def bench(
             from fastconv.bench.peers.command import contest
 
             benchmark = contest
-        raise typer.Exit(benchmark(items, options, Targets(json, csv, plot)))
+        raise typer.Exit(benchmark(items, options, targets))
 
 
 def tune(
@@ -143,7 +147,7 @@ def tune(
         list[str] | None, typer.Option(metavar="NAME", help="Measure a suite; may be repeated.")
     ] = None,
     model_shapes: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Your own layers instead: .csv or .json.")
+        str | None, typer.Option(metavar="FILE", help="Your own layers instead: .csv or .json.")
     ] = None,
     direction: Annotated[
         str, typer.Option(metavar="NAME", help="forward, input_grad, weight_grad or all.")
@@ -170,9 +174,10 @@ def tune(
         check_names("direction", [direction], (*DIRECTIONS, "all"))
         check_dtype(dtype)
         directions = cast(Any, DIRECTIONS if direction == "all" else (direction,))
-        items = wanted(suite or (), model_shapes, directions)
+        shapes = file_named("--model-shapes", model_shapes)
+        items = wanted(suite or (), shapes, directions)
         with plain_errors(ValueError):
-            fastconv.set_num_threads(threads or fastconv.get_num_threads())
+            use_threads(threads)
             circumstances()  # whether the environment's settings can be read
             for item in items:
                 item.layer.problem(batch, dtype)
@@ -234,7 +239,10 @@ def warmup(
         list[str] | None, typer.Option(help="Only for float32 or float64; both by default.")
     ] = None,
 ) -> None:
-    """Compile every kernel now, so that no later program waits for it."""
+    """Compile every kernel now, so that no later program waits for it.
+
+    Exits with 1 if compiled kernels cannot be kept.
+    """
     with plain_errors(ValueError):
         require("rich", "fastconv warmup")
         from fastconv.bench import warmup as kernels
@@ -242,6 +250,10 @@ def warmup(
 
         for each in dtype or ():
             check_dtype(each)
+        reason = kernels.why_nothing_is_kept()
+        if reason is not None:
+            print(f"error: compiling now would be in vain: {reason}", file=sys.stderr)
+            raise typer.Exit(1)
         if clear:
             print(f"deleted {kernels.clear()} compiled kernels")
         begin = time.perf_counter()
@@ -269,6 +281,28 @@ def plain_errors(*kinds: type[Exception]) -> Iterator[None]:
     except mendable as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
+
+
+def file_named(option: str, text: str | None) -> Path | None:
+    """Return the file that an option names; an empty name is none, nor the working folder."""
+    if text == "":
+        raise BenchError(f"{option} must name a file, got ''")
+    return None if text is None else Path(text)
+
+
+def use_threads(wanted: int | None) -> None:
+    """Set the number of threads, if one is wanted; refuse numbers that measure nothing useful."""
+    from fastconv.threads import THREADS_VARIABLE, available_cores
+
+    count, cores = wanted or fastconv.get_num_threads(), available_cores()
+    if count > THREADS_PER_CORE * cores:
+        name = "--threads" if wanted else THREADS_VARIABLE
+        raise BenchError(
+            f"{name} must be at most {THREADS_PER_CORE * cores}, {THREADS_PER_CORE} for each of "
+            f"the {cores} cores that this process may use, got {count}: more threads than cores "
+            "bring nothing"
+        )
+    fastconv.set_num_threads(count)
 
 
 def check_dtype(dtype: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastconv.arguments import as_flag
 from fastconv.geometry import as_int, as_ints
 from fastconv.nn.inputs import LARGEST, as_number
 
@@ -30,8 +31,7 @@ def check_settings(given: Mapping[str, Any]) -> None:
     if fraction in (0, 1):
         raise ValueError(f"validation_fraction must be above 0 and below 1, got {fraction:g}")
     for name in ("batch_norm", "early_stopping", "warm_start"):
-        if not isinstance(given[name], bool | np.bool):
-            raise TypeError(f"{name} must be True or False, got {given[name]!r}")
+        as_flag(name, given[name])
     optimizer = given["optimizer"]
     if not isinstance(optimizer, str) or optimizer not in OPTIMIZERS:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {optimizer!r}")

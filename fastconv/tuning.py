@@ -32,6 +32,7 @@ import numpy as np
 
 import fastconv
 from fastconv import cpu
+from fastconv.arguments import as_flag
 from fastconv.kernels.store import build_key, cache_folder
 from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction
 from fastconv.registry import algorithms
@@ -153,9 +154,7 @@ def set_tuning(on: bool) -> None:
     >>> fastconv.set_tuning(False)
     """
     global _table, _unread
-    if not isinstance(on, bool):
-        raise TypeError(f"on must be True or False, got {on!r}")
-    table, complaint = _load() if on else (None, None)
+    table, complaint = _load() if as_flag("on", on) else (None, None)
     # First this, then the warning: it may be made an error, and must not come back at every call.
     _table, _unread = table, False
     if complaint is not None:

@@ -19,6 +19,7 @@ from test_bench import Wrong
 import fastconv
 from fastconv import cli, registry
 from fastconv.problem import DIRECTIONS
+from fastconv.threads import available_cores
 
 
 class Outcome(NamedTuple):
@@ -241,6 +242,22 @@ def test_wrong_numbers_are_refused(command: Command, arguments: Sequence[str]) -
     assert "Traceback" not in outcome.err
 
 
+@pytest.mark.parametrize("name", ["bench", "tune"])
+def test_more_threads_than_can_be_of_use_are_refused(
+    command: Command, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 4 * available_cores()
+    message = one_error(command(name, "--threads", "100000"))
+    assert message.startswith(f"--threads must be at most {most}, ")
+    assert "got 100000" in message
+    assert str(most) in one_error(command(name, "--threads", str(most + 1)))
+    # What is allowed goes on to the next refusal.
+    few = (name, "--threads", str(most), "--batch", str(2**31))
+    assert "2147483647" in one_error(command(*few))
+    monkeypatch.setattr(fastconv.threads, "_num_threads", 100_000)
+    assert one_error(command(name)).startswith("FASTCONV_NUM_THREADS must be at most")
+
+
 def test_impossible_batch_is_refused_before_measuring(command: Command) -> None:
     assert "2147483647" in one_error(command("bench", "--batch", str(2**31)))
 
@@ -250,6 +267,9 @@ def test_impossible_files_are_refused_before_measuring(command: Command, tmp_pat
         path = tmp_path / "missing" / "r.png"
         assert one_error(command("bench", option, path)).startswith(f"{option} cannot be written")
     assert "must name a file" in one_error(command("bench", "--csv", tmp_path))
+    for option in ("--json", "--csv", "--plot"):
+        assert one_error(command("bench", option, "")) == f"{option} must name a file, got ''"
+    assert one_error(command("tune", "--model-shapes", "")).startswith("--model-shapes must name")
     assert ".png, .svg, .pdf" in one_error(command("bench", "--plot", tmp_path / "r.gif"))
     assert list(tmp_path.iterdir()) == []
 
@@ -278,7 +298,7 @@ def test_interrupt_prints_what_was_measured(tmp_path: Path) -> None:
     assert {"rgb8", "digits"} <= {record["layer"] for record in content["records"]}
 
 
-# info, explain, warmup ---------------------------------------------------------------------------
+# info, explain ----------------------------------------------------------------------------------
 
 
 def test_info(command: Command) -> None:
@@ -347,41 +367,3 @@ def test_explain_refuses_in_one_line(
     command: Command, arguments: Sequence[str], message: str
 ) -> None:
     assert message in one_error(command("explain", *arguments))
-
-
-def test_warmup_compiles_once_and_for_all(tmp_path: Path) -> None:
-    environment = {"FASTCONV_CACHE_DIR": str(tmp_path)}
-    # The last ones of the lists: to compile all of them takes a minute.
-    fewer = """
-import fastconv.bench.warmup as warmup
-import fastconv.pooling.registry as pooling, fastconv.registry as registry
-registry.ALGORITHMS, pooling.ALGORITHMS = registry.ALGORITHMS[-2:], pooling.ALGORITHMS[-1:]
-shapes = warmup.all_shapes
-warmup.all_shapes = lambda dtype: shapes(dtype)[-5:]
-"""
-
-    def warm_up(*options: str) -> tuple[int, int]:
-        arguments = ("warmup", "--dtype", "float32", *options)
-        outcome = in_new_process(*arguments, environment=environment, before=fewer)
-        assert (outcome.code, outcome.err) == (0, "")
-        found = re.search(r"compiled (\d+) kernels in [\d.]+ s; (\d+) are ready", outcome.out)
-        assert found
-        return int(found[1]), int(found[2])
-
-    stale = tmp_path / "0123456789abcdef" / "old.kernel"
-    stale.parent.mkdir()
-    stale.write_text("compiled by an older version")
-    compiled, ready = warm_up("--clear")
-    assert not stale.parent.exists()
-    assert compiled == ready == len(list(tmp_path.rglob("*.kernel")))
-    assert ready > 5
-    assert warm_up() == (0, ready)
-    bystander = tmp_path / "letter.txt"
-    bystander.write_text("dear")
-    # One that is called from Python: others are parts of these, and are not missed.
-    next(tmp_path.rglob("naive.forward-*.kernel")).unlink()
-    assert warm_up() == (1, ready)
-    outcome = in_new_process("warmup", "--dtype", "int8", "--clear", environment=environment)
-    assert "float32, float64" in one_error(outcome)
-    assert len(list(tmp_path.rglob("*.kernel"))) == ready
-    assert bystander.read_text() == "dear"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import random
 import stat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from checkpoint_mutations import spoil
 from nn_cases import scramble, small_net
 from reference import Array
 
@@ -68,6 +71,30 @@ def test_changed_bytes_of_the_header(path: Path) -> None:
         damaged[place] ^= 0xFF
         path.write_bytes(damaged)
         assert_refused(path)
+
+
+def test_headers_of_any_form(path: Path) -> None:
+    dice, content = random.Random(0), path.read_bytes()
+    size = 8 + int.from_bytes(content[:8], "little")
+    header, numbers = json.loads(content[8:size]), content[size:]
+    refusals = []
+    for _ in range(300):
+        changed, what = spoil(header, dice)
+        text = json.dumps(changed).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + numbers)
+        try:
+            nn.load(small_net(), path)
+        except ValueError as error:
+            refusals.append((what, str(error)))
+    assert len(refusals) > 200
+    assert [what for what, message in refusals if path.name not in message] == []
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int32", "float64", "complex64", "uint64"])
+def test_arrays_of_other_types(path: Path, dtype: str) -> None:
+    state = state_in(path)
+    safetensors.save_file({**state, "1.bias": state["1.bias"].astype(dtype)}, path)
+    assert_refused(path, f"1.bias must be float32 of shape (8,), got {dtype}")
 
 
 class Bomb:

@@ -39,6 +39,7 @@ command = test_cli.command
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Name a file for measurements."""
     path = tmp_path / "folder" / "tuning.jsonl"
+    path.parent.mkdir()
     monkeypatch.setenv("FASTCONV_TUNING_FILE", str(path))
     yield path
     fastconv.set_tuning(False)
@@ -105,7 +106,7 @@ def test_wishes_that_cannot_be_met(command: Command, file: Path, shapes: Path) -
         (("--model-shapes", shapes, "--batch", str(2**31)), "2147483647"),
     ):
         assert message in one_error(command("tune", *arguments))
-    assert not file.parent.exists()
+    assert list(file.parent.iterdir()) == []
 
 
 def test_places_that_cannot_be_written_are_told_before_measuring(
@@ -116,6 +117,9 @@ def test_places_that_cannot_be_written_are_told_before_measuring(
     def refusal() -> str:
         return one_error(command("tune", "--model-shapes", shapes, "--quick"))
 
+    file.parent.rmdir()
+    assert "FASTCONV_TUNING_FILE must name a file in a folder that exists" in refusal()
+    assert not file.parent.exists()
     file.parent.write_text("in the way")
     assert "FASTCONV_TUNING_FILE" in refusal()
     file.parent.unlink()
@@ -125,6 +129,15 @@ def test_places_that_cannot_be_written_are_told_before_measuring(
     file.write_text("My thesis\nis here.\n")
     assert "which holds something else: remove it" in refusal()
     assert file.read_text() == "My thesis\nis here.\n"
+
+
+def test_the_folder_for_all_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path
+) -> None:
+    monkeypatch.setenv("FASTCONV_TUNING_FILE", "")
+    monkeypatch.setenv("FASTCONV_CACHE_DIR", str(tmp_path / "new" / "folder"))
+    assert tune_command.target() == tmp_path / "new" / "folder" / "tuning.jsonl"
+    assert not list(file.parent.iterdir())
 
 
 def test_ctrl_c_keeps_what_was_measured(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +210,6 @@ def test_other_precisions_need_no_other_measurement(
         assert {"rough", "direct"} <= set(finding.seconds)
         assert (finding.estimated == "rough") == (precision == "high")
     assert finding.fastest != "rough"
-    file.parent.mkdir()
     seconds = {"direct": 3e-5, "im2col": 2e-5, "rough": 1e-5}
     tuning.append(file, dataclasses.replace(finding.measurement, seconds=seconds))
     fastconv.set_tuning(True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -56,6 +57,17 @@ def stored_kernels(folder: Path | None = None) -> Kernels:
         folder = usable_folder()
     files = folder.rglob("*.kernel") if folder else ()
     return Kernels(tuple(sorted(file for file in files if file.is_file())))
+
+
+def why_nothing_is_kept() -> str | None:
+    """Return why compiled kernels cannot be kept, None if they can."""
+    usable_folder.cache_clear()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        folder = usable_folder()
+    if folder is not None:
+        return None
+    return "; ".join(str(warning.message) for warning in told)
 
 
 def clear() -> int:

@@ -87,7 +87,8 @@ from fastconv.nn.linear import Linear
 from fastconv.nn.losses import CrossEntropyLoss, Loss, MSELoss
 from fastconv.nn.module import Module
 from fastconv.nn.norm import BatchNorm2d
-from fastconv.nn.optim import SGD, Adam, AdamW, Optimizer
+from fastconv.nn.optim import SGD, Adam, AdamW
+from fastconv.nn.optimizer import Optimizer
 from fastconv.nn.parameter import Parameter
 from fastconv.nn.pooling import (
     AdaptiveAvgPool2d,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.random import Generator, SeedSequence
 from numpy.typing import NDArray
 
+from fastconv.arguments import as_array
 from fastconv.nn.identity import fingerprint
 from fastconv.nn.inputs import as_number
 
@@ -110,7 +111,7 @@ class Batches:
 
 def checked(x: Any, y: Any) -> Pair:
     """Return images and targets as arrays of the same length."""
-    images, targets = np.asarray(x), np.asarray(y)
+    images, targets = as_array("x", x), as_array("y", y)
     for name, array in (("x", images), ("y", targets)):
         if array.dtype.kind not in "fiub":
             hint = ": number the classes, e.g. by np.unique(y, return_inverse=True)"

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.arguments import as_flag
 from fastconv.files import write_atomically
 from fastconv.geometry import as_int
 from fastconv.nn.files import save
 from fastconv.nn.history import History
 from fastconv.nn.inputs import as_number
 from fastconv.nn.module import Module
+from fastconv.nn.schema import COUNT, check
 
 
 class Run:
@@ -142,8 +144,10 @@ class _Best(Callback):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Remember what `state_dict` returned."""
-        self.best, self.best_epoch = float(state["best"]), int(state["best_epoch"])
-        self.waited = int(state["waited"])
+        numbers = {"best": float, "best_epoch": COUNT, "waited": COUNT}
+        check(state, {**numbers, ...: object}, f"the state of {type(self).__name__}")
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.waited = state["waited"]
 
 
 class EarlyStopping(_Best):
@@ -186,7 +190,7 @@ class EarlyStopping(_Best):
         super().__init__()
         self.patience = as_int("patience", patience, 1)
         self.min_delta = as_number("min_delta", min_delta, 0)
-        self.restore_best = bool(restore_best)
+        self.restore_best = as_flag("restore_best", restore_best)
         self._weights: dict[str, NDArray[Any]] | None = None
 
     def on_begin(self, run: Run) -> None:
@@ -215,8 +219,10 @@ class EarlyStopping(_Best):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Remember what `state_dict` returned."""
         super().load_state_dict(state)
-        weights = state["weights"]
-        self._weights = weights and {name: np.asarray(value) for name, value in weights.items()}
+        check(state, {"weights": dict | None, ...: object}, "the state of EarlyStopping")
+        if state["weights"] is not None:
+            check(state["weights"], {str: np.ndarray}, "the weights in the state of EarlyStopping")
+        self._weights = state["weights"]
 
 
 class BestCheckpoint(_Best):

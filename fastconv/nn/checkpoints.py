@@ -1,34 +1,30 @@
 """Checkpoints: all that training needs to go on, in files that are complete or not there.
 
-A checkpoint is a folder with ``tensors.safetensors`` (every array) and ``state.json`` (everything
-else, and the digests of both). It is written under a temporary name, flushed to the disk and then
-renamed; only then does ``manifest.json`` point at it. So a process may end at any moment: what the
-manifest names is complete. Reading runs no code: there are only numbers, text and JSON.
+A checkpoint is written under a temporary name, flushed to the disk and then renamed; only then does
+``manifest.json`` point at it. So a process may end at any moment: what the manifest names is
+complete. `fastconv.nn.snapshot` tells what is in one.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fastconv.files import sync, write_atomically
 from fastconv.geometry import as_int
+from fastconv.nn import snapshot
 from fastconv.nn.files import safetensors
+from fastconv.nn.schema import check
 
 # Names of this module's own folders: nothing else is ever read or removed.
-_NAME = re.compile(r"step-\d{8,}(-\d+)?")
-_BEGUN = re.compile(r"\.step-\d{8,}(-\d+)?\.\d+\.tmp")
-_TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
-_FORMAT = 1
+_NAME = re.compile(r"step-[0-9]{8,20}(-[0-9]{1,9})?")
+_BEGUN = re.compile(rf"\.{_NAME.pattern}\.\d+\.tmp")
+_MANIFEST = "manifest.json"
 
 
 class Checkpoints:
@@ -50,7 +46,7 @@ class Checkpoints:
 
     Examples
     --------
-    >>> import tempfile
+    >>> import numpy as np, tempfile
     >>> checkpoints = Checkpoints(tempfile.mkdtemp())
     >>> checkpoints.write({"epoch": 3, "weights": np.ones(2)}, step=30)
     >>> checkpoints.names()
@@ -82,61 +78,68 @@ class Checkpoints:
 
     def names(self) -> list[str]:
         """Return the names of the finished checkpoints, the newest last."""
+        found = self._found()
+        return [name for name in self._known() if name in found]
+
+    def _known(self) -> list[str]:
+        """Return the checkpoints that the manifest names; if one is missing, all there are too."""
+        found, path = self._found(), self.folder / _MANIFEST
+        if not path.exists():
+            return found
         try:
-            manifest = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
-            names = manifest["checkpoints"]
-            if not (isinstance(names, list) and names):
-                raise ValueError
-            if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
-                raise ValueError
-        except FileNotFoundError:
-            return self._found()
-        except (ValueError, KeyError, TypeError):
-            found = self._found()
+            manifest = snapshot.read_json(path)
+            check(manifest, {"checkpoints": [str], ...: object}, _MANIFEST)
+            listed = set(manifest["checkpoints"])
+            if not listed or not all(map(_NAME.fullmatch, listed)):
+                raise ValueError(f"{_MANIFEST} must name checkpoints, got {sorted(listed)!r:.60}")
+        except ValueError as error:
             warnings.warn(
-                f"the list {str(self.folder / _MANIFEST)!r} is damaged: using the checkpoints "
-                f"found beside it, {', '.join(found) or 'none'}",
-                stacklevel=2,
+                f"the list {str(path)!r} is damaged ({error}): using the checkpoints found beside "
+                f"it, {', '.join(found) or 'none'}",
+                stacklevel=3,
             )
             return found
-        return list(names)
+        return sorted(listed if listed <= {*found} else listed.union(found), key=_age)
 
     def _found(self) -> list[str]:
-        found = (path.parent.name for path in self.folder.glob(f"step-*/{_STATE}"))
-        return sorted(name for name in found if _NAME.fullmatch(name))
+        found = (path.parent.name for path in self.folder.glob(f"step-*/{snapshot.STATE}"))
+        return sorted((name for name in found if _NAME.fullmatch(name)), key=_age)
 
     def read(self) -> dict[str, Any] | None:
         """Return the newest state that is whole, or None if nothing was ever written.
 
-        A damaged checkpoint is named in a warning, and the one before it is read.
+        A checkpoint that is missing or damaged is named in a warning, and the one before it is
+        read.
 
         Raises
         ------
         ValueError
-            If there are checkpoints, and all of them are damaged.
+            If there are checkpoints, and none of them is whole.
+        OSError
+            If the disk does not answer, which says nothing of what is on it.
         """
-        names, wrong = self.names(), []
-        for name in reversed(names):
+        newest = self.newest()
+        return None if newest is None else newest[1]
+
+    def newest(self) -> tuple[Path, dict[str, Any]] | None:
+        """Return the folder of the newest state that is whole, and the state, as `read` does."""
+        wrong = []
+        for name in reversed(self._known()):
+            folder = self.folder / name
             try:
-                state = _read(self.folder / name)
-            except (
-                *(FileNotFoundError, NotADirectoryError),
-                *(ValueError, KeyError, TypeError),
-            ) as error:  # any other OSError says nothing of what is on the disk
-                wrong.append(f"{name}: {error}")
+                return folder, snapshot.read(folder)
+            except ValueError as error:
+                reason = f"is damaged ({error})" if folder.is_dir() else "is missing"
+                wrong.append(f"{name} {reason}")
                 self._damaged.add(name)
                 warnings.warn(
-                    f"checkpoint {str(self.folder / name)!r} is damaged ({error}): "
-                    "using the one before it",
-                    stacklevel=2,
+                    f"checkpoint {str(folder)!r} {reason}: using the one before it", stacklevel=3
                 )
-            else:
-                return state
         self._damaged.clear()
         if wrong:
             raise ValueError(
-                f"checkpoint must have one that is whole, in {str(self.folder)!r} all are "
-                "damaged; resume=False begins anew:\n  " + "\n  ".join(wrong)
+                f"checkpoint must have one that is whole, in {str(self.folder)!r} none is; "
+                "resume=False begins anew:\n  " + "\n  ".join(wrong)
             )
         return None
 
@@ -165,13 +168,13 @@ class Checkpoints:
         temporary = self.folder / f".{name}.{os.getpid()}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         try:
-            _write(temporary, state)
+            snapshot.write(temporary, state)
             os.replace(temporary, self.folder / name)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         sync(self.folder)
-        manifest = json.dumps({"format": _FORMAT, "checkpoints": [*kept, name]}, indent=1)
+        manifest = json.dumps({"format": snapshot.FORMAT, "checkpoints": [*kept, name]}, indent=1)
         write_atomically(
             self.folder / _MANIFEST, lambda file: file.write_text(manifest, encoding="utf-8")
         )
@@ -188,67 +191,6 @@ class Checkpoints:
             path.unlink(missing_ok=True)
 
 
-def _write(folder: Path, state: dict[str, Any]) -> None:
-    tensors: dict[str, Any] = {}
-    tree = json.dumps(_encode(state, "", tensors))
-    content = safetensors().save(tensors)
-    whole = {
-        "format": _FORMAT,
-        "tensors_sha256": hashlib.sha256(content).hexdigest(),
-        "state_sha256": hashlib.sha256(tree.encode()).hexdigest(),
-        "state": json.loads(tree),
-    }
-    folder.mkdir()
-    for name, part in ((_TENSORS, content), (_STATE, json.dumps(whole).encode())):
-        (folder / name).write_bytes(part)
-        sync(folder / name)
-    sync(folder)
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    whole = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-    if whole["format"] != _FORMAT:
-        raise ValueError(f"its format is {whole['format']!r}, known is {_FORMAT}")
-    content = (folder / _TENSORS).read_bytes()
-    tree = json.dumps(whole["state"]).encode()
-    for name, part, wanted in (
-        (_TENSORS, content, whole["tensors_sha256"]),
-        (_STATE, tree, whole["state_sha256"]),
-    ):
-        if hashlib.sha256(part).hexdigest() != wanted:
-            raise ValueError(f"{name} is not as it was written")
-    state: dict[str, Any] = _decode(whole["state"], safetensors().load(content))
-    return state
-
-
-def _encode(value: Any, path: str, tensors: dict[str, Any]) -> Any:
-    """Return `value` as JSON can hold it, with its arrays put into `tensors`."""
-
-    def inner(items: Iterable[tuple[Any, Any]]) -> list[Any]:
-        return [_encode(item, f"{path}.{key}".lstrip("."), tensors) for key, item in items]
-
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, np.ndarray | np.generic):
-        while path in tensors:
-            path += "'"
-        tensors[path] = np.array(value, order="C")
-        return {"tensor": path, "scalar": isinstance(value, np.generic)}
-    if isinstance(value, dict):
-        return {"dict": [[*pair] for pair in zip(value, inner(value.items()), strict=True)]}
-    if isinstance(value, list | tuple):
-        return {type(value).__name__: inner(enumerate(value))}
-    raise TypeError(f"a state must hold numbers, text, arrays, lists and dicts, got {value!r}")
-
-
-def _decode(value: Any, tensors: dict[str, Any]) -> Any:
-    if not isinstance(value, dict):
-        return value
-    if "tensor" in value:
-        array = tensors[value["tensor"]]
-        return array[()] if value["scalar"] else array
-    if "dict" in value:
-        return {key: _decode(item, tensors) for key, item in value["dict"]}
-    if "tuple" in value:
-        return tuple(_decode(item, tensors) for item in value["tuple"])
-    return [_decode(item, tensors) for item in value["list"]]
+def _age(name: str) -> list[int]:
+    """Return what sorts names of checkpoints, the oldest first."""
+    return [int(number) for number in name.split("-")[1:]]

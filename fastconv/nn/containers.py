@@ -8,6 +8,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.arguments import as_numbers
 from fastconv.geometry import IntPair, Padding
 from fastconv.nn.convolution import Conv2d
 from fastconv.nn.fusion import Branches, Chain, run_back
@@ -145,7 +146,7 @@ class Residual(Branches):
 
     def backward(self, grad: Array) -> Array | None:
         """Send `grad` back through both branches; return the sum."""
-        array = np.asarray(grad)
+        array = as_numbers("grad", grad)
         through = self.body.backward(array)
         around = array if self.shortcut is None else self.shortcut.backward(array)
         if through is None or around is None:

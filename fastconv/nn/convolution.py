@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.arguments import as_batch_shape
+from fastconv.arguments import as_batch_shape, as_flag
 from fastconv.backward import bias_gradient, conv2d_backward
 from fastconv.functional import conv2d, conv2d_weight_grad
 from fastconv.geometry import IntPair, Margins, Padding, as_int, as_pair, resolve_padding
@@ -67,7 +67,8 @@ class _Convolution(Module):
         shape = self.weight_shape
         generator = as_generator(rng)
         self.weight = Parameter(default_weight(shape, generator))
-        self.bias = Parameter(default_bias(self.out_channels, shape, generator)) if bias else None
+        biased = as_flag("bias", bias)
+        self.bias = Parameter(default_bias(self.out_channels, shape, generator)) if biased else None
         self.input_grad = True
 
     @property

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any, TypeVar
 
+from numpy.typing import NDArray
+
 from fastconv.files import write_atomically
 from fastconv.nn.module import Module
 
@@ -73,10 +75,9 @@ def load(model: M, path: str | os.PathLike[str], strict: bool = True) -> M:
     --------
     See `save`.
     """
-    reader, content = safetensors(), Path(path).read_bytes()
     try:
-        state = reader.load(content)
-    except Exception as error:
+        state = read_tensors(Path(path).read_bytes())
+    except ValueError as error:
         raise ValueError(
             f"path must be a safetensors file that NumPy can hold, {os.fspath(path)!r} is damaged "
             f"or something else: {error}"
@@ -86,6 +87,24 @@ def load(model: M, path: str | os.PathLike[str], strict: bool = True) -> M:
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)!r}: {error}") from None
     return model
+
+
+def read_tensors(content: bytes) -> dict[str, NDArray[Any]]:
+    """Return the arrays in the content of a safetensors file.
+
+    Raises
+    ------
+    ImportError
+        Without the package safetensors.
+    ValueError
+        If it is damaged, something else, or holds numbers that NumPy has no type for.
+    """
+    reader = safetensors()
+    try:
+        tensors: dict[str, NDArray[Any]] = reader.load(content)
+    except Exception as error:  # of many kinds, some of them the package's own
+        raise ValueError(str(error)) from error
+    return tensors
 
 
 def safetensors() -> Any:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv.activation import ActivationLike, as_activation
+from fastconv.arguments import as_numbers
 from fastconv.convolution.squares import SIDE
 from fastconv.functional import plan_conv2d
 from fastconv.nn.activation import Dropout, LeakyReLU, ReLU, SiLU
@@ -301,7 +302,7 @@ def run_keeping(layers: Sequence[Module], x: Array) -> Array:
 
 def run_back(layers: Sequence[Module], grad: Array) -> Array | None:
     """Return the gradient that the layers of a chain pass on, each adding to its parameters'."""
-    current: Any = np.asarray(grad)
+    current: Any = as_numbers("grad", grad)
     for place, layer in reversed(list(enumerate(layers))):
         if current is None:
             raise RuntimeError(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fastconv.nn.losses import Loss
 from fastconv.nn.module import Module
-from fastconv.nn.optim import Optimizer, settings_of
+from fastconv.nn.optimizer import Optimizer, settings_of
 from fastconv.nn.schedules import Schedule
 
 Array = NDArray[Any]
@@ -69,7 +69,7 @@ def describe_steps(
     steps: dict[str, Any] = {"schedule": None}
     steps["optimizer"] = {"": type(optimizer).__name__, **optimizer_of(first), "params": learned}
     if schedule is not None:
-        steps["schedule"] = {**made_of(schedule), "per_batch": schedule.per_batch}
+        steps["schedule"] = {**made_of(schedule), "per_batch": bool(schedule.per_batch)}
     return steps
 
 

@@ -23,16 +23,18 @@ _FLOATS = np.dtype(np.float32), np.dtype(np.float64)
 RngLike = Generator | int | None
 
 
-def as_floats(layer: object, x: ArrayLike, dtype: np.dtype[Any] | None = None) -> Array:
+def as_floats(
+    layer: object, x: ArrayLike, dtype: np.dtype[Any] | None = None, argument: str = "x"
+) -> Array:
     """Return `x` as an array of float32 or float64, of `dtype` if one is given."""
-    array = x if isinstance(x, np.ndarray) else np.asarray(x)
+    array = as_numbers(argument, x)
     if array.dtype in (_FLOATS if dtype is None else (dtype,)):
         return array
     name, wanted = type(layer).__name__, dtype or "float32 or float64"
-    hint = f"convert x (x.astype({str(dtype or 'float32')!r}))"
+    hint = f"convert {argument} ({argument}.astype({str(dtype or 'float32')!r}))"
     if dtype is not None and array.dtype in (np.float32, np.float64):
         hint += f" or the model (model.astype({str(array.dtype)!r}))"
-    raise TypeError(f"x must be {wanted} for this {name}, got {array.dtype}: {hint}")
+    raise TypeError(f"{argument} must be {wanted} for this {name}, got {array.dtype}: {hint}")
 
 
 def as_images(

@@ -9,7 +9,7 @@ from numba.core import config
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv import recycling
-from fastconv.arguments import as_computed
+from fastconv.arguments import as_computed, as_flag
 from fastconv.blas import single_threaded
 from fastconv.geometry import as_int
 from fastconv.kernels.dense import product, weighted_sums
@@ -73,7 +73,8 @@ class Linear(Module):
         self.out_features = as_int("out_features", out_features, 1)
         shape, generator = (self.out_features, self.in_features), as_generator(rng)
         self.weight = Parameter(default_weight(shape, generator))
-        self.bias = Parameter(default_bias(self.out_features, shape, generator)) if bias else None
+        biased = as_flag("bias", bias)
+        self.bias = Parameter(default_bias(self.out_features, shape, generator)) if biased else None
         self.input_grad = True
 
     def forward(self, x: ArrayLike) -> Array:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,9 @@ from fastconv.nn.inputs import as_dtype
 from fastconv.nn.linear import Linear
 from fastconv.nn.losses import Loss
 from fastconv.nn.module import Module
-from fastconv.nn.optim import Optimizer
+from fastconv.nn.optimizer import Optimizer
 from fastconv.nn.progress import Progress
+from fastconv.nn.resuming import check_parts, check_state, naming
 from fastconv.nn.schedules import Schedule
 from fastconv.nn.tally import Tally
 
@@ -76,18 +78,19 @@ class Training:
 
     def run(self, epochs: int, progress: Progress) -> History:
         """Train until there were so many epochs, or somebody stops it."""
-        state = None
+        found = None
         self.about.validated = self.validation is not None
         if self.checkpoints is not None:
             self.checkpoints.prepare()
             self.identity = self.describe()  # before callbacks and schedules change anything
-            state = None if self.fresh else self.checkpoints.read()
-        if state is not None:
-            self.load_position(state)
+            found = None if self.fresh else self.checkpoints.newest()
+        if found is not None:
+            self.load_position(*found)
         for callback in self.callbacks:
             callback.on_begin(self.about)
-        if state is not None:
-            self.load(state)
+        if found is not None:
+            with naming(found[0]):
+                self.load(found[1])
         interrupted = False
         with _first_layer_without_input_grad(self.model), _polite_interrupts() as asked:
             try:
@@ -188,7 +191,7 @@ class Training:
                     name: getattr(self, name) for name in ("steps", "batch", "seconds", "rate")
                 },
                 "tally": vars(self.tally),
-                "stop": self.about.stop,
+                "stop": bool(self.about.stop),
                 "history": self.about.history.to_dict(),
                 "model": self.model.state_dict(),
                 "frozen": frozen(self.model),
@@ -202,19 +205,24 @@ class Training:
         )
         self.fresh = False
 
-    def load_position(self, state: dict[str, Any]) -> None:
-        """Go where a checkpoint was written, if it is of this training."""
+    def load_position(self, folder: Path, state: dict[str, Any]) -> None:
+        """Go where a checkpoint was written, if it is one, and of this training."""
+        with naming(folder):
+            check_state(state)
         left = {
             "optimizer": optimizer_of(state["optimizer"]["param_groups"]),
             "frozen": state["frozen"],
         }
         wrong = differences(state["training"], self.identity, left)
         if wrong:
-            assert self.checkpoints is not None
             raise ValueError(
-                f"checkpoint must be of this training, those in {str(self.checkpoints.folder)!r} "
+                f"checkpoint must be of this training, those in {str(folder.parent)!r} "
                 "are of another; resume=False begins anew:\n  " + "\n  ".join(wrong)
             )
+        batches = len(self.data) if isinstance(self.data, Arrays) else 0  # others may not know it
+        parts = self.model, batches, self.schedule, self.generators(), len(self.callbacks)
+        with naming(folder):
+            check_parts(state, *parts)
         self.identity = state["training"]
         self.about.history = History.from_dict(state["history"])
         self.about.stop = state["stop"]
@@ -223,17 +231,17 @@ class Training:
         vars(self.tally).update(state["tally"])
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take over the rest of a checkpoint."""
+        """Take over the rest of a checkpoint: first what may be refused, the model last."""
+        for callback, kept in zip(self.callbacks, state["callbacks"], strict=True):
+            callback.load_state_dict(kept)
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for rng, kept in zip(self.generators(), state["generators"], strict=True):
+            rng.bit_generator.state = kept
         self.model.load_state_dict(state["model"])
         for name, module in self.model.named_modules():
             module.frozen = name in state["frozen"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.schedule is not None:
-            self.schedule.load_state_dict(state["schedule"])
-        for rng, kept in zip(self.generators(), state["generators"], strict=True):
-            rng.bit_generator.state = kept
-        for callback, kept in zip(self.callbacks, state["callbacks"], strict=True):
-            callback.load_state_dict(kept)
 
     def describe(self) -> dict[str, Any]:
         """Return what must be the same when training goes on."""

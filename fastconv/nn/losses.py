@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastconv.arguments import as_numbers
 from fastconv.nn.inputs import as_floats, as_number
 
 Array = NDArray[Any]
@@ -97,7 +98,7 @@ class CrossEntropyLoss(Loss):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(reduction)
-        self.weight = None if weight is None else np.asarray(weight, float)
+        self.weight = None if weight is None else as_numbers("weight", weight).astype(float)
         if self.weight is not None and (
             self.weight.ndim != 1 or not (np.isfinite(self.weight) & (self.weight >= 0)).all()
         ):
@@ -106,7 +107,7 @@ class CrossEntropyLoss(Loss):
 
     def forward(self, pred: ArrayLike, target: ArrayLike) -> float:
         """Return the loss of logits `pred`, (N, C, ...)."""
-        logits, wanted = as_floats(self, pred), np.asarray(target)
+        logits, wanted = as_floats(self, pred, argument="pred"), as_numbers("target", target)
         if logits.ndim < 2 or 0 in logits.shape:
             raise ValueError(f"pred must have shape (N, C) or (N, C, ...), got {logits.shape}")
         # Classes last: one row for each sample, or pixel.
@@ -188,7 +189,7 @@ class MSELoss(Loss):
 
     def forward(self, pred: ArrayLike, target: ArrayLike) -> float:
         """Return the loss of `pred`, of any shape."""
-        predicted, wanted = as_floats(self, pred), np.asarray(target)
+        predicted, wanted = as_floats(self, pred, argument="pred"), as_numbers("target", target)
         if wanted.shape != predicted.shape:
             raise ValueError(
                 f"target must have the shape of pred, {predicted.shape}, got {wanted.shape}"

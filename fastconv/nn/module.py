@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from fastconv.arguments import as_array, as_flag, as_numbers
 from fastconv.nn.parameter import Parameter
 from fastconv.nn.summary import Summary, summarize
 
@@ -90,8 +91,8 @@ class Module:
         ------
         RuntimeError
             If `forward` was not called before, or kept nothing.
-        ValueError
-            For another shape.
+        TypeError, ValueError
+            For other than real numbers, and for another shape.
         """
         raise NotImplementedError(f"{type(self).__name__} must define backward(grad)")
 
@@ -115,7 +116,7 @@ class Module:
                 "whose values were kept: in training mode (train()), or after eval(keep=True)"
             )
         shape, dtype, values = self._kept
-        array = np.asarray(grad)
+        array = as_numbers("grad", grad)
         if array.shape != shape:
             raise ValueError(
                 f"grad must have shape {shape}, that of the last output of {name}, "
@@ -132,7 +133,7 @@ class Module:
         What ``eval(keep=True)`` has frozen inside it stays so until `train` is called on that
         itself.
         """
-        if not mode:
+        if not as_flag("mode", mode):
             return self.eval()
         self.frozen = False
         held = (module.modules() for module in self.modules() if module.frozen)
@@ -166,7 +167,7 @@ class Module:
         >>> layer.train().training
         True
         """
-        self.frozen = keep
+        self.frozen = keep = as_flag("keep", keep)
         for module in self.modules():
             module.training, module.keeping = False, keep
             module._kept = None
@@ -292,12 +293,16 @@ class Module:
 
         Raises
         ------
+        TypeError
+            If `state` is no mapping.
         ValueError
             Naming every key that is missing, unknown, or of another shape or dtype. The module
             is then as it was.
         """
-        own = dict(self._state())
-        given = {name: np.asarray(value) for name, value in state.items()}
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state must map names to arrays, got {type(state).__name__}")
+        own, strict = dict(self._state()), as_flag("strict", strict)
+        given = {name: as_array(f"{name} in state", value) for name, value in state.items()}
         missing = tuple(name for name in own if name not in given)
         unexpected = tuple(name for name in given if name not in own)
         wrong = [f"missing: {name}" for name in missing if strict]

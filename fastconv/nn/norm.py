@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv import recycling
-from fastconv.arguments import as_computed
+from fastconv.arguments import as_computed, as_flag
 from fastconv.geometry import as_int
 from fastconv.kernels.channels import normalize, normalize_grad
 from fastconv.nn.inputs import LARGEST, as_images, as_number, check_parameter
@@ -81,8 +81,9 @@ class BatchNorm2d(Module):
         self.eps = as_number("eps", eps, 0)
         self.momentum = None if momentum is None else as_number("momentum", momentum, -LARGEST)
         ones, zeros = np.ones(num_features, np.float32), np.zeros(num_features, np.float32)
-        self.weight = Parameter(ones) if affine else None
-        self.bias = Parameter(zeros) if affine else None
+        learned = as_flag("affine", affine)
+        self.weight = Parameter(ones) if learned else None
+        self.bias = Parameter(zeros) if learned else None
         self.running_mean: Array = zeros.copy()
         self.running_var: Array = ones.copy()
         self.num_batches_tracked: Array = np.zeros((), np.int64)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from fastconv.arguments import as_array
+
 Array = NDArray[Any]
 
 # One count for all parameters: none ever shares a version, nor returns to an old one.
@@ -72,7 +74,7 @@ class Parameter:
     @data.setter
     def data(self, value: ArrayLike) -> None:
         if value is not self._data:  # p.data -= step has written already
-            array = np.asarray(value)
+            array = as_array("data", value)
             if array.shape != self.shape:
                 raise ValueError(
                     f"data must keep the parameter's shape {self.shape}, got {array.shape}"
@@ -139,7 +141,7 @@ class Parameter:
 
 
 def _as_floats(data: ArrayLike) -> Array:
-    array = np.array(data, order="C")
+    array = np.array(as_array("data", data), order="C")
     if array.dtype not in (np.float32, np.float64):
         raise TypeError(f"data must be float32 or float64, got {array.dtype}")
     return array

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+from fastconv.arguments import as_flag
 from fastconv.geometry import as_int
 from fastconv.nn.inputs import as_decay, as_number
-from fastconv.nn.optim import Optimizer, settings_of
+from fastconv.nn.optimizer import Optimizer, settings_of
+from fastconv.nn.schema import COUNT, check
 
 
 class Schedule:
@@ -73,14 +75,26 @@ class Schedule:
         return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state that `state_dict` returned."""
-        if len(state["base_lrs"]) != len(self.base_lrs):
-            raise ValueError(
-                f"state must have base_lrs for {len(self.base_lrs)} groups, "
-                f"got {len(state['base_lrs'])}"
-            )
+        """Go on from a state that `state_dict` returned.
+
+        Raises
+        ------
+        ValueError
+            If it is none, or of an optimizer with another number of groups. Nothing has changed
+            then.
+        """
+        before = self.last_epoch, self.base_lrs
+        rates = (float | int,) * len(self.base_lrs)
+        check(state, {"last_epoch": COUNT, "base_lrs": rates, ...: object}, "state")
         self.last_epoch, self.base_lrs = state["last_epoch"], list(state["base_lrs"])
-        self._apply()
+        try:
+            self._apply()
+        except (ValueError, ArithmeticError) as error:
+            self.last_epoch, self.base_lrs = before
+            self._apply()
+            raise ValueError(
+                f"state must be one that the schedule can go on from, got {state}: {error}"
+            ) from None
 
 
 class StepLR(Schedule):
@@ -230,7 +244,8 @@ class OneCycleLR(Schedule):
         self.max_lr = as_number("max_lr", max_lr, 0)
         self.pct_start = as_number("pct_start", pct_start, 0, 1)
         self.anneal_strategy = anneal_strategy
-        self.cycle_momentum, self.three_phase = bool(cycle_momentum), bool(three_phase)
+        self.cycle_momentum = as_flag("cycle_momentum", cycle_momentum)
+        self.three_phase = as_flag("three_phase", three_phase)
         self.base_momentum = as_decay("base_momentum", base_momentum)
         self.max_momentum = as_decay("max_momentum", max_momentum)
         self.div_factor = as_number("div_factor", div_factor, 1e-30)

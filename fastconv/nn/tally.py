@@ -40,13 +40,12 @@ class Tally:
 
     def add(self, loss: Loss, value: float, pred: Array, targets: Array) -> None:
         """Add a batch, whose loss is `value`."""
-        count = len(pred)
-        weight = float(count)
+        count, weight = len(pred), float(len(pred))
         if loss.reduction == "mean":
-            weight = weight if loss.total_weight is None else loss.total_weight
+            weight = weight if loss.total_weight is None else float(loss.total_weight)
             value *= weight
         self.samples += count
-        self.total += value
+        self.total += float(value)
         self.weight += weight
         self.right += _right(pred, targets) if loss.classification else math.nan
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from fastconv.arguments import as_flag
 from fastconv.geometry import as_int
 from fastconv.nn.batches import Arrays, Augment, Batches, checked, split
 from fastconv.nn.callbacks import Callback, Called, Run
@@ -18,7 +19,8 @@ from fastconv.nn.inputs import as_number
 from fastconv.nn.loop import Training
 from fastconv.nn.losses import CrossEntropyLoss, Loss
 from fastconv.nn.module import Module
-from fastconv.nn.optim import Adam, Optimizer
+from fastconv.nn.optim import Adam
+from fastconv.nn.optimizer import Optimizer
 from fastconv.nn.progress import make
 from fastconv.nn.schedules import Schedule
 
@@ -98,8 +100,8 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        Naming the argument; also if checkpoints are of another training (see Notes), or all are
-        damaged.
+        Naming the argument; also if checkpoints are of another training (see Notes), if none of
+        them is whole, or the newest that is holds no state of a training, naming the folder.
     FloatingPointError
         If the loss is no longer a number.
     ImportError
@@ -145,6 +147,7 @@ def fit(
         )
     if schedule is not None and schedule.optimizer is not optimizer:
         raise ValueError("schedule must be of the optimizer that is given, got one of another")
+    shuffle, resume = as_flag("shuffle", shuffle), as_flag("resume", resume)
     seed, size = as_int("seed", seed, 0), as_int("batch_size", batch_size, 1)
     pair: Any = validation
     if isinstance(validation, float | int):
@@ -162,7 +165,7 @@ def fit(
         pair = checked(*validation)
     if checkpoint is not None and not isinstance(checkpoint, Checkpoints):
         checkpoint = Checkpoints(checkpoint)
-    data = Batches(x, seed) if y is None else Arrays(x, y, size, bool(shuffle), seed)
+    data = Batches(x, seed) if y is None else Arrays(x, y, size, shuffle, seed)
     training = Training(
         model, data, loss or CrossEntropyLoss(), optimizer, schedule, pair, size
     )  # fmt: skip

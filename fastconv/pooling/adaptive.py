@@ -12,13 +12,13 @@ from fastconv.arguments import (
     as_batch,
     as_batch_shape,
     as_computed,
+    as_flag,
     check_batched_alike,
 )
 from fastconv.geometry import as_int, as_pair, require_tensor
 from fastconv.pooling.axis import Axes, adaptive_axis
 from fastconv.pooling.maximum import as_asked, fill_maxima, maximum_dtypes
 from fastconv.pooling.mean import AxesMaker, means, means_grad
-from fastconv.pooling.problem import require_flag
 from fastconv.pooling.registry import find
 
 Array = NDArray[Any]
@@ -153,7 +153,7 @@ def adaptive_max_pool2d(
     array([[[[13., 15.]]]])
     """
     array, single = as_batch("x", x)
-    require_flag("return_indices", return_indices)
+    as_flag("return_indices", return_indices)
     outputs = _outputs(output_size, array.shape)
     axes = _axes_maker("x", array.shape, outputs)
     if array.shape[1] == 0 and not single:

@@ -12,6 +12,7 @@ from fastconv.arguments import (
     as_batch,
     as_batch_shape,
     as_computed,
+    as_flag,
     check_batched_alike,
     check_shape,
     result_dtypes,
@@ -19,7 +20,7 @@ from fastconv.arguments import (
 from fastconv.geometry import IntPair, Padding, require_tensor
 from fastconv.pooling.axis import Axes
 from fastconv.pooling.base import PoolAlgorithm
-from fastconv.pooling.problem import Pool2dProblem, problem_of, require_flag
+from fastconv.pooling.problem import Pool2dProblem, problem_of
 from fastconv.pooling.registry import FASTEST, find
 
 Array = NDArray[Any]
@@ -112,7 +113,7 @@ def max_pool2d(
              [13., 15.]]]])
     """
     array, single = as_batch("x", x)
-    require_flag("return_indices", return_indices)
+    as_flag("return_indices", return_indices)
     dtype, returned = maximum_dtypes(array)
     geometry = kernel_size, stride, padding, dilation, ceil_mode, wide_padding
     problem = problem_of(array, dtype, *geometry)
@@ -210,7 +211,7 @@ def max_pool2d_grad(
     shape, single_shape = as_batch_shape("input_shape", input_shape)
     check_batched_alike(grad_output=single, indices=single_places, input_shape=single_shape)
     require_tensor(f"input_shape {shape}", shape)
-    require_flag("wide_padding", wide_padding)
+    as_flag("wide_padding", wide_padding)
     wanted = *shape[:2], *grad.shape[2:]
     check_shape("grad_output", grad, wanted, "N and C as in input_shape", single)
     check_shape("indices", places, grad.shape, "as grad_output", single)

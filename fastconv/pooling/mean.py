@@ -13,13 +13,14 @@ from fastconv.arguments import (
     as_batch,
     as_batch_shape,
     as_computed,
+    as_flag,
     check_batched_alike,
     check_shape,
     result_dtypes,
 )
 from fastconv.geometry import LARGEST_SIZE, IntPair, Padding, as_int
 from fastconv.pooling.axis import Axes
-from fastconv.pooling.problem import Pool2dProblem, pooling_axes, require_flag
+from fastconv.pooling.problem import Pool2dProblem, pooling_axes
 from fastconv.pooling.registry import find
 
 Array = NDArray[Any]
@@ -139,7 +140,7 @@ def avg_pool2d_grad(
 def _mean_axes(
     problem: Pool2dProblem, count_include_pad: bool, divisor_override: int | None
 ) -> AxesMaker:
-    require_flag("count_include_pad", count_include_pad)
+    as_flag("count_include_pad", count_include_pad)
     divisor = divisor_override
     if divisor is not None:
         divisor = as_int("divisor_override", divisor, -LARGEST_SIZE)

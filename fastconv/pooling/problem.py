@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.arguments import as_flag
 from fastconv.cached import cached_property
 from fastconv.geometry import (
     IntPair,
@@ -94,8 +95,8 @@ class Pool2dProblem:
         margins = resolve_padding(padding, (H, W), (R, S), step, gap)
         if dtype not in _DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
-        require_flag("ceil_mode", ceil_mode)
-        require_flag("wide_padding", wide_padding)
+        as_flag("ceil_mode", ceil_mode)
+        as_flag("wide_padding", wide_padding)
         if not wide_padding:
             _require_half("height", margins[0], extent(R, gap[0]), padding)
             _require_half("width", margins[1], extent(S, gap[1]), padding)
@@ -219,12 +220,6 @@ def _plain(value: Any) -> bool:
 
 
 # What a user may pass ------------------------------------------------------------------------
-
-
-def require_flag(name: str, value: Any) -> None:
-    """Raise TypeError unless `value` is True or False."""
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
 def not_given(stride: Any) -> bool:

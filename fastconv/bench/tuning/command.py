@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,7 +73,10 @@ def tune_all(items: Sequence[Item], options: Options) -> int:
 
 
 def target() -> Path:
-    """Return the file of measurements, in a folder made if need be.
+    """Return the file of measurements.
+
+    The user's cache folder is made if need be; the folder of a file that was named must be there,
+    as a name with a typing error would else be followed.
 
     Raises
     ------
@@ -81,7 +85,13 @@ def target() -> Path:
     """
     try:
         path = tuning.tuning_file()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.environ.get(tuning.FILE_VARIABLE):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        elif not path.parent.exists():
+            raise BenchError(
+                f"{tuning.FILE_VARIABLE} must name a file in a folder that exists, got "
+                f"{str(path)!r}: make the folder first"
+            )
         table = tuning.read(path) if path.exists() else None
         with open(path, "ab"):
             pass
