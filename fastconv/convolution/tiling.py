@@ -318,13 +318,15 @@ def _largest(total: int, unit: int, bands: Any) -> Any:
 
 def _cuts(problem: Conv2dProblem, shape: TileShape) -> Cut:
     """Return all cuts that are worth considering, few bands before many."""
-    p = problem
-    units = max(1, p.OH // shape.rows), max(1, p.OW // shape.columns)
-    filter_tiles = -(-p.K_per_group // shape.filters)
-    counts = map(_counts, (*units, filter_tiles))
-    grid = [axis.reshape(-1) for axis in np.meshgrid(*counts, indexing="ij")]
-    useful = (grid[1] == 1) | (grid[0] == units[0])
-    return Cut(*(axis[useful] for axis in grid))
+    rows, columns = max(1, problem.OH // shape.rows), max(1, problem.OW // shape.columns)
+    return _grid(rows, columns, -(-problem.K_per_group // shape.filters))
+
+
+@lru_cache(maxsize=256)
+def _grid(rows: int, columns: int, filter_tiles: int) -> Cut:
+    axes = np.meshgrid(*map(_counts, (rows, columns, filter_tiles)), indexing="ij")
+    useful = (axes[1] == 1) | (axes[0] == rows)
+    return Cut(*(axis[useful] for axis in axes))
 
 
 def _counts(most: int) -> list[int]:
