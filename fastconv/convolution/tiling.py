@@ -6,9 +6,7 @@ is summed by one tile, over all its taps in their order, wherever the tile lies.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
-from itertools import product
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,13 +89,18 @@ def as_rows(problem: Conv2dProblem) -> Conv2dProblem:
 
 def cycles(problem: Conv2dProblem, shape: TileShape) -> float:
     """Return about how many cycles one core computes with these tiles, memory apart."""
+    return float(cycles_of_widths(problem, shape, problem.W, problem.OW))
+
+
+def cycles_of_widths(problem: Conv2dProblem, shape: TileShape, W: Any, OW: Any) -> Any:
+    """Return the same of problems that differ in their widths: numbers or arrays."""
     p, vectors = problem, shape.filters * shape.rows * shape.columns / shape.lanes
     tiles = (
         p.N
         * p.groups
         * -(-p.K_per_group // shape.filters)
         * -(-p.OH // shape.rows)
-        * -(-p.OW // shape.columns)
+        * -(-OW // shape.columns)
     )
     # Two loads a cycle; a sum takes up to four cycles; the loop itself.
     a_cycle = cpu.describe().instructions.a_cycle
@@ -106,8 +109,10 @@ def cycles(problem: Conv2dProblem, shape: TileShape) -> float:
         if shape.filters == shape.lanes:  # each product loads its pixel anew
             loads *= 1.2
         storing = 60 + 8.0 * vectors / a_cycle
-        if p.output_bytes > 2 * cpu.describe().l2_bytes:  # parts of lines, far away
-            storing += 5.0 * shape.filters * shape.rows
+        output_bytes = p.N * p.K * p.OH * OW * p.itemsize
+        # Parts of lines, far away.
+        far = output_bytes > 2 * cpu.describe().l2_bytes
+        storing = storing + far * (5.0 * shape.filters * shape.rows)
     else:
         # Vectors of pixels lie across two cache lines, and come in halves as products do.
         loads = shape.filters + 4 / a_cycle * shape.rows * shape.columns / shape.lanes
@@ -119,8 +124,8 @@ def cycles(problem: Conv2dProblem, shape: TileShape) -> float:
     near = p.taps * moved * p.itemsize < cpu.describe().l1_bytes
     moving = 0 if near else moved * p.itemsize / L2_BYTES_PER_CYCLE
     tap = max(vectors / a_cycle, loads / 2, moving, 4) * (1 if shape.rows == 1 else 1.05) + 0.5
-    if shape.lanes_over == "pixels" and not near and p.R * p.S == 1 and p.H * p.W >= PAGE_PIXELS:
-        tap *= 1.3  # each tap reads another page
+    if shape.lanes_over == "pixels" and not near and p.R * p.S == 1:
+        tap = tap * (1 + 0.3 * (p.H * W >= PAGE_PIXELS))  # each tap reads another page
     used = 1.0
     if shape.rows == 1:  # rows of the kernel that lie in the margin are left out
         used = sum(max(1, stop - start) for start, stop in map(p.rows_of_tap, range(p.R)))
@@ -131,7 +136,7 @@ def cycles(problem: Conv2dProblem, shape: TileShape) -> float:
 @lru_cache(maxsize=4096)
 def tile_shape(problem: Conv2dProblem, over: Lanes, count: int, pooled: bool = False) -> TileShape:
     """Return the tile that is done first, all `count` threads considered."""
-    every = sorted(shapes(problem, over, pooled), key=lambda shape: cycles(problem, shape))
+    every = sorted(shapes(problem, over, pooled), key=partial(cycles, problem))
     best = min(every[:CONSIDERED], key=lambda shape: _best_cut(problem, shape, count)[0])
     if _best_cut(problem, best, count)[0] < TOO_LARGE:
         return best
@@ -155,6 +160,7 @@ def tiling_of(
     p = problem
     cut = _best_cut(problem, shape, num_threads)[1]
     band = _Band(p, shape, cut)
+    sets, set_step, row_step = (p.R, p.dilation[0], p.stride[0]) if band.apart else (1, 0, 1)
     filter_tiles = -(-p.K_per_group // shape.filters)
     tasks = p.N * p.groups * cut.rows * cut.columns * cut.parts
     workers = max(1, min(num_threads, tasks))
@@ -166,7 +172,7 @@ def tiling_of(
         **{name: getattr(p, name) for name in ("R", "H", "W")},
         "row_taps": p.C_per_group * p.S,
         "dilation_h": p.dilation[0],
-        "x_row": p.stride[0] // band.row_step * row if band.copied else p.stride[0] * row,
+        "x_row": p.stride[0] // row_step * row if band.copied else p.stride[0] * row,
         "x_step": p.stride[1] // band.step if band.copied else p.stride[1],
         "out_row": target.row,
         "out_step": target.step,
@@ -176,7 +182,7 @@ def tiling_of(
         "stride_w": p.stride[1],
         "pad_top": p.padding[0][0],
         "pad_left": p.padding[1][0],
-        "span_h": band.span,
+        "span_h": 1 if band.apart else extent(p.R, p.dilation[0]),
         "tile_filters": shape.filters,
         "tile_rows": shape.rows,
         "tile_columns": shape.columns,
@@ -193,10 +199,10 @@ def tiling_of(
         "band_plane": band.plane,
         "band_step": band.step,
         "phases": band.phases,
-        "sets": band.sets,
-        "set_step": band.set_step,
-        "set_size": band.set_size,
-        "row_step": band.row_step,
+        "sets": sets,
+        "set_step": set_step,
+        "set_size": band.plane // sets,
+        "row_step": row_step,
         "phase_width": band.phase_width,
         "behind": band.behind,
         "halved": int(shape.pooled),
@@ -206,7 +212,7 @@ def tiling_of(
     r, c, s = np.indices((p.R, p.C_per_group, p.S)).reshape(3, -1)
     down, across = r * p.dilation[0] * row, s * p.dilation[1]
     if band.copied:
-        down = r * band.set_size if band.apart else down
+        down = r * (band.plane // sets) if band.apart else down
         across = across % band.step * band.phase_width + across // band.step
     offsets = c * plane + down + across
     offsets.flags.writeable = False
@@ -218,26 +224,31 @@ def tiling_of(
         ]
     )
     cuts.flags.writeable = False
-    return Tiling(record, offsets, cuts, workers, band.step, band.elements * p.itemsize)
+    return Tiling(record, offsets, cuts, workers, band.step, int(band.elements) * p.itemsize)
 
 
 @lru_cache(maxsize=4096)
 def _best_cut(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> tuple[float, Cut]:
-    """Return the cut and the cycles of its busiest thread."""
+    """Return the cycles of the busiest thread with the best cut, and that cut."""
     cuts = _cuts(problem, shape)
-    return min((_cost(problem, shape, num_threads, cut), cut) for cut in cuts)
+    costs = _costs(problem, shape, num_threads, cuts)
+    best = int(np.argmin(costs))
+    return float(costs[best]), Cut(*(int(counts[best]) for counts in cuts))
 
 
 class Cut(NamedTuple):
-    """Into how many bands of rows and columns and parts of the filters the work is cut."""
+    """Into how many bands of rows and columns and parts of the filters the work is cut.
 
-    rows: int
-    columns: int
-    parts: int
+    Many cuts at once are a `Cut` of arrays.
+    """
+
+    rows: Any
+    columns: Any
+    parts: Any
 
 
 class _Band:
-    """What a task copies of its input, if it does."""
+    """What a task copies of its input, if it does; with many cuts, sizes are arrays."""
 
     def __init__(self, problem: Conv2dProblem, shape: TileShape, cut: Cut) -> None:
         p = problem
@@ -255,15 +266,13 @@ class _Band:
         span = extent(p.R, p.dilation[0])
         height = (rows - 1) * p.stride[0] + span
         self.apart = p.R * rows < height
-        self.sets, self.set_step = (p.R, p.dilation[0]) if self.apart else (1, 0)
-        self.row_step, self.span = (p.stride[0], 1) if self.apart else (1, span)
+        self.rows = np.minimum(p.R * rows, height)
         self.row = self.phases * self.phase_width
-        self.set_size = (rows if self.apart else height) * self.row
-        self.plane = self.sets * self.set_size
+        self.plane = self.rows * self.row
         # Tiles may read beyond the last row, and copies write whole vectors.
         self.behind = shape.columns if pixel_lanes else 0
         total = p.C_per_group * self.plane + self.behind + shape.lanes
-        self.elements = -(-total // 16) * 16 if self.copied else 0
+        self.elements = -(-total // 16) * 16 if self.copied else 0 * total
 
 
 def _block(problem: Conv2dProblem, shape: TileShape, cut: Cut, row: int) -> tuple[int, int]:
@@ -301,19 +310,23 @@ def _starts(total: int, unit: int, bands: int) -> list[int]:
     return [band * units // bands * unit for band in range(bands)] + [total]
 
 
-def _largest(total: int, unit: int, bands: int) -> int:
+def _largest(total: int, unit: int, bands: Any) -> Any:
     """Return how long the longest of these bands is: it is the last, which takes the rest."""
     units = max(1, total // unit)
     return total - (units - -(-units // bands)) * unit
 
 
-def _cuts(problem: Conv2dProblem, shape: TileShape) -> Iterator[Cut]:
-    p = problem
-    units = max(1, p.OH // shape.rows), max(1, p.OW // shape.columns)
-    filter_tiles = -(-p.K_per_group // shape.filters)
-    for rows, columns, parts in product(*map(_counts, (*units, filter_tiles))):
-        if columns == 1 or rows == units[0]:
-            yield Cut(rows, columns, parts)
+def _cuts(problem: Conv2dProblem, shape: TileShape) -> Cut:
+    """Return all cuts that are worth considering, few bands before many."""
+    rows, columns = max(1, problem.OH // shape.rows), max(1, problem.OW // shape.columns)
+    return _grid(rows, columns, -(-problem.K_per_group // shape.filters))
+
+
+@lru_cache(maxsize=256)
+def _grid(rows: int, columns: int, filter_tiles: int) -> Cut:
+    axes = np.meshgrid(*map(_counts, (rows, columns, filter_tiles)), indexing="ij")
+    useful = (axes[1] == 1) | (axes[0] == rows)
+    return Cut(*(axis[useful] for axis in axes))
 
 
 def _counts(most: int) -> list[int]:
@@ -321,25 +334,26 @@ def _counts(most: int) -> list[int]:
     return sorted({n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128) if n < most} | {most})
 
 
-def _cost(problem: Conv2dProblem, shape: TileShape, num_threads: int, cut: Cut) -> float:
-    """Return about how many cycles the busiest thread takes."""
-    p, band = problem, _Band(problem, shape, cut)
-    blocks = p.N * p.groups * cut.rows * cut.columns
-    tasks = blocks * cut.parts
-    share = -(-tasks // num_threads) / max(1, tasks)
+def _costs(problem: Conv2dProblem, shape: TileShape, num_threads: int, cuts: Cut) -> Any:
+    """Return about how many cycles the busiest thread takes with each of the cuts."""
+    p, band = problem, _Band(problem, shape, cuts)
+    blocks = p.N * p.groups * cuts.rows * cuts.columns
+    tasks = blocks * cuts.parts
+    share = -(-tasks // num_threads) / np.maximum(1, tasks)
     # Parts, and bands, are of equal size but for one tile.
     for total, pieces in (
-        (-(-p.K_per_group // shape.filters), cut.parts),
-        (-(-p.OH // shape.rows), cut.rows),
-        (-(-p.OW // shape.columns), cut.columns),
+        (-(-p.K_per_group // shape.filters), cuts.parts),
+        (-(-p.OH // shape.rows), cuts.rows),
+        (-(-p.OW // shape.columns), cuts.columns),
     ):
         share *= -(-total // pieces) * pieces / total
     # From memory, or from a cache.
     pace = 5 if p.input_bytes > cpu.describe().l3_bytes // 2 else 16
-    copying = blocks * min(cut.parts, num_threads) * (50 + band.elements * p.itemsize / pace)
-    # Weights that do not fit the second-level cache come anew for every band.
-    reading = p.N * cut.rows * cut.columns * p.weight_bytes / 24
-    starting = 60.0 * tasks
     size = band.elements * p.itemsize
-    too_large = 1e2 * max(0, size - BAND_BYTES) + TOO_LARGE * max(0, size - MOST_BAND_BYTES)
+    copying = blocks * np.minimum(cuts.parts, num_threads) * (50 + size / pace)
+    # Weights that do not fit L2 come anew for every band.
+    reading = p.N * cuts.rows * cuts.columns * float(p.weight_bytes) / 24
+    starting = 60.0 * tasks
+    too_large = 1e2 * np.maximum(0, size - BAND_BYTES)
+    too_large = too_large + TOO_LARGE * np.maximum(0, size - MOST_BAND_BYTES)
     return share * (cycles(p, shape) + copying + reading + starting) + too_large

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fastconv import cpu
 from fastconv.convolution.tile_shapes import Lanes, shapes
-from fastconv.convolution.tiling import RUN, cycles
+from fastconv.convolution.tiling import RUN, cycles_of_widths
 from fastconv.kernels.tiles import TileShape
 from fastconv.kernels.winograd import LAYOUT, Form
 from fastconv.problem import Conv2dProblem
@@ -66,6 +66,18 @@ class Cut(NamedTuple):
     shared: bool
     shape: TileShape
     fresh: bool = False
+
+
+class Cuts(NamedTuple):
+    """Many cuts at once: arrays in place of numbers."""
+
+    cost: Any
+    rows: Any
+    columns: Any
+    passes: Any
+    shared: Any
+    shape: TileShape
+    fresh: bool
 
 
 class Blocks(NamedTuple):
@@ -130,9 +142,20 @@ def cheapest_with(
     problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int, fresh: bool = False
 ) -> Cut:
     """Return the best cut for a register tile, of those whose buffers are small enough."""
-    ranked = sorted(cuts(problem, m, shape, num_threads, fresh))
-    small = (cut for cut in ranked if _bytes(problem, m, num_threads, cut) <= MOST_BYTES)
-    return next(small, ranked[0]._replace(cost=ranked[0].cost + IMPOSSIBLE))
+    every = cuts(problem, m, shape, num_threads, fresh)
+    numbers = every[:5]
+
+    def ranked() -> Iterator[Cut]:
+        for at in np.lexsort(numbers[::-1]):
+            cost, rows, columns, passes, shared = (column[at].item() for column in numbers)
+            yield Cut(cost, rows, columns, passes, shared, shape, fresh)
+
+    fitting = (cut for cut in ranked() if _bytes(problem, m, num_threads, cut) <= MOST_BYTES)
+    cut = next(fitting, None)
+    if cut is None:
+        cut = next(ranked())
+        cut = cut._replace(cost=cut.cost + IMPOSSIBLE)
+    return cut
 
 
 def product_tiles(problem: Conv2dProblem, m: int) -> Iterator[TileShape]:
@@ -161,8 +184,8 @@ def _products(problem: Conv2dProblem, tiles: int, channels: int) -> Conv2dProble
 
 def cuts(
     problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int, fresh: bool = False
-) -> Iterator[Cut]:
-    """Return the cuts worth considering."""
+) -> Cuts:
+    """Return the cuts worth considering, with their costs."""
     p = problem
     total, down, across = _tiles(p, m)
     rows = {-(-total // n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128) if n <= total}
@@ -174,66 +197,64 @@ def cuts(
     if fresh:
         share = -(-filter_tiles // num_threads)
         ways = [(-(-share // n), True) for n in (1, 2, 3, 4, 6, 8, 12, 16) if n <= share]
-    for high, wide in product(rows, columns):
-        if wide == across or high == 1:
-            alone = cycles(_products(p, high * wide, channels), shape)
-            for passes, shared in ways:
-                cut = Cut(0, high, wide, passes, shared, shape, fresh)
-                yield cut._replace(cost=_cost(p, m, num_threads, cut, alone))
+    sizes = [(high, wide) for high, wide in product(rows, columns) if wide == across or high == 1]
+    high, wide = np.repeat(np.array(sizes), len(ways), axis=0).T
+    passes, shared = np.tile(np.array(ways), (len(sizes), 1)).T
+    tiles = high * wide
+    alone = cycles_of_widths(_products(p, 1, channels), shape, tiles, tiles)
+    every = Cuts(0.0, high, wide, passes, shared.astype(bool), shape, fresh)
+    return every._replace(cost=_costs(p, m, num_threads, every, alone))
 
 
-def _cost(problem: Conv2dProblem, m: int, num_threads: int, cut: Cut, alone: float) -> float:
-    """Return about how many cycles the busiest thread takes.
+def _costs(problem: Conv2dProblem, m: int, num_threads: int, cut: Cuts, alone: Any) -> Any:
+    """Return about how many cycles the busiest thread takes with each of the cuts.
 
     One matrix product takes `alone`, of all channels or, with fresh filters, of a chunk of them.
     """
     p, form, shape, passes = problem, form_of(problem, m), cut.shape, cut.passes
     total, _, across = _tiles(p, m)
-    alpha, lanes, L2 = form.alpha, form.lanes, cpu.describe().l2_bytes
+    alpha, lanes, near = form.alpha, form.lanes, 0.8 * cpu.describe().l2_bytes
     blocks = p.groups * -(-total // cut.rows) * -(-across // cut.columns)
     filter_tiles = -(-p.K_per_group // shape.filters)
     tiles = cut.rows * cut.columns
     vectors, across_vectors = -(-tiles // lanes), -(-cut.columns // lanes)
-    # Measured: rows of the image taken apart and put together, and tiles transformed.
+    # Measured: rows of the image deinterleaved and interleaved, and tiles transformed.
     scattered = (cut.rows * m + form.r - 1) * across_vectors * (10 + 6.0 * m)
-    if cut.columns * m + form.r - 1 <= 2 * lanes:
-        scattered /= 2
+    scattered = np.where(cut.columns * m + form.r - 1 <= 2 * lanes, scattered / 2, scattered)
     gathered = cut.rows * m * across_vectors * (10 + 5.0 * m)
     inputs = p.C_per_group * (60 + vectors * 7.0 * alpha**2 + scattered)
     outputs = p.K_per_group * (60 + vectors * 4.0 * alpha**2 + gathered)
     products = alpha**2 * alone
     room = vectors * lanes
-    transformed, produced, weights = (
-        float(alpha**2 * p.itemsize * number)
+    produced: Any
+    weights: Any
+    all_transformed, produced, weights = (
+        float(alpha**2 * p.itemsize) * number
         for number in (p.C_per_group * room, p.K_per_group * room, p.C_per_group * p.K_per_group)
     )
-    far = 0.0
-    if cut.shared:
-        share, fork, count = 1 / num_threads, 2 * FORK_CYCLES, blocks
-        products *= -(-filter_tiles // num_threads) * num_threads / filter_tiles
-        all_transformed = transformed
-        transformed, produced, weights = (n * share for n in (transformed, produced, weights))
-        own = transformed + produced / passes
-    else:
-        share, fork, count = 1.0, 0.0, -(-blocks // num_threads)
-        own = transformed + produced / passes
+    # Blocks that all threads do together, or each thread its own.
+    share = np.where(cut.shared, 1 / num_threads, 1.0)
+    fork = np.where(cut.shared, 2 * FORK_CYCLES, 0.0)
+    count = np.where(cut.shared, blocks, -(-blocks // num_threads))
+    uneven = -(-filter_tiles // num_threads) * num_threads
+    products = np.where(cut.shared, products * uneven / filter_tiles, products)
+    transformed, produced, weights = (n * share for n in (all_transformed, produced, weights))
     if cut.fresh:
         chunks = -(-p.C_per_group // chunk_of(p))
         # Sums are read and written for each chunk, whose filters stay near.
         products = products * chunks + produced / share / p.itemsize / lanes * (chunks - 1) * 2
         own = (weights * (1 + p.R * p.S / alpha**2) + produced) / passes
-        products += _transform_cycles(p, form, shape)
-        if all_transformed + own > 0.8 * L2:  # read once a pass
-            far += all_transformed * passes
-        if own > 0.8 * L2:
-            far += 2 * weights + 2 * produced * chunks
+        products = products + _transform_cycles(p, form, shape)
+        # Read once a pass.
+        far: Any = np.where(all_transformed + own > near, all_transformed * passes, 0.0)
+        far += np.where(own > near, 2 * weights + 2 * produced * chunks, 0.0)
     else:
-        if own + weights / passes > 0.8 * L2:
-            far += weights
-        if own > 0.8 * L2:
-            far += 2 * transformed * (passes if cut.shared else 1) + 2 * produced
+        own = transformed + produced / passes
+        far = np.where(own + weights / passes > near, weights, 0.0)
+        again = np.where(cut.shared, passes, 1)
+        far += np.where(own > near, 2 * transformed * again + 2 * produced, 0.0)
     cost = count * ((inputs + outputs + products) * share + fork + far / FAR_BYTES_PER_CYCLE / 2)
-    return cost + IMPOSSIBLE * max(0.0, own * 1.2 - MOST_BYTES)
+    return cost + IMPOSSIBLE * np.maximum(0.0, own * 1.2 - MOST_BYTES)
 
 
 def _transform_cycles(problem: Conv2dProblem, form: Form, shape: TileShape) -> float:
