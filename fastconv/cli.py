@@ -247,10 +247,11 @@ def warmup(
         require("rich", "fastconv warmup")
         from fastconv.bench import warmup as kernels
         from fastconv.bench.progress import ProgressBar
+        from fastconv.kernels.store import why_nothing_is_kept
 
         for each in dtype or ():
             check_dtype(each)
-        reason = kernels.why_nothing_is_kept()
+        reason = why_nothing_is_kept()
         if reason is not None:
             print(f"error: compiling now would be in vain: {reason}", file=sys.stderr)
             raise typer.Exit(1)
@@ -262,7 +263,7 @@ def warmup(
         with ProgressBar(len(steps)) as bar:
             for name, step in steps:
                 bar.tell(name)
-                kernels.run(step)
+                step()
                 bar.advance()
         after = len(kernels.stored_kernels().files)
         seconds = time.perf_counter() - begin

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import fastconv
-from fastconv import registry, threads
+from fastconv import registry
 from fastconv.convolution.tile_shapes import all_shapes
 from fastconv.kernels.store import cache_folder, usable_folder
 from fastconv.kernels.tiles import tile_address
@@ -59,17 +58,6 @@ def stored_kernels(folder: Path | None = None) -> Kernels:
     return Kernels(tuple(sorted(file for file in files if file.is_file())))
 
 
-def why_nothing_is_kept() -> str | None:
-    """Return why compiled kernels cannot be kept, None if they can."""
-    usable_folder.cache_clear()
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        folder = usable_folder()
-    if folder is not None:
-        return None
-    return "; ".join(str(warning.message) for warning in told)
-
-
 def clear() -> int:
     """Delete all compiled kernels, those of other versions too; return how many.
 
@@ -96,8 +84,7 @@ def clear() -> int:
 def steps(dtypes: Sequence[str]) -> Iterator[Step]:
     """Yield what compiles everything: (name, function without arguments).
 
-    Every algorithm that the registries know, through the public functions. Kernels exist in a
-    serial and in a parallel form, so each step is done on one thread and on several.
+    Every algorithm that the registries know, through the public functions.
     """
     for dtype in dtypes:
         for direction, name in _all_algorithms():
@@ -110,17 +97,6 @@ def steps(dtypes: Sequence[str]) -> Iterator[Step]:
         yield f"columns {dtype}", partial(_columns, dtype)
         for shape in all_shapes(dtype):
             yield shape.name, partial(tile_address, shape)
-
-
-def run(step: Callable[[], Any]) -> None:
-    """Do a step on one thread and on several."""
-    before = threads.get_num_threads()
-    try:
-        for count in (1, max(2, before)):
-            threads.set_num_threads(count)
-            step()
-    finally:
-        threads.set_num_threads(before)
 
 
 def _all_algorithms() -> Iterator[tuple[Direction, str]]:

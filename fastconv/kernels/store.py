@@ -90,6 +90,15 @@ def usable_folder() -> Path | None:
 
     The folder is looked at anew in each call: that takes microseconds, loading a kernel far more.
     """
+    reason = why_nothing_is_kept()
+    if reason is None:
+        return cache_folder() / build_key()
+    _warn_once(f"{reason} Until then, every process compiles them anew.")
+    return None
+
+
+def why_nothing_is_kept() -> str | None:
+    """Return why compiled kernels cannot be kept, and what to do; None if they can."""
     folder = Path(os.environ.get(CACHE_VARIABLE, "the user's cache folder"))
     try:
         folder = cache_folder() / build_key()
@@ -97,15 +106,14 @@ def usable_folder() -> Path | None:
         if reason is None:
             make_private_folder(folder)
             reason = None if os.access(folder, os.W_OK | os.X_OK) else "it cannot be written to"
-    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
+    except (OSError, RuntimeError, ValueError) as error:  # no home folder; a name no system has
         reason = str(error)
     if reason is None:
-        return folder
-    _warn_once(
-        f"fastconv cannot keep compiled kernels in {folder} ({reason}): every process will "
-        f"compile them anew. Set {CACHE_VARIABLE} to a folder of your own."
+        return None
+    return (
+        f"fastconv cannot keep compiled kernels in {folder} ({reason}): "
+        f"set {CACHE_VARIABLE} to a folder of your own."
     )
-    return None
 
 
 def read(name: str, key: str) -> StoredKernel | None:
