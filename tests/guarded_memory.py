@@ -35,6 +35,7 @@ from fastconv.convolution import (
     winograd,
     winograd_blocks,
     winograd_gradient,
+    winograd_search,
 )
 from fastconv.convolution.base import as_read_only
 from fastconv.convolution.transform import Transform
@@ -127,13 +128,13 @@ class Guard:
         @cache
         def any_cut(problem: Any, m: int, shape: Any, num_threads: int, fresh: bool = False) -> Any:
             """Return any cut, not only the one that seems fastest."""
-            every = winograd_blocks.cuts(problem, m, shape, num_threads, fresh)
+            every = winograd_search.ranked_cuts(problem, m, shape, num_threads, fresh)
             cuts = [cut for cut in every if cut.cost < 1e19]
             return cuts[rng.integers(len(cuts))]
 
         @cache
         def any_product_tile(problem: Any, m: int, num_threads: int, once: bool = False) -> Any:
-            fitting = list(winograd_blocks.product_tiles(problem, m))
+            fitting = list(winograd_search.product_tiles(problem, m))
             alike = [shape for shape in used if kind_of(shape) == kind_of(fitting[0])]
             if len(alike) >= 2 * DIFFERENT_TILES:
                 fitting = [shape for shape in fitting if shape in used] or fitting[-1:]

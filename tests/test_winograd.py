@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 import fastconv
 from fastconv import plan, recycling, registry, workspace
 from fastconv.codegen import interpolation
-from fastconv.convolution import winograd, winograd_blocks, winograd_gradient
+from fastconv.convolution import winograd, winograd_gradient, winograd_search
 
 NAMES = ("winograd_2x2", "winograd_4x4")
 # F(m, r) of convolutions, and F(r, m) of the weights' gradients.
@@ -126,9 +126,9 @@ def cheapest_if(fresh: bool) -> Any:
     """Return what finds the cheapest cut, with fresh filters or without, where used once."""
 
     def cheapest(problem: Any, m: int, num_threads: int, once: bool = False) -> Any:
-        shapes = winograd_blocks.product_tiles(problem, m)
+        shapes = winograd_search.product_tiles(problem, m)
         arguments = num_threads, fresh and once
-        return min(winograd_blocks.cheapest_with(problem, m, s, *arguments) for s in shapes)
+        return min(winograd_search.cheapest_with(problem, m, s, *arguments) for s in shapes)
 
     return cheapest
 

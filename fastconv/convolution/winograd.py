@@ -32,14 +32,8 @@ from fastconv.convolution.phases import Phase, phases
 from fastconv.convolution.squares import evened
 from fastconv.convolution.tiled import compiler_missing
 from fastconv.convolution.tiling import CYCLES_PER_SECOND
-from fastconv.convolution.winograd_blocks import (
-    MOST_BYTES,
-    Blocks,
-    blocks_of,
-    cheapest,
-    chunk_of,
-    form_of,
-)
+from fastconv.convolution.winograd_blocks import Blocks, blocks_of
+from fastconv.convolution.winograd_search import MOST_BYTES, cheapest, chunk_of, form_of
 from fastconv.kernels.tiles import tile_address
 from fastconv.kernels.winograd import (
     BOTH,

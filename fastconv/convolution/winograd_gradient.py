@@ -21,7 +21,7 @@ from fastconv.convolution.base import Array, as_read_only
 from fastconv.convolution.blocks import split
 from fastconv.convolution.tiling import CYCLES_PER_SECOND, RUN
 from fastconv.convolution.weight_gradient import collect_sums, collecting, whole_vectors
-from fastconv.convolution.winograd_blocks import odd_lines
+from fastconv.convolution.winograd_search import odd_lines
 from fastconv.kernels.gradients import (
     GradientShape,
     clear_address,
