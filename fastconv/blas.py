@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -28,24 +28,21 @@ class _SingleThreadedBlas:
         self._holders = 0
         self._saved: dict[int, int] = {}
 
-    def pause(self) -> None:
-        """Let no other thread begin, and wait a while for those that work.
+    def pause(self, undo: ExitStack) -> None:
+        """Let no other thread begin, and wait a while for those that work; `undo` ends that.
 
         OpenBLAS hangs for ever where a process forks between its products and changes of its
         number of threads. Whoever forks out of a product waits in vain, so not for long.
         """
         self._gate.acquire()
+        undo.callback(self._gate.release)
         end = time.monotonic() + LONGEST_WAIT_FOR_BLAS
         while self._holders and time.monotonic() < end:
             time.sleep(1e-3)
         # The last one may still be giving the libraries back their threads: whoever forks then
         # leaves OpenBLAS with a number of threads that cannot be changed any more.
         self._lock.acquire()
-
-    def resume(self) -> None:
-        """Let others begin again."""
-        self._lock.release()
-        self._gate.release()
+        undo.callback(self._lock.release)
 
     def acquire(self) -> None:
         libraries = _blas_libraries()  # a first use, on which a fork waits, ends before the locks
@@ -120,11 +117,6 @@ def after_fork_in_child() -> None:
     _blas = _SingleThreadedBlas()
 
 
-def before_fork() -> None:
+def pause(undo: ExitStack) -> None:
     """See `_SingleThreadedBlas.pause`."""
-    _blas.pause()
-
-
-def after_fork() -> None:
-    """See `_SingleThreadedBlas.resume`."""
-    _blas.resume()
+    _blas.pause(undo)

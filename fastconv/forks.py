@@ -14,9 +14,8 @@ import concurrent.futures.thread  # noqa: F401
 import logging  # noqa: F401
 import os
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 # Longer than the compilation of any kernel. Two threads that wait for each other, as one holds a
 # lock that the other's first use needs, go on then instead of waiting for ever.
@@ -24,34 +23,33 @@ _MOST_SECONDS = 60.0
 
 
 class _Gate:
-    """Counts the threads inside, and may be closed for those outside."""
+    """Knows who is inside, and may be closed for those outside.
+
+    All of it may be interrupted anywhere, by Ctrl-C or by a signal handler that comes here itself.
+    """
 
     def __init__(self) -> None:
-        # Reentrant: a signal handler may convolve while its thread is in here.
         self._changed = threading.Condition(threading.RLock())
-        self._inside: Counter[int] = Counter()
+        self._inside: dict[object, int] = {}  # for each entry, its thread
         self._closed_by: int | None = None
 
-    def enter(self) -> None:
+    def enter(self, entry: object) -> None:
         me = threading.get_ident()
         with self._changed:
-            if not self._inside[me]:
+            if me not in self._inside.values():
                 self._wait_while(lambda: self._closed_by not in (None, me))
-            self._inside[me] += 1
+            self._inside[entry] = me
 
-    def leave(self) -> None:
-        me = threading.get_ident()
+    def leave(self, entry: object) -> None:
         with self._changed:
-            self._inside[me] -= 1
-            if not self._inside[me]:
-                del self._inside[me]
+            self._inside.pop(entry, None)
             self._changed.notify_all()
 
     def close(self) -> None:
         me = threading.get_ident()
         with self._changed:
             self._wait_while(
-                lambda: self._closed_by not in (None, me) or bool(self._inside.keys() - {me})
+                lambda: self._closed_by not in (None, me) or bool({*self._inside.values()} - {me})
             )
             self._closed_by = me
 
@@ -70,43 +68,51 @@ _gate = _Gate()
 @contextmanager
 def held_off() -> Iterator[None]:
     """Let nobody fork this process while the block runs."""
-    gate = _gate  # a child's block ends where it began
-    gate.enter()
+    gate, entry = _gate, object()
     try:
+        gate.enter(entry)
         yield
     finally:
-        gate.leave()
+        if gate is _gate:  # a child that was forked in the block has another one
+            gate.leave(entry)
 
 
-_Hook = Callable[[], None]
-_hooks: list[tuple[_Hook, _Hook, _Hook]] = []
+_Before = Callable[[ExitStack], None]
+_hooks: list[tuple[_Before, Callable[[], None]]] = []
+# What each thread that forks has to undo afterwards, in the parent and in the child.
+_undo: dict[int, ExitStack] = {}
 
 
-def at_fork(before: _Hook, after_in_parent: _Hook, after_in_child: _Hook) -> None:
+def at_fork(before: _Before, after_in_child: Callable[[], None]) -> None:
     """Have functions called around each fork, inside the time in which no first use runs.
 
-    `before` may wait for locks that are taken inside first uses: nobody is in one any more.
+    `before` may wait for locks that are taken inside first uses: nobody is in one any more. It
+    pushes what is to be undone after the fork onto a stack as soon as it is done, since it may be
+    interrupted, and the fork goes on nevertheless.
     """
-    _hooks.append((before, after_in_parent, after_in_child))
+    _hooks.append((before, after_in_child))
 
 
 def _before() -> None:
+    stack = _undo[threading.get_ident()] = ExitStack()
+    stack.callback(_gate.open)
     _gate.close()
-    for before, _, _ in _hooks:
-        before()
+    for before, _ in _hooks:
+        before(stack)
 
 
 def _after_in_parent() -> None:
-    for _, after, _ in reversed(_hooks):
-        after()
-    _gate.open()
+    _undo.pop(threading.get_ident()).close()
 
 
 def _after_in_child() -> None:
     global _gate
-    for _, _, after in reversed(_hooks):
-        after()
-    _gate = _Gate()
+    with ExitStack() as stack:  # all of it, also after an error
+        for _, after in _hooks:
+            stack.callback(after)
+        stack.push(_undo.pop(threading.get_ident()))
+        _undo.clear()
+        _gate = _Gate()
 
 
 if hasattr(os, "register_at_fork"):

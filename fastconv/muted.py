@@ -6,7 +6,6 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Callable
-from typing import IO
 
 _STDERR = 2
 
@@ -15,32 +14,24 @@ def mute(sentence: bytes) -> Callable[[], None]:
     """Hold back what this process writes to standard error; return what ends that.
 
     Then all lines are written after all, except those that begin with `sentence`. Whoever forks
-    meanwhile calls it in both processes: only the one that began writes what was held back.
+    meanwhile calls it in both processes: only the one that began writes what was held back. A
+    program that another thread starts meanwhile loses what it writes there: keep the time short.
     """
-    held, original, owner = _file(), None, os.getpid()
-    if held is not None:
-        with contextlib.suppress(OSError):  # there is no standard error stream
-            original = os.dup(_STDERR)
-            os.dup2(held.fileno(), _STDERR)
+    owner = os.getpid()
+    try:
+        held = tempfile.TemporaryFile()  # noqa: SIM115 - `end` closes it
+        original = os.dup(_STDERR)
+        os.dup2(held.fileno(), _STDERR)
+    except OSError:  # nowhere to keep it, or no standard error stream
+        return lambda: None
 
     def end() -> None:
-        if held is None or original is None:
-            return
-        os.dup2(original, _STDERR)
-        os.close(original)
-        with held:
-            if os.getpid() != owner:
-                return
-            held.seek(0)
-            for line in held:
-                if not line.startswith(sentence):
-                    os.write(_STDERR, line)
+        with held, contextlib.suppress(OSError):  # the stream may be a broken pipe
+            os.dup2(original, _STDERR)
+            os.close(original)
+            if os.getpid() == owner:
+                held.seek(0)
+                lines = [line for line in held if not line.startswith(sentence)]
+                os.write(_STDERR, b"".join(lines))
 
     return end
-
-
-def _file() -> IO[bytes] | None:
-    try:
-        return tempfile.TemporaryFile()
-    except OSError:
-        return None

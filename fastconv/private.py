@@ -38,13 +38,15 @@ def folder_refusal(folder: Path) -> str | None:
     if not _POSIX:
         return None
     way = list(_folders_on_the_way(folder))
+    made = folder.exists()
     with contextlib.suppress(ValueError, RuntimeError):  # not below it, or there is none
         way = way[way.index(Path.home()) :]
     for place in way:
         status = place.stat()
         if status.st_uid not in (os.getuid(), 0):
             return f"{place} belongs to another user"
-        shared = status.st_mode & stat.S_ISVTX and place != way[-1]
+        # In a sticky folder nobody can rename what is another's, but anybody can make a file.
+        shared = status.st_mode & stat.S_ISVTX and not (made and place == way[-1])
         if not shared and _others_may_write(status):
             return f"others may write to {place}"
     return None
@@ -86,7 +88,7 @@ def _check_file(status: os.stat_result, most: int) -> None:
     if _POSIX and _others_may_write(status):
         raise ValueError("others may write to it")
     if status.st_size > most:
-        raise ValueError(f"it has {status.st_size} bytes, more than any kernel")
+        raise ValueError(f"it has {status.st_size} bytes, more than {most}")
 
 
 def _folders_on_the_way(folder: Path) -> Iterator[Path]:

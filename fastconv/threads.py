@@ -2,8 +2,8 @@
 
 Two kinds of work arrive here:
 
-* Numba kernels, which run their range in parallel with `prange`. Which of Numba's threading
-  layers is at hand decides what is safe:
+* Numba kernels, which have Numba's threading layer run parts of their range in parallel. Which
+  layer is at hand decides what is safe:
 
   ========= ======================== ===================================================
   layer     several Python threads   after a fork
@@ -33,6 +33,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from contextvars import Context, copy_context
 from functools import lru_cache, partial
 from importlib import metadata
@@ -127,12 +128,14 @@ def set_num_threads(n: int) -> None:
 def start_threading_layer() -> None:
     """Start Numba's threading layer, TBB if it can be had."""
     global _layer_starter
-    with forks.held_off():
+    with forks.held_off(), _starting:
         _load_tbb()
         from numba.np.ufunc.parallel import _launch_threads
 
+        running = threading_layer() is not None  # the user's own program may have started it
         _launch_threads()
-        _layer_starter = threading.get_ident()
+        if not running:
+            _layer_starter = threading.get_ident()
 
 
 def _load_tbb() -> None:
@@ -162,7 +165,8 @@ def threading_layer() -> str | None:
 
 #: In place of the threading layer's addresses: the calling thread does all the work.
 SERIAL = (0, 0)
-_layer_starter: int | None = None  # a thread
+_layer_starter: int | None = None  # the thread; None also where it is not known
+_starting = threading.RLock()
 _MODULES = {"tbb": "tbbpool", "omp": "omppool", "workqueue": "workqueue"}
 
 
@@ -205,38 +209,26 @@ def run_parallel(kernel: Callable[..., None], *arguments: Any) -> None:
 # Forks -----------------------------------------------------------------------------------
 
 _forked_safely = True
-_unmute: Callable[[], None] | None = None
-_lock_held_over_fork: Any = None
 
 
-def _before_fork() -> None:
-    global _forked_safely, _lock_held_over_fork, _unmute
-    blas.before_fork()
+def _before_fork(undo: ExitStack) -> None:
+    global _forked_safely
+    blas.pause(undo)
     # A compiler lock that another thread holds would stay locked in the child for ever.
     module = sys.modules.get("numba.core.compiler_lock")
-    _lock_held_over_fork = getattr(module, "global_compiler_lock", None)
-    if _lock_held_over_fork is not None:
-        _lock_held_over_fork.acquire()
-    _forked_safely = not _inside and threading.get_ident() == _layer_starter
+    if module is not None:
+        module.global_compiler_lock.acquire()
+        undo.callback(module.global_compiler_lock.release)
+    own = threading.get_ident() == _layer_starter
+    _forked_safely = own and not _inside
     # TBB's threads are stopped for a fork by the thread that started them. Numba says so when
     # another one forks, but it need not worry: the child runs serial kernels.
-    if threading_layer() == "tbb" and threading.get_ident() != _layer_starter:
-        _unmute = mute(b"Numba: Attempted to fork from a non-main thread")
-
-
-def _after_fork() -> None:
-    global _unmute
-    if _unmute is not None:
-        _unmute()
-        _unmute = None
-    blas.after_fork()
-    if _lock_held_over_fork is not None:
-        _lock_held_over_fork.release()
+    if threading_layer() == "tbb" and not own:
+        undo.callback(mute(b"Numba: Attempted to fork from a non-main thread"))
 
 
 def _after_fork_in_child() -> None:
     global _layer_lost, _errands, _helpers_started
-    _after_fork()
     layer = threading_layer()
     _layer_lost |= layer == "omp" or (layer is not None and not _forked_safely)
     _inside.clear()
@@ -246,7 +238,7 @@ def _after_fork_in_child() -> None:
     blas.after_fork_in_child()
 
 
-forks.at_fork(_before_fork, _after_fork, _after_fork_in_child)
+forks.at_fork(_before_fork, _after_fork_in_child)
 
 
 # Python tasks ----------------------------------------------------------------------------

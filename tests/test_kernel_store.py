@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv.kernels import store
+from fastconv.kernels import jit, loader, store
 
 posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="permissions as on POSIX systems")
 
@@ -76,7 +76,8 @@ def test_a_filled_store_is_used_and_not_written(filled: Path) -> None:
     before = kernels_in(filled)
     assert len(before) >= 6
     assert all(name.endswith(".kernel") for name in before)  # no temporary file is left
-    assert convolve(filled) == ("right", "")
+    no_compiler = "import numba.core.compiler; numba.core.compiler.compile_extra = None"
+    assert convolve(filled, no_compiler + CONVOLVE) == ("right", "")
     assert kernels_in(filled) == before
 
 
@@ -103,7 +104,7 @@ def test_files_that_are_no_kernels_are_compiled_anew(filled: Path, tmp_path: Pat
 
 # One file, looked at more closely -----------------------------------------------------------------
 
-KEPT = store.StoredKernel({"entry": "symbol"}, bytes(range(256)) * 8)
+KEPT = store.StoredKernel(("symbol",), bytes(range(256)) * 8)
 
 
 @pytest.fixture
@@ -180,7 +181,18 @@ def test_forged_files_run_nothing(
     monkeypatch.setenv("MARK", str(tmp_path / "mark"))
     pickled, nested = pickle.dumps(Trap()), b"[" * 100_000
     identity = json.dumps({**store._identity("name", "key"), "symbols": [1]}).encode()
-    for header in (pickled, nested, b"{}", b"[]", b"1", b'{"symbols": 1}', b"\xff", identity):
+    empty = json.dumps({**store._identity("name", "key"), "symbols": []}).encode()
+    for header in (
+        pickled,
+        nested,
+        b"{}",
+        b"[]",
+        b"1",
+        b'{"symbols": 1}',
+        b"\xff",
+        identity,
+        empty,
+    ):
         body = len(header).to_bytes(4, "little") + header + pickled
         file.write_bytes(store._MAGIC + hashlib.sha256(body).digest() + body)
         expect_refusal("its header is not one of a kernel|the file is that of another kernel")
@@ -204,7 +216,7 @@ def test_only_files_of_ones_own_are_used(what: str, file: Path, tmp_path: Path) 
         reason = "it belongs to another user"
     elif what == "huge":
         os.truncate(file, 1 << 40)  # takes no room on the disk
-        reason = "more than any kernel"
+        reason = "it has 1099511627776 bytes"
     else:
         moved = file.rename(tmp_path / file.name)
         makers = {"link": lambda: file.symlink_to(moved), "pipe": lambda: os.mkfifo(file)}
@@ -233,10 +245,47 @@ def test_a_folder_others_may_change_is_not_used(depth: int, mode: int | str, fil
     else:
         before = file.read_bytes()
         expect_refusal(f"others may write to {changed}.*{store.CACHE_VARIABLE}")
-        store.write("name", "key", store.StoredKernel({}, b"other"))
+        store.write("name", "key", store.StoredKernel((), b"other"))
         assert file.read_bytes() == before
     changed.chmod(0o700)
     assert store.read("name", "key") == KEPT  # a folder is looked at each time
+
+
+@posix
+def test_a_new_folder_in_one_like_tmp(folder: Path) -> None:
+    folder.parent.mkdir()
+    folder.parent.chmod(0o1777)
+    store.write("name", "key", KEPT)
+    assert store.read("name", "key") == KEPT
+
+
+def test_a_folder_that_cannot_be_written_to_is_read(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    assert store.read("name", "key") == KEPT
+    with pytest.warns(RuntimeWarning, match="it cannot be written to"):
+        store.write("another", "key", KEPT)
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_code_that_cannot_be_loaded_is_compiled_anew(folder: Path) -> None:
+    def count(address: int) -> None:
+        pass
+
+    name, key = "count", repr((1, jit._codegen().magic_tuple()))
+    store.write(name, key, KEPT)
+    before = loader.loaded_kernels()
+    with pytest.warns(RuntimeWarning, match="the object code"):
+        address = jit.address_of(count, name, 1)
+    assert jit.address_of(count, name, 1) == address
+    assert loader.loaded_kernels() == before + 1  # once a process
+    kept = store.read(name, key)
+    assert kept is not None
+    assert kept != KEPT
+    assert all(loader.load(kept.code, *kept.symbols))
+    with pytest.raises(ValueError, match="must have the symbols"):
+        loader.load(kept.code, "nothing")
 
 
 @posix

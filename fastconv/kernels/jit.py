@@ -97,13 +97,25 @@ _addresses: dict[str, int] = {}
 
 def _load_function(function: Callable[..., None], name: str, arguments: int) -> int:
     key = repr((arguments, _codegen().magic_tuple()))
+    loaded = _loaded_from_store(name, key)
+    if loaded is not None:
+        return loaded[0]
+    _rename(function, name)
+    compiled = _compiled_function(function, arguments)
+    store.write(name, key, compiled)
+    return loader.load(compiled.code, *compiled.symbols)[0]
+
+
+def _loaded_from_store(name: str, key: str) -> list[int] | None:
+    """Return the addresses of a stored kernel's symbols, None if it must be compiled."""
     kept = store.read(name, key)
-    if kept is None or "entry" not in kept.symbols:
-        _rename(function, name)
-        kept = _compiled_function(function, arguments)
-        store.write(name, key, kept)
-    (address,) = loader.load(kept.code, kept.symbols["entry"])
-    return address
+    if kept is None:
+        return None
+    try:
+        return loader.load(kept.code, *kept.symbols)
+    except ValueError as error:
+        store.refuse(name, key, str(error))
+        return None
 
 
 def _compiled_function(function: Callable[..., None], arguments: int) -> StoredKernel:
@@ -111,7 +123,7 @@ def _compiled_function(function: Callable[..., None], arguments: int) -> StoredK
     result = callback._compile_uncached()
     result.library._ensure_finalized()
     symbol = result.fndesc.llvm_cfunc_wrapper_name
-    return StoredKernel({"entry": symbol}, result.library._get_compiled_object())
+    return StoredKernel((symbol,), result.library._get_compiled_object())
 
 
 # Loops over a range ----------------------------------------------------------------------
@@ -195,14 +207,13 @@ class _Store(_Cache):  # type: ignore[misc]
 
     def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
         """Return the compiled kernel for these argument types, or None."""
-        kept = store.read(self._name, self._key(sig, target_context))
-        if kept is None or "entry" not in kept.symbols:
-            return None
         # Loading needs Numba's runtime symbols only. `target_context.refresh()` would also import
         # everything the compiler knows, which takes longer than all the rest of a first call.
         rtsys.initialize(target_context)
-        symbols = dict(kept.symbols)
-        entry, *environments = loader.load(kept.code, symbols.pop("entry"), *symbols.values())
+        loaded = _loaded_from_store(self._name, self._key(sig, target_context))
+        if loaded is None:
+            return None
+        entry, *environments = loaded
         for place in environments:
             ctypes.c_void_p.from_address(place).value = id(_environment())
         return self._result(entry, sig, target_context)
@@ -237,9 +248,8 @@ class _Store(_Cache):  # type: ignore[misc]
         environments = [data.environment, *data._find_referenced_environments()]
         if any(environment.consts for environment in environments):
             return
-        names = {environment.env_name for environment in environments}
-        symbols = {f"environment {i}": name for i, name in enumerate(sorted(names))}
-        symbols["entry"] = data.fndesc.llvm_cpython_wrapper_name
+        names = sorted({environment.env_name for environment in environments})
+        symbols = data.fndesc.llvm_cpython_wrapper_name, *names
         code = data.library._get_compiled_object()
         key = self._key(sig, data.target_context)
         store.write(self._name, key, StoredKernel(symbols, code))

@@ -1,7 +1,7 @@
-"""Machine code in this process: object code in, addresses out, each kernel loaded once.
+"""Machine code in this process: object code in, addresses out.
 
 The code of a kernel stays for the life of the process, as its address may be kept anywhere. So
-there is one owner, which knows kernels by their names: whoever asks twice gets the same address.
+`kernels.jit`, the only caller, remembers what it has loaded, and loads each kernel once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
+# How object files begin: ELF, Mach-O, and COFF for x86-64 and for ARM. LLVM asks for no more than
+# that and ends the process where it is not so.
+_MAGIC = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\x64\x86", b"\x64\xaa")
 #: How many kernels' object code this process has loaded.
 _loaded = 0
 
@@ -21,10 +24,12 @@ def load(code: bytes, *symbols: str) -> list[int]:
     Raises
     ------
     ValueError
-        If the code has no such symbol.
+        If it is no object code, or has no such symbol.
     """
     global _loaded
     engine = _engine()
+    if not code.startswith(_MAGIC):
+        raise ValueError("the object code cannot be read")
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _loaded += 1

@@ -51,13 +51,13 @@ class StoredKernel:
 
     Attributes
     ----------
-    symbols : dict of str to str
-        The names in the object code by which it is used.
+    symbols : tuple of str
+        The names in the object code by which it is used, that of the function first.
     code : bytes
         Object code, as the linker of LLVM's just-in-time compiler reads it.
     """
 
-    symbols: dict[str, str]
+    symbols: tuple[str, ...]
     code: bytes
 
 
@@ -85,27 +85,30 @@ def build_key() -> str:
     return digest.hexdigest()[:16]
 
 
-def usable_folder() -> Path | None:
-    """Return the folder for this build's kernels, made if need be; None if there cannot be one.
+def usable_folder(writing: bool = True) -> Path | None:
+    """Return the folder for this build's kernels, made if need be; None if it cannot be used.
 
     The folder is looked at anew in each call: that takes microseconds, loading a kernel far more.
+    To be read it need neither be there nor be writable.
     """
-    reason = why_nothing_is_kept()
+    reason = why_nothing_is_kept(writing)
     if reason is None:
         return cache_folder() / build_key()
     _warn_once(f"{reason} Until then, every process compiles them anew.")
     return None
 
 
-def why_nothing_is_kept() -> str | None:
+def why_nothing_is_kept(writing: bool = True) -> str | None:
     """Return why compiled kernels cannot be kept, and what to do; None if they can."""
     folder = Path(os.environ.get(CACHE_VARIABLE, "the user's cache folder"))
     try:
         folder = cache_folder() / build_key()
         reason = folder_refusal(folder)
-        if reason is None:
+        if reason is None and writing:
             make_private_folder(folder)
-            reason = None if os.access(folder, os.W_OK | os.X_OK) else "it cannot be written to"
+            reason = folder_refusal(folder)  # another user may have been faster
+            if reason is None and not os.access(folder, os.W_OK | os.X_OK):
+                reason = "it cannot be written to"
     except (OSError, RuntimeError, ValueError) as error:  # no home folder; a name no system has
         reason = str(error)
     if reason is None:
@@ -121,41 +124,44 @@ def read(name: str, key: str) -> StoredKernel | None:
 
     `key` says in full what the machine code depends on besides the build.
     """
-    path = _path(name, key)
-    if path is None:
+    folder = usable_folder(writing=False)
+    if folder is None:
         return None
+    path = folder / _file_name(name, key)
     try:
-        content = read_private_file(path, _MOST_BYTES)
-        return _decoded(content, _identity(name, key))
+        return _decoded(read_private_file(path, _MOST_BYTES), _identity(name, key))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        _warn_once(f"fastconv compiles the kernel {path} anew: {_reason(error)}.")
+        refuse(name, key, str(error))
         return None
+
+
+def refuse(name: str, key: str, reason: str) -> None:
+    """Tell that a kernel's file is not used."""
+    path = cache_folder() / build_key() / _file_name(name, key)
+    _warn_once(f"fastconv compiles the kernel {path} anew: {reason}.")
 
 
 def write(name: str, key: str, kernel: StoredKernel) -> None:
     """Keep a compiled kernel. A full or vanished disk is no error."""
-    path = _path(name, key)
-    if path is None:
+    folder = usable_folder()
+    if folder is None:
         return
     with contextlib.suppress(OSError):
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
+        handle, temporary = tempfile.mkstemp(dir=folder)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(_encoded(kernel, _identity(name, key)))
-            os.replace(temporary, path)
+            os.replace(temporary, folder / _file_name(name, key))
         except BaseException:
             os.unlink(temporary)
             raise
 
 
-def _path(name: str, key: str) -> Path | None:
-    folder = usable_folder()
-    if folder is None:
-        return None
+def _file_name(name: str, key: str) -> str:
     digest = hashlib.sha256(f"{name}\0{key}".encode()).hexdigest()
-    return folder / f"{name}-{digest[:32]}.kernel"
+    return f"{name}-{digest[:32]}.kernel"
 
 
 def _identity(name: str, key: str) -> dict[str, str]:
@@ -178,18 +184,15 @@ def _decoded(content: bytes, identity: dict[str, str]) -> StoredKernel:
     header, code = body[_LENGTH_BYTES:][:length], body[_LENGTH_BYTES + length :]
     try:
         fields: Any = json.loads(header)
-        symbols = dict(fields.pop("symbols"))
+        symbols = fields.pop("symbols")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise ValueError("its header is not one of a kernel") from None
     if fields != identity:
         raise ValueError("the file is that of another kernel")
-    if not code or not all(isinstance(symbol, str) for symbol in symbols.values()):
+    names = isinstance(symbols, list) and all(isinstance(name, str) and name for name in symbols)
+    if not (code and names and symbols):
         raise ValueError("its header is not one of a kernel")
-    return StoredKernel(symbols, code)
-
-
-def _reason(error: Exception) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    return StoredKernel(tuple(symbols), code)
 
 
 _warned: set[str] = set()
