@@ -8,18 +8,17 @@ for one another.
 
 from __future__ import annotations
 
-# Their own locks are taken around a fork from their import on. First uses need these locks: so
-# theirs must be taken after a fork has waited for first uses, and hooks run in reverse order.
-import concurrent.futures.thread  # noqa: F401
+# Its lock is taken around a fork from its import on, and first uses need it. So a fork must wait
+# for first uses before it takes that lock: hooks run in reverse order of their registration.
 import logging  # noqa: F401
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-# Longer than the compilation of any kernel. Two threads that wait for each other, as one holds a
-# lock that the other's first use needs, go on then instead of waiting for ever.
-_MOST_SECONDS = 60.0
+#: Longer than the compilation of any kernel. Two threads that wait for each other, as one holds a
+#: lock that the other's first use needs, go on then instead of waiting for ever.
+MOST_SECONDS = 60.0
 
 
 class _Gate:
@@ -59,7 +58,7 @@ class _Gate:
             self._changed.notify_all()
 
     def _wait_while(self, condition: Callable[[], bool]) -> None:
-        self._changed.wait_for(lambda: not condition(), _MOST_SECONDS)
+        self._changed.wait_for(lambda: not condition(), MOST_SECONDS)
 
 
 _gate = _Gate()

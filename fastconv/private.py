@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _POSIX = hasattr(os, "getuid")
-_WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 _MOST_LINKS = 40  # as many as Linux follows
 _OPEN = os.O_RDONLY
 for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):
@@ -123,20 +122,5 @@ def _folders_on_the_way(folder: Path) -> Iterator[Path]:
 
 
 def _others_may_write(status: os.stat_result) -> bool:
-    others = status.st_mode & _WRITABLE
-    if others == stat.S_IWGRP and _is_own_group(status.st_gid):
-        return False
-    return bool(others)
-
-
-def _is_own_group(group: int) -> bool:
-    """Return whether only this user is in a group, as where each user has one of that name."""
-    import grp
-    import pwd
-
-    try:
-        user, entry = pwd.getpwuid(os.getuid()), grp.getgrgid(group)
-    except KeyError:
-        return False
-    alone = not set(entry.gr_mem) - {user.pw_name}
-    return alone and user.pw_gid == group and entry.gr_name == user.pw_name
+    # A group may have members that no list shows, and an access list looks like a group's rights.
+    return bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))

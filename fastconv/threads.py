@@ -216,9 +216,9 @@ def _before_fork(undo: ExitStack) -> None:
     blas.pause(undo)
     # A compiler lock that another thread holds would stay locked in the child for ever.
     module = sys.modules.get("numba.core.compiler_lock")
-    if module is not None:
-        module.global_compiler_lock.acquire()
-        undo.callback(module.global_compiler_lock.release)
+    lock = module and module.global_compiler_lock._lock
+    if lock and lock.acquire(timeout=forks.MOST_SECONDS):
+        undo.callback(lock.release)
     own = threading.get_ident() == _layer_starter
     _forked_safely = own and not _inside
     # TBB's threads are stopped for a fork by the thread that started them. Numba says so when

@@ -180,8 +180,9 @@ def test_forged_files_run_nothing(
 ) -> None:
     monkeypatch.setenv("MARK", str(tmp_path / "mark"))
     pickled, nested = pickle.dumps(Trap()), b"[" * 100_000
-    identity = json.dumps({**store._identity("name", "key"), "symbols": [1]}).encode()
-    empty = json.dumps({**store._identity("name", "key"), "symbols": []}).encode()
+    identity = store._identity("name", "key")
+    wrong = ([1], [], [""], ["\0"], ["\ud800"], {"a": "b"}, "name", None)
+    forged = [json.dumps({**identity, "symbols": symbols}).encode() for symbols in wrong]
     for header in (
         pickled,
         nested,
@@ -229,7 +230,7 @@ def test_only_files_of_ones_own_are_used(what: str, file: Path, tmp_path: Path) 
 
 @posix
 @pytest.mark.parametrize("depth", [0, 1, 2])
-@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o707, "foreign"])
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o707, "foreign"])
 def test_a_folder_others_may_change_is_not_used(depth: int, mode: int | str, file: Path) -> None:
     changed = file.parents[depth]
     if mode == "foreign":

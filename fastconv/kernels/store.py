@@ -189,10 +189,13 @@ def _decoded(content: bytes, identity: dict[str, str]) -> StoredKernel:
         raise ValueError("its header is not one of a kernel") from None
     if fields != identity:
         raise ValueError("the file is that of another kernel")
-    names = isinstance(symbols, list) and all(isinstance(name, str) and name for name in symbols)
-    if not (code and names and symbols):
+    if not (code and symbols and isinstance(symbols, list) and all(map(_is_symbol, symbols))):
         raise ValueError("its header is not one of a kernel")
     return StoredKernel(tuple(symbols), code)
+
+
+def _is_symbol(name: Any) -> bool:
+    return isinstance(name, str) and name.isascii() and name.isprintable() and name != ""
 
 
 _warned: set[str] = set()
