@@ -328,7 +328,7 @@ def test_gradient_of_another_shape(function: str, shape: tuple[int, ...]) -> Non
 @pytest.mark.parametrize("shape", [(2, 0, 7, 8), (0, 0, 7, 8), (2, 3, 0, 8), (2, 3, 7, 0)])
 @pytest.mark.parametrize("function", ["max_pool2d", "avg_pool2d", "adaptive_max_pool2d"])
 def test_pooling_of_nothing(function: str, shape: tuple[int, ...]) -> None:
-    with refused("x", shape):
+    with refused("x", 0):
         call(function, x=np.zeros(shape))
     assert call(function, x=np.zeros((0, 3, 7, 8))).shape[:2] == (0, 3)
 
@@ -363,7 +363,7 @@ def test_pooling_gradient_of_other_planes() -> None:
     ],
 )
 def test_empty_dimensions(argument: str, shape: tuple[int, ...]) -> None:
-    with refused(argument, shape):
+    with refused(argument, shape if argument == "weight" else 0):
         call("conv2d", **{argument: np.zeros(shape)})
 
 

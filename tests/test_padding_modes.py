@@ -176,7 +176,7 @@ def test_images_without_pixels(mode: str) -> None:
     for padding in (0, 1, 3):
         layer = nn.Conv2d(1, 1, 1, padding=padding, padding_mode=mode)
         for axis, shape in (("H", (1, 1, 0, 4)), ("W", (1, 1, 4, 0)), ("W", (1, 4, 0))):
-            with refused("x", shape), pytest.raises(ValueError, match=f"{axis} of at least 1"):
+            with pytest.raises(ValueError, match=rf"^x must have .*{axis}\b.* of at least 1, got"):
                 layer(np.zeros(shape, np.float32))
 
 

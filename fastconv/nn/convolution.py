@@ -305,11 +305,11 @@ class ConvTranspose2d(_Convolution):
             transposed=True,
         )
 
-    def __call__(self, x: ArrayLike, output_size: int | Sequence[int] | None = None) -> Array:
+    def __call__(self, x: ArrayLike, output_size: Sequence[int] | None = None) -> Array:
         """Return the output for `x`, of that size if one is given."""
         return self.forward(x) if output_size is None else self.forward(x, output_size)
 
-    def forward(self, x: ArrayLike, output_size: int | Sequence[int] | None = None) -> Array:
+    def forward(self, x: ArrayLike, output_size: Sequence[int] | None = None) -> Array:
         """Return the transposed convolution of `x`, (N, in_channels, H, W) or one image.
 
         With `output_size`, (height, width) or a whole shape, it has that height and width, and

@@ -60,9 +60,8 @@ def pad(x: Array, padding: Margins, mode: str) -> Array:
     array([[3, 2, 1, 2, 3, 2]])
     """
     H, W = x.shape[-2:]
-    for axis, size in (("H", H), ("W", W)):
-        if size == 0:
-            raise ValueError(f"x must have {axis} of at least 1, got shape {x.shape}")
+    if 0 in (H, W):
+        raise ValueError(f"x must have H and W of at least 1, got H={H}, W={W}")
     for size, each, word in zip((H, W), padding, ("height", "width"), strict=True):
         largest = {"reflect": size - 1, "circular": size}.get(mode)
         if largest is not None and max(each) > largest:

@@ -84,9 +84,9 @@ class Pool2dProblem:
         """
         N, C, H, W = as_ints(name, input_shape, 4, 0)
         require_tensor(f"{name} {(N, C, H, W)}", (N, C, H, W))
-        if 0 in (C, H, W):
+        if 0 in (C, H, W):  # the sizes, not the shape: one image was given without N
             raise ValueError(
-                f"{name} must have C, H and W of at least 1, got shape {(N, C, H, W)}: only a "
+                f"{name} must have C, H and W of at least 1, got C={C}, H={H}, W={W}: only a "
                 "batch can be empty"
             )
         R, S = as_pair("kernel_size", kernel_size, 1)
