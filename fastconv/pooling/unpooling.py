@@ -33,7 +33,7 @@ def max_unpool2d(
     padding: Padding = 0,
     output_size: tuple[int, ...] | None = None,
 ) -> Array:
-    """Return planes of zeros with maxima put back to their places.
+    """Return planes of zeros with maxima put back to their indices.
 
     Parameters
     ----------
