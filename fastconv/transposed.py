@@ -109,13 +109,13 @@ def conv_transpose2d(
         check_shape("bias", each, (output_shape[1],), "one for each output channel")
     dtype, returned = result_dtypes(array, filters, *offsets)
     out = np.zeros(output_shape, dtype)
-    (rows, columns), margins = reached((height, width), extra, cut)
+    (rows, columns), sides = reached((height, width), extra, cut)
     if N and rows and columns:
         problem = Conv2dProblem.from_shapes(
             (N, output_shape[1], rows, columns),
             filters.shape,
             step,
-            margins,
+            sides,
             gap,
             groups,
             dtype,
@@ -142,8 +142,8 @@ def reached(
     (top, bottom), (left, right) = cut
     height = sizes[0] - max(0, extra[0] - bottom)
     width = sizes[1] - max(0, extra[1] - right)
-    margins = (top, max(0, bottom - extra[0])), (left, max(0, right - extra[1]))
-    return (max(0, height), max(0, width)), margins
+    sides = (top, max(0, bottom - extra[0])), (left, max(0, right - extra[1]))
+    return (max(0, height), max(0, width)), sides
 
 
 def spanned(
