@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastconv.geometry import as_ints
+from fastconv.geometry import as_ints, require_tensor
 
 Array = NDArray[Any]
 
@@ -61,10 +61,21 @@ def as_batch_shape(name: str, value: Any) -> tuple[tuple[int, int, int, int], bo
 
 def _batch_shape(name: str, value: Any) -> tuple[tuple[int, int, int, int], bool]:
     try:
-        single = len(value) == 3
+        length = len(value)
     except TypeError:
-        single = False
-    N, C, H, W = (1, *as_ints(name, value, 3, 0)) if single else as_ints(name, value, 4, 0)
+        length = 4
+    single = length == 3
+    try:
+        shape = as_ints(name, value, 3 if single else 4, 0)
+    except ValueError as error:
+        if length in (3, 4):
+            raise
+        raise ValueError(
+            f"{name} must have 4 entries, (N, C, H, W), or 3 for one image, (C, H, W), got "
+            f"{length}: {value!r}"
+        ) from error
+    require_tensor(f"{name} {shape}", shape)
+    N, C, H, W = (1, *shape) if single else shape
     return (N, C, H, W), single
 
 

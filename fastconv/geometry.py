@@ -75,6 +75,32 @@ def as_pair(name: str, value: Any, minimum: int) -> tuple[int, int]:
     return height, width
 
 
+def as_result_size(value: Any, channels: tuple[int, ...]) -> tuple[int, int]:
+    """Return an `output_size`, (H, W) or the whole shape of the result, as (H, W).
+
+    `channels` is what that shape begins with: (N, C), or (C,) for one image. The forms are
+    PyTorch's, which does not look at N and C.
+
+    >>> as_result_size((2, 3, 8, 9), channels=(2, 3))
+    (8, 9)
+    """
+    try:
+        whole = len(value) == len(channels) + 2
+    except TypeError:
+        whole = False
+    if not whole:
+        height, width = as_ints("output_size", value, 2, 1)
+        return height, width
+    *first, height, width = as_ints("output_size", value, len(channels) + 2, 0)
+    if tuple(first) != channels or not (height and width):
+        wanted = ", ".join([*map(str, channels), "H", "W"])
+        raise ValueError(
+            f"output_size must be (H, W) or the shape of the result, ({wanted}), with H and W of "
+            f"at least 1, got {(*first, height, width)}"
+        )
+    return height, width
+
+
 def extent(kernel: int, dilation: int) -> int:
     """Return how many input positions a dilated kernel spans.
 

@@ -149,11 +149,11 @@ class Conv2dProblem:
         groups = as_int("groups", groups, 1)
         step = as_pair("stride", stride, 1)
         gap = as_pair("dilation", dilation, 1)
-        for axis, value in (("C", C), ("H", H), ("W", W)):
-            if value == 0:
-                raise ValueError(
-                    f"{input_name} must have {axis} of at least 1, got shape {(N, C, H, W)}"
-                )
+        if 0 in (C, H, W):  # the sizes, not the shape: one image was given without N
+            raise ValueError(
+                f"{input_name} must have C, H and W of at least 1, got C={C}, H={H}, W={W}: only "
+                "a batch can be empty"
+            )
         filters = (K, C_per_group, R, S)
         if 0 in filters:
             raise ValueError(f"{weight_name} must not have an empty dimension, got shape {filters}")

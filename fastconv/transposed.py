@@ -15,8 +15,8 @@ from fastconv.geometry import (
     Margins,
     Padding,
     as_int,
-    as_ints,
     as_pair,
+    as_result_size,
     extent,
     require_tensor,
     resolve_padding,
@@ -37,7 +37,7 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: IntPair = 1,
     *,
-    output_size: int | Sequence[int] | None = None,
+    output_size: Sequence[int] | None = None,
 ) -> Array:
     """Transposed convolution: the input gradient of a convolution, used to enlarge images.
 
@@ -55,9 +55,9 @@ def conv_transpose2d(
     output_padding : int or (int, int)
         Rows and columns added at the bottom and right; below the stride or the dilation.
     groups : int
-    output_size : int, (int, int), or a shape like that of the result, optional
+    output_size : (int, int), or the shape of the result, optional
         Height and width of the result, instead of `output_padding`: a convolution with a stride
-        gives images of several sizes the size of `x`. Of a whole shape the last two count.
+        gives images of several sizes the size of `x`.
 
     Returns
     -------
@@ -78,20 +78,22 @@ def conv_transpose2d(
     >>> import numpy as np
     >>> conv_transpose2d(np.array([[[[1.0, 2.0]]]]), np.ones((1, 1, 1, 2)), stride=2)
     array([[[[1., 1., 2., 2.]]]])
-    >>> conv_transpose2d(np.ones((1, 3, 3)), np.ones((1, 1, 1, 1)), stride=2, output_size=6).shape
-    (1, 6, 6)
+    >>> x, weight = np.ones((1, 3, 3)), np.ones((1, 1, 1, 1))
+    >>> conv_transpose2d(x, weight, stride=2, output_size=(6, 5)).shape
+    (1, 6, 5)
     """
     array, single = as_batch("x", x)
     filters = as_numbers("weight", weight, 4)
     groups = as_int("groups", groups, 1)
     step = as_pair("stride", stride, 1)
     gap = as_pair("dilation", dilation, 1)
-    _check_channels(array, filters, groups)
+    _check_channels(array, filters, groups, single)
     N, _, H, W = array.shape
     kernel = filters.shape[2], filters.shape[3]
     cut = _resolve_cut(padding, (H, W), kernel, step, gap)
     spans = spanned((H, W), kernel, step, gap)
-    wanted = None if output_size is None else as_size(output_size, 4 - single)
+    channels = (N, filters.shape[1] * groups)[single:]
+    wanted = None if output_size is None else as_result_size(output_size, channels)
     extra = _resolve_extra(output_padding, wanted, step, gap, spans, cut)
     height, width = (s + e - sum(c) for s, e, c in zip(spans, extra, cut, strict=True))
     if height < 1 or width < 1:
@@ -107,13 +109,13 @@ def conv_transpose2d(
         check_shape("bias", each, (output_shape[1],), "one for each output channel")
     dtype, returned = result_dtypes(array, filters, *offsets)
     out = np.zeros(output_shape, dtype)
-    (rows, columns), margins = reached((height, width), extra, cut)
+    (rows, columns), sides = reached((height, width), extra, cut)
     if N and rows and columns:
         problem = Conv2dProblem.from_shapes(
             (N, output_shape[1], rows, columns),
             filters.shape,
             step,
-            margins,
+            sides,
             gap,
             groups,
             dtype,
@@ -140,8 +142,8 @@ def reached(
     (top, bottom), (left, right) = cut
     height = sizes[0] - max(0, extra[0] - bottom)
     width = sizes[1] - max(0, extra[1] - right)
-    margins = (top, max(0, bottom - extra[0])), (left, max(0, right - extra[1]))
-    return (max(0, height), max(0, width)), margins
+    sides = (top, max(0, bottom - extra[0])), (left, max(0, right - extra[1]))
+    return (max(0, height), max(0, width)), sides
 
 
 def spanned(
@@ -152,13 +154,6 @@ def spanned(
         (n - 1) * s + extent(k, d) for n, k, s, d in zip(size, kernel, step, gap, strict=True)
     )
     return rows, columns
-
-
-def as_size(value: Any, ndim: int) -> tuple[int, int]:
-    """Return an `output_size`, one integer, a pair or a whole shape, as (height, width)."""
-    if isinstance(value, tuple | list) and len(value) == ndim:
-        value = as_ints("output_size", value, ndim, 0)[-2:]
-    return as_pair("output_size", value, 1)
 
 
 def _resolve_cut(
@@ -211,7 +206,7 @@ def _resolve_extra(
     return extra[0], extra[1]
 
 
-def _check_channels(x: Array, weight: Array, groups: int) -> None:
+def _check_channels(x: Array, weight: Array, groups: int, single: bool) -> None:
     C = x.shape[1]
     if weight.shape[0] != C:
         raise ValueError(
@@ -219,8 +214,8 @@ def _check_channels(x: Array, weight: Array, groups: int) -> None:
         )
     if 0 in weight.shape or 0 in x.shape[1:]:
         raise ValueError(
-            f"x and weight must not be empty but for the batch, got shapes {x.shape} and "
-            f"{weight.shape}"
+            f"x and weight must not be empty but for the batch, got shapes {x.shape[single:]} "
+            f"and {weight.shape}"
         )
     if C % groups:
         raise ValueError(f"groups must divide the input channels, got groups={groups} with C={C}")

@@ -8,7 +8,7 @@ from typing import Any
 import reference_pooling
 from cases import PoolCase, make_integer_pool_inputs, make_pool_inputs
 from numpy.typing import DTypeLike
-from reference import Array
+from reference import Array, pair
 
 MAKERS = (make_integer_pool_inputs, make_pool_inputs)
 
@@ -56,3 +56,9 @@ def averages(
         return x, *(reference_pooling.avg_pool2d(a, **rule) for a in (x, abs(x)))
     shape = case.input_shape
     return grad, *(reference_pooling.avg_pool2d_grad(a, shape, **rule) for a in (grad, abs(grad)))
+
+
+def window(case: PoolCase) -> int:
+    """Count the cells of a window."""
+    rows, columns = pair(case.kernel_size)
+    return rows * columns

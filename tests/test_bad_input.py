@@ -7,76 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bad_calls import ALL, CONVOLUTIONS, GOOD, HUGE, NAN, NOT_POSITIVE, POOLS, UNPOOLS, call, zeros
 from checks import refused
 
 import fastconv
-
-NAN = float("nan")
-HUGE = 10**12
-
-
-def zeros(*shape: int, dtype: Any = np.float32) -> np.ndarray:
-    """Build an array of zeros, by default float32."""
-    return np.zeros(shape, dtype)
-
-
-# One valid call of each function; each test spoils one argument. groups=2, 3x3 kernel, 5x6 output.
-GOOD: dict[str, dict[str, Any]] = {
-    "conv2d": {"x": zeros(2, 4, 7, 8), "weight": zeros(6, 2, 3, 3), "groups": 2},
-    "conv2d_input_grad": {
-        "input_shape": (2, 4, 7, 8),
-        "weight": zeros(6, 2, 3, 3),
-        "grad_output": zeros(2, 6, 5, 6),
-        "groups": 2,
-    },
-    "conv2d_weight_grad": {
-        "x": zeros(2, 4, 7, 8),
-        "weight_shape": (6, 2, 3, 3),
-        "grad_output": zeros(2, 6, 5, 6),
-        "groups": 2,
-    },
-    "plan_conv2d": {"input_shape": (2, 4, 7, 8), "weight": zeros(6, 2, 3, 3), "groups": 2},
-}
-CONVOLUTIONS = tuple(GOOD)
-POOLS: dict[str, dict[str, Any]] = {
-    "max_pool2d": {"x": zeros(2, 3, 7, 8), "kernel_size": 3},
-    "avg_pool2d": {"x": zeros(2, 3, 7, 8), "kernel_size": 3},
-    "avg_pool2d_grad": {
-        "grad_output": zeros(2, 3, 2, 2),
-        "input_shape": (2, 3, 7, 8),
-        "kernel_size": 3,
-    },
-}
-OTHERS: dict[str, dict[str, Any]] = {
-    "max_pool2d_grad": {
-        "grad_output": zeros(2, 3, 2, 2),
-        "indices": zeros(2, 3, 2, 2, dtype=np.int64),
-        "input_shape": (2, 3, 7, 8),
-    },
-    "adaptive_avg_pool2d": {"x": zeros(2, 3, 7, 8), "output_size": 3},
-    "adaptive_max_pool2d": {"x": zeros(2, 3, 7, 8), "output_size": 3},
-    "adaptive_avg_pool2d_grad": {
-        "grad_output": zeros(2, 3, 3, 4),
-        "input_shape": (2, 3, 7, 8),
-    },
-}
-UNPOOLS: dict[str, dict[str, Any]] = {
-    "max_unpool2d": {
-        "x": zeros(2, 3, 2, 2),
-        "indices": zeros(2, 3, 2, 2, dtype=np.int64),
-        "kernel_size": 3,
-    },
-    "max_unpool2d_grad": {
-        "grad_output": zeros(2, 3, 6, 6),
-        "indices": zeros(2, 3, 2, 2, dtype=np.int64),
-    },
-}
-ALL = {**GOOD, **POOLS, **OTHERS, **UNPOOLS}
-
-
-def call(function: str, **spoiled: Any) -> Any:
-    """Make the valid call, some arguments replaced."""
-    return getattr(fastconv, function)(**{**ALL[function], **spoiled})
 
 
 @pytest.mark.parametrize("function", ALL)
@@ -85,35 +19,6 @@ def test_the_valid_calls_are_valid(function: str) -> None:
 
 
 # Numbers ----------------------------------------------------------------------------------------
-
-# Value of an argument that wants one positive integer for each axis, and what must be shown.
-NOT_POSITIVE = [
-    (0, 0),
-    (-1, -1),
-    ((1, 0), 0),
-    ((-3, 1), -3),
-    (1.0, 1.0),
-    (1.5, 1.5),
-    (NAN, "nan"),
-    ((1, NAN), "nan"),
-    (float("inf"), "inf"),
-    (True, True),
-    (np.True_, repr(np.True_)),
-    ((2, False), False),
-    ("2", 2),
-    ("two", "two"),
-    (b"2", "2"),
-    ((1, 2, 3), (1, 2, 3)),
-    ((), ()),
-    ([2, "2"], 2),
-    ((1, None), None),
-    (2 + 0j, 2 + 0j),
-    (np.float64(2), 2.0),
-    (np.array([1.0, 2.0]), 1.0),
-    (object, object),
-    (2**63, 2**63),
-    (HUGE, HUGE),
-]
 
 
 @pytest.mark.parametrize(("value", "shown"), NOT_POSITIVE, ids=lambda v: repr(v)[:30])
@@ -131,37 +36,6 @@ def test_dilation_over_the_input(function: str) -> None:
         call(function, dilation=6, padding=(1, 0))
     for word in ("dilation", "13", "9"):
         assert re.search(rf"\b{word}\b", str(caught.value))
-
-
-@pytest.mark.parametrize(("value", "shown"), NOT_POSITIVE, ids=lambda v: repr(v)[:30])
-@pytest.mark.parametrize("argument", ["kernel_size", "stride"])
-@pytest.mark.parametrize("function", [*POOLS, "max_unpool2d"])
-def test_kernel_and_stride_of_pooling(function: str, argument: str, value: Any, shown: Any) -> None:
-    if (argument, shown) == ("stride", ()):
-        call(function, stride=())  # PyTorch's other word for None
-        return
-    with refused(argument, shown):
-        call(function, **{argument: value})
-
-
-@pytest.mark.parametrize(("value", "shown"), NOT_POSITIVE, ids=lambda v: repr(v)[:30])
-def test_other_positive_numbers(value: Any, shown: Any) -> None:
-    for function in POOLS:
-        with refused("dilation", shown):
-            call(function, dilation=value)
-    for function in ("adaptive_avg_pool2d", "adaptive_max_pool2d"):
-        if shown is None:
-            call(function, output_size=value)  # as many columns as there are
-            return
-        with refused("output_size", shown):
-            call(function, output_size=value)
-
-
-@pytest.mark.parametrize("value", [0, 1.5, NAN, True, "2", (2,), [2, 2], HUGE, -HUGE], ids=repr)
-@pytest.mark.parametrize("function", ["avg_pool2d", "avg_pool2d_grad"])
-def test_divisor(function: str, value: Any) -> None:
-    with refused("divisor_override", "nan" if value is NAN else value):
-        call(function, divisor_override=value)
 
 
 @pytest.mark.parametrize(
@@ -213,33 +87,6 @@ def test_groups_must_divide_both_channels() -> None:
         fastconv.conv2d(zeros(1, 3, 4, 4), zeros(2, 1, 1, 1), groups=2)
     with refused("groups", 2):
         fastconv.conv2d(zeros(1, 4, 4, 4), zeros(3, 2, 1, 1), groups=2)
-
-
-@pytest.mark.parametrize("function", POOLS)
-def test_pooling_padding_over_half_the_window(function: str) -> None:
-    with refused("padding", 2):
-        call(function, padding=2)
-    with refused("padding", 3):
-        call(function, padding=(1, 3))
-    with pytest.raises(ValueError, match="wide_padding=True"):
-        call(function, padding=2)
-
-
-@pytest.mark.parametrize("value", [None, 1, "yes", 0.5, [True]], ids=repr)
-@pytest.mark.parametrize(
-    ("function", "argument"),
-    [
-        *((function, "ceil_mode") for function in POOLS),
-        ("avg_pool2d", "count_include_pad"),
-        ("avg_pool2d_grad", "count_include_pad"),
-        ("max_pool2d", "return_indices"),
-        ("adaptive_max_pool2d", "return_indices"),
-        *((function, "wide_padding") for function in (*POOLS, "max_pool2d_grad")),
-    ],
-)
-def test_flags(function: str, argument: str, value: Any) -> None:
-    with refused(argument, value):
-        call(function, **{argument: value})
 
 
 # Shapes -----------------------------------------------------------------------------------------
@@ -310,43 +157,11 @@ def test_kernel_over_the_input(shape: tuple[int, ...]) -> None:
         call("conv2d_weight_grad", weight_shape=shape)
 
 
-@pytest.mark.parametrize("function", POOLS)
-@pytest.mark.parametrize("kernel", [8, (1, 9), (8, 1), (100, 100)])
-def test_pooling_window_over_the_input(function: str, kernel: Any) -> None:
-    with refused("kernel_size", max(kernel) if isinstance(kernel, tuple) else kernel):
-        call(function, kernel_size=kernel)
-
-
 @pytest.mark.parametrize("function", ["conv2d_input_grad", "conv2d_weight_grad"])
 @pytest.mark.parametrize("shape", [(2, 6, 5, 5), (2, 6, 6, 5), (1, 6, 5, 6), (2, 5, 5, 6)])
 def test_gradient_of_another_shape(function: str, shape: tuple[int, ...]) -> None:
     with refused("grad_output", shape):
         call(function, grad_output=np.zeros(shape))
-
-
-# Of empty dimensions only that of the batch has a pooling.
-@pytest.mark.parametrize("shape", [(2, 0, 7, 8), (0, 0, 7, 8), (2, 3, 0, 8), (2, 3, 7, 0)])
-@pytest.mark.parametrize("function", ["max_pool2d", "avg_pool2d", "adaptive_max_pool2d"])
-def test_pooling_of_nothing(function: str, shape: tuple[int, ...]) -> None:
-    with refused("x", shape):
-        call(function, x=np.zeros(shape))
-    assert call(function, x=np.zeros((0, 3, 7, 8))).shape[:2] == (0, 3)
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 2, 3), (2, 3, 3, 2), (1, 3, 2, 2), (2, 4, 2, 2)])
-def test_pooling_gradient_of_another_shape(shape: tuple[int, ...]) -> None:
-    with refused("grad_output", shape):
-        call("avg_pool2d_grad", grad_output=np.zeros(shape))
-    with refused("indices", shape):
-        call("max_pool2d_grad", indices=np.zeros(shape, np.int64))
-
-
-def test_pooling_gradient_of_other_planes() -> None:
-    for function in ("max_pool2d_grad", "adaptive_avg_pool2d_grad"):
-        for shape in ((1, 3, 7, 8), (2, 2, 7, 8)):
-            # Which of the two is wrong nobody knows: the gradient is shown.
-            with refused("grad_output", OTHERS[function]["grad_output"].shape):
-                call(function, input_shape=shape)
 
 
 # A window count of zero is no output; a kernel without taps is no kernel.
@@ -363,7 +178,7 @@ def test_pooling_gradient_of_other_planes() -> None:
     ],
 )
 def test_empty_dimensions(argument: str, shape: tuple[int, ...]) -> None:
-    with refused(argument, shape):
+    with refused(argument, shape if argument == "weight" else 0):
         call("conv2d", **{argument: np.zeros(shape)})
 
 
@@ -376,13 +191,6 @@ def test_elements_that_are_no_real_numbers(function: str, argument: str, dtype: 
     array = np.zeros(ALL[function][argument].shape, dtype)
     with refused(argument, array.dtype):
         call(function, **{argument: array})
-
-
-def test_indices_that_are_no_integers() -> None:
-    for dtype in ("float64", "bool"):
-        for function in ("max_pool2d_grad", *UNPOOLS):
-            with refused("indices", dtype):
-                call(function, indices=zeros(2, 3, 2, 2, dtype=dtype))
 
 
 @pytest.mark.parametrize(("function", "argument"), ARRAYS)

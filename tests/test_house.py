@@ -250,5 +250,37 @@ print("right")
 
 def test_attributes_are_computed_without_a_lock() -> None:
     # That of Python 3.11 holds a lock, which a fork would leave locked in the child for ever.
-    found = [path for path in SOURCES if re.search(r"functools.*cached_property", path.read_text())]
+    found = [path for path in SOURCES if takes_locked_attributes(path.read_text())]
     assert [path.name for path in found] == ["cached.py"]
+    for source in (
+        "from functools import (\n    cache,\n    cached_property,\n)",
+        "import functools as f\n\n@f.cached_property\ndef one(self): ...",
+    ):
+        assert takes_locked_attributes(source)
+    assert not takes_locked_attributes("from fastconv.cached import cached_property")
+
+
+def takes_locked_attributes(source: str) -> bool:
+    """Return whether a module takes `cached_property` from functools, in whatever way."""
+    nodes = list(ast.walk(ast.parse(source)))
+    names = {
+        alias.asname or alias.name
+        for node in nodes
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if alias.name == "functools"
+    }
+    return any(
+        (
+            isinstance(node, ast.ImportFrom)
+            and node.module == "functools"
+            and "cached_property" in {alias.name for alias in node.names}
+        )
+        or (
+            isinstance(node, ast.Attribute)
+            and node.attr == "cached_property"
+            and isinstance(node.value, ast.Name)
+            and node.value.id in names
+        )
+        for node in nodes
+    )

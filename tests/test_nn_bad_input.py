@@ -40,6 +40,8 @@ def test_inputs_that_are_no_arrays_of_numbers(name: str) -> None:
         (np.ones(shape, int), "int64"),
         (None, "object"),
     ):
+        if shown == "int64" and isinstance(make(), nn.MaxPool2d | nn.AdaptiveMaxPool2d):
+            continue  # a maximum is one of the elements, of whatever type
         with refused("x", shown):
             make()(wrong)
 

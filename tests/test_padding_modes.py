@@ -170,6 +170,16 @@ def test_images_too_small_for_their_padding(mode: str, padding: Any, largest: in
         layer(np.zeros((1, 1, 3, 5), np.float32))
 
 
+@pytest.mark.parametrize("mode", ["zeros", *MODES])
+def test_images_without_pixels(mode: str) -> None:
+    # There is nothing to copy: what comes out must not be memory that nobody wrote to.
+    for padding in (0, 1, 3):
+        layer = nn.Conv2d(1, 1, 1, padding=padding, padding_mode=mode)
+        for axis, shape in (("H", (1, 1, 0, 4)), ("W", (1, 1, 4, 0)), ("W", (1, 4, 0))):
+            with pytest.raises(ValueError, match=rf"^x must have .*{axis}\b.* of at least 1, got"):
+                layer(np.zeros(shape, np.float32))
+
+
 def test_padding_too_large_to_compute() -> None:
     layer = nn.Conv2d(1, 1, 3, padding=2**30, padding_mode="replicate")
     with refused("padding", 2**30):

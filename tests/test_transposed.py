@@ -102,7 +102,7 @@ def test_output_size_stands_for_output_padding(case: Case) -> None:
     step = reference.pair(stride)
     for extra in itertools.product(range(step[0]), range(step[1])):
         wanted = fastconv.conv_transpose2d(x, weight, bias, **rule, output_padding=extra)
-        for size in (wanted.shape[2:], list(wanted.shape), (0, 9, *wanted.shape[2:])):
+        for size in (wanted.shape[2:], list(wanted.shape)):
             actual = fastconv.conv_transpose2d(x, weight, bias, **rule, output_size=size)
             assert_identical(actual, wanted, np.float64)
     # One more than a convolution with that stride brings back.
@@ -112,22 +112,49 @@ def test_output_size_stands_for_output_padding(case: Case) -> None:
             fastconv.conv_transpose2d(x, weight, bias, **rule, output_size=size)
 
 
-def test_output_size_as_one_number() -> None:
+def test_output_size_of_another_convolution() -> None:
     x, weight = np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2))
-    for size in (6, (6,), [6, 6], np.int64(6)):
-        assert fastconv.conv_transpose2d(x, weight, stride=2, output_size=size).shape[2:] == (6, 6)
-    with pytest.raises(ValueError, match=r"from 6 to 7 in height, .* got \(8, 8\)"):
-        fastconv.conv_transpose2d(x, weight, stride=2, output_size=8)
+    with pytest.raises(ValueError, match=r"from 6 to 7 in height, .* got \(8, 6\)"):
+        fastconv.conv_transpose2d(x, weight, stride=2, output_size=(8, 6))
+
+
+def test_output_size_as_a_shape() -> None:
+    # One rule for all that take an output_size: a pair, or the shape of the result and no other.
+    x, weight = np.ones((2, 3, 3, 4)), np.ones((3, 5, 2, 2))
+    indices = np.zeros(x.shape, int)
+
+    def transposed(size: Any, batched: bool) -> tuple[int, ...]:
+        images = x if batched else x[0]
+        return fastconv.conv_transpose2d(images, weight, None, 2, output_size=size).shape
+
+    def unpooled(size: Any, batched: bool) -> tuple[int, ...]:
+        images, where = (x, indices) if batched else (x[0], indices[0])
+        return fastconv.max_unpool2d(images, where, 2, output_size=size).shape
+
+    for call, C in ((transposed, 5), (unpooled, 3)):
+        for size in ((7, 9), [7, 9], np.array([7, 9])):
+            assert call(size, True) == (2, C, 7, 9)
+            assert call(size, False) == (C, 7, 9)
+        assert call((2, C, 7, 9), True) == (2, C, 7, 9)
+        assert call((C, 7, 9), False) == (C, 7, 9)
+        for size, batched in (
+            *(((1, C, 7, 9), True), ((2, 4, 7, 9), True), ((C, 7, 9), True), ((7,), True)),
+            *(((2, C, 0, 9), True), ((0, 9), True), ((4, 7, 9), False), ((2, C, 7, 9), False)),
+        ):
+            with refused("output_size", size if len(size) > 2 else size[0]):
+                call(size, batched)
+        with refused("output_size", 7):
+            call(7, True)
 
 
 @pytest.mark.parametrize(
     ("size", "shown"),
     [
-        (0, 0),
-        (-1, -1),
-        (6.0, 6.0),
-        (True, True),
-        ("6", 6),
+        (6, 6),
+        ((-1, 6), -1),
+        ((6, 6.0), 6.0),
+        ((True, 6), True),
+        ("66", 66),
         ((6, None), None),
         ((6, 6, 6), (6, 6, 6)),
         ((1, 1, 6, 0), 0),

@@ -50,9 +50,9 @@ class _Convolution(Module):
         self.stride = as_pair("stride", stride, 1)
         self.dilation = as_pair("dilation", dilation, 1)
         self.groups = as_int("groups", groups, 1)
-        margins = resolve_padding(padding, (1, 1), self.kernel_size, self.stride, self.dilation)
-        (top, bottom), (left, right) = margins
-        self.padding: Padding = (top, left) if (top, left) == (bottom, right) else margins
+        sides = resolve_padding(padding, (1, 1), self.kernel_size, self.stride, self.dilation)
+        (top, bottom), (left, right) = sides
+        self.padding: Padding = (top, left) if (top, left) == (bottom, right) else sides
         if isinstance(padding, str):
             self.padding = padding
         if self.in_channels % self.groups or self.out_channels % self.groups:
@@ -170,10 +170,10 @@ class Conv2d(_Convolution):
         images = self.images(x)
         if self.padding_mode == "zeros":
             return images, None
-        margins = self._margins(images.shape)
-        return pad(images, margins, self.padding_mode), margins
+        sides = self._sides(images.shape)
+        return pad(images, sides, self.padding_mode), sides
 
-    def _margins(self, shape: tuple[int, ...]) -> Margins:
+    def _sides(self, shape: tuple[int, ...]) -> Margins:
         check_padding_mode(self.padding_mode)
         sizes = (shape[-2], shape[-1]), self.kernel_size, self.stride, self.dilation
         return resolve_padding(self.padding, *sizes)
@@ -186,21 +186,21 @@ class Conv2d(_Convolution):
 
     def forward(self, x: ArrayLike) -> Array:
         """Return the convolution of `x`, (N, in_channels, H, W) or (in_channels, H, W)."""
-        images, margins = self.padded(x)
+        images, sides = self.padded(x)
         y = conv2d(images, self.weight.value, self._offsets, *self.geometry)
-        self.keep(y, images, margins, None)
+        self.keep(y, images, sides, None)
         return y
 
     def rectified(self, x: ArrayLike) -> Array:
         """Return ``relu(forward(x))`` from one pass; `backward` is then that of both."""
-        images, margins = self.padded(x)
+        images, sides = self.padded(x)
         y = conv2d(images, self.weight.value, self._offsets, *self.geometry, activation="relu")
-        self.keep(y, images, margins, y)
+        self.keep(y, images, sides, y)
         return y
 
     def backward(self, grad: Array) -> Array | None:
         """Add to the gradients of weight and bias; return the input's."""
-        grad, images, margins, y = self.recall(grad)
+        grad, images, sides, y = self.recall(grad)
         parts = {"weight": self.weight, "bias": self.bias, "input": self.input_grad or None}
         need = [name for name, part in parts.items() if part is not None]
         found = conv2d_backward(
@@ -209,9 +209,9 @@ class Conv2d(_Convolution):
         for parameter, gradient in ((self.weight, found.weight), (self.bias, found.bias)):
             if parameter is not None and gradient is not None:
                 parameter.accumulate(gradient)
-        if margins is None or found.input is None:
+        if sides is None or found.input is None:
             return found.input
-        return pad_grad(found.input, margins, self.padding_mode)
+        return pad_grad(found.input, sides, self.padding_mode)
 
     def forget(self) -> None:
         """Forget the plans made for evaluation."""
@@ -225,7 +225,7 @@ class Conv2d(_Convolution):
         """Return what is computed for inputs of that shape."""
         (N, C, H, W), _ = as_batch_shape("input_shape", input_shape)
         if self.padding_mode != "zeros":
-            (top, bottom), (left, right) = self._margins((H, W))
+            (top, bottom), (left, right) = self._sides((H, W))
             H, W = top + H + bottom, left + W + right
         dtype = self.weight.dtype.name
         return Conv2dProblem.from_shapes((N, C, H, W), self.weight.shape, *self.geometry, dtype)
@@ -299,17 +299,17 @@ class ConvTranspose2d(_Convolution):
                 f"padding_mode must be 'zeros' for ConvTranspose2d, got {padding_mode!r}"
             )
         self.output_padding = as_pair("output_padding", output_padding, 0)
-        self.margins = as_pair("padding", padding, 0)
+        self.sides = as_pair("padding", padding, 0)
         super().__init__(
             *(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, rng),
             transposed=True,
         )
 
-    def __call__(self, x: ArrayLike, output_size: int | Sequence[int] | None = None) -> Array:
+    def __call__(self, x: ArrayLike, output_size: Sequence[int] | None = None) -> Array:
         """Return the output for `x`, of that size if one is given."""
         return self.forward(x) if output_size is None else self.forward(x, output_size)
 
-    def forward(self, x: ArrayLike, output_size: int | Sequence[int] | None = None) -> Array:
+    def forward(self, x: ArrayLike, output_size: Sequence[int] | None = None) -> Array:
         """Return the transposed convolution of `x`, (N, in_channels, H, W) or one image.
 
         With `output_size`, (height, width) or a whole shape, it has that height and width, and
@@ -342,16 +342,16 @@ class ConvTranspose2d(_Convolution):
             self.bias.accumulate(bias_gradient(grad))
         # Rows of output padding that no tap reaches have no part in it.
         height, width = grad.shape[-2:]
-        top, left = self.margins
+        top, left = self.sides
         spans = spanned(x.shape[-2:], self.kernel_size, self.stride, self.dilation)
         extra = height + 2 * top - spans[0], width + 2 * left - spans[1]
         cut = (top, top), (left, left)
-        (rows, columns), margins = reached((height, width), extra, cut)
+        (rows, columns), sides = reached((height, width), extra, cut)
         if not (rows and columns):
             self.weight.accumulate(np.zeros(self.weight_shape, x.dtype))
             return np.zeros_like(x) if self.input_grad else None
         part = grad[..., :rows, :columns]
-        geometry: Any = (self.stride, margins, self.dilation, self.groups)
+        geometry: Any = (self.stride, sides, self.dilation, self.groups)
         self.weight.accumulate(conv2d_weight_grad(part, self.weight_shape, x, *geometry))
         return conv2d(part, self.weight.value, None, *geometry) if self.input_grad else None
 

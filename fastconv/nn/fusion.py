@@ -2,7 +2,7 @@
 
 Batch normalization with fixed statistics multiplies a channel by a number and adds another, so it
 goes into the weights and the bias of the convolution before it. A rectifier goes into the plan's
-store, and so does the sum of a residual block, or the maxima of squares of 2 x 2. Padding that is
+store, and so does the sum of a residual block, or the maxima of 2 x 2 outputs. Padding that is
 not zeros is a step of its own before the plan, which then pads nothing (`Conv2d.padded`).
 
 Plans are kept by the convolution, for a few input shapes. Each bears a stamp of all it was made
@@ -276,7 +276,7 @@ def _activation(layer: Module, kind: type[Module]) -> ActivationLike:
 def run_keeping(layers: Sequence[Module], x: Array) -> Array:
     """Return the output of the layers, each of which keeps what its `backward` needs.
 
-    A rectifier runs in one pass with the convolution or the normalization before it. Before a
+    A ReLU runs in one pass with the convolution or the normalization before it. Before a
     maximum it changes places with it, as no number changes thereby, and has less to do. Either
     way that other layer's `backward` is then that of both.
     """
@@ -327,7 +327,7 @@ def _kept(layer: Module | None, kind: type[M]) -> TypeGuard[M]:
 
 
 def _pools(layer: Module | None) -> TypeGuard[MaxPool2d]:
-    """Return whether a layer takes maxima whose places nobody sees."""
+    """Return whether a layer takes maxima whose indices nobody sees."""
     return _kept(layer, MaxPool2d) and not layer.return_indices
 
 

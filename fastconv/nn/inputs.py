@@ -1,4 +1,4 @@
-"""What layers ask of their inputs, and random generators of their callers."""
+"""What layers ask of their inputs and arguments, and random generators of their callers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv.arguments import as_batch, as_numbers
+from fastconv.geometry import IntPair, Padding, as_pair, resolve_padding
+from fastconv.pooling.problem import not_given
 
 Array = NDArray[Any]
 
@@ -67,6 +69,49 @@ def _checked_images(
             f"{array.shape[single:]}"
         )
     return np.ascontiguousarray(array)
+
+
+def as_images_of_any_type(layer: object, x: ArrayLike) -> tuple[Array, bool]:
+    """Return images of which elements are picked, of any type but float16, and whether it is one.
+
+    What is not floating point has no gradient, but is picked from all the same.
+    """
+    images, single = as_batch("x", x)
+    if images.dtype.kind == "f":
+        images = as_floats(layer, images)
+    return np.ascontiguousarray(images), single
+
+
+def require_float_gradient(layer: object, grad: Array) -> None:
+    """Raise TypeError where the images were not floating point, whose type `grad` has."""
+    if grad.dtype.kind != "f":
+        raise TypeError(
+            f"{type(layer).__name__} has no gradient for images of {grad.dtype}: convert them "
+            "before, x.astype('float32')"
+        )
+
+
+def as_given_pair(name: str, value: Any, minimum: int) -> IntPair:
+    """Return one integer, or a pair of them, checked and as it was given."""
+    pair = as_pair(name, value, minimum)
+    return pair if hasattr(value, "__iter__") else pair[0]
+
+
+def as_given_windows(kernel_size: Any, stride: Any) -> tuple[IntPair, IntPair]:
+    """Return kernel size and stride as they were given; no stride is the kernel size."""
+    kernel = as_given_pair("kernel_size", kernel_size, 1)
+    return kernel, kernel if not_given(stride) else as_given_pair("stride", stride, 1)
+
+
+def as_given_padding(value: Any) -> Padding:
+    """Return padding as it was given, if that is padding for some window."""
+    sides = resolve_padding(value, (1, 1), (1, 1), (1, 1), (1, 1))
+    if isinstance(value, str):
+        return value
+    (top, bottom), (left, right) = sides
+    if (top, left) != (bottom, right):
+        return sides
+    return (top, left) if hasattr(value, "__iter__") else top
 
 
 def check_parameter(layer: object, name: str, value: Any, shape: tuple[int, ...]) -> None:

@@ -51,8 +51,8 @@ def pad(x: Array, padding: Margins, mode: str) -> Array:
     Raises
     ------
     ValueError
-        For padding that an image is too small for: to mirror it takes as many pixels and the
-        edge, to repeat it as many.
+        For images without any pixel, and for padding that an image is too small for: to mirror
+        it takes as many pixels and the edge, to repeat it as many.
 
     Examples
     --------
@@ -60,6 +60,8 @@ def pad(x: Array, padding: Margins, mode: str) -> Array:
     array([[3, 2, 1, 2, 3, 2]])
     """
     H, W = x.shape[-2:]
+    if 0 in (H, W):
+        raise ValueError(f"x must have H and W of at least 1, got H={H}, W={W}")
     for size, each, word in zip((H, W), padding, ("height", "width"), strict=True):
         largest = {"reflect": size - 1, "circular": size}.get(mode)
         if largest is not None and max(each) > largest:

@@ -9,9 +9,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv import recycling
-from fastconv.arguments import as_batch
-from fastconv.geometry import IntPair, Padding, as_int, as_pair, resolve_padding
-from fastconv.nn.inputs import as_floats, as_image_batch
+from fastconv.arguments import as_flag
+from fastconv.geometry import IntPair, Padding, as_int, as_pair
+from fastconv.nn.inputs import (
+    as_floats,
+    as_given_padding,
+    as_given_pair,
+    as_given_windows,
+    as_image_batch,
+    as_images_of_any_type,
+    require_float_gradient,
+)
 from fastconv.nn.module import Module
 from fastconv.pooling.adaptive import (
     OutputSize,
@@ -21,14 +29,41 @@ from fastconv.pooling.adaptive import (
     as_output_size,
 )
 from fastconv.pooling.maximum import as_asked, max_pool2d_grad, maxima, maximum_dtypes
-from fastconv.pooling.mean import avg_pool2d, avg_pool2d_grad
+from fastconv.pooling.mean import as_divisor, avg_pool2d, avg_pool2d_grad
 from fastconv.pooling.placed import Places, max_pool2d_placed, max_pool2d_placed_grad
-from fastconv.pooling.problem import not_given, problem_of
+from fastconv.pooling.problem import problem_of
 
 Array = NDArray[Any]
 
 
-class MaxPool2d(Module):
+class _Windowed(Module):
+    """What pooling of windows of a given size has in common."""
+
+    kernel_size: IntPair
+
+    def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
+        """Return one for each element of a window."""
+        return math.prod(as_pair("kernel_size", self.kernel_size, 1)) * math.prod(output_shape)
+
+
+class _Adaptive(Module):
+    """What pooling to a given size has in common."""
+
+    def __init__(self, output_size: OutputSize) -> None:
+        size = as_output_size(output_size)
+        is_pair = hasattr(output_size, "__iter__")
+        self.output_size: OutputSize = size if is_pair else size[0]  # type: ignore[assignment]
+
+    def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
+        """Return one for each element of the input."""
+        return math.prod(input_shape)
+
+    def extra_repr(self) -> str:
+        """Return the arguments, as PyTorch shows them."""
+        return f"output_size={self.output_size}"
+
+
+class MaxPool2d(_Windowed):
     """The maximum of every window.
 
     Images are (N, C, H, W), or one (C, H, W). Integers and booleans keep their type, and have no
@@ -41,7 +76,7 @@ class MaxPool2d(Module):
     padding : int, (int, int), ((top, bottom), (left, right)), or str
         As in `fastconv.max_pool2d`.
     return_indices : bool
-        Whether `forward` returns the places of the maxima too, for `MaxUnpool2d`.
+        Whether `forward` returns the indices of the maxima too, for `MaxUnpool2d`.
     ceil_mode : bool
         Whether a last window may overhang the end.
     wide_padding : bool
@@ -66,32 +101,35 @@ class MaxPool2d(Module):
         *,
         wide_padding: bool = False,
     ) -> None:
-        self.kernel_size, self.stride = checked_windows(kernel_size, stride)
-        self.padding = checked_padding(padding)
-        self.dilation = checked("dilation", dilation, 1)
-        self.return_indices, self.ceil_mode = return_indices, ceil_mode
-        self.wide_padding = wide_padding
+        self.kernel_size, self.stride = as_given_windows(kernel_size, stride)
+        self.padding = as_given_padding(padding)
+        self.dilation = as_given_pair("dilation", dilation, 1)
+        self.return_indices = as_flag("return_indices", return_indices)
+        self.ceil_mode = as_flag("ceil_mode", ceil_mode)
+        self.wide_padding = as_flag("wide_padding", wide_padding)
 
     def forward(self, x: ArrayLike) -> Any:
-        """Return the maxima of `x`, and with `return_indices` their places as a second array."""
+        """Return the maxima of `x`, and with `return_indices` their indices as a second array."""
         return self._maxima(x, rectified=False)
 
     def rectified(self, x: ArrayLike) -> Array:
         """Return ``relu(forward(x))``, which is ``forward(relu(x))``; `backward` is of both.
 
-        A rectifier after the maxima has fewer elements to do than one before them. Their places
-        are not the same, so this is for layers that do not return them.
+        A ReLU after the maxima has fewer elements to do than one before them. Their indices are
+        not the same, so this is for layers that do not return them.
         """
         return self._maxima(x, rectified=True)  # type: ignore[return-value]
 
     def _maxima(self, x: ArrayLike, rectified: bool) -> Array | tuple[Array, Array]:
-        images, single = selectable(self, x)
+        images, single = as_images_of_any_type(self, x)
         geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
         problem = problem_of(images, maximum_dtypes(images)[0], *geometry, self.wide_padding)
         places = indices = None
         if self.return_indices:
             indices = recycling.empty(problem.output_shape, np.int64)
-            y, places = maxima(images, problem, indices), Places(problem, indices)
+            y = maxima(images, problem, indices)
+            # A copy, as the indices are the caller's to change.
+            places = Places(problem, indices.copy()) if self.keeping else None
         elif self.keeping and images.dtype.kind == "f":
             y, places = max_pool2d_placed(images, problem, rectified)
         else:
@@ -101,25 +139,21 @@ class MaxPool2d(Module):
         return as_asked(y, indices, single)
 
     def backward(self, grad: Array) -> Array:
-        """Return the gradients at the places of the maxima."""
+        """Return the gradients at the indices of the maxima."""
         grad, places = self.recall(grad)
-        require_floats(self, grad)
+        require_float_gradient(self, grad)
         back = max_pool2d_placed_grad(grad.reshape(places.problem.output_shape), places)
         return back[0] if grad.ndim == 3 else back
-
-    def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
-        """Return one for each element of a window."""
-        return math.prod(as_pair("kernel_size", self.kernel_size, 1)) * math.prod(output_shape)
 
     def extra_repr(self) -> str:
         """Return the arguments, as PyTorch shows them."""
         return (
             f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
             f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
-        )
+        ) + _unusual(self, return_indices=False, wide_padding=False)
 
 
-class AvgPool2d(Module):
+class AvgPool2d(_Windowed):
     """The mean of every window.
 
     Images are (N, C, H, W), or one (C, H, W).
@@ -157,12 +191,13 @@ class AvgPool2d(Module):
         dilation: IntPair = 1,
         wide_padding: bool = False,
     ) -> None:
-        self.kernel_size, self.stride = checked_windows(kernel_size, stride)
-        self.padding = checked_padding(padding)
-        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
-        self.divisor_override = divisor_override
-        self.dilation = checked("dilation", dilation, 1)
-        self.wide_padding = wide_padding
+        self.kernel_size, self.stride = as_given_windows(kernel_size, stride)
+        self.padding = as_given_padding(padding)
+        self.ceil_mode = as_flag("ceil_mode", ceil_mode)
+        self.count_include_pad = as_flag("count_include_pad", count_include_pad)
+        self.divisor_override = as_divisor(divisor_override)
+        self.dilation = as_given_pair("dilation", dilation, 1)
+        self.wide_padding = as_flag("wide_padding", wide_padding)
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -189,17 +224,21 @@ class AvgPool2d(Module):
         grad, shape = self.recall(grad)
         return avg_pool2d_grad(grad, shape, **self._options)
 
-    def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
-        """Return one for each element of a window."""
-        return math.prod(as_pair("kernel_size", self.kernel_size, 1)) * math.prod(output_shape)
-
     def extra_repr(self) -> str:
         """Return the arguments, as PyTorch shows them."""
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        text = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        return text + _unusual(
+            self,
+            ceil_mode=False,
+            count_include_pad=True,
+            divisor_override=None,
+            dilation=1,
+            wide_padding=False,
+        )
 
 
-class AdaptiveAvgPool2d(Module):
-    """The mean of windows that are laid out so that the output has a given size.
+class AdaptiveAvgPool2d(_Adaptive):
+    """The mean of windows that divide the input so that the output has a given size.
 
     Images are (N, C, H, W), or one (C, H, W).
 
@@ -214,9 +253,6 @@ class AdaptiveAvgPool2d(Module):
     array([[[[1.5]]]])
     """
 
-    def __init__(self, output_size: OutputSize) -> None:
-        self.output_size = checked_output(output_size)
-
     def forward(self, x: ArrayLike) -> Array:
         """Return the means of `x`."""
         images = _floats(self, x)
@@ -229,17 +265,9 @@ class AdaptiveAvgPool2d(Module):
         grad, shape = self.recall(grad)
         return adaptive_avg_pool2d_grad(grad, shape)
 
-    def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
-        """Return one for each element of the input."""
-        return math.prod(input_shape)
 
-    def extra_repr(self) -> str:
-        """Return the size."""
-        return f"output_size={self.output_size}"
-
-
-class AdaptiveMaxPool2d(Module):
-    """The maximum of windows that are laid out so that the output has a given size.
+class AdaptiveMaxPool2d(_Adaptive):
+    """The maximum of windows that divide the input so that the output has a given size.
 
     Images are (N, C, H, W), or one (C, H, W). Integers and booleans keep their type, and have no
     gradient.
@@ -249,7 +277,7 @@ class AdaptiveMaxPool2d(Module):
     output_size : int or (int or None, int or None)
         As in `AdaptiveAvgPool2d`.
     return_indices : bool
-        Whether `forward` returns the places of the maxima too.
+        Whether `forward` returns the indices of the maxima too.
 
     Examples
     --------
@@ -258,32 +286,29 @@ class AdaptiveMaxPool2d(Module):
     """
 
     def __init__(self, output_size: OutputSize, return_indices: bool = False) -> None:
-        self.output_size = checked_output(output_size)
-        self.return_indices = return_indices
+        super().__init__(output_size)
+        self.return_indices = as_flag("return_indices", return_indices)
 
     def forward(self, x: ArrayLike) -> Any:
-        """Return the maxima of `x`, and with `return_indices` their places as a second array."""
-        images, single = selectable(self, x)
+        """Return the maxima of `x`, and with `return_indices` their indices as a second array."""
+        images, single = as_images_of_any_type(self, x)
         given = images[0] if single else images
         if not (self.keeping or self.return_indices):
             return adaptive_max_pool2d(given, self.output_size)
         y, indices = adaptive_max_pool2d(given, self.output_size, True)
-        self.keep(y, indices, given.shape)
+        if self.keeping:  # a copy, as the indices are the caller's to change
+            self.keep(y, indices.copy() if self.return_indices else indices, given.shape)
         return (y, indices) if self.return_indices else y
 
     def backward(self, grad: Array) -> Array:
-        """Return the gradients at the places of the maxima."""
+        """Return the gradients at the indices of the maxima."""
         grad, indices, shape = self.recall(grad)
-        require_floats(self, grad)
+        require_float_gradient(self, grad)
         return max_pool2d_grad(grad, indices, shape)
 
-    def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
-        """Return one for each element of the input."""
-        return math.prod(input_shape)
-
     def extra_repr(self) -> str:
-        """Return the size."""
-        return f"output_size={self.output_size}"
+        """Return the arguments, as PyTorch shows them."""
+        return super().extra_repr() + _unusual(self, return_indices=False)
 
 
 class Flatten(Module):
@@ -336,50 +361,7 @@ def _floats(layer: Module, x: ArrayLike) -> Array:
     return images[0] if single else images
 
 
-def selectable(layer: Module, x: ArrayLike) -> tuple[Array, bool]:
-    """Return images of which elements are picked, of any type but float16, and whether it is one.
-
-    What is not floating point has no gradient, but is picked from all the same.
-    """
-    images, single = as_batch("x", x)
-    if images.dtype.kind == "f":
-        images = as_floats(layer, images)
-    return np.ascontiguousarray(images), single
-
-
-def require_floats(layer: Module, grad: Array) -> None:
-    """Raise TypeError where the images were not floating point, whose type `grad` has."""
-    if grad.dtype.kind != "f":
-        raise TypeError(
-            f"{type(layer).__name__} has no gradient for images of {grad.dtype}: convert them "
-            "before, x.astype('float32')"
-        )
-
-
-def checked(name: str, value: Any, minimum: int) -> IntPair:
-    """Return one integer, or a pair of them, as it was given."""
-    pair = as_pair(name, value, minimum)
-    return pair if hasattr(value, "__iter__") else pair[0]
-
-
-def checked_windows(kernel_size: Any, stride: Any) -> tuple[IntPair, IntPair]:
-    """Return kernel size and stride, which is the kernel size unless given."""
-    kernel = checked("kernel_size", kernel_size, 1)
-    return kernel, kernel if not_given(stride) else checked("stride", stride, 1)
-
-
-def checked_padding(value: Any) -> Padding:
-    """Return padding as it was given, if that is padding for some window."""
-    sides = resolve_padding(value, (1, 1), (1, 1), (1, 1), (1, 1))
-    if isinstance(value, str):
-        return value
-    (top, bottom), (left, right) = sides
-    if (top, left) != (bottom, right):
-        return sides
-    return (top, left) if hasattr(value, "__iter__") else top
-
-
-def checked_output(value: Any) -> OutputSize:
-    """Return an output size as it was given."""
-    size = as_output_size(value)
-    return size if hasattr(value, "__iter__") else size[0]  # type: ignore[return-value]
+def _unusual(layer: Module, **usual: Any) -> str:
+    """Return the arguments that are not as usual, to go on a list of others."""
+    given = {name: getattr(layer, name) for name in usual}
+    return "".join(f", {name}={given[name]}" for name in usual if given[name] != usual[name])

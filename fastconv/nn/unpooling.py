@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv.geometry import IntPair, Padding
+from fastconv.nn.inputs import (
+    as_given_padding,
+    as_given_windows,
+    as_images_of_any_type,
+    require_float_gradient,
+)
 from fastconv.nn.module import Module
-from fastconv.nn.pooling import checked_padding, checked_windows, require_floats, selectable
 from fastconv.pooling.unpooling import max_unpool2d, max_unpool2d_grad
 
 Array = NDArray[Any]
@@ -43,8 +49,8 @@ class MaxUnpool2d(Module):
         stride: IntPair | None = None,
         padding: Padding = 0,
     ) -> None:
-        self.kernel_size, self.stride = checked_windows(kernel_size, stride)
-        self.padding = checked_padding(padding)
+        self.kernel_size, self.stride = as_given_windows(kernel_size, stride)
+        self.padding = as_given_padding(padding)
 
     def __call__(  # type: ignore[override]
         self, x: ArrayLike, indices: ArrayLike, output_size: tuple[int, ...] | None = None
@@ -59,17 +65,18 @@ class MaxUnpool2d(Module):
 
         `output_size` is as in `fastconv.max_unpool2d`.
         """
-        maxima, single = selectable(self, x)
+        maxima, single = as_images_of_any_type(self, x)
         given = maxima[0] if single else maxima
         geometry = self.kernel_size, self.stride, self.padding
         y = max_unpool2d(given, indices, *geometry, output_size)
-        self.keep(y, indices)
+        if self.keeping:  # a copy, as the indices are the caller's to change
+            self.keep(y, np.array(indices))
         return y
 
     def backward(self, grad: Array) -> Array:
-        """Return the gradient of the maxima: what `grad` has at their places."""
+        """Return the gradient of the maxima: what `grad` has at their indices."""
         grad, indices = self.recall(grad)
-        require_floats(self, grad)
+        require_float_gradient(self, grad)
         return max_unpool2d_grad(grad, indices)
 
     def extra_repr(self) -> str:

@@ -90,7 +90,9 @@ def adaptive_avg_pool2d_grad(
     shape, single_shape = as_batch_shape("input_shape", input_shape)
     check_batched_alike(grad_output=single, input_shape=single_shape)
     if 0 in grad.shape[2:]:
-        raise ValueError(f"grad_output must not be empty in height or width, got {grad.shape}")
+        raise ValueError(
+            f"grad_output must not be empty in height or width, got {grad.shape[single:]}"
+        )
     outputs = (grad.shape[2], grad.shape[3])
     axes = _axes_maker("input_shape", shape, outputs)
     return means_grad(grad, shape, outputs, axes, algorithm, single)
@@ -130,7 +132,7 @@ def adaptive_max_pool2d(
     output_size : int or (int or None, int or None)
         Rows and columns of the result, as in `adaptive_avg_pool2d`.
     return_indices : bool
-        Whether to return the places of the maxima too.
+        Whether to return the indices of the maxima too.
     algorithm : str
         "auto", or one of ``fastconv.pool_algorithms()``.
 
@@ -156,6 +158,7 @@ def adaptive_max_pool2d(
     as_flag("return_indices", return_indices)
     outputs = _outputs(output_size, array.shape)
     axes = _axes_maker("x", array.shape, outputs)
+    # As in PyTorch: one image may be without channels, images of a batch may not.
     if array.shape[1] == 0 and not single:
         raise ValueError(f"x must have at least one channel, got shape {array.shape}")
     chosen = find(algorithm)
@@ -189,7 +192,7 @@ def _axes_maker(name: str, input_shape: tuple[int, ...], outputs: tuple[int, int
     require_tensor(f"{name} {input_shape}", (N, C, H, W))
     require_tensor(f"output_size {outputs}", (N, C, *outputs))
     if H < 1 or W < 1:
-        raise ValueError(f"{name} must have H and W of at least 1, got {input_shape}")
+        raise ValueError(f"{name} must have H and W of at least 1, got H={H}, W={W}")
 
     def axes() -> Axes:
         return adaptive_axis(H, outputs[0]), adaptive_axis(W, outputs[1])

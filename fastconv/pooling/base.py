@@ -18,6 +18,11 @@ def lowest(dtype: np.dtype[Any]) -> Any:
     return dtype.type(-np.inf if dtype.kind == "f" else np.iinfo(dtype).min)
 
 
+def as_planes(tensor: Array) -> Array:
+    """Return (N, C, H, W) as (N * C, H, W)."""
+    return tensor.reshape(-1, *tensor.shape[2:])
+
+
 class PoolAlgorithm:
     """One way to compute all poolings and their gradients.
 

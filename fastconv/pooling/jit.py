@@ -15,16 +15,11 @@ from numba.core import config
 from fastconv.kernels import pooling_loops
 from fastconv.pooling import means, tiles
 from fastconv.pooling.axis import Axes, divisors
-from fastconv.pooling.base import Array, Indices, PoolAlgorithm, lowest
+from fastconv.pooling.base import Array, Indices, PoolAlgorithm, as_planes, lowest
 from fastconv.pooling.windows import Windows
 
 # A row of fewer outputs is too short for loops along it, beside what each of them takes to begin.
 LEAST_OUTPUTS = 3
-
-
-def _planes(tensor: Array) -> Array:
-    """Return (N, C, H, W) as (N * C, H, W)."""
-    return tensor.reshape(-1, *tensor.shape[2:])
 
 
 def _pixels(tensor: Array) -> Array:
@@ -47,9 +42,9 @@ class Jit(PoolAlgorithm):
             else:
                 tiles.run("max-index", axes, x, out, indices)
             return
-        planes, values, least = _planes(x), _planes(out), lowest(x.dtype)
+        planes, values, least = as_planes(x), as_planes(out), lowest(x.dtype)
         lines = len(planes) * rows.outputs
-        places = None if indices is None else _planes(indices)
+        places = None if indices is None else as_planes(indices)
         if columns.even is None or columns.outputs < LEAST_OUTPUTS:
             places = np.empty(values.shape, np.int64) if places is None else places
             both = rows.ranges, columns.ranges
@@ -77,7 +72,7 @@ class Jit(PoolAlgorithm):
             tiles.run("mean", axes, x, out)
         elif _dilated(axes):
             lines = out.shape[0] * out.shape[1] * out.shape[2]
-            pooling_loops.mean(lines, _planes(x), *_windows(axes, x), _planes(out))
+            pooling_loops.mean(lines, as_planes(x), *_windows(axes, x), as_planes(out))
         else:
             means.forward(axes, x, out)
 
@@ -88,8 +83,8 @@ class Jit(PoolAlgorithm):
         elif tiles.tile_window(axes) is not None:
             tiles.run("mean-grad", axes, grad, out)
         elif _dilated(axes):
-            planes = _planes(out)
-            pooling_loops.mean_grad(len(planes), _planes(grad), *_windows(axes, grad), planes)
+            planes = as_planes(out)
+            pooling_loops.mean_grad(len(planes), as_planes(grad), *_windows(axes, grad), planes)
         else:
             means.backward(axes, grad, out)
 

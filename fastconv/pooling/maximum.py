@@ -17,7 +17,7 @@ from fastconv.arguments import (
     check_shape,
     result_dtypes,
 )
-from fastconv.geometry import IntPair, Padding, require_tensor
+from fastconv.geometry import IntPair, Padding
 from fastconv.pooling.axis import Axes
 from fastconv.pooling.base import PoolAlgorithm
 from fastconv.pooling.problem import Pool2dProblem, problem_of
@@ -86,7 +86,7 @@ def max_pool2d(
     ceil_mode : bool
         Whether a last window may overhang the end.
     return_indices : bool
-        Whether to return the places of the maxima too.
+        Whether to return the indices of the maxima too.
     wide_padding : bool
         Whether windows may lie wholly in the padding, as ONNX allows and PyTorch does not. Their
         maximum is 0 then, and their index -1, as in ONNX's reference.
@@ -142,7 +142,7 @@ def maxima(
     indices: Indices | None = None,
     algorithm: PoolAlgorithm = FASTEST,
 ) -> Array:
-    """Return the maxima of a checked array, and write their places to `indices` if given."""
+    """Return the maxima of a checked array, and write their indices to `indices` if given."""
     values = recycling.empty(problem.output_shape, problem.dtype)
     if values.size:
         x = as_computed(x, problem.dtype)
@@ -153,7 +153,7 @@ def maxima(
 def fill_maxima(
     x: Array, axes: Axes, values: Array, indices: Indices | None, algorithm: PoolAlgorithm
 ) -> None:
-    """Write the maxima of windows, and their places; of windows without any element 0 and -1."""
+    """Write the maxima of windows, and their indices; of windows without any element 0 and -1."""
     as_bytes = x.dtype.kind == "b"  # which have the order of truth values
     given, found = (x.view(np.uint8), values.view(np.uint8)) if as_bytes else (x, values)
     algorithm.maximum(given, axes, found, indices)
@@ -210,8 +210,7 @@ def max_pool2d_grad(
     places, single_places = as_indices(indices)
     shape, single_shape = as_batch_shape("input_shape", input_shape)
     check_batched_alike(grad_output=single, indices=single_places, input_shape=single_shape)
-    require_tensor(f"input_shape {shape}", shape)
-    as_flag("wide_padding", wide_padding)
+    wide_padding = as_flag("wide_padding", wide_padding)
     wanted = *shape[:2], *grad.shape[2:]
     check_shape("grad_output", grad, wanted, "N and C as in input_shape", single)
     check_shape("indices", places, grad.shape, "as grad_output", single)
@@ -222,29 +221,32 @@ def max_pool2d_grad(
         # As int64, an index too large for that is negative: outside, too.
         sent, where = as_computed(grad, dtype), as_computed(places, "int64")
         if wide_padding:
-            empty = where == NOWHERE
+            empty = places == NOWHERE  # as they were given: uint64 has larger numbers instead
             sent, where = np.where(empty, sent.dtype.type(0), sent), np.where(empty, 0, where)
         if not (out.size and chosen.maximum_grad(sent, where, out)):
-            raise outside(places, shape, "input_shape")
+            raise outside(places, shape[single:], "input_shape", wide_padding)
     out = out.astype(returned, copy=False)
     return out[0] if single else out
 
 
 def as_indices(indices: ArrayLike) -> tuple[Array, bool]:
-    """Return the places of maxima as a batch, and whether they were of one image."""
+    """Return the indices of maxima as a batch, and whether they were of one image."""
     places, single = as_batch("indices", indices)
     if places.dtype.kind not in "iu":
         raise TypeError(f"indices must be integers, got dtype {places.dtype}")
     return places, single
 
 
-def outside(places: Array, shape: tuple[int, ...], name: str) -> ValueError:
+def outside(
+    places: Array, shape: tuple[int, ...], name: str, or_nowhere: bool = False
+) -> ValueError:
     """Return the error for places that are not all inside planes of that shape."""
-    H, W = shape[2:]
+    H, W = shape[-2:]
     found = f"got {places.min()} .. {places.max()}"
     if H * W == 0:
         return ValueError(
             f"indices must lie inside the plane, but with H={H} and W={W} in {name} it has no "
             f"positions: {found}"
         )
-    return ValueError(f"indices must lie in 0 .. {H * W - 1} for {name} {shape}, {found}")
+    allowed = f"0 .. {H * W - 1}" + f" or be {NOWHERE}" * or_nowhere
+    return ValueError(f"indices must lie in {allowed} for {name} {shape}, {found}")

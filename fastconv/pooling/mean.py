@@ -140,13 +140,16 @@ def avg_pool2d_grad(
 def _mean_axes(
     problem: Pool2dProblem, count_include_pad: bool, divisor_override: int | None
 ) -> AxesMaker:
-    as_flag("count_include_pad", count_include_pad)
-    divisor = divisor_override
-    if divisor is not None:
-        divisor = as_int("divisor_override", divisor, -LARGEST_SIZE)
-        if divisor == 0:
-            raise ValueError("divisor_override must not be 0, by which nothing can be divided")
-    return partial(pooling_axes, problem, bool(count_include_pad), divisor)
+    counted = as_flag("count_include_pad", count_include_pad)
+    return partial(pooling_axes, problem, counted, as_divisor(divisor_override))
+
+
+def as_divisor(value: Any) -> int | None:
+    """Return `divisor_override`, an integer but 0, or None."""
+    divisor = None if value is None else as_int("divisor_override", value, -LARGEST_SIZE)
+    if divisor == 0:
+        raise ValueError("divisor_override must not be 0, by which nothing can be divided")
+    return divisor
 
 
 def means(

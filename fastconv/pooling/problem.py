@@ -84,28 +84,28 @@ class Pool2dProblem:
         """
         N, C, H, W = as_ints(name, input_shape, 4, 0)
         require_tensor(f"{name} {(N, C, H, W)}", (N, C, H, W))
-        if 0 in (C, H, W):
+        if 0 in (C, H, W):  # the sizes, not the shape: one image was given without N
             raise ValueError(
-                f"{name} must have C, H and W of at least 1, got shape {(N, C, H, W)}: only a "
+                f"{name} must have C, H and W of at least 1, got C={C}, H={H}, W={W}: only a "
                 "batch can be empty"
             )
         R, S = as_pair("kernel_size", kernel_size, 1)
         step = (R, S) if not_given(stride) else as_pair("stride", stride, 1)
         gap = as_pair("dilation", dilation, 1)
-        margins = resolve_padding(padding, (H, W), (R, S), step, gap)
+        sides = resolve_padding(padding, (H, W), (R, S), step, gap)
         if dtype not in _DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
         as_flag("ceil_mode", ceil_mode)
         as_flag("wide_padding", wide_padding)
         if not wide_padding:
-            _require_half("height", margins[0], extent(R, gap[0]), padding)
-            _require_half("width", margins[1], extent(S, gap[1]), padding)
+            _require_half("height", sides[0], extent(R, gap[0]), padding)
+            _require_half("width", sides[1], extent(S, gap[1]), padding)
         problem = cls(
-            *(N, C, H, W, R, S, step, margins, gap, bool(ceil_mode), dtype, bool(wide_padding))
+            *(N, C, H, W, R, S, step, sides, gap, bool(ceil_mode), dtype, bool(wide_padding))
         )
         if problem.OH < 1 or problem.OW < 1:
-            require_windows("kernel_size", (H, W), (R, S), gap, margins)
-        require_tensor(f"padding {margins}", problem.output_shape)
+            require_windows("kernel_size", (H, W), (R, S), gap, sides)
+        require_tensor(f"padding {sides}", problem.output_shape)
         return problem
 
     @cached_property

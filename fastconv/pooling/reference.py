@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fastconv.pooling.axis import Axes
-from fastconv.pooling.base import Array, Indices, PoolAlgorithm
+from fastconv.pooling.base import Array, Indices, PoolAlgorithm, as_planes
 
 
 def _windows(planes: int, axes: Axes) -> Iterator[tuple[int, int, int, slice, slice]]:
@@ -19,11 +19,6 @@ def _windows(planes: int, axes: Axes) -> Iterator[tuple[int, int, int, slice, sl
         yield plane, i, j, rows.window(i), columns.window(j)
 
 
-def _planes(tensor: Array) -> Array:
-    """Return (N, C, H, W) as (N * C, H, W)."""
-    return tensor.reshape(-1, *tensor.shape[2:])
-
-
 class Reference(PoolAlgorithm):
     """Python loops over windows, NumPy slices inside."""
 
@@ -31,8 +26,8 @@ class Reference(PoolAlgorithm):
 
     def maximum(self, x: Array, axes: Axes, out: Array, indices: Indices | None) -> None:
         """Compare the elements of a window one by one."""
-        planes, values = _planes(x), _planes(out)
-        places = None if indices is None else _planes(indices)
+        planes, values = as_planes(x), as_planes(out)
+        places = None if indices is None else as_planes(indices)
         for plane, i, j, rows, columns in _windows(len(planes), axes):
             best, place = None, -1
             for h in range(rows.start, rows.stop, rows.step):
@@ -49,7 +44,7 @@ class Reference(PoolAlgorithm):
         if indices.min() < 0 or indices.max() >= out.shape[2] * out.shape[3]:
             return False
         out[...] = 0
-        gradients, places = _planes(grad), _planes(indices)
+        gradients, places = as_planes(grad), as_planes(indices)
         flat = out.reshape(len(gradients), -1)
         for plane, i, j in np.ndindex(*gradients.shape):
             flat[plane, places[plane, i, j]] += gradients[plane, i, j]
@@ -57,7 +52,7 @@ class Reference(PoolAlgorithm):
 
     def mean(self, x: Array, axes: Axes, out: Array) -> None:
         """Sum a window, divide by what it counts."""
-        planes, values = _planes(x), _planes(out)
+        planes, values = as_planes(x), as_planes(out)
         for plane, i, j, rows, columns in _windows(len(planes), axes):
             count = axes[0].divisor[i] * axes[1].divisor[j]
             total = np.sum(planes[plane, rows, columns])
@@ -66,7 +61,7 @@ class Reference(PoolAlgorithm):
     def mean_grad(self, grad: Array, axes: Axes, out: Array) -> None:
         """Add every gradient's share to each element of its window."""
         out[...] = 0
-        gradients, planes = _planes(grad), _planes(out)
+        gradients, planes = as_planes(grad), as_planes(out)
         for plane, i, j, rows, columns in _windows(len(planes), axes):
             count = axes[0].divisor[i] * axes[1].divisor[j]
             if count:  # else the window has no element

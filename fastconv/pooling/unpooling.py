@@ -13,8 +13,8 @@ from fastconv.geometry import (
     IntPair,
     Margins,
     Padding,
-    as_ints,
     as_pair,
+    as_result_size,
     require_tensor,
     resolve_padding,
 )
@@ -33,7 +33,7 @@ def max_unpool2d(
     padding: Padding = 0,
     output_size: tuple[int, ...] | None = None,
 ) -> Array:
-    """Return planes of zeros with maxima put back to their places.
+    """Return planes of zeros with maxima put back to their indices.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def max_unpool2d(
         last one stays.
     kernel_size, stride, padding
         Those of the pooling, as in `max_pool2d`, padding in numbers.
-    output_size : (H, W), or a shape that ends so, optional
+    output_size : (H, W), or the shape of the result, optional
         Several sizes may be pooled to one: which it was. Without it H is
         ``(OH - 1) * stride - padding on both sides + kernel_size``; it may differ by less than one
         stride from that.
@@ -73,8 +73,11 @@ def max_unpool2d(
     check_batched_alike(x=single, indices=single_places)
     check_shape("indices", places, array.shape, "as x", single)
     N, C, OH, OW = array.shape
+    # Without channels as in PyTorch: one image may be, images of a batch may not.
     if 0 in (OH, OW) or (C == 0 and not single):
-        raise ValueError(f"x must have channels, rows and columns, got shape {array.shape}")
+        raise ValueError(
+            f"x must have channels, rows and columns, got shape {array.shape[single:]}"
+        )
     kernel = as_pair("kernel_size", kernel_size, 1)
     step = kernel if not_given(stride) else as_pair("stride", stride, 1)
     sides = _in_numbers(padding)
@@ -82,13 +85,14 @@ def max_unpool2d(
         (n - 1) * s - sum(pad) + k
         for n, s, pad, k in zip((OH, OW), step, sides, kernel, strict=True)
     )
-    shape = (N, C, *_size(output_size, usual, step))
+    given = None if output_size is None else as_result_size(output_size, (N, C)[single:])
+    shape = (N, C, *_size(given, usual, step))
     require_tensor(f"output_size {shape[2:]}", shape)
     dtype = maximum_dtypes(array)[1]
     out = recycling.empty(shape, dtype)
     if array.size:
         held, where = as_computed(array, dtype), as_computed(places, "int64")
-        _move(pooling_loops.put, held, where, out, shape)
+        _move(pooling_loops.put, held, where, out, shape, single)
     return out[0] if single else out
 
 
@@ -127,11 +131,13 @@ def max_unpool2d_grad(grad_output: ArrayLike, indices: ArrayLike) -> Array:
     out = recycling.empty(places.shape, dtype)
     if out.size:
         held, where = as_computed(grad, dtype), as_computed(places, "int64")
-        _move(pooling_loops.take, held, where, out, grad.shape)
+        _move(pooling_loops.take, held, where, out, grad.shape, single)
     return out[0] if single else out
 
 
-def _move(move: Any, source: Array, places: Array, target: Array, shape: tuple[int, ...]) -> None:
+def _move(
+    move: Any, source: Array, places: Array, target: Array, shape: tuple[int, ...], single: bool
+) -> None:
     """Copy elements by a kernel for all types of one size; `shape` is that of the planes."""
     bits = f"u{target.itemsize}"
     planes = shape[0] * shape[1]
@@ -139,7 +145,7 @@ def _move(move: Any, source: Array, places: Array, target: Array, shape: tuple[i
     wrong = np.empty(planes, np.bool_)
     move(planes, given.view(bits), where, filled.view(bits), wrong)
     if wrong.any():
-        raise outside(places, shape, "planes of shape")
+        raise outside(places, shape[single:], "planes of shape")
 
 
 def _in_numbers(padding: Any) -> Margins:
@@ -151,17 +157,14 @@ def _in_numbers(padding: Any) -> Margins:
     return resolve_padding(padding, (1, 1), (1, 1), (1, 1), (1, 1))
 
 
-def _size(output_size: Any, usual: tuple[int, ...], step: tuple[int, int]) -> tuple[int, ...]:
+def _size(
+    size: tuple[int, int] | None, usual: tuple[int, ...], step: tuple[int, int]
+) -> tuple[int, ...]:
     """Return the size of the planes: the usual one, or another that pools to the same."""
-    if output_size is None:
+    if size is None:
         if min(usual) < 1:
             raise ValueError(f"padding leaves planes of {usual}: use less, or give an output_size")
         return usual
-    try:
-        length = len(output_size)
-    except TypeError:
-        length = 2
-    size = as_ints("output_size", output_size, length if length in (3, 4) else 2, 0)[-2:]
     for axis, (n, middle, s) in enumerate(zip(size, usual, step, strict=True)):
         if not middle - s < n < middle + s:
             raise ValueError(

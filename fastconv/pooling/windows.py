@@ -29,7 +29,7 @@ class Windows(PoolAlgorithm):
             return
         view = _view(_padded(x, axes, lowest(x.dtype)), axes)
         flat = view.reshape(*view.shape[:4], -1)  # copies the windows
-        # Padding must never win, nor be the place of the lowest number: mark the window's real
+        # Padding must never win, nor be the argmax of lowest numbers: mark the window's real
         # elements, and among equal values take the first of those.
         inside = _view(_padded(np.ones((1, 1, *x.shape[2:]), bool), axes, False), axes)
         real = inside.reshape(1, 1, *view.shape[2:4], -1)
