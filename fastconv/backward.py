@@ -147,7 +147,7 @@ def bias_gradient(grad: Array) -> Array:
 
 def _checked(need: Collection[str]) -> frozenset[str]:
     names = ", ".join(map(repr, GRADIENTS))
-    if isinstance(need, str) or not isinstance(need, Collection):
+    if isinstance(need, str | np.ndarray) or not isinstance(need, Collection):
         raise TypeError(f"need must be a collection of some of {names}, got {need!r}")
     unknown = [name for name in need if not (isinstance(name, str) and name in GRADIENTS)]
     if unknown:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import reprlib
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -47,11 +48,12 @@ def as_ints(name: str, value: Any, length: int, minimum: int) -> tuple[int, ...]
         # Sets and dictionaries can be iterated too, but have no order or no values to mean.
         if isinstance(value, str | Mapping) or not hasattr(value, "__getitem__"):
             raise TypeError
-        items = tuple(value)
-    except TypeError:
+        count = len(value)  # asked first: the sequence may be longer than memory
+        items = tuple(value) if count == length else ()
+    except (TypeError, NotImplementedError):  # the latter from a memoryview of several axes
         raise TypeError(f"{name} must be a sequence of {length} integers, got {value!r}") from None
-    if len(items) != length:
-        raise ValueError(f"{name} must have {length} entries, got {len(items)}: {value!r}")
+    if count != length:
+        raise ValueError(f"{name} must have {length} entries, got {count}: {reprlib.repr(value)}")
     return tuple(as_int(f"{name}[{i}]", item, minimum) for i, item in enumerate(items))
 
 
