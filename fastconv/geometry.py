@@ -77,29 +77,21 @@ def as_pair(name: str, value: Any, minimum: int) -> tuple[int, int]:
     return height, width
 
 
-def as_result_size(value: Any, channels: tuple[int, ...]) -> tuple[int, int]:
-    """Return an `output_size`, (H, W) or the whole shape of the result, as (H, W).
+def as_result_size(value: Any, axes: int) -> tuple[int, int]:
+    """Return an `output_size`, (H, W) or a shape of so many `axes` that ends with it, as (H, W).
 
-    `channels` is what that shape begins with: (N, C), or (C,) for one image. The forms are
-    PyTorch's, which does not look at N and C.
+    As in PyTorch only H and W count: the shape may be that of an array with other channels, to
+    which the result is to be joined.
 
-    >>> as_result_size((2, 3, 8, 9), channels=(2, 3))
+    >>> as_result_size((2, 64, 8, 9), axes=4)
     (8, 9)
     """
     try:
-        whole = len(value) == len(channels) + 2
+        whole = len(value) == axes
     except TypeError:
         whole = False
-    if not whole:
-        height, width = as_ints("output_size", value, 2, 1)
-        return height, width
-    *first, height, width = as_ints("output_size", value, len(channels) + 2, 0)
-    if tuple(first) != channels or not (height and width):
-        wanted = ", ".join([*map(str, channels), "H", "W"])
-        raise ValueError(
-            f"output_size must be (H, W) or the shape of the result, ({wanted}), with H and W of "
-            f"at least 1, got {(*first, height, width)}"
-        )
+    last = as_ints("output_size", value, axes, 0)[-2:] if whole else value
+    height, width = as_ints("output_size", last, 2, 1)
     return height, width
 
 

@@ -55,7 +55,7 @@ def conv_transpose2d(
     output_padding : int or (int, int)
         Rows and columns added at the bottom and right; below the stride or the dilation.
     groups : int
-    output_size : (int, int), or the shape of the result, optional
+    output_size : (int, int), or a shape that ends with it, optional
         Height and width of the result, instead of `output_padding`: a convolution with a stride
         gives images of several sizes the size of `x`.
 
@@ -92,8 +92,7 @@ def conv_transpose2d(
     kernel = filters.shape[2], filters.shape[3]
     cut = _resolve_cut(padding, (H, W), kernel, step, gap)
     spans = spanned((H, W), kernel, step, gap)
-    channels = (N, filters.shape[1] * groups)[single:]
-    wanted = None if output_size is None else as_result_size(output_size, channels)
+    wanted = None if output_size is None else as_result_size(output_size, 4 - single)
     extra = _resolve_extra(output_padding, wanted, step, gap, spans, cut)
     height, width = (s + e - sum(c) for s, e, c in zip(spans, extra, cut, strict=True))
     if height < 1 or width < 1:

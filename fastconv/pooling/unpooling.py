@@ -44,7 +44,7 @@ def max_unpool2d(
         last one stays.
     kernel_size, stride, padding
         Those of the pooling, as in `max_pool2d`, padding in numbers.
-    output_size : (H, W), or the shape of the result, optional
+    output_size : (H, W), or a shape that ends with it, optional
         Several sizes may be pooled to one: which it was. Without it H is
         ``(OH - 1) * stride - padding on both sides + kernel_size``; it may differ by less than one
         stride from that.
@@ -85,7 +85,7 @@ def max_unpool2d(
         (n - 1) * s - sum(pad) + k
         for n, s, pad, k in zip((OH, OW), step, sides, kernel, strict=True)
     )
-    given = None if output_size is None else as_result_size(output_size, (N, C)[single:])
+    given = None if output_size is None else as_result_size(output_size, 4 - single)
     shape = (N, C, *_size(given, usual, step))
     require_tensor(f"output_size {shape[2:]}", shape)
     dtype = maximum_dtypes(array)[1]
