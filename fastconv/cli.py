@@ -7,6 +7,7 @@ imported, and says what is missing, where Typer is not installed.
 from __future__ import annotations
 
 import io
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Annotated, Any, cast
 import fastconv
 from fastconv.bench.errors import BenchError, require
 from fastconv.geometry import NAMED_PADDING, Padding
+from fastconv.kernels.notice import QUIET_VARIABLE
 
 _has_typer = True
 try:
@@ -42,6 +44,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every character
             stream.reconfigure(errors="replace")
+    os.environ.setdefault(QUIET_VARIABLE, "1")  # progress bars tell more
     build()(prog_name="fastconv")
 
 

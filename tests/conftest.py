@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, settings
 # What this user's programs may choose is not what is tested.
 os.environ.pop("FASTCONV_PRECISION", None)
 os.environ["FASTCONV_TUNING"] = "off"
+# Programs that tests run say nothing of the compiler.
+os.environ["FASTCONV_QUIET"] = "1"
 # PyTorch's threads would go on turning after each small product, on the cores of other tests.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

@@ -328,6 +328,14 @@ def test_no_folder_can_be_made(tmp_path: Path) -> None:
     assert errors.count("RuntimeWarning") == 1
 
 
+def test_who_waits_for_the_compiler_is_told_once(tmp_path: Path) -> None:
+    out, errors = convolve(tmp_path / "kernels", FEW, FASTCONV_QUIET="")
+    assert out == "right"
+    (line,) = errors.splitlines()
+    assert line.startswith("fastconv: compiling kernels for this machine, once")
+    assert convolve(tmp_path / "kernels", FEW, FASTCONV_QUIET="") == ("right", "")
+
+
 def test_other_sources_other_kernels(filled: Path, tmp_path: Path) -> None:
     # A copy of the package with one edited kernel source must not take the old kernels.
     package = Path(fastconv.__file__).parent

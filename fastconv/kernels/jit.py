@@ -21,7 +21,7 @@ from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
 from fastconv import forks, threads
-from fastconv.kernels import loader, store
+from fastconv.kernels import loader, notice, store
 from fastconv.kernels.parallel import run_chunks
 from fastconv.kernels.store import StoredKernel
 
@@ -212,6 +212,7 @@ class _Store(_Cache):  # type: ignore[misc]
         rtsys.initialize(target_context)
         loaded = _loaded_from_store(self._name, self._key(sig, target_context))
         if loaded is None:
+            notice.compiling()
             return None
         entry, *environments = loaded
         for place in environments:
