@@ -2,7 +2,7 @@
 
 ``python benchmarks/soak.py --seconds 600`` lets several Python threads convolve, pool, plan and
 train on random shapes, while the main thread changes the number of threads and forks children
-that convolve too. ``--evict`` instead cycles through more depthwise kernels than are kept.
+that convolve too. ``--evict`` instead cycles through more than sixty depthwise kernels.
 """
 
 from __future__ import annotations
@@ -243,5 +243,17 @@ def main() -> int:
     return soak(options.seconds, options.seed, options.threads)
 
 
+def without_fragments() -> None:
+    """Begin anew with a C library that gives each freed array back to the system.
+
+    Otherwise the memory of arrays of random sizes, freed by several threads, is kept in pieces that
+    fit no later array: a growth of 4% in ten minutes that is not ours, and hides what is.
+    """
+    if "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        os.environ.update(MALLOC_MMAP_THRESHOLD_="65536", MALLOC_ARENA_MAX="1")
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+
+
 if __name__ == "__main__":
+    without_fragments()
     sys.exit(main())
