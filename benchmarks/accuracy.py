@@ -24,9 +24,9 @@ import point_errors
 from layer_errors import Errors
 from methods import TORCH, less_exact, methods
 
-from fastconv import blas, cpu
 from fastconv.bench.machine import version
-from fastconv.files import write_atomically
+from fastconv.runtime import blas, cpu
+from fastconv.runtime.atomic_files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from methods import Array, Error, Method, by_algorithm, digits, error, exact, ta
 from sklearn.datasets import load_sample_images
 
 import fastconv
-from fastconv import nn, registry
+from fastconv import nn
+from fastconv.select import conv_registry
 
 #: What algorithms that are less exact than a plain sum promise in float32, on standard-normal data
 #: of up to 512 channels: the largest error over the largest output, for kernels of that size.
@@ -139,7 +140,7 @@ def wide(names: Sequence[str], draws: int) -> Errors:
 def contract(*measured: Errors) -> str:
     """Return what is promised of each algorithm, and the largest error of it that was seen."""
     rows = []
-    for algorithm in registry.offering("forward"):
+    for algorithm in conv_registry.offering("forward"):
         name, cells = algorithm.name, []
         for size in DEPTHS:
             seen = [

@@ -14,9 +14,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 import fastconv
-from fastconv import registry
-from fastconv.precision import Precision
-from fastconv.problem import Conv2dProblem
+from fastconv.core.conv_problem import Conv2dProblem
+from fastconv.core.precision import Precision
+from fastconv.select import conv_registry
 
 Array = NDArray[Any]
 
@@ -69,12 +69,12 @@ def methods() -> dict[str, Method]:
 
 def less_exact() -> list[str]:
     """Return the names of algorithms that "highest" rules out."""
-    return [a.name for a in registry.offering("forward") if a.precision != "highest"]
+    return [a.name for a in conv_registry.offering("forward") if a.precision != "highest"]
 
 
 def by_algorithm(name: str) -> Method:
     """Return a method that runs an algorithm by name."""
-    (algorithm,) = (a for a in registry.offering("forward") if a.name == name)
+    (algorithm,) = (a for a in conv_registry.offering("forward") if a.name == name)
 
     def convolve(x: Array, weight: Array) -> Array | None:
         padding = weight.shape[-1] // 2

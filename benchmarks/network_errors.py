@@ -23,7 +23,7 @@ from methods import methods as all_methods
 
 import fastconv
 from fastconv import data, nn
-from fastconv.precision import PRECISIONS, Precision
+from fastconv.core.precision import PRECISIONS, Precision
 
 SEED = 42
 # VGG-16's convolutions between poolings, K. Simonyan, A. Zisserman, arXiv:1409.1556.

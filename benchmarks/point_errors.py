@@ -12,8 +12,8 @@ from fractions import Fraction
 import numpy as np
 from methods import Array, Error, digits, error, exact, table, worst
 
-from fastconv.codegen.interpolation import POINTS, from_points
-from fastconv.convolution.tiling import RUN
+from fastconv.codegen.winograd_matrices import POINTS, from_points
+from fastconv.convolution.blocking.tile_search import RUN
 
 Points = tuple[Fraction, ...]
 

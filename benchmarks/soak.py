@@ -26,9 +26,9 @@ from soak_jobs import JOBS, Finding
 from threadpoolctl import threadpool_limits
 
 import fastconv
-from fastconv.kernels.loader import loaded_kernels
-from fastconv.problem import DIRECTIONS
-from fastconv.threads import available_cores, start_threading_layer
+from fastconv.core.conv_problem import DIRECTIONS
+from fastconv.jit.machine_code import loaded_kernels
+from fastconv.runtime.threads import available_cores, start_threading_layer
 
 #: How often each problem is computed after the first third, as choosing an algorithm takes longer
 #: than to run it. In the first third as many kernels as possible are to be compiled.

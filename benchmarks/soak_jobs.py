@@ -15,8 +15,9 @@ from numpy.random import Generator
 from soak_truth import Array, Geometry
 
 import fastconv
-from fastconv import nn, registry
-from fastconv.problem import Conv2dProblem, Direction
+from fastconv import nn
+from fastconv.core.conv_problem import Conv2dProblem, Direction
+from fastconv.select import conv_registry
 
 #: What an answer is called, how wrong it is, and how wrong it may be.
 Finding = tuple[str, float, float]
@@ -79,7 +80,9 @@ def _algorithm(rng: Generator, problem: Conv2dProblem, direction: Direction) -> 
     """Return "auto" half the time, else any algorithm that takes the problem."""
     if rng.random() < 0.5:
         return "auto"
-    able = [a.name for a in registry.offering(direction) if a.supports(problem, direction) is None]
+    able = [
+        a.name for a in conv_registry.offering(direction) if a.supports(problem, direction) is None
+    ]
     return str(rng.choice([name for name in able if name not in _TOO_SLOW]))
 
 

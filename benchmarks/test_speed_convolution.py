@@ -15,11 +15,11 @@ import reference as oracle
 from cases import CONV_CASES, ConvCase
 from timing import assert_close, measure
 
-from fastconv import registry
-from fastconv.bench.calls import Tensors, make_call, make_tensors
+from fastconv.bench.bench_calls import Tensors, make_call, make_tensors
 from fastconv.bench.suites import CROSS_SECTION, select
 from fastconv.bench.verify import tolerance
-from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction
+from fastconv.core.conv_problem import DIRECTIONS, Conv2dProblem, Direction
+from fastconv.select import conv_registry
 
 # Beyond this the naive loops take seconds a call.
 MOST_FLOPS = 1e9
@@ -79,7 +79,7 @@ def runs() -> list[Any]:
     return [
         pytest.param(name, problem, direction, algorithm, id=f"{name}-{direction}-{algorithm.name}")
         for name, problem, direction in all_work()
-        for algorithm in registry.offering(direction)
+        for algorithm in conv_registry.offering(direction)
         if algorithm.name != LEFT_OUT and algorithm.supports(problem, direction) is None
     ]
 

@@ -13,9 +13,9 @@ from cases import PoolCase
 from timing import assert_close, measure, random_array
 
 import fastconv
-from fastconv.pooling.placed import max_pool2d_placed, max_pool2d_placed_grad
-from fastconv.pooling.problem import Pool2dProblem
-from fastconv.threads import run_tasks
+from fastconv.api.max_pool_training import max_pool2d_placed, max_pool2d_placed_grad
+from fastconv.core.pool_problem import Pool2dProblem
+from fastconv.runtime.threads import run_tasks
 
 # The poolings of common networks, in batches as in training and one image at a time.
 CASES = (

@@ -9,38 +9,38 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from fastconv import forks
+from fastconv.runtime import forks
 
 __version__ = "0.1.0"
 
 # Where each public name lives; the types of all of them are in __init__.pyi.
 _HOMES = {
-    "functional": (
+    "api.conv2d": (
         "conv2d",
         "conv2d_input_grad",
         "conv2d_weight_grad",
         "plan_conv2d",
     ),
-    "backward": ("Conv2dGradients", "conv2d_backward"),
-    "transposed": ("conv_transpose2d",),
-    "columns": ("im2col", "col2im", "sliding_windows"),
-    "pooling.maximum": ("max_pool2d", "max_pool2d_grad"),
-    "pooling.mean": ("avg_pool2d", "avg_pool2d_grad"),
-    "pooling.adaptive": (
+    "api.conv2d_backward": ("Conv2dGradients", "conv2d_backward"),
+    "api.conv_transpose2d": ("conv_transpose2d",),
+    "api.im2col_col2im": ("im2col", "col2im", "sliding_windows"),
+    "api.max_pool2d": ("max_pool2d", "max_pool2d_grad"),
+    "api.avg_pool2d": ("avg_pool2d", "avg_pool2d_grad"),
+    "api.adaptive_pool2d": (
         "adaptive_avg_pool2d",
         "adaptive_avg_pool2d_grad",
         "adaptive_max_pool2d",
     ),
-    "pooling.unpooling": ("max_unpool2d", "max_unpool2d_grad"),
-    "pooling.registry": ("pool_algorithms",),
-    "plan": ("Conv2dPlan",),
-    "precision": ("at_precision", "get_precision", "set_precision"),
-    "problem": ("Conv2dProblem",),
-    "pooling.problem": ("Pool2dProblem",),
-    "registry": ("algorithms",),
-    "estimator": ("CNNClassifier",),
-    "threads": ("get_num_threads", "set_num_threads"),
-    "tuning": ("set_tuning",),
+    "api.max_unpool2d": ("max_unpool2d", "max_unpool2d_grad"),
+    "pooling.pool_registry": ("pool_algorithms",),
+    "select.plan": ("Conv2dPlan",),
+    "core.precision": ("at_precision", "get_precision", "set_precision"),
+    "core.conv_problem": ("Conv2dProblem",),
+    "core.pool_problem": ("Pool2dProblem",),
+    "select.conv_registry": ("algorithms",),
+    "estimator.classifier": ("CNNClassifier",),
+    "runtime.threads": ("get_num_threads", "set_num_threads"),
+    "select.tuning": ("set_tuning",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import fastconv
-from fastconv.bench.errors import BenchError, require
-from fastconv.geometry import NAMED_PADDING, Padding
-from fastconv.kernels.notice import QUIET_VARIABLE
+from fastconv.bench.bench_errors import BenchError, require
+from fastconv.core.geometry import NAMED_PADDING, Padding
+from fastconv.jit.compile_notice import QUIET_VARIABLE
 
 _has_typer = True
 try:
@@ -114,11 +114,11 @@ def bench(
     """
     with plain_errors(MemoryError):
         require("rich", "fastconv bench")
-        from fastconv.bench.command import Targets, benchmark
-        from fastconv.bench.run import Options
+        from fastconv.bench.bench_command import Targets, benchmark
+        from fastconv.bench.bench_run import Options
         from fastconv.bench.suites import check_names, select
-        from fastconv.plan import circumstances
-        from fastconv.problem import DIRECTIONS
+        from fastconv.core.conv_problem import DIRECTIONS
+        from fastconv.select.plan import circumstances
 
         check_names("direction", [direction] if direction else [], (*DIRECTIONS, "all"))
         check_dtype(dtype)
@@ -139,7 +139,7 @@ def bench(
         length = QUICK | {"rounds": min(rounds, 5)} if quick else {"rounds": rounds}
         options = Options(tuple(algorithm or ()), batch, dtype, **cast(Any, length))
         if peers:
-            from fastconv.bench.peers.command import contest
+            from fastconv.bench.peers.peers_command import contest
 
             benchmark = contest
         raise typer.Exit(benchmark(items, options, targets))
@@ -168,11 +168,11 @@ def tune(
     """
     with plain_errors(MemoryError):
         require("rich", "fastconv tune")
-        from fastconv.bench.run import Options
+        from fastconv.bench.bench_run import Options
         from fastconv.bench.suites import check_names
-        from fastconv.bench.tuning.command import tune_all, wanted
-        from fastconv.plan import circumstances
-        from fastconv.problem import DIRECTIONS
+        from fastconv.bench.tuning.tune_command import tune_all, wanted
+        from fastconv.core.conv_problem import DIRECTIONS
+        from fastconv.select.plan import circumstances
 
         check_names("direction", [direction], (*DIRECTIONS, "all"))
         check_dtype(dtype)
@@ -212,9 +212,9 @@ def explain(
     direction: Annotated[str, typer.Option(help="forward, input_grad or weight_grad.")] = "forward",
 ) -> None:
     """Tell which algorithm would run a convolution, and why not the others."""
-    from fastconv import plan
     from fastconv.bench.suites import check_names
-    from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction
+    from fastconv.core.conv_problem import DIRECTIONS, Conv2dProblem, Direction
+    from fastconv.select import plan
 
     with plain_errors(ValueError, TypeError):
         check_names("direction", [direction], DIRECTIONS)
@@ -249,8 +249,8 @@ def warmup(
     with plain_errors(ValueError):
         require("rich", "fastconv warmup")
         from fastconv.bench import warmup as kernels
-        from fastconv.bench.progress import ProgressBar
-        from fastconv.kernels.store import why_nothing_is_kept
+        from fastconv.bench.progress_bar import ProgressBar
+        from fastconv.jit.kernel_cache import why_nothing_is_kept
 
         for each in dtype or ():
             check_dtype(each)
@@ -296,7 +296,7 @@ def file_named(option: str, text: str | None) -> Path | None:
 
 def use_threads(wanted: int | None) -> None:
     """Set the number of threads, if one is wanted; refuse numbers that measure nothing useful."""
-    from fastconv.threads import THREADS_VARIABLE, available_cores
+    from fastconv.runtime.threads import THREADS_VARIABLE, available_cores
 
     count, cores = wanted or fastconv.get_num_threads(), available_cores()
     if count > THREADS_PER_CORE * cores:

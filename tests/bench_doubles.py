@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fastconv import registry
 from fastconv.bench import suites
-from fastconv.bench.run import REFERENCE, Options
-from fastconv.convolution.base import Algorithm
-from fastconv.problem import Direction
+from fastconv.bench.bench_run import REFERENCE, Options
+from fastconv.convolution.algorithm import Algorithm
+from fastconv.core.conv_problem import Direction
+from fastconv.select import conv_registry
 
 QUICK = Options(rounds=3, seconds=0.01, batch=3)
 
@@ -23,7 +23,7 @@ def layer(identity: str, suite: str = "small") -> suites.Layer:
 
 
 def algorithm(name: str, direction: Direction = "forward") -> Algorithm:
-    return next(each for each in registry.offering(direction) if each.name == name)
+    return next(each for each in conv_registry.offering(direction) if each.name == name)
 
 
 class Wrong(Algorithm):

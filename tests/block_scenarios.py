@@ -18,10 +18,10 @@ from guarded_memory import Array, guarded
 from numba.core import types
 from numba.extending import intrinsic
 
-from fastconv import cpu
-from fastconv.codegen import activation
-from fastconv.codegen.rows import clear_row, copy_row, gather_block, transpose_block
+from fastconv.codegen import epilogue_activation
+from fastconv.codegen.row_copies import clear_row, copy_row, gather_block, transpose_block
 from fastconv.codegen.vector import I64, Vectors
+from fastconv.runtime import cpu
 
 SLOPE = 0.1
 TYPES = (np.float32, np.float64)
@@ -257,7 +257,7 @@ def write_function(typingctx, name, lanes, source, target, place):  # type: igno
         )
         vector = Vectors(builder, read.type.pointee, lanes.literal_value)
         y = vector.load(vector.at(read, arguments[4]))
-        function = getattr(activation, name.literal_value)
+        function = getattr(epilogue_activation, name.literal_value)
         extra = (vector.all(SLOPE),) if name.literal_value == "leaky" else ()
         vector.store(function(vector, y, *extra), vector.at(write, arguments[4]))
         return context.get_dummy_value()

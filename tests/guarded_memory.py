@@ -22,26 +22,25 @@ from checks import LESS_EXACT
 from numpy.typing import NDArray
 
 import fastconv
-from fastconv import threads
-from fastconv.convolution import (
-    depthwise,
-    fft,
-    pixel_gradient,
-    plane_gradient,
+from fastconv.convolution import depthwise, fft, implicit_gemm_and_direct, winograd
+from fastconv.convolution.algorithm import as_read_only
+from fastconv.convolution.blocking import (
+    tile_search,
     tile_shapes,
-    tiled,
-    tiling,
-    weight_gradient,
-    winograd,
-    winograd_blocks,
-    winograd_gradient,
+    winograd_blocking,
     winograd_search,
 )
-from fastconv.convolution.base import as_read_only
-from fastconv.convolution.transform import Transform
-from fastconv.problem import Conv2dProblem
-from fastconv.registry import ALGORITHMS
-from fastconv.workspace import scratch
+from fastconv.convolution.blocking.spectra import Transform
+from fastconv.convolution.weight_grad import (
+    direct_1x1_weight_grad,
+    direct_weight_grad,
+    implicit_gemm_weight_grad,
+    winograd_weight_grad,
+)
+from fastconv.core.conv_problem import Conv2dProblem
+from fastconv.runtime import threads
+from fastconv.runtime.workspace import scratch
+from fastconv.select.conv_registry import ALGORITHMS
 
 PAGE = mmap.PAGESIZE
 PROT_NONE = 0
@@ -80,7 +79,7 @@ class Guard:
 
     def __init__(self, rng: np.random.Generator) -> None:
         enter = scratch.__enter__
-        pack, tile_cut = tiled.by_tiles, tiling.tiling_of
+        pack, tile_cut = implicit_gemm_and_direct.by_tiles, tile_search.tiling_of
         spectra, padded = fft._weight_spectra, Transform._padded
 
         def guard(array: Array) -> Array:
@@ -115,7 +114,7 @@ class Guard:
             shape = tiles.setdefault(kernel, fitting[rng.integers(len(fitting))])
             return shape if shape in fitting else fitting[-1]
 
-        def tiling_of(*arguments: Any) -> tiling.Tiling:
+        def tiling_of(*arguments: Any) -> tile_search.Tiling:
             found = tile_cut(*arguments)
             arrays = {name: guard(getattr(found, name)) for name in ("record", "offsets", "cuts")}
             return found._replace(**arrays)
@@ -143,7 +142,7 @@ class Guard:
             fresh = once and bool(rng.random() < 0.7)
             return any_cut(problem, m, shape, num_threads, fresh)
 
-        transformed, blocks_of = winograd._WinogradLaunch._transformed, winograd_blocks.blocks_of
+        transformed, blocks_of = winograd._WinogradLaunch._transformed, winograd_blocking.blocks_of
 
         def guarded_blocks(*arguments: Any) -> Any:
             found = blocks_of(*arguments)
@@ -154,7 +153,7 @@ class Guard:
             def guarded(*arguments: Any) -> Any:
                 found = cut(*arguments)
                 arrays = {n: guard(v) for n, v in found._asdict().items() if hasattr(v, "flags")}
-                if module is plane_gradient:
+                if module is direct_1x1_weight_grad:
                     bands = [(*band[:2], guard(band[2])) for band in found.bands]
                     arrays["bands"] = tuple(bands)
                 return found._replace(**arrays)
@@ -176,29 +175,29 @@ class Guard:
 
             return shape_of
 
-        pixel_gradient.best_shape = any_shape(pixel_gradient)
-        plane_gradient.best_shape = any_shape(plane_gradient)
+        direct_weight_grad.best_shape = any_shape(direct_weight_grad)
+        direct_1x1_weight_grad.best_shape = any_shape(direct_1x1_weight_grad)
 
         for module, cut in (
-            (weight_gradient, "bands_of"),
-            (winograd_gradient, "bands_of"),
-            (pixel_gradient, "cut_of"),
-            (plane_gradient, "cut_of"),
+            (implicit_gemm_weight_grad, "bands_of"),
+            (winograd_weight_grad, "bands_of"),
+            (direct_weight_grad, "cut_of"),
+            (direct_1x1_weight_grad, "cut_of"),
         ):
             setattr(module, cut, guarded_cut(module, getattr(module, cut)))
             module.as_read_only = as_read_only  # type: ignore[attr-defined]
-        winograd_blocks.cheapest_with = any_cut  # type: ignore[assignment]
+        winograd_blocking.cheapest_with = any_cut  # type: ignore[assignment]
         winograd.cheapest = any_product_tile  # type: ignore[assignment]
         winograd.blocks_of = guarded_blocks  # type: ignore[assignment]
         winograd._WinogradLaunch._transformed = lambda *arguments: guard(transformed(*arguments))  # type: ignore[method-assign]
         winograd.as_read_only = as_read_only
         scratch.__enter__ = lend  # type: ignore[method-assign]
-        tiled.by_tiles = lambda *arguments: guard(pack(*arguments))
+        implicit_gemm_and_direct.by_tiles = lambda *arguments: guard(pack(*arguments))
         fft._weight_spectra = lambda *arguments: guard(spectra(*arguments))
         Transform._padded = lambda *arguments: guard(padded(*arguments))  # type: ignore[method-assign]
-        tiled.tiling_of = tiling_of  # type: ignore[assignment]
-        tiled.tile_shape = tiling.tile_shape = tile_shape  # type: ignore[assignment]
-        tiled.as_read_only = depthwise.as_read_only = as_read_only
+        implicit_gemm_and_direct.tiling_of = tiling_of  # type: ignore[assignment]
+        implicit_gemm_and_direct.tile_shape = tile_search.tile_shape = tile_shape  # type: ignore[assignment]
+        implicit_gemm_and_direct.as_read_only = depthwise.as_read_only = as_read_only
         depthwise.depthwise_shape = depthwise_shape  # type: ignore[assignment]
 
 

@@ -17,10 +17,10 @@ from guarded_memory import guarded
 from numpy.typing import NDArray
 
 import fastconv
-from fastconv import recycling, threads
-from fastconv.kernels import launch
-from fastconv.pooling import placed
-from fastconv.pooling.problem import Pool2dProblem
+from fastconv.api import max_pool_training
+from fastconv.core.pool_problem import Pool2dProblem
+from fastconv.jit import launch
+from fastconv.runtime import output_memory, threads
 
 Array = NDArray[Any]
 
@@ -55,8 +55,8 @@ def guard_the_library() -> None:
         begin(self, code, [guarded(table, Guard.at_end) for table in tables], sizes)
 
     launch.Launch.__init__ = with_guarded_tables  # type: ignore[method-assign]
-    recycling.np = Guard()  # type: ignore[attr-defined]
-    recycling.LEAST_BYTES = sys.maxsize  # none of them in memory that is used again
+    output_memory.np = Guard()  # type: ignore[attr-defined]
+    output_memory.LEAST_BYTES = sys.maxsize  # none of them in memory that is used again
 
 
 def random_rule(rng: np.random.Generator, number: int, tiles: bool) -> tuple[Any, ...]:
@@ -149,13 +149,13 @@ def check(rng: np.random.Generator, number: int, tiles: bool) -> bool:
         image, sent = guarded(x, at_end), guarded(grad, at_end)
         right &= np.array_equal(fastconv.max_pool2d(image, *rule), values)
         problem = Pool2dProblem.from_shapes(shape, *rule, np.dtype(dtype).name)
-        found, places = placed.max_pool2d_placed(image, problem)
+        found, places = max_pool_training.max_pool2d_placed(image, problem)
         right &= np.array_equal(found, values)
-        right &= np.array_equal(placed.max_pool2d_placed_grad(sent, places), back)
-        found, places = placed.max_pool2d_placed(image, problem, rectified=True)
+        right &= np.array_equal(max_pool_training.max_pool2d_placed_grad(sent, places), back)
+        found, places = max_pool_training.max_pool2d_placed(image, problem, rectified=True)
         right &= np.array_equal(found, np.maximum(values, 0))
         passed = oracle.max_pool2d_grad(np.where(values > 0, grad, 0), indices, shape)
-        right &= np.array_equal(placed.max_pool2d_placed_grad(sent, places), passed)
+        right &= np.array_equal(max_pool_training.max_pool2d_placed_grad(sent, places), passed)
         found, where = fastconv.max_pool2d(image, *rule, return_indices=True)
         right &= np.array_equal(found, values) and np.array_equal(where, indices)
         if not tiles:

@@ -12,9 +12,9 @@ import numpy as np
 from guarded_memory import guarded
 
 import fastconv
-from fastconv import threads
-from fastconv.arguments import as_computed
-from fastconv.kernels.dense import product, product_shape
+from fastconv.core.arguments import as_computed
+from fastconv.kernels.dense_loops import product, product_shape
+from fastconv.runtime import threads
 
 #: Which of the two matrices are given turned.
 TURNED = ((False, False), (True, False), (False, True))

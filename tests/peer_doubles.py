@@ -7,7 +7,7 @@ import signal
 import time
 from typing import Any
 
-from fastconv.bench.peers.runtimes import Numpy, Ready
+from fastconv.bench.peers.peer_runtimes import Numpy, Ready
 
 
 class Right(Numpy):

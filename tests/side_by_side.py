@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from fastconv import threads
+from fastconv.runtime import threads
 
 T = TypeVar("T")
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import fastconv
-from fastconv import registry
+from fastconv.select import conv_registry
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "accuracy.md"
-LESS_EXACT = [a.name for a in registry.offering("forward") if a.precision != "highest"]
+LESS_EXACT = [a.name for a in conv_registry.offering("forward") if a.precision != "highest"]
 
 
 def parts(text: str) -> dict[str, str]:

@@ -13,9 +13,9 @@ from test_tiling import LANES, MEBIBYTE, cut
 
 import fastconv
 from fastconv.bench.suites import load_suite, suite_names
-from fastconv.convolution import tiling
-from fastconv.convolution.tiled import Direct, ImplicitGemm, Tiled
-from fastconv.problem import Conv2dProblem
+from fastconv.convolution.blocking import tile_search
+from fastconv.convolution.implicit_gemm_and_direct import Direct, ImplicitGemm, Tiled
+from fastconv.core.conv_problem import Conv2dProblem
 
 
 def test_a_band_stays_in_the_cache() -> None:
@@ -23,7 +23,7 @@ def test_a_band_stays_in_the_cache() -> None:
     for name in suite_names():
         for layer in load_suite(name):
             for dtype in ("float32", "float64"):
-                problem = tiling.as_rows(layer.problem(dtype=dtype))
+                problem = tile_search.as_rows(layer.problem(dtype=dtype))
                 for over in LANES:
                     for threads in (1, 2, 3, 8):
                         found = cut(problem, over, threads)
@@ -45,7 +45,10 @@ def test_a_band_stays_in_the_cache() -> None:
     ],
 )
 def test_a_band_of_a_monstrous_image_is_small_too(
-    input_shape: tuple[int, ...], weight_shape: tuple[int, ...], padding: Any, over: tiling.Lanes
+    input_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    padding: Any,
+    over: tile_search.Lanes,
 ) -> None:
     problem = Conv2dProblem.from_shapes(input_shape, weight_shape, padding=padding)
     for threads in range(1, 10):
@@ -107,15 +110,17 @@ def check_memory(problem: Conv2dProblem, algorithm: Tiled, num_threads: int) -> 
     what = (problem, algorithm.name, num_threads)
     fastconv.set_num_threads(num_threads)
     refusal = algorithm.supports(problem, "forward")
-    band = cut(tiling.as_rows(problem), algorithm.lanes_over, num_threads).band_bytes
+    band = cut(tile_search.as_rows(problem), algorithm.lanes_over, num_threads).band_bytes
     if refusal is None:
         assert band <= 4 * MEBIBYTE, what
         assert algorithm.workspace_bytes(problem, "forward") == band, what
         assert algorithm.estimated_seconds(problem, "forward", num_threads) < 1e9, what
         # The tile of a plan stays what it is, whatever the number of threads is later.
-        shape = tiling.tile_shape(tiling.as_rows(problem), algorithm.lanes_over, num_threads)
+        shape = tile_search.tile_shape(
+            tile_search.as_rows(problem), algorithm.lanes_over, num_threads
+        )
         for other in (1, 64):
-            tiles = tiling.tiling_of(tiling.as_rows(problem), shape, other)
+            tiles = tile_search.tiling_of(tile_search.as_rows(problem), shape, other)
             assert tiles.band_bytes <= 4 * MEBIBYTE, (*what, other)
     elif "stride" in refusal:
         assert problem.stride[1] > 16, what
@@ -125,7 +130,7 @@ def check_memory(problem: Conv2dProblem, algorithm: Tiled, num_threads: int) -> 
         assert f"{band / MEBIBYTE:.1f} MiB" in refusal, what
         assert "band of the input" in refusal, what
         assert refusal.endswith("most is 4"), what
-    tiling.tiling_of.cache_clear()  # offsets of so many taps take much memory
+    tile_search.tiling_of.cache_clear()  # offsets of so many taps take much memory
     return refusal is not None
 
 

@@ -13,12 +13,12 @@ import pytest
 import reference as oracle
 from bench_doubles import Wrong, algorithm, layer
 
-from fastconv.bench import images, measure, suites, verify
-from fastconv.bench.calls import make_call, make_tensors
-from fastconv.bench.errors import BenchError, require
-from fastconv.bench.run import NAIVE, REFERENCE
-from fastconv.convolution.base import Algorithm
-from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction
+from fastconv.bench import image_suite, measure, suites, verify
+from fastconv.bench.bench_calls import make_call, make_tensors
+from fastconv.bench.bench_errors import BenchError, require
+from fastconv.bench.bench_run import NAIVE, REFERENCE
+from fastconv.convolution.algorithm import Algorithm
+from fastconv.core.conv_problem import DIRECTIONS, Conv2dProblem, Direction
 
 # Suites ------------------------------------------------------------------------------------------
 
@@ -97,14 +97,14 @@ def test_images_are_real(identity: str) -> None:
 
 def test_images_start_again_when_there_are_too_few() -> None:
     here = layer("photo_blur", "images")
-    x = images.image_batch(here, here.problem(batch=3))
+    x = image_suite.image_batch(here, here.problem(batch=3))
     np.testing.assert_array_equal(x[2], x[0])
     assert not np.array_equal(x[1], x[0])
 
 
 def test_edge_filters_find_edges() -> None:
     here = layer("digits_edges", "images")
-    weight = images.filters(here, here.problem(), np.random.default_rng(0))
+    weight = image_suite.filters(here, here.problem(), np.random.default_rng(0))
     step = np.zeros((1, 1, 5, 6))
     step[..., 3:] = 1  # dark to bright, from left to right
     sobel_x, sobel_y, laplace, sharpened = oracle.conv2d(step, weight)[0]
@@ -116,7 +116,7 @@ def test_edge_filters_find_edges() -> None:
 
 def test_blur_keeps_the_brightness() -> None:
     here = layer("photo_blur", "images")
-    weight = images.filters(here, here.problem(), np.random.default_rng(0))
+    weight = image_suite.filters(here, here.problem(), np.random.default_rng(0))
     np.testing.assert_allclose(weight.sum(axis=(1, 2, 3)), np.ones(3))
 
 

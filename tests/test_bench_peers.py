@@ -18,14 +18,14 @@ import pytest
 from bench_doubles import QUICK, layer, silent
 from processes import alive, nobody_left_behind, state_of
 
-from fastconv.bench.calls import make_tensors
-from fastconv.bench.peers import contest, runtimes, worker
+from fastconv.bench.bench_calls import make_tensors
+from fastconv.bench.peers import contest, peer_process, peer_runtimes
 from fastconv.bench.peers.contest import Crew, measure_layer
-from fastconv.bench.peers.runtimes import PEERS, Fastconv, Numpy, Runtime
-from fastconv.bench.peers.worker import RuntimeFailure, Worker
+from fastconv.bench.peers.peer_process import RuntimeFailure, Worker
+from fastconv.bench.peers.peer_runtimes import PEERS, Fastconv, Numpy, Runtime
 from fastconv.bench.results import Record
 from fastconv.convolution.reference import Reference
-from fastconv.problem import Conv2dProblem
+from fastconv.core.conv_problem import Conv2dProblem
 
 needs_signals = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="cannot stop processes")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="has no /proc")
@@ -76,7 +76,7 @@ def test_everybody_computes_every_geometry(peer: Runtime) -> None:
 
 
 def test_peers_are_loaded_nowhere_else() -> None:
-    program = "import sys, fastconv.bench.peers.command; print(*sys.modules)"
+    program = "import sys, fastconv.bench.peers.peers_command; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     loaded = set(done.stdout.decode().split())
     assert not loaded & {package for peer in PEERS for package in peer.packages} - {"numpy"}
@@ -89,7 +89,7 @@ def test_missing_packages_are_known_without_importing() -> None:
 
 def test_pytorch_refuses_what_it_cannot_do() -> None:
     with pytest.raises(ValueError, match="same padding on both sides"):
-        runtimes._symmetric(((0, 1), (0, 0)))
+        peer_runtimes._symmetric(((0, 1), (0, 0)))
 
 
 # One layer ---------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_failures_are_results() -> None:
 
 @needs_signals
 def test_who_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(peer_process, "PATIENCE_SECONDS", 2.0)
     assert meet(doubles.Hanging())["hanging"].failure == "no answer within 2 s"
 
 
@@ -182,7 +182,7 @@ def test_algorithms_may_refuse() -> None:
 def test_at_most_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     members = (Fastconv(), doubles.Right(), doubles.Chatty())
     seen: list[tuple[str, dict[str, str]]] = []
-    send = worker._send
+    send = peer_process._send
 
     def watch(pipe: Any, message: Any) -> None:
         send(pipe, message)
@@ -192,7 +192,7 @@ def test_at_most_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
             seen.append((asked, running))
 
     with Crew(members, 1) as crew:
-        monkeypatch.setattr(worker, "_send", watch)
+        monkeypatch.setattr(peer_process, "_send", watch)
         measure_layer(layer("rgb8"), crew, QUICK, silent)
         assert {state_of(pid) for pid in crew.pids.values()} == {"T"}
     assert len(seen) == QUICK.rounds * len(members)

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from bench_doubles import QUICK, Picky, Raising, Wrong, layer, silent
 
-from fastconv import registry
-from fastconv.bench import files, measure, plot, suites, verify, warmup
-from fastconv.bench.errors import BenchError
+from fastconv.bench import bench_plot, measure, result_files, suites, verify, warmup
+from fastconv.bench.bench_errors import BenchError
+from fastconv.bench.bench_run import NAIVE, REFERENCE, measure_layer, run, with_peak
 from fastconv.bench.machine import Peak, header
 from fastconv.bench.results import LayerResult, Record
-from fastconv.bench.run import NAIVE, REFERENCE, measure_layer, run, with_peak
 from fastconv.bench.scores import geometric_mean, scores
-from fastconv.problem import DIRECTIONS, Direction
+from fastconv.core.conv_problem import DIRECTIONS, Direction
+from fastconv.select import conv_registry
 
 # The run -----------------------------------------------------------------------------------------
 
@@ -27,8 +27,8 @@ from fastconv.problem import DIRECTIONS, Direction
 def test_new_algorithms_take_part_and_wrong_ones_are_caught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    known = registry.ALGORITHMS
-    monkeypatch.setattr(registry, "ALGORITHMS", (Wrong(), Raising(), Picky(), *known))
+    known = conv_registry.ALGORITHMS
+    monkeypatch.setattr(conv_registry, "ALGORITHMS", (Wrong(), Raising(), Picky(), *known))
     result = measure_layer(layer("rgb8"), "forward", QUICK, silent)
     records = {record.algorithm: record for record in result.records}
     taking_part = [each.name for each in known if each.name != "depthwise"]
@@ -49,7 +49,7 @@ def test_records(direction: Direction, dtype: str) -> None:
     options = dataclasses.replace(QUICK, dtype=dtype)
     result = measure_layer(layer("rgb8"), direction, options, silent)
     names = [r.algorithm for r in result.records]
-    assert sorted([*names, *result.refused]) == sorted(registry.algorithms(direction))
+    assert sorted([*names, *result.refused]) == sorted(conv_registry.algorithms(direction))
     assert result.refused == (() if direction == "weight_grad" else ("depthwise",))
     by_name = {record.algorithm: record for record in result.records}
     for record in result.records:
@@ -172,8 +172,8 @@ def test_header_tells_where_the_numbers_come_from() -> None:
 def test_json_and_csv_hold_the_same_records(tmp_path: Path, results: list[LayerResult]) -> None:
     records = [record for result in results for record in result.records]
     broken = dataclasses.replace(records[0], max_rel_error=math.nan, spread_s=math.inf)
-    files.write_json(tmp_path / "r.json", top(), [broken, *records])
-    files.write_csv(tmp_path / "r.csv", [broken, *records])
+    result_files.write_json(tmp_path / "r.json", top(), [broken, *records])
+    result_files.write_csv(tmp_path / "r.csv", [broken, *records])
     content = json.loads((tmp_path / "r.json").read_text())
     with open(tmp_path / "r.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -195,22 +195,22 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        files.write_atomically(path, fail)
+        result_files.write_atomically(path, fail)
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["r.json"]
 
 
 def test_targets_are_checked_beforehand(tmp_path: Path) -> None:
-    files.check_target("--json", tmp_path / "new.json")
+    result_files.check_target("--json", tmp_path / "new.json")
     assert list(tmp_path.iterdir()) == []
     for path in (tmp_path, tmp_path / "missing" / "r.json", Path("/dev/null")):
         with pytest.raises(BenchError, match="--json"):
-            files.check_target("--json", path)
+            result_files.check_target("--json", path)
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
-    files.write_csv(tmp_path / "link.csv", [])
+    result_files.write_csv(tmp_path / "link.csv", [])
     assert (tmp_path / "link.csv").is_symlink()
     assert (tmp_path / "real.csv").read_text().startswith("suite,layer,")
 
@@ -219,21 +219,21 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     ("name", "begins"), [("p.png", b"\x89PNG"), ("p.svg", b"<?xml"), ("p.PDF", b"%PDF")]
 )
 def test_plot(tmp_path: Path, results: list[LayerResult], name: str, begins: bytes) -> None:
-    plot.check_plot(tmp_path / name)
-    plot.write_plot(tmp_path / name, top(), results)
+    bench_plot.check_plot(tmp_path / name)
+    bench_plot.write_plot(tmp_path / name, top(), results)
     assert (tmp_path / name).read_bytes().startswith(begins)
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
 
 
 def test_plot_needs_a_known_kind_of_file(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"must end in \.png, \.svg, \.pdf"):
-        plot.check_plot(tmp_path / "p.gif")
+        bench_plot.check_plot(tmp_path / "p.gif")
 
 
 def test_plot_tells_many_algorithms_apart(results: list[LayerResult]) -> None:
     first = results[0].records[0]
     many = tuple(dataclasses.replace(first, algorithm=f"number {i}") for i in range(11))
-    styles = plot._styles([dataclasses.replace(results[0], records=many)])
+    styles = bench_plot._styles([dataclasses.replace(results[0], records=many)])
     assert len({(style["color"], style["marker"]) for style in styles.values()}) == 11
 
 
@@ -267,5 +267,5 @@ def test_clearing_nothing_is_no_error(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_warming_up_reaches_every_algorithm_and_direction() -> None:
     names = {name for name, _ in warmup.steps(["float64"])}
     for direction in DIRECTIONS:
-        for name in registry.algorithms(direction):
+        for name in conv_registry.algorithms(direction):
             assert f"{name} {direction} float64" in names

@@ -18,16 +18,17 @@ from bench_doubles import QUICK, layer, silent
 from processes import nobody_left_behind
 from rich.console import Console
 
-from fastconv import cli, threads
+from fastconv import cli
 from fastconv.bench.machine import Peak
-from fastconv.bench.peers import command as peers_command
 from fastconv.bench.peers import contest
+from fastconv.bench.peers import peers_command as peers_command
 from fastconv.bench.peers.contest import Crew, measure_layer
-from fastconv.bench.peers.report import ContestReport
-from fastconv.bench.peers.runtimes import PEERS, Fastconv
-from fastconv.bench.peers.standing import Mean, best_peer, standings
+from fastconv.bench.peers.peer_runtimes import PEERS, Fastconv
+from fastconv.bench.peers.peers_report import ContestReport
+from fastconv.bench.peers.standings import Mean, best_peer, standings
 from fastconv.bench.results import LayerResult, Record
 from fastconv.bench.suites import Item
+from fastconv.runtime import threads
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +87,7 @@ def test_standings() -> None:
 @pytest.fixture
 def crew_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     peers = (doubles.Right(), doubles.Absent())
-    for module in (peers_command, sys.modules["fastconv.bench.peers.report"]):
+    for module in (peers_command, sys.modules["fastconv.bench.peers.peers_report"]):
         monkeypatch.setattr(module, "PEERS", peers)
 
 
@@ -145,7 +146,7 @@ def test_wrong_peers_end_with_1_and_failed_ones_do_not(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for peers, code in (((doubles.Wrong(),), 1), ((doubles.Raising(),), 0)):
-        for module in (peers_command, sys.modules["fastconv.bench.peers.report"]):
+        for module in (peers_command, sys.modules["fastconv.bench.peers.peers_report"]):
             monkeypatch.setattr(module, "PEERS", peers)
         assert end_of(*TINY) == code
     out = capsys.readouterr().out

@@ -15,7 +15,7 @@ import safetensors.numpy as safetensors
 from checkpoint_mutations import NESTED, places, read, spoil, spoil_arrays, write
 
 from fastconv import nn
-from fastconv.nn import snapshot
+from fastconv.nn.training import checkpoint_files
 
 BEFORE, STEP = "step-00000004-1", "step-00000006"
 
@@ -174,7 +174,7 @@ def test_deep_states_are_neither_read_nor_written(tmp_path: Path) -> None:
         nn.Checkpoints(tmp_path).write({"deep": deep}, 1)
     write(tmp_path / STEP, {"dict": [["deep", NESTED]]}, safetensors.save({}))
     with pytest.raises(ValueError, match="nested more than 64 levels"):
-        snapshot.read(tmp_path / STEP)
+        checkpoint_files.read(tmp_path / STEP)
     for wrong in ({(1, 2): 0}, {"a": np.array(["text"])}, {"a": np.ones(1, complex)}):
         with pytest.raises(TypeError, match="a state must"):
             nn.Checkpoints(tmp_path / "other").write(wrong, 1)  # type: ignore[arg-type]

@@ -17,9 +17,10 @@ import pytest
 from test_bench import Wrong
 
 import fastconv
-from fastconv import cli, registry
-from fastconv.problem import DIRECTIONS
-from fastconv.threads import available_cores
+from fastconv import cli
+from fastconv.core.conv_problem import DIRECTIONS
+from fastconv.runtime.threads import available_cores
+from fastconv.select import conv_registry
 
 
 class Outcome(NamedTuple):
@@ -191,7 +192,7 @@ def test_output_survives_a_terminal_without_these_characters() -> None:
 def test_wrong_algorithm_is_reported_and_ends_with_1(
     command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(registry, "ALGORITHMS", (Wrong(), *registry.ALGORITHMS))
+    monkeypatch.setattr(conv_registry, "ALGORITHMS", (Wrong(), *conv_registry.ALGORITHMS))
     outcome = command(*TINY, "--json", tmp_path / "r.json")
     assert outcome.code == 1
     assert re.search(r"^   wrong +WRONG: error \d", outcome.out, re.MULTILINE)
@@ -218,7 +219,7 @@ def test_only_the_wished_algorithms_are_listed(command: Command, tmp_path: Path)
         (("--suite", "resnet"), "images, mobilenet_v1, resnet50, small, vgg16"),
         (("--layer", "r99"), "r20"),
         (("--suite", "small", "--layer", "r01"), "mnist1"),
-        (("--algorithm", "fourier"), ", ".join(registry.algorithms())),
+        (("--algorithm", "fourier"), ", ".join(conv_registry.algorithms())),
         (("--direction", "backward"), "forward, input_grad, weight_grad, all"),
         (("--dtype", "float16"), "float32, float64"),
     ],
@@ -254,7 +255,7 @@ def test_more_threads_than_can_be_of_use_are_refused(
     # What is allowed goes on to the next refusal.
     few = (name, "--threads", str(most), "--batch", str(2**31))
     assert "2147483647" in one_error(command(*few))
-    monkeypatch.setattr(fastconv.threads, "_num_threads", 100_000)
+    monkeypatch.setattr(fastconv.runtime.threads, "_num_threads", 100_000)
     assert one_error(command(name)).startswith("FASTCONV_NUM_THREADS must be at most")
 
 

@@ -24,8 +24,8 @@ from reference import Array
 
 import fastconv
 from fastconv import nn
-from fastconv.convolution.overlap import best_cut
-from fastconv.problem import Conv2dProblem
+from fastconv.convolution.blocking.overlap_save import best_cut
+from fastconv.core.conv_problem import Conv2dProblem
 
 DIRECTIONS = ("forward", "input_grad", "weight_grad")
 # These promise to compute whatever can be asked.

@@ -14,11 +14,11 @@ from reference import Array
 from test_convolution import DIRECTIONS, compute, expect, factors
 
 import fastconv
+from fastconv.convolution.blocking.overlap_save import Reading, Writing, axis_of, best_cut, cuts
+from fastconv.convolution.blocking.spectra import transform_of
 from fastconv.convolution.fft import Fft
-from fastconv.convolution.overlap import Reading, Writing, axis_of, best_cut, cuts
-from fastconv.convolution.transform import transform_of
-from fastconv.kernels import fourier
-from fastconv.problem import Conv2dProblem
+from fastconv.core.conv_problem import Conv2dProblem
+from fastconv.kernels import fft_loops
 
 MEBIBYTE = 2**20
 
@@ -67,7 +67,7 @@ def test_large_kernels(direction: str, case: ConvCase, dtype: DTypeLike) -> None
 
 @pytest.mark.parametrize("n", [2**k for k in range(8)])
 def test_order_of_frequencies(n: int) -> None:
-    assert sorted(fourier.order(n)) == list(range(n))
+    assert sorted(fft_loops.order(n)) == list(range(n))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -74,7 +74,7 @@ def test_a_threading_layer_that_another_program_started() -> None:
     done = run("""
 import os, threading
 import numba, numpy as np, fastconv
-from fastconv import threads
+from fastconv.runtime import threads
 threads._load_tbb()
 
 @numba.njit(parallel=True)
@@ -100,7 +100,7 @@ print("right")
 def test_one_sentence_is_held_back_and_no_other(stream: str) -> None:
     done = run(f"""
 import os
-from fastconv.muted import mute
+from fastconv.runtime.stderr_filter import mute
 read, write = os.pipe()
 os.dup2(write, 2)
 os.close(write)

@@ -25,26 +25,17 @@ LEVELS = (
     ("cli", "__main__"),
     ("bench",),
     ("estimator",),
-    ("network", "settings"),
     ("nn",),
     ("data", "plots"),
-    ("backward",),
-    ("functional", "transposed", "columns"),
-    ("pooling.placed", "pooling.adaptive", "pooling.unpooling"),
-    ("pooling.maximum", "pooling.mean"),
-    ("plan",),
-    ("tuning",),
-    ("registry", "pooling.registry"),
+    ("api",),
+    ("select",),
+    ("pooling.pool_registry",),
     ("convolution", "pooling"),
-    ("arguments",),
-    ("codegen.peak",),
     ("kernels",),
     ("codegen",),
-    # Leaves that every level may read.
-    ("activation", "blas", "cpu", "threads", "workspace", "windows", "problem", "geometry"),
-    ("recycling",),
-    ("extras", "files", "precision", "stencils"),
-    ("cached", "forks", "muted", "private"),
+    ("jit",),
+    ("runtime",),
+    ("core",),
 )
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -108,8 +99,8 @@ def test_no_circles() -> None:
 
 def test_the_lower_levels_do_not_import_each_other_by_accident() -> None:
     # The checker itself must be able to fail.
-    assert level_of("fastconv.kernels.naive") > level_of("fastconv.functional")
-    assert "fastconv.plan" in imports_of(PACKAGE / "functional.py")
+    assert level_of("fastconv.kernels.naive_loops") > level_of("fastconv.api.conv2d")
+    assert "fastconv.select.plan" in imports_of(PACKAGE / "api" / "conv2d.py")
 
 
 def loaded_by(program: str) -> set[str]:
@@ -164,6 +155,11 @@ def test_public_docstrings_are_complete(name: str) -> None:
         section = text.partition("Parameters\n")[2].partition("\nReturns")[0]
         for parameter in parameters:
             assert re.search(rf"\b{parameter}\b", section), f"{parameter} is not described"
+
+
+def test_no_name_stands_in_two_folders() -> None:
+    names = [path.name for path in SOURCES if path.name != "__init__.py"]
+    assert sorted(names) == sorted(set(names))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
@@ -257,7 +253,7 @@ def test_attributes_are_computed_without_a_lock() -> None:
         "import functools as f\n\n@f.cached_property\ndef one(self): ...",
     ):
         assert takes_locked_attributes(source)
-    assert not takes_locked_attributes("from fastconv.cached import cached_property")
+    assert not takes_locked_attributes("from fastconv.core.cached import cached_property")
 
 
 def takes_locked_attributes(source: str) -> bool:

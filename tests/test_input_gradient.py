@@ -14,9 +14,9 @@ from checks import assert_identical, same_integers
 from numpy.typing import DTypeLike
 
 import fastconv
-from fastconv.convolution.phases import leave_gaps, phases
-from fastconv.problem import Conv2dProblem
-from fastconv.registry import ALGORITHMS
+from fastconv.convolution.input_grad.stride_phases import leave_gaps, phases
+from fastconv.core.conv_problem import Conv2dProblem
+from fastconv.select.conv_registry import ALGORITHMS
 
 BY_NAME = {algorithm.name: algorithm for algorithm in ALGORITHMS}
 NAMES = ("implicit_gemm", "direct", "depthwise", "winograd_2x2", "winograd_4x4")
@@ -174,7 +174,7 @@ def test_refusals_say_what_is_computed() -> None:
 def test_precision_holds_for_gradients() -> None:
     shape, weight = (8, 128, 28, 28), np.ones((128, 128, 3, 3), np.float32)
     problem = Conv2dProblem.from_shapes(shape, weight.shape, padding=1)
-    from fastconv.plan import choose
+    from fastconv.select.plan import choose
 
     with fastconv.at_precision("high"):
         assert choose(problem, "input_grad").name.startswith("winograd")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv.kernels import jit, loader, store
+from fastconv.jit import compiler, kernel_cache, machine_code
 
 posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="permissions as on POSIX systems")
 
@@ -104,40 +104,40 @@ def test_files_that_are_no_kernels_are_compiled_anew(filled: Path, tmp_path: Pat
 
 # One file, looked at more closely -----------------------------------------------------------------
 
-KEPT = store.StoredKernel(("symbol",), bytes(range(256)) * 8)
+KEPT = kernel_cache.StoredKernel(("symbol",), bytes(range(256)) * 8)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder for kernels that is still to be made."""
     folder = tmp_path / "above" / "kernels"
-    monkeypatch.setenv(store.CACHE_VARIABLE, str(folder))
-    monkeypatch.setattr(store, "_warned", set())
+    monkeypatch.setenv(kernel_cache.CACHE_VARIABLE, str(folder))
+    monkeypatch.setattr(kernel_cache, "_warned", set())
     return folder
 
 
 @pytest.fixture
 def file(folder: Path) -> Path:
     """Return the file of a kernel that was just written."""
-    store.write("name", "key", KEPT)
-    assert store.read("name", "key") == KEPT
-    assert store.read("name", "another key") is None
+    kernel_cache.write("name", "key", KEPT)
+    assert kernel_cache.read("name", "key") == KEPT
+    assert kernel_cache.read("name", "another key") is None
     (file,) = folder.glob("*/*.kernel")
     return file
 
 
 def expect_refusal(reason: str) -> None:
-    store._warned.clear()
+    kernel_cache._warned.clear()
     with pytest.warns(RuntimeWarning, match=reason) as warnings:
-        assert [store.read("name", "key") for _ in range(2)] == [None, None]
+        assert [kernel_cache.read("name", "key") for _ in range(2)] == [None, None]
     assert len(warnings) == 1
 
 
 def expect_refusal_and_another(reason: str) -> None:
     """Check that a file is not used, and that another takes its place."""
     expect_refusal(reason)
-    store.write("name", "key", KEPT)
-    assert store.read("name", "key") == KEPT
+    kernel_cache.write("name", "key", KEPT)
+    assert kernel_cache.read("name", "key") == KEPT
 
 
 def test_any_change_of_a_file_is_noticed(file: Path) -> None:
@@ -160,8 +160,8 @@ def test_any_change_of_a_file_is_noticed(file: Path) -> None:
 
 def test_a_file_is_no_other_than_its_name_says(file: Path) -> None:
     # That of another processor, say, or of another kernel.
-    store.write("another", "key", KEPT)
-    store.write("name", "another key", KEPT)
+    kernel_cache.write("another", "key", KEPT)
+    kernel_cache.write("name", "another key", KEPT)
     for other in file.parent.glob("*.kernel"):
         if other != file:
             file.write_bytes(other.read_bytes())
@@ -180,13 +180,13 @@ def test_forged_files_run_nothing(
 ) -> None:
     monkeypatch.setenv("MARK", str(tmp_path / "mark"))
     pickled, nested = pickle.dumps(Trap()), b"[" * 100_000
-    identity = store._identity("name", "key")
+    identity = kernel_cache._identity("name", "key")
     wrong = ([1], [], [""], ["\0"], ["\ud800"], {"a": "b"}, "name", None)
     forged = [json.dumps({**identity, "symbols": symbols}).encode() for symbols in wrong]
     others = b"{}", b"[]", b"1", b'{"symbols": 1}', b"\xff"
     for header in (pickled, nested, *forged, *others):
         body = len(header).to_bytes(4, "little") + header + pickled
-        file.write_bytes(store._MAGIC + hashlib.sha256(body).digest() + body)
+        file.write_bytes(kernel_cache._MAGIC + hashlib.sha256(body).digest() + body)
         expect_refusal("its header is not one of a kernel|the file is that of another kernel")
     file.write_bytes(hashlib.sha256(pickled).digest() + pickled)
     expect_refusal_and_another("the file is damaged")
@@ -229,35 +229,35 @@ def test_a_folder_others_may_change_is_not_used(depth: int, mode: int | str, fil
             os.chown(changed, os.getuid() + 4321, -1)
         except PermissionError:
             pytest.skip("only root can give folders away")
-        expect_refusal(f"{changed} belongs to another user.*{store.CACHE_VARIABLE}")
+        expect_refusal(f"{changed} belongs to another user.*{kernel_cache.CACHE_VARIABLE}")
         return
     changed.chmod(int(mode))
     if mode == 0o1777 and depth > 0:  # where nobody can rename what is another's, as in /tmp
-        assert store.read("name", "key") == KEPT
+        assert kernel_cache.read("name", "key") == KEPT
     else:
         before = file.read_bytes()
-        expect_refusal(f"others may write to {changed}.*{store.CACHE_VARIABLE}")
-        store.write("name", "key", store.StoredKernel((), b"other"))
+        expect_refusal(f"others may write to {changed}.*{kernel_cache.CACHE_VARIABLE}")
+        kernel_cache.write("name", "key", kernel_cache.StoredKernel((), b"other"))
         assert file.read_bytes() == before
     changed.chmod(0o700)
-    assert store.read("name", "key") == KEPT  # a folder is looked at each time
+    assert kernel_cache.read("name", "key") == KEPT  # a folder is looked at each time
 
 
 @posix
 def test_a_new_folder_in_one_like_tmp(folder: Path) -> None:
     folder.parent.mkdir()
     folder.parent.chmod(0o1777)
-    store.write("name", "key", KEPT)
-    assert store.read("name", "key") == KEPT
+    kernel_cache.write("name", "key", KEPT)
+    assert kernel_cache.read("name", "key") == KEPT
 
 
 def test_a_folder_that_cannot_be_written_to_is_read(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
-    assert store.read("name", "key") == KEPT
+    assert kernel_cache.read("name", "key") == KEPT
     with pytest.warns(RuntimeWarning, match="it cannot be written to"):
-        store.write("another", "key", KEPT)
+        kernel_cache.write("another", "key", KEPT)
     assert list(file.parent.iterdir()) == [file]
 
 
@@ -265,19 +265,19 @@ def test_code_that_cannot_be_loaded_is_compiled_anew(folder: Path) -> None:
     def count(address: int) -> None:
         pass
 
-    name, key = "count", repr((1, jit._codegen().magic_tuple()))
-    store.write(name, key, KEPT)
-    before = loader.loaded_kernels()
+    name, key = "count", repr((1, compiler._codegen().magic_tuple()))
+    kernel_cache.write(name, key, KEPT)
+    before = machine_code.loaded_kernels()
     with pytest.warns(RuntimeWarning, match="the object code"):
-        address = jit.address_of(count, name, 1)
-    assert jit.address_of(count, name, 1) == address
-    assert loader.loaded_kernels() == before + 1  # once a process
-    kept = store.read(name, key)
+        address = compiler.address_of(count, name, 1)
+    assert compiler.address_of(count, name, 1) == address
+    assert machine_code.loaded_kernels() == before + 1  # once a process
+    kept = kernel_cache.read(name, key)
     assert kept is not None
     assert kept != KEPT
-    assert all(loader.load(kept.code, *kept.symbols))
+    assert all(machine_code.load(kept.code, *kept.symbols))
     with pytest.raises(ValueError, match="must have the symbols"):
-        loader.load(kept.code, "nothing")
+        machine_code.load(kept.code, "nothing")
 
 
 @posix
@@ -290,11 +290,11 @@ def test_links_on_the_way_are_followed_and_looked_at(
     (shared / "link").symlink_to(file.parent.parent)
     (links / "good").symlink_to("../shared/link")
     (links / "round").symlink_to("round")
-    monkeypatch.setenv(store.CACHE_VARIABLE, str(links / "good"))
-    assert store.read("name", "key") == KEPT
+    monkeypatch.setenv(kernel_cache.CACHE_VARIABLE, str(links / "good"))
+    assert kernel_cache.read("name", "key") == KEPT
     shared.chmod(0o777)
     expect_refusal(f"others may write to {shared}")
-    monkeypatch.setenv(store.CACHE_VARIABLE, str(links / "round"))
+    monkeypatch.setenv(kernel_cache.CACHE_VARIABLE, str(links / "round"))
     expect_refusal("Too many levels of symbolic links")
 
 
@@ -302,7 +302,7 @@ def test_links_on_the_way_are_followed_and_looked_at(
 def test_new_folders_are_for_their_user_alone(folder: Path) -> None:
     before = os.umask(0)
     try:
-        store.write("name", "key", KEPT)
+        kernel_cache.write("name", "key", KEPT)
     finally:
         os.umask(before)
     made = [path for path in (folder.parent, *folder.parent.rglob("*")) if path.is_dir()]
@@ -312,7 +312,7 @@ def test_new_folders_are_for_their_user_alone(folder: Path) -> None:
 
 def test_relative_folders_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(store.CACHE_VARIABLE, "kernels")
+    monkeypatch.setenv(kernel_cache.CACHE_VARIABLE, "kernels")
     expect_refusal("it is a relative path")
     assert list(tmp_path.iterdir()) == []
 
@@ -340,7 +340,7 @@ def test_other_sources_other_kernels(filled: Path, tmp_path: Path) -> None:
     # A copy of the package with one edited kernel source must not take the old kernels.
     package = Path(fastconv.__file__).parent
     shutil.copytree(package, tmp_path / "fastconv")
-    with (tmp_path / "fastconv/kernels/naive.py").open("a") as source:
+    with (tmp_path / "fastconv/kernels/naive_loops.py").open("a") as source:
         source.write("\n# edited\n")
     folder = tmp_path / "kernels"
     shutil.copytree(filled, folder)
@@ -371,7 +371,7 @@ def test_variants_of_one_kernel_are_never_mixed_up(tmp_path: Path) -> None:
     (tmp_path / "variants.py").write_text(
         """
 import numpy as np
-from fastconv.kernels.jit import RangeKernel
+from fastconv.jit.compiler import RangeKernel
 
 def adder(number):
     def add(start, stop, out):

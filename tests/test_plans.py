@@ -313,7 +313,7 @@ def test_copies_of_plans() -> None:
 COMPILED = """
 import numpy as np, fastconv
 from fastconv.bench.suites import load_suite
-from fastconv.kernels.store import usable_folder
+from fastconv.jit.kernel_cache import usable_folder
 fastconv.set_num_threads(2)
 for layer in load_suite("resnet50"):
     p = layer.problem()

@@ -12,9 +12,9 @@ from pooling_answers import MAKERS, max_grads, max_rule, maxima, window
 from reference import Array
 
 import fastconv
-from fastconv.pooling.jit import Jit
-from fastconv.pooling.placed import max_pool2d_placed, max_pool2d_placed_grad
-from fastconv.pooling.problem import Pool2dProblem
+from fastconv.api.max_pool_training import max_pool2d_placed, max_pool2d_placed_grad
+from fastconv.core.pool_problem import Pool2dProblem
+from fastconv.pooling.compiled_pooling import Jit
 
 ALGORITHMS = fastconv.pool_algorithms()
 NAMES = pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -18,9 +18,10 @@ from checks import refused
 from reference import Array
 
 import fastconv
-from fastconv import nn, plan, registry
-from fastconv.convolution.base import Algorithm
-from fastconv.precision import Precision
+from fastconv import nn
+from fastconv.convolution.algorithm import Algorithm
+from fastconv.core.precision import Precision
+from fastconv.select import conv_registry, plan
 
 X = np.ones((1, 1, 5, 6), np.float32)
 WEIGHT = np.ones((1, 1, 3, 3), np.float32)
@@ -39,13 +40,13 @@ class Rough(Algorithm):
 
     def forward(self, problem: Any, x: Any, prepared: Any, bias: Any, out: Any) -> None:
         """Take the textbook's loops and be wrong."""
-        registry.ALGORITHMS[-1].forward(problem, x, prepared, bias + 1, out)
+        conv_registry.ALGORITHMS[-1].forward(problem, x, prepared, bias + 1, out)
 
 
 @pytest.fixture(autouse=True)
 def rough(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let `Rough` take part, and leave everything as it was."""
-    monkeypatch.setattr(registry, "ALGORITHMS", (Rough(), *registry.ALGORITHMS))
+    monkeypatch.setattr(conv_registry, "ALGORITHMS", (Rough(), *conv_registry.ALGORITHMS))
     before = fastconv.get_precision()
     plan._decide.cache_clear()
     yield

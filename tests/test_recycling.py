@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import recycling
+from fastconv.runtime import output_memory
 
 SHAPE = (4, 8, 64, 64)
 
 
 @pytest.fixture(autouse=True)
 def no_blocks() -> Iterator[None]:
-    recycling.release()
+    output_memory.release()
     yield
-    recycling.release()
+    output_memory.release()
 
 
 def address(array: np.ndarray) -> int:
@@ -30,14 +30,14 @@ def address(array: np.ndarray) -> int:
 
 
 def test_memory_is_used_again() -> None:
-    first = recycling.empty(SHAPE, np.float32)
+    first = output_memory.empty(SHAPE, np.float32)
     place = address(first)
     assert (first.shape, first.dtype, place % 64) == (SHAPE, np.float32, 0)
     assert first.flags.c_contiguous
     assert first.flags.writeable
     del first
-    assert address(recycling.empty(SHAPE, np.float32)) == place
-    again = recycling.empty((SHAPE[0] * SHAPE[1], *SHAPE[2:]), np.int32)  # as many bytes
+    assert address(output_memory.empty(SHAPE, np.float32)) == place
+    again = output_memory.empty((SHAPE[0] * SHAPE[1], *SHAPE[2:]), np.int32)  # as many bytes
     assert address(again) == place
 
 
@@ -54,17 +54,17 @@ def test_memory_is_used_again() -> None:
 )
 def test_memory_that_something_looks_at_is_left_alone(look: object) -> None:
     assert callable(look)
-    array = recycling.empty(SHAPE, np.float32)
+    array = output_memory.empty(SHAPE, np.float32)
     array[...] = 7
     kept, place = look(array), address(array)
     del array
     for _ in range(3):
-        other = recycling.empty(SHAPE, np.float32)
+        other = output_memory.empty(SHAPE, np.float32)
         assert address(other) != place
         other[...] = 0
     assert np.asarray(kept).any()
     del kept
-    assert place in {address(recycling.empty(SHAPE, np.float32)) for _ in range(4)}
+    assert place in {address(output_memory.empty(SHAPE, np.float32)) for _ in range(4)}
 
 
 def test_a_result_stays_as_it_is() -> None:
@@ -76,16 +76,16 @@ def test_a_result_stays_as_it_is() -> None:
 
 
 def test_small_and_huge_arrays_are_not_kept() -> None:
-    small = recycling.empty((10,), np.float32)
-    huge = recycling.empty((recycling.MOST_BYTES + 1,), np.uint8)
+    small = output_memory.empty((10,), np.float32)
+    huge = output_memory.empty((output_memory.MOST_BYTES + 1,), np.uint8)
     assert small.base is huge.base is None
-    assert recycling.held_bytes() == 0
-    assert recycling.empty((0, 3), np.float64).shape == (0, 3)
+    assert output_memory.held_bytes() == 0
+    assert output_memory.empty((0, 3), np.float64).shape == (0, 3)
 
 
 def test_no_more_is_kept_than_the_limit() -> None:
-    alive = [recycling.empty((2**25 + k,), np.uint8) for k in range(20)]
-    assert 0 < recycling.held_bytes() <= recycling.MOST_BYTES
+    alive = [output_memory.empty((2**25 + k,), np.uint8) for k in range(20)]
+    assert 0 < output_memory.held_bytes() <= output_memory.MOST_BYTES
     places = [(address(a), address(a) + a.size) for a in alive]
     assert all(
         one[1] <= two[0] for one, two in zip(sorted(places), sorted(places)[1:], strict=False)
@@ -96,7 +96,7 @@ def test_no_more_is_kept_than_the_limit() -> None:
 def test_interpreters_that_count_otherwise(monkeypatch: pytest.MonkeyPatch, more: int) -> None:
     count = sys.getrefcount
     monkeypatch.setattr(sys, "getrefcount", lambda array: count(array) + more)
-    spec = importlib.util.spec_from_file_location("another", recycling.__file__)
+    spec = importlib.util.spec_from_file_location("another", output_memory.__file__)
     assert spec is not None
     assert spec.loader is not None
     another = importlib.util.module_from_spec(spec)
@@ -109,12 +109,12 @@ def test_interpreters_that_count_otherwise(monkeypatch: pytest.MonkeyPatch, more
 
 
 def test_a_block_made_read_only_is_not_used_again() -> None:
-    array = recycling.empty(SHAPE, np.float32)
+    array = output_memory.empty(SHAPE, np.float32)
     assert array.base is not None
     array.base.flags.writeable = False  # type: ignore[union-attr]
     del array
     for _ in range(2):
-        assert recycling.empty(SHAPE, np.float32).flags.writeable
+        assert output_memory.empty(SHAPE, np.float32).flags.writeable
 
 
 def test_blocks_given_up_meanwhile_by_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,9 +124,9 @@ def test_blocks_given_up_meanwhile_by_another_thread(monkeypatch: pytest.MonkeyP
             self.clear()
             return queue
 
-    monkeypatch.setattr(recycling, "_blocks", GivenUp())
-    assert recycling.empty(SHAPE, np.float32).shape == SHAPE
-    assert recycling.held_bytes() == 0
+    monkeypatch.setattr(output_memory, "_blocks", GivenUp())
+    assert output_memory.empty(SHAPE, np.float32).shape == SHAPE
+    assert output_memory.held_bytes() == 0
 
 
 def test_threads_get_memory_of_their_own() -> None:
@@ -134,9 +134,9 @@ def test_threads_get_memory_of_their_own() -> None:
 
     def work(number: int) -> None:
         for _ in range(2000):
-            array = recycling.empty((2**17,), np.uint8)
+            array = output_memory.empty((2**17,), np.uint8)
             array[::4096] = number
-            other = recycling.empty((2**17,), np.uint8)
+            other = output_memory.empty((2**17,), np.uint8)
             other[::4096] = 255
             if (array[::4096] != number).any():
                 wrong.append(number)

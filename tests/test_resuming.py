@@ -265,7 +265,7 @@ def test_a_disk_that_does_not_answer_is_no_damage(
     def refuse(folder: Path) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("fastconv.nn.snapshot.read", refuse)
+    monkeypatch.setattr("fastconv.nn.training.checkpoint_files.read", refuse)
     with pytest.raises(OSError, match="Too many open files"):
         nn.fit(small_problem()[0], x, y, epochs=3, checkpoint=tmp_path, progress="silent")
     assert len(list(tmp_path.glob("step-0*"))) == 2

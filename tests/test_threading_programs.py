@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from threading_scenarios import SCENARIOS
 
-from fastconv import threads
+from fastconv.runtime import threads
 
 SCRIPT = Path(__file__).with_name("threading_scenarios.py")
 LAYERS = ("tbb", "omp", "workqueue")
@@ -95,7 +95,8 @@ def test_environment_variable() -> None:
 def test_an_interrupted_call_leaves_no_helper_at_work() -> None:
     program = """
 import signal, threading, time
-from fastconv import blas, threads
+from fastconv.runtime import blas
+from fastconv.runtime import threads
 threads.set_num_threads(2)
 caller, at_work = threading.get_ident(), []
 

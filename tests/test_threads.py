@@ -15,11 +15,12 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import fastconv
-from fastconv import blas, nn, threads
-from fastconv.convolution import base
-from fastconv.kernels import jit
-from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction
-from fastconv.registry import offering
+from fastconv import nn
+from fastconv.convolution import algorithm
+from fastconv.core.conv_problem import DIRECTIONS, Conv2dProblem, Direction
+from fastconv.jit import compiler
+from fastconv.runtime import blas, threads
+from fastconv.select.conv_registry import offering
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ PROBLEMS = (
 
 @pytest.fixture
 def any_work_is_worth_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (jit, base):
+    for module in (compiler, algorithm):
         monkeypatch.setattr(module, "WORTH_A_THREAD", 1)
 
 
@@ -51,16 +52,16 @@ def any_work_is_worth_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_same_bits_for_any_number_of_threads(direction: Direction) -> None:
     rng = np.random.default_rng(1)
     compared = set()
-    for problem, algorithm in itertools.product(PROBLEMS, fastconv.algorithms(direction)):
-        chosen = next(a for a in offering(direction) if a.name == algorithm)
-        slow = algorithm == "reference" and (problem.K > 24 or problem.OH > 90)
+    for problem, name in itertools.product(PROBLEMS, fastconv.algorithms(direction)):
+        chosen = next(a for a in offering(direction) if a.name == name)
+        slow = name == "reference" and (problem.K > 24 or problem.OH > 90)
         if slow or chosen.supports(problem, direction) is not None:
             continue
         x, weight, grad = (
             rng.standard_normal(shape).astype(np.float32)
             for shape in (problem.input_shape, problem.weight_shape, problem.output_shape)
         )
-        options = {"padding": 1, "groups": problem.groups, "algorithm": algorithm}
+        options = {"padding": 1, "groups": problem.groups, "algorithm": name}
         results = set()
         for count in (1, 2, 8):
             fastconv.set_num_threads(count)
@@ -71,7 +72,7 @@ def test_same_bits_for_any_number_of_threads(direction: Direction) -> None:
             else:
                 result = fastconv.conv2d_weight_grad(x, weight.shape, grad, **options)
             results.add(result.tobytes())
-        assert len(results) == 1, (algorithm, problem)
+        assert len(results) == 1, (name, problem)
         compared.add(algorithm)
     assert compared == set(fastconv.algorithms(direction))
 

@@ -20,16 +20,17 @@ from checks import assert_identical
 from numpy.typing import NDArray
 
 import fastconv
-from fastconv import cpu
-from fastconv.codegen import tile as codegen_tile
-from fastconv.convolution import tile_shapes, tiled, tiling
-from fastconv.kernels import bands
-from fastconv.kernels.tiled import convolve
-from fastconv.problem import Conv2dProblem
+from fastconv.codegen import conv_microkernel as codegen_tile
+from fastconv.convolution import implicit_gemm_and_direct
+from fastconv.convolution.blocking import tile_search, tile_shapes
+from fastconv.core.conv_problem import Conv2dProblem
+from fastconv.kernels import pack_padded_band
+from fastconv.kernels.conv_loops import convolve
+from fastconv.runtime import cpu
 
 Array = NDArray[Any]
 
-LANES: tuple[tiling.Lanes, ...] = ("filters", "pixels")
+LANES: tuple[tile_search.Lanes, ...] = ("filters", "pixels")
 MEBIBYTE = 2**20
 
 # Addresses are only counted with; nothing is read or written.
@@ -45,7 +46,7 @@ class Log:
     tiles: list[dict[str, int]] = field(default_factory=list)
 
 
-def follow(found: tiling.Tiling, record: Any, worker: int, skip: bool = False) -> Log:
+def follow(found: tile_search.Tiling, record: Any, worker: int, skip: bool = False) -> Log:
     """Run the loops of one worker and return what they do; addresses become element numbers."""
     log, size = Log(), int(record["itemsize"][0])
     arrays = {name: EMPTY.copy() for name in NAMES}
@@ -62,7 +63,10 @@ def follow(found: tiling.Tiling, record: Any, worker: int, skip: bool = False) -
 
         return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(names))(noted)
 
-    tile, copy = note(codegen_tile.ARGUMENTS, log.tiles), note(bands.ARGUMENTS, log.copies)
+    tile, copy = (
+        note(codegen_tile.ARGUMENTS, log.tiles),
+        note(pack_padded_band.ARGUMENTS, log.copies),
+    )
     addresses = [ctypes.cast(function, ctypes.c_void_p).value for function in (tile, copy)]
     a = arrays
     convolve.serial(
@@ -79,7 +83,7 @@ def follow(found: tiling.Tiling, record: Any, worker: int, skip: bool = False) -
     return log
 
 
-def task_by_task(found: tiling.Tiling, skip: bool = False) -> Iterator[Log]:
+def task_by_task(found: tile_search.Tiling, skip: bool = False) -> Iterator[Log]:
     """Return what each task does: as many workers as tasks, so each log is that of one task."""
     record = found.record.copy()
     record["workers"] = tasks = found.record[0].tasks
@@ -87,9 +91,9 @@ def task_by_task(found: tiling.Tiling, skip: bool = False) -> Iterator[Log]:
         yield follow(found, record, task, skip)
 
 
-def cut(problem: Conv2dProblem, over: tiling.Lanes, num_threads: int) -> tiling.Tiling:
-    shape = tiling.tile_shape(problem, over, num_threads)
-    return tiling.tiling_of(problem, shape, num_threads)
+def cut(problem: Conv2dProblem, over: tile_search.Lanes, num_threads: int) -> tile_search.Tiling:
+    shape = tile_search.tile_shape(problem, over, num_threads)
+    return tile_search.tiling_of(problem, shape, num_threads)
 
 
 def random_problem(rng: np.random.Generator) -> Conv2dProblem:
@@ -111,10 +115,10 @@ def random_problem(rng: np.random.Generator) -> Conv2dProblem:
     )
 
 
-def problems() -> Iterator[tuple[Conv2dProblem, tiling.Lanes, int]]:
+def problems() -> Iterator[tuple[Conv2dProblem, tile_search.Lanes, int]]:
     rng = np.random.default_rng(17)
     for number in range(300):
-        problem = tiling.as_rows(random_problem(rng))
+        problem = tile_search.as_rows(random_problem(rng))
         yield problem, LANES[number % 2], 1 + number // 2 % 9
 
 
@@ -125,7 +129,7 @@ def places_in_the_image(p: Conv2dProblem) -> Array:
     return np.arange(np.prod(size)).reshape(size)
 
 
-def what_is_copied(p: Conv2dProblem, found: tiling.Tiling, copy: dict[str, int]) -> Array:
+def what_is_copied(p: Conv2dProblem, found: tile_search.Tiling, copy: dict[str, int]) -> Array:
     """Return the buffer after a copy: numbers of `places_in_the_image`, -1 where nothing is.
 
     Written down from what the arguments of the copy mean. All that is written lies inside the
@@ -162,8 +166,8 @@ def test_tiles_cover_the_output_and_stay_inside() -> None:
     left_out = 0
     for problem, over, threads in problems():
         p, what = problem, (problem, over, threads)
-        shape = tiling.tile_shape(problem, over, threads)
-        found = tiling.tiling_of(problem, shape, threads)
+        shape = tile_search.tile_shape(problem, over, threads)
+        found = tile_search.tiling_of(problem, shape, threads)
         g = found.record[0]
         assert 1 <= found.workers == g.workers <= min(threads, g.tasks), what
         assert found.band_bytes == g.band_bytes, what
@@ -301,7 +305,7 @@ def test_filters_pass_over_a_block_before_the_next() -> None:
 
 @pytest.mark.parametrize("over", LANES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_tap_has_its_offset(over: tiling.Lanes, dtype: str) -> None:
+def test_every_tap_has_its_offset(over: tile_search.Lanes, dtype: str) -> None:
     """An offset is how far a tap lies from the first one in what the tiles read."""
     kinds = set()
     for problem in (
@@ -342,7 +346,7 @@ EVERY_TILE = Conv2dProblem.from_shapes((2, 3, 17, 117), (53, 3, 3, 2), (2, 1), (
 @pytest.mark.parametrize("algorithm", ["implicit_gemm", "direct"])
 def test_every_tile_is_right(algorithm: str, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those too that the estimate of cycles seldom chooses."""
-    over: tiling.Lanes = "filters" if algorithm == "implicit_gemm" else "pixels"
+    over: tile_search.Lanes = "filters" if algorithm == "implicit_gemm" else "pixels"
     rng = np.random.default_rng(2)
     p = dataclasses.replace(EVERY_TILE, dtype=np.dtype(dtype).name)
     shapes = list(tile_shapes.shapes(p, over))
@@ -354,9 +358,9 @@ def test_every_tile_is_right(algorithm: str, dtype: Any, monkeypatch: pytest.Mon
     residual = rng.integers(-50, 50, p.output_shape).astype(dtype)
     geometry = (p.stride, p.padding, p.dilation, p.groups)
     plain = reference.conv2d(x, weight, bias, *geometry)
-    monkeypatch.setattr(tiled, "tiling_of", tiling.tiling_of.__wrapped__)
+    monkeypatch.setattr(implicit_gemm_and_direct, "tiling_of", tile_search.tiling_of.__wrapped__)
     for shape in shapes:
-        for module in (tiling, tiled):
+        for module in (tile_search, implicit_gemm_and_direct):
             monkeypatch.setattr(module, "tile_shape", lambda *_, shape=shape: shape)
         for added, activation in ((None, None), (residual, "relu"), (None, ("leaky_relu", 0.5))):
             plan = fastconv.plan_conv2d(

@@ -17,7 +17,7 @@ import pytest
 from checks import refused
 
 from fastconv import nn
-from fastconv.nn.batches import Arrays, shift
+from fastconv.nn.training.mini_batches import Arrays, shift
 
 Array = np.ndarray[Any, Any]
 

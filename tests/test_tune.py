@@ -18,15 +18,15 @@ from bench_doubles import QUICK, Raising, Wrong, layer, silent
 from test_cli import Command, in_new_process, one_error
 
 import fastconv
-from fastconv import registry, tuning
-from fastconv.bench.errors import BenchError
+from fastconv.bench.bench_errors import BenchError
 from fastconv.bench.machine import Peak
 from fastconv.bench.suites import Item, Layer
-from fastconv.bench.tuning import command as tune_command
 from fastconv.bench.tuning import findings
-from fastconv.bench.tuning.shapes import load_shapes
-from fastconv.convolution.base import Algorithm
-from fastconv.precision import Precision
+from fastconv.bench.tuning import tune_command as tune_command
+from fastconv.bench.tuning.user_layers import load_shapes
+from fastconv.convolution.algorithm import Algorithm
+from fastconv.core.precision import Precision
+from fastconv.select import conv_registry, tuning
 
 TWO_LAYERS = "id,C,K,H,W,R,S,stride,padding,groups,count,N\nfirst,3,4,8,9,3,3,1,1,1,1,2\n"
 TWO_LAYERS += "second,4,4,6,6,3,3,2,0,4,1,\n"
@@ -173,7 +173,7 @@ def test_wrong_algorithms_are_told_and_not_kept(
             """Not be worth a trial."""
             return 1.0
 
-    monkeypatch.setattr(registry, "ALGORITHMS", (Fast(), Slow(), *registry.ALGORITHMS))
+    monkeypatch.setattr(conv_registry, "ALGORITHMS", (Fast(), Slow(), *conv_registry.ALGORITHMS))
     items = [Item(layer("rgb8"), ("forward",))] * 2  # the second one is no new problem
     assert tune_command.tune_all(items, QUICK) == 1
     printed = capsys.readouterr().out
@@ -201,9 +201,9 @@ def test_other_precisions_need_no_other_measurement(
 
         def forward(self, *arguments: Any) -> None:
             """Take the compiled loops, and be found right."""
-            registry.ALGORITHMS[-2].forward(*arguments)
+            conv_registry.ALGORITHMS[-2].forward(*arguments)
 
-    monkeypatch.setattr(registry, "ALGORITHMS", (Rough(), *registry.ALGORITHMS))
+    monkeypatch.setattr(conv_registry, "ALGORITHMS", (Rough(), *conv_registry.ALGORITHMS))
     for precision in get_args(Precision):
         with fastconv.at_precision(precision):
             finding = findings.find(layer("rgb8"), "forward", QUICK, silent)

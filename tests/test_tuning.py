@@ -19,7 +19,8 @@ import pytest
 from checks import refused
 
 import fastconv
-from fastconv import nn, tuning
+from fastconv import nn
+from fastconv.select import tuning
 
 SHAPE, FILTERS = (1, 4, 9, 10), (6, 4, 3, 3)
 PROBLEM = fastconv.Conv2dProblem.from_shapes(SHAPE, FILTERS)
@@ -287,7 +288,7 @@ sys.addaudithook(hook)
 import fastconv
 assert not looked
 problem = fastconv.Conv2dProblem.from_shapes({SHAPE}, {FILTERS})
-from fastconv import plan
+from fastconv.select import plan
 names = [plan.choose(problem, "forward").name for _ in range(3)]
 if hasattr(os, "fork") and os.fork() == 0:
     os._exit(plan.choose(problem, "forward").name != names[0])
@@ -320,7 +321,7 @@ def test_the_file_lies_beside_the_kernels(tmp_path: Path, monkeypatch: pytest.Mo
 APPEND = f"""
 import sys, fastconv
 from pathlib import Path
-from fastconv import tuning
+from fastconv.select import tuning
 problem = fastconv.Conv2dProblem.from_shapes({SHAPE}, {FILTERS})
 print("ready", flush=True)
 sys.stdin.readline()

@@ -13,7 +13,7 @@ def test_warmup_compiles_once_and_for_all(tmp_path: Path) -> None:
     # The last ones of the lists: to compile all of them takes a minute.
     fewer = """
 import fastconv.bench.warmup as warmup
-import fastconv.pooling.registry as pooling, fastconv.registry as registry
+import fastconv.pooling.pool_registry as pooling, fastconv.select.conv_registry as registry
 registry.ALGORITHMS, pooling.ALGORITHMS = registry.ALGORITHMS[-2:], pooling.ALGORITHMS[-1:]
 shapes = warmup.all_shapes
 warmup.all_shapes = lambda dtype: shapes(dtype)[-5:]

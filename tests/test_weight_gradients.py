@@ -10,9 +10,13 @@ from checks import assert_identical
 from numpy.typing import DTypeLike
 
 import fastconv
-from fastconv import cpu
-from fastconv.convolution import pixel_gradient, plane_gradient, weight_gradient
-from fastconv.problem import Conv2dProblem
+from fastconv.convolution.weight_grad import (
+    direct_1x1_weight_grad,
+    direct_weight_grad,
+    implicit_gemm_weight_grad,
+)
+from fastconv.core.conv_problem import Conv2dProblem
+from fastconv.runtime import cpu
 
 needs_masks = pytest.mark.skipif(
     not cpu.describe().instructions.masks, reason="direct's weight gradient needs loads by mask"
@@ -88,17 +92,17 @@ def test_bits_do_not_depend_on_threads(algorithm: str, case: ConvCase) -> None:
 def test_any_cut_into_pieces_and_chunks(
     sums: int, vectors: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pixel_gradient, "SUMS_BYTES", sums)
-    monkeypatch.setattr(pixel_gradient, "PIECE_VECTORS", vectors)
+    monkeypatch.setattr(direct_weight_grad, "SUMS_BYTES", sums)
+    monkeypatch.setattr(direct_weight_grad, "PIECE_VECTORS", vectors)
     for case in (CASES[0], CASES[2], CASES[5], CASES[17]):
-        pixel_gradient.cut_of.cache_clear()
+        direct_weight_grad.cut_of.cache_clear()
         data = make_integer_inputs(case)
         problem = Conv2dProblem.from_shapes(case.input_shape, case.weight_shape, *case.geometry)
         out = np.full(case.weight_shape, np.nan, np.float32)
-        pixel_gradient.weight_gradient(problem, data.x, data.grad_output, out)
+        direct_weight_grad.weight_gradient(problem, data.x, data.grad_output, out)
         arguments = data.x, case.weight_shape, data.grad_output, *case.geometry
         assert_identical(out, reference.conv2d_weight_grad(*arguments), np.float32)
-    pixel_gradient.cut_of.cache_clear()
+    direct_weight_grad.cut_of.cache_clear()
 
 
 @needs_masks
@@ -109,19 +113,19 @@ def test_any_cut_into_pieces_and_chunks(
 def test_any_cut_of_planes(
     sums: int, picked: int, vectors: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plane_gradient, "SUMS_BYTES", sums)
-    monkeypatch.setattr(plane_gradient, "PICKED_BYTES", picked)
-    monkeypatch.setattr(plane_gradient, "FEWEST_VECTORS", vectors[0])
-    monkeypatch.setattr(plane_gradient, "MOST_VECTORS", vectors[1])
+    monkeypatch.setattr(direct_1x1_weight_grad, "SUMS_BYTES", sums)
+    monkeypatch.setattr(direct_1x1_weight_grad, "PICKED_BYTES", picked)
+    monkeypatch.setattr(direct_1x1_weight_grad, "FEWEST_VECTORS", vectors[0])
+    monkeypatch.setattr(direct_1x1_weight_grad, "MOST_VECTORS", vectors[1])
     for case in (case for case in CASES if case.name in PLANES):
-        plane_gradient.cut_of.cache_clear()
+        direct_1x1_weight_grad.cut_of.cache_clear()
         data = make_integer_inputs(case)
         problem = Conv2dProblem.from_shapes(case.input_shape, case.weight_shape, *case.geometry)
         out = np.full(case.weight_shape, np.nan, np.float32)
-        plane_gradient.weight_gradient(problem, data.x, data.grad_output, out)
+        direct_1x1_weight_grad.weight_gradient(problem, data.x, data.grad_output, out)
         arguments = data.x, case.weight_shape, data.grad_output, *case.geometry
         assert_identical(out, reference.conv2d_weight_grad(*arguments), np.float32)
-    plane_gradient.cut_of.cache_clear()
+    direct_1x1_weight_grad.cut_of.cache_clear()
 
 
 @pytest.mark.parametrize("algorithm", ["implicit_gemm", pytest.param("direct", marks=needs_masks)])
@@ -163,9 +167,9 @@ def test_refusals_of_direct_say_why(options: dict, reason: str) -> None:
 
 def test_only_wanted_pixels_of_a_strided_pointwise_kernel_are_laid_out() -> None:
     problem = Conv2dProblem.from_shapes((2, 40, 13, 35), (70, 40, 1, 1), 2)
-    wanted = weight_gradient.wanted_pixels(problem)
+    wanted = implicit_gemm_weight_grad.wanted_pixels(problem)
     assert wanted.input_shape == (2, 40, 7, 18)
     assert wanted.output_shape == problem.output_shape
     for other in ({"padding": 1, "stride": 2}, {"stride": 3}, {"stride": 1}):
         problem = Conv2dProblem.from_shapes((2, 40, 13, 35), (70, 40, 1, 1), **other)
-        assert weight_gradient.wanted_pixels(problem) is problem
+        assert implicit_gemm_weight_grad.wanted_pixels(problem) is problem

@@ -15,9 +15,12 @@ from checks import LESS_EXACT, assert_identical, assert_integers
 from numpy.typing import DTypeLike
 
 import fastconv
-from fastconv import plan, recycling, registry, workspace
-from fastconv.codegen import interpolation
-from fastconv.convolution import winograd, winograd_gradient, winograd_search
+from fastconv.codegen import winograd_matrices
+from fastconv.convolution import winograd
+from fastconv.convolution.blocking import winograd_search
+from fastconv.convolution.weight_grad import winograd_weight_grad
+from fastconv.runtime import output_memory, workspace
+from fastconv.select import conv_registry, plan
 
 NAMES = ("winograd_2x2", "winograd_4x4")
 # F(m, r) of convolutions, and F(r, m) of the weights' gradients.
@@ -27,7 +30,7 @@ FORMS = [(2, 3), (4, 3), (2, 5), (4, 5), (3, 2), (3, 4), (5, 2), (5, 4)]
 @pytest.mark.parametrize(("m", "r"), FORMS)
 def test_matrices_give_the_convolution_exactly(m: int, r: int) -> None:
     """The coefficient of d[l] * g[k] in y[j] is 1 where l = j + k, else 0."""
-    matrices, alpha = interpolation.winograd(m, r), m + r - 1
+    matrices, alpha = winograd_matrices.winograd(m, r), m + r - 1
     assert len(matrices.outputs) == m
     assert len(matrices.weights) == len(matrices.inputs) == alpha
     for j in range(m):
@@ -42,12 +45,12 @@ def test_matrices_give_the_convolution_exactly(m: int, r: int) -> None:
 
 @pytest.mark.parametrize("points", [("0", "1", "-1", "2", "-2"), ("1/3", "-7", "2", "5/4", "9")])
 def test_any_points_do(points: tuple[str, ...]) -> None:
-    a, g, b = interpolation.from_points(3, 4, tuple(map(Fraction, points)))
+    a, g, b = winograd_matrices.from_points(3, 4, tuple(map(Fraction, points)))
     rng = np.random.default_rng(0)
     data = [Fraction(int(v)) for v in rng.integers(-9, 10, 6)]
     taps = [Fraction(int(v)) for v in rng.integers(-9, 10, 4)]
 
-    def times(matrix: interpolation.Matrix, values: list[Fraction]) -> list[Fraction]:
+    def times(matrix: winograd_matrices.Matrix, values: list[Fraction]) -> list[Fraction]:
         return [
             sum((x * y for x, y in zip(row, values, strict=True)), Fraction(0)) for row in matrix
         ]
@@ -147,9 +150,9 @@ def test_geometries_of_weight_gradients(
     before = fastconv.get_num_threads()
     try:
         # Many bands too: of some images, and of some rows.
-        for most in (winograd_gradient.BAND_BYTES, 2**18):
-            monkeypatch.setattr(winograd_gradient, "BAND_BYTES", most)
-            winograd_gradient.bands_of.cache_clear()
+        for most in (winograd_weight_grad.BAND_BYTES, 2**18):
+            monkeypatch.setattr(winograd_weight_grad, "BAND_BYTES", most)
+            winograd_weight_grad.bands_of.cache_clear()
             results = []
             for threads in (1, 2, 8):
                 fastconv.set_num_threads(threads)
@@ -159,7 +162,7 @@ def test_geometries_of_weight_gradients(
                 assert_identical(other, results[0], dtype)
     finally:
         fastconv.set_num_threads(before)
-        winograd_gradient.bands_of.cache_clear()
+        winograd_weight_grad.bands_of.cache_clear()
 
 
 @pytest.mark.parametrize("side", [7, 28, 56])
@@ -253,7 +256,7 @@ def test_no_thread_borrows_more_than_four_mebibytes(
     problem = fastconv.Conv2dProblem.from_shapes(input_shape, weight_shape, padding=1)
     before = fastconv.get_num_threads()
     try:
-        for algorithm in (a for a in registry.ALGORITHMS if a.name in NAMES):
+        for algorithm in (a for a in conv_registry.ALGORITHMS if a.name in NAMES):
             assert algorithm.supports(problem, "forward") is None
             for threads in (1, 2, 3, 8, 16, 64):
                 fastconv.set_num_threads(threads)
@@ -283,7 +286,7 @@ def test_a_call_borrows_little_for_transformed_weights(
         for call in calls:
             size = call().nbytes  # whatever is made once is there now
             workspace._idle.__dict__.clear()
-            recycling.release()
+            output_memory.release()
             tracemalloc.start()
             call()
             peak = tracemalloc.get_traced_memory()[1] - size

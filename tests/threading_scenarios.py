@@ -103,4 +103,6 @@ SCENARIOS: dict[str, Callable[[], bool]] = {
 }
 
 if __name__ == "__main__":
-    print("right" if SCENARIOS[sys.argv[1]]() else "wrong", fastconv.threads.threading_layer())
+    print(
+        "right" if SCENARIOS[sys.argv[1]]() else "wrong", fastconv.runtime.threads.threading_layer()
+    )

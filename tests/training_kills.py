@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import nn
-from fastconv.nn.batches import shift
+from fastconv.nn.training.mini_batches import shift
 
 EPOCHS = 8
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from fastconv.bench.calls import Call, Tensors, make_call
+from fastconv.bench.bench_calls import Call, Tensors, make_call
 from fastconv.bench.measure import Timing
 from fastconv.bench.verify import Check, Oracle
-from fastconv.convolution.base import Algorithm
-from fastconv.problem import Conv2dProblem, Direction
+from fastconv.convolution.algorithm import Algorithm
+from fastconv.core.conv_problem import Conv2dProblem, Direction
 
 
 @dataclass

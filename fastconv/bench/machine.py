@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from fastconv import blas, cpu, threads, tuning
-from fastconv.codegen.peak import measure_peak
-from fastconv.precision import get_precision
+from fastconv.bench.peak import measure_peak
+from fastconv.core.precision import get_precision
+from fastconv.runtime import blas, cpu, threads
+from fastconv.select import tuning
 
 #: What `fastconv info` looks for beside what the library needs.
 EXTRAS = ("scikit-learn", "pillow", "rich", "typer", "matplotlib", "pytest", "pytest-benchmark")
@@ -91,9 +92,9 @@ def command_line() -> list[str]:
 
 def facts() -> list[tuple[str, str]]:
     """Return what `fastconv info` prints, as (label, value)."""
-    from fastconv.bench.text import size
+    from fastconv.bench.number_text import size
     from fastconv.bench.warmup import stored_kernels
-    from fastconv.kernels.store import cache_folder
+    from fastconv.jit.kernel_cache import cache_folder
 
     processor = cpu.describe()
     vector = processor.instructions

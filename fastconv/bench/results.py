@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastconv.bench.suites import Layer
-from fastconv.problem import Conv2dProblem, Direction
+from fastconv.core.conv_problem import Conv2dProblem, Direction
 
 
 @dataclass(frozen=True)

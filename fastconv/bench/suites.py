@@ -14,8 +14,8 @@ from functools import lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 
-from fastconv.bench.errors import BenchError
-from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction
+from fastconv.bench.bench_errors import BenchError
+from fastconv.core.conv_problem import DIRECTIONS, Conv2dProblem, Direction
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.arguments import as_computed
-from fastconv.bench.calls import Tensors, make_call
-from fastconv.convolution.base import Algorithm
-from fastconv.geometry import extent
-from fastconv.problem import Conv2dProblem, Direction
+from fastconv.bench.bench_calls import Tensors, make_call
+from fastconv.convolution.algorithm import Algorithm
+from fastconv.core.arguments import as_computed
+from fastconv.core.conv_problem import Conv2dProblem, Direction
+from fastconv.core.geometry import extent
 
 Array = NDArray[Any]
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 import fastconv
-from fastconv import registry
-from fastconv.convolution.tile_shapes import all_shapes
-from fastconv.kernels.store import cache_folder, usable_folder
-from fastconv.kernels.tiles import tile_address
-from fastconv.problem import DIRECTIONS, Conv2dProblem, Direction
+from fastconv.convolution.blocking.tile_shapes import all_shapes
+from fastconv.core.conv_problem import DIRECTIONS, Conv2dProblem, Direction
+from fastconv.jit.kernel_cache import cache_folder, usable_folder
+from fastconv.kernels.conv_microkernels import tile_address
+from fastconv.select import conv_registry
 
 # Problems so small that they take no time, of every kind that some algorithm is made for:
 # (input shape, weight shape, stride, padding, dilation, groups).
@@ -101,7 +101,7 @@ def steps(dtypes: Sequence[str]) -> Iterator[Step]:
 
 def _all_algorithms() -> Iterator[tuple[Direction, str]]:
     for direction in DIRECTIONS:
-        for name in registry.algorithms(direction):
+        for name in conv_registry.algorithms(direction):
             yield direction, name
 
 
@@ -113,7 +113,7 @@ def _convolution(
     problem = Conv2dProblem.from_shapes(
         input_shape, weight_shape, stride, padding, dilation, groups, dtype
     )
-    algorithm = next(a for a in registry.offering(direction) if a.name == name)
+    algorithm = next(a for a in conv_registry.offering(direction) if a.name == name)
     if algorithm.supports(problem, direction) is not None:
         return None
     x, weight, grad = (

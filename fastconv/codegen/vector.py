@@ -12,7 +12,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
-from fastconv import cpu
+from fastconv.runtime import cpu
 
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 

@@ -8,10 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastconv import cpu
-from fastconv.activation import Activation
-from fastconv.cached import cached_property
-from fastconv.convolution.base import (
+from fastconv.convolution.algorithm import (
     Array,
     Launch,
     Run,
@@ -19,13 +16,16 @@ from fastconv.convolution.base import (
     as_read_only,
     useful_threads,
 )
-from fastconv.convolution.input_gradient import ByPhases
-from fastconv.convolution.phases import Phase
-from fastconv.convolution.squares import evened
-from fastconv.convolution.tiled import Direct, compiler_missing
-from fastconv.convolution.tiling import Target
-from fastconv.kernels.depthwise import LAYER, DepthwiseShape, depthwise_address, run_blocks
-from fastconv.problem import Conv2dProblem
+from fastconv.convolution.blocking.tile_search import Target
+from fastconv.convolution.fused_max_pool import evened
+from fastconv.convolution.implicit_gemm_and_direct import Direct, compiler_missing
+from fastconv.convolution.input_grad.input_grad_by_phases import ByPhases
+from fastconv.convolution.input_grad.stride_phases import Phase
+from fastconv.core.activation import Activation
+from fastconv.core.cached import cached_property
+from fastconv.core.conv_problem import Conv2dProblem
+from fastconv.kernels.depthwise_loops import LAYER, DepthwiseShape, depthwise_address, run_blocks
+from fastconv.runtime import cpu
 
 # More taps than a kernel of 5 x 5 has are not worth unrolling.
 MOST_TAPS = 25

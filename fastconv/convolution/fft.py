@@ -24,11 +24,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastconv import threads
-from fastconv.convolution.base import Algorithm, Array
-from fastconv.convolution.blocks import PARTS, WORTH_A_TASK, Range, split, split_below
-from fastconv.convolution.im2col import Im2col
-from fastconv.convolution.overlap import (
+from fastconv.convolution.algorithm import Algorithm, Array
+from fastconv.convolution.blocking.overlap_save import (
     SPECTRA_BYTES,
     WEIGHT_BYTES,
     Cut,
@@ -37,10 +34,13 @@ from fastconv.convolution.overlap import (
     seconds,
     workspace_bytes,
 )
-from fastconv.convolution.tiled import compiler_missing
-from fastconv.convolution.transform import MOST_POINTS, Integers, transform_of
-from fastconv.problem import Conv2dProblem, Direction
-from fastconv.workspace import scratch
+from fastconv.convolution.blocking.partition import PARTS, WORTH_A_TASK, Range, split, split_below
+from fastconv.convolution.blocking.spectra import MOST_POINTS, Integers, transform_of
+from fastconv.convolution.im2col import Im2col
+from fastconv.convolution.implicit_gemm_and_direct import compiler_missing
+from fastconv.core.conv_problem import Conv2dProblem, Direction
+from fastconv.runtime import threads
+from fastconv.runtime.workspace import scratch
 
 # The only tile of the weights, down and across.
 CORNER = np.zeros(1, np.int64)

@@ -21,9 +21,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fastconv import cpu, threads
-from fastconv.convolution.base import Algorithm, Array
-from fastconv.convolution.blocks import (
+from fastconv.convolution.algorithm import Algorithm, Array
+from fastconv.convolution.blocking.partition import (
     PARTS,
     WORTH_A_TASK,
     Block,
@@ -34,10 +33,11 @@ from fastconv.convolution.blocks import (
     split,
     worthwhile_pixels,
 )
-from fastconv.geometry import extent
-from fastconv.problem import Conv2dProblem, Direction
-from fastconv.windows import windows_view
-from fastconv.workspace import scratch
+from fastconv.core.conv_problem import Conv2dProblem, Direction
+from fastconv.core.geometry import extent
+from fastconv.core.sliding_windows import windows_view
+from fastconv.runtime import cpu, threads
+from fastconv.runtime.workspace import scratch
 
 #: The most one thread's column buffer takes, unless a single pixel's column is larger.
 COLUMN_BYTES = 2 * 2**20

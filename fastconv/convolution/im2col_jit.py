@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fastconv.convolution.base import Array
-from fastconv.convolution.blocks import Block
+from fastconv.convolution.algorithm import Array
+from fastconv.convolution.blocking.partition import Block
 from fastconv.convolution.im2col import Im2col
-from fastconv.kernels import columns as kernels
-from fastconv.problem import Conv2dProblem
+from fastconv.core.conv_problem import Conv2dProblem
+from fastconv.kernels import im2col_loops as kernels
 
 
 class Im2colJit(Im2col):

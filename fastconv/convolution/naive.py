@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fastconv.convolution.base import Algorithm, Array
-from fastconv.kernels import naive as kernels
-from fastconv.problem import Conv2dProblem, Direction
+from fastconv.convolution.algorithm import Algorithm, Array
+from fastconv.core.conv_problem import Conv2dProblem, Direction
+from fastconv.kernels import naive_loops as kernels
 
 
 class Naive(Algorithm):

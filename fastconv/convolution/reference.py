@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fastconv.convolution.base import Algorithm, Array
-from fastconv.problem import Conv2dProblem, Direction
+from fastconv.convolution.algorithm import Algorithm, Array
+from fastconv.core.conv_problem import Conv2dProblem, Direction
 
 
 def pad(problem: Conv2dProblem, x: Array) -> Array:

@@ -14,11 +14,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from fastconv import recycling, threads
-from fastconv.activation import Activation
-from fastconv.cached import cached_property
-from fastconv.convolution import winograd_gradient
-from fastconv.convolution.base import (
+from fastconv.convolution.algorithm import (
     Array,
     Launch,
     Run,
@@ -26,16 +22,20 @@ from fastconv.convolution.base import (
     as_read_only,
     useful_threads,
 )
-from fastconv.convolution.input_gradient import ByPhases
-from fastconv.convolution.layout import Filters, packer_of
-from fastconv.convolution.phases import Phase, phases
-from fastconv.convolution.squares import evened
-from fastconv.convolution.tiled import compiler_missing
-from fastconv.convolution.tiling import CYCLES_PER_SECOND
-from fastconv.convolution.winograd_blocks import Blocks, blocks_of
-from fastconv.convolution.winograd_search import MOST_BYTES, cheapest, chunk_of, form_of
-from fastconv.kernels.tiles import tile_address
-from fastconv.kernels.winograd import (
+from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
+from fastconv.convolution.blocking.winograd_blocking import Blocks, blocks_of
+from fastconv.convolution.blocking.winograd_search import MOST_BYTES, cheapest, chunk_of, form_of
+from fastconv.convolution.fused_max_pool import evened
+from fastconv.convolution.implicit_gemm_and_direct import compiler_missing
+from fastconv.convolution.input_grad.input_grad_by_phases import ByPhases
+from fastconv.convolution.input_grad.stride_phases import Phase, phases
+from fastconv.convolution.packed_weights import Filters, packer_of
+from fastconv.convolution.weight_grad import winograd_weight_grad
+from fastconv.core.activation import Activation
+from fastconv.core.cached import cached_property
+from fastconv.core.conv_problem import Conv2dProblem, Direction
+from fastconv.kernels.conv_microkernels import tile_address
+from fastconv.kernels.winograd_loops import (
     BOTH,
     FILTERS,
     MULTIPLY,
@@ -45,9 +45,9 @@ from fastconv.kernels.winograd import (
     inputs_address,
     outputs_address,
 )
-from fastconv.kernels.winograd_pooled import pooled_address
-from fastconv.problem import Conv2dProblem, Direction
-from fastconv.workspace import scratch
+from fastconv.kernels.winograd_max_pool import pooled_address
+from fastconv.runtime import output_memory, threads
+from fastconv.runtime.workspace import scratch
 
 
 def _kernel_refusal(problem: Conv2dProblem) -> str | None:
@@ -71,7 +71,7 @@ class Winograd(ByPhases):
         if problem.stride != (1, 1):
             return f"needs stride 1, got {problem.stride}"
         if direction == "weight_grad":
-            reason = _kernel_refusal(problem) or winograd_gradient.refusal(problem, self.m)
+            reason = _kernel_refusal(problem) or winograd_weight_grad.refusal(problem, self.m)
             return reason or compiler_missing()
         return super().supports(problem, direction)
 
@@ -80,13 +80,13 @@ class Winograd(ByPhases):
     ) -> float:
         """Count the instructions of products and transforms, and the bytes that pass."""
         if direction == "weight_grad":
-            return winograd_gradient.estimated_seconds(problem, self.m, threads)
+            return winograd_weight_grad.estimated_seconds(problem, self.m, threads)
         return super().estimated_seconds(problem, direction, threads)
 
     def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
         """Add up what is transformed, products and buffers; threads may share some of it."""
         if direction == "weight_grad":
-            return winograd_gradient.workspace_bytes(problem, self.m)
+            return winograd_weight_grad.workspace_bytes(problem, self.m)
         if direction == "forward":
             return self._bytes(problem, threads.get_num_threads())
         count = threads.get_num_threads()
@@ -94,7 +94,7 @@ class Winograd(ByPhases):
 
     def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
         """Take the output's gradient for the filter, a tile at a time."""
-        winograd_gradient.weight_gradient(problem, self.m, x, grad_output, out)
+        winograd_weight_grad.weight_gradient(problem, self.m, x, grad_output, out)
 
     def _refusal(self, problem: Conv2dProblem) -> str | None:
         reason = _kernel_refusal(problem)
@@ -244,7 +244,7 @@ class _WinogradLaunch(Launch):
         """
         g, groups, dtype = self._blocks().record[0], self._problem.groups, self._problem.dtype
         sizes = (int(groups * g.filter_tiles * g.products * g.weight_step),)
-        result = recycling.empty(sizes, dtype) if once else np.empty(sizes, dtype)
+        result = output_memory.empty(sizes, dtype) if once else np.empty(sizes, dtype)
         self._run([(FILTERS, 0)], self._none, self._none, result)
         return as_read_only(result)
 

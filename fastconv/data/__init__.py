@@ -6,7 +6,7 @@ are compared with what is really there before anything of that size is made.
 """
 
 from fastconv.data.augment import Augment, flip, shift
-from fastconv.data.errors import DataError
+from fastconv.data.data_errors import DataError
 from fastconv.data.folders import load_image_folder
 from fastconv.data.idx import load_idx, read_idx
 from fastconv.data.samples import fetch_openml, load_digits

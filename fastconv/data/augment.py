@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.geometry import IntPair, as_pair
+from fastconv.core.geometry import IntPair, as_pair
 
 Array = NDArray[Any]
 Step = Callable[..., Array]

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.data.errors import DataError
+from fastconv.data.data_errors import DataError
 
 Array = NDArray[Any]
 

@@ -9,9 +9,9 @@ from urllib.error import URLError
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastconv.data.errors import DataError
-from fastconv.extras import require
-from fastconv.geometry import IntPair, as_pair
+from fastconv.core.geometry import IntPair, as_pair
+from fastconv.data.data_errors import DataError
+from fastconv.runtime.optional_packages import require
 
 Array = NDArray[Any]
 

@@ -75,32 +75,32 @@ What there is
 """
 
 from fastconv.nn import init
-from fastconv.nn.activation import Dropout, LeakyReLU, ReLU, SiLU, Softmax
-from fastconv.nn.callbacks import BestCheckpoint, Callback, CSVLog, EarlyStopping, Run
-from fastconv.nn.checkpoints import Checkpoints
-from fastconv.nn.clipping import clip_grad_norm_, clip_grad_value_
-from fastconv.nn.containers import DepthwiseSeparableConv2d, Residual, Sequential
-from fastconv.nn.convolution import Conv2d, ConvTranspose2d
-from fastconv.nn.files import load, save
-from fastconv.nn.history import History
-from fastconv.nn.linear import Linear
-from fastconv.nn.losses import CrossEntropyLoss, Loss, MSELoss
-from fastconv.nn.module import Module
-from fastconv.nn.norm import BatchNorm2d
-from fastconv.nn.optim import SGD, Adam, AdamW
-from fastconv.nn.optimizer import Optimizer
-from fastconv.nn.parameter import Parameter
-from fastconv.nn.pooling import (
+from fastconv.nn.layers.activation_layers import Dropout, LeakyReLU, ReLU, SiLU, Softmax
+from fastconv.nn.layers.batch_norm import BatchNorm2d
+from fastconv.nn.layers.containers import DepthwiseSeparableConv2d, Residual, Sequential
+from fastconv.nn.layers.conv_layers import Conv2d, ConvTranspose2d
+from fastconv.nn.layers.linear_layer import Linear
+from fastconv.nn.layers.pooling_layers import (
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
     AvgPool2d,
     Flatten,
     MaxPool2d,
 )
-from fastconv.nn.schedules import CosineAnnealingLR, OneCycleLR, Schedule, StepLR
+from fastconv.nn.layers.unpooling_layer import MaxUnpool2d
+from fastconv.nn.model_files import load, save
+from fastconv.nn.module import Module
+from fastconv.nn.parameter import Parameter
 from fastconv.nn.summary import Summary
-from fastconv.nn.training import fit
-from fastconv.nn.unpooling import MaxUnpool2d
+from fastconv.nn.training.callbacks import BestCheckpoint, Callback, CSVLog, EarlyStopping, Run
+from fastconv.nn.training.checkpoints import Checkpoints
+from fastconv.nn.training.fit import fit
+from fastconv.nn.training.grad_clipping import clip_grad_norm_, clip_grad_value_
+from fastconv.nn.training.history import History
+from fastconv.nn.training.losses import CrossEntropyLoss, Loss, MSELoss
+from fastconv.nn.training.lr_schedules import CosineAnnealingLR, OneCycleLR, Schedule, StepLR
+from fastconv.nn.training.optimizer_base import Optimizer
+from fastconv.nn.training.optimizers import SGD, Adam, AdamW
 
 __all__ = [
     "SGD",

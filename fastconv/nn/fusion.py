@@ -19,18 +19,18 @@ from typing import Any, TypeGuard, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.activation import ActivationLike, as_activation
-from fastconv.arguments import as_numbers
-from fastconv.convolution.squares import SIDE
-from fastconv.functional import plan_conv2d
-from fastconv.nn.activation import Dropout, LeakyReLU, ReLU, SiLU
-from fastconv.nn.convolution import Conv2d
-from fastconv.nn.inputs import as_floats
+from fastconv.api.conv2d import plan_conv2d
+from fastconv.convolution.fused_max_pool import SIDE
+from fastconv.core.activation import ActivationLike, as_activation
+from fastconv.core.arguments import as_numbers
+from fastconv.nn.layer_arguments import as_floats
+from fastconv.nn.layers.activation_layers import Dropout, LeakyReLU, ReLU, SiLU
+from fastconv.nn.layers.batch_norm import BatchNorm2d
+from fastconv.nn.layers.conv_layers import Conv2d
+from fastconv.nn.layers.pooling_layers import MaxPool2d
 from fastconv.nn.module import Module
-from fastconv.nn.norm import BatchNorm2d
 from fastconv.nn.parameter import Parameter
-from fastconv.nn.pooling import MaxPool2d
-from fastconv.plan import Conv2dPlan, circumstances
+from fastconv.select.plan import Conv2dPlan, circumstances
 
 Array = NDArray[Any]
 M = TypeVar("M", bound=Module)

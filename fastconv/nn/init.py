@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from numpy.typing import DTypeLike, NDArray
 
-from fastconv.nn.inputs import RngLike, as_generator
+from fastconv.nn.layer_arguments import RngLike, as_generator
 
 Array = NDArray[Any]
 Fan = Literal["fan_in", "fan_out"]

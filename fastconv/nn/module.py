@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastconv.arguments import as_array, as_flag, as_numbers
+from fastconv.core.arguments import as_array, as_flag, as_numbers
 from fastconv.nn.parameter import Parameter
 from fastconv.nn.summary import Summary, summarize
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastconv.arguments import as_array
+from fastconv.core.arguments import as_array
 
 Array = NDArray[Any]
 

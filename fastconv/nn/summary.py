@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.geometry import as_ints
+from fastconv.core.geometry import as_ints
 from fastconv.nn.parameter import Parameter
 
 

@@ -6,10 +6,10 @@ picture: ``pip install 'fastconv[plots]'``.
 """
 
 from fastconv.plots.canvas import save
-from fastconv.plots.grids import feature_maps, filters, mistakes
-from fastconv.plots.lowering import im2col
-from fastconv.plots.photographs import edges
-from fastconv.plots.training import confusion, history
+from fastconv.plots.im2col_picture import im2col
+from fastconv.plots.image_grids import feature_maps, filters, mistakes
+from fastconv.plots.stencil_demo import edges
+from fastconv.plots.training_plots import confusion, history
 
 __all__ = [
     "confusion",

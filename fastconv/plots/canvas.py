@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.extras import require
-from fastconv.files import write_atomically
+from fastconv.runtime.atomic_files import write_atomically
+from fastconv.runtime.optional_packages import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,17 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv import plan, registry, threads
-from fastconv.bench.calls import Tensors, make_tensors
+from fastconv.bench.bench_calls import Tensors, make_tensors
+from fastconv.bench.bench_run import NAIVE, REFERENCE, Options, with_peak
 from fastconv.bench.machine import Peak
 from fastconv.bench.measure import Timing
-from fastconv.bench.peers.runtimes import Fastconv, Runtime
-from fastconv.bench.peers.worker import Block, First, RuntimeFailure, Worker
+from fastconv.bench.peers.peer_process import Block, First, RuntimeFailure, Worker
+from fastconv.bench.peers.peer_runtimes import Fastconv, Runtime
 from fastconv.bench.results import LayerResult, Record
-from fastconv.bench.run import NAIVE, REFERENCE, Options, with_peak
 from fastconv.bench.suites import Item, Layer
 from fastconv.bench.verify import Check, Oracle, sample_for_reference, tolerance
-from fastconv.problem import Conv2dProblem, Direction
+from fastconv.core.conv_problem import Conv2dProblem, Direction
+from fastconv.runtime import threads
+from fastconv.select import conv_registry, plan
 
 Array = NDArray[Any]
 Tell = Callable[[str], None]
@@ -114,7 +115,7 @@ class Entry:
 def run(
     items: Sequence[Item], crew: Crew, options: Options, peak: Peak, tell: Tell
 ) -> Iterator[LayerResult]:
-    """Let all of a crew compute one layer after the other; see `fastconv.bench.run.run`."""
+    """Let all of a crew compute one layer after the other; see `fastconv.bench.bench_run.run`."""
     for item in items:
         peak.measure()
         for direction in item.directions:
@@ -178,12 +179,12 @@ def _ask(crew: Crew, entry: Entry, question: str, *arguments: Any) -> Any:
 def _refuses(runtime: Runtime, problem: Conv2dProblem, direction: Direction) -> bool:
     if not isinstance(runtime, Fastconv) or runtime.algorithm == "auto":
         return False
-    known = {each.name: each for each in registry.offering(direction)}
+    known = {each.name: each for each in conv_registry.offering(direction)}
     return known[runtime.algorithm].supports(problem, direction) is not None
 
 
 def _oracle(problem: Conv2dProblem, direction: Direction, tensors: Tensors) -> Oracle:
-    known = {each.name: each for each in registry.offering(direction)}
+    known = {each.name: each for each in conv_registry.offering(direction)}
     reference, naive = known[REFERENCE], known[NAIVE]
     sample = sample_for_reference(problem, direction, tensors, reference)
     return Oracle(problem, direction, tensors, sample, reference, naive)
@@ -214,7 +215,7 @@ def _record(layer: Layer, problem: Conv2dProblem, direction: Direction, entry: E
     timing, check, first = entry.timing, entry.check, entry.first
     algorithm = (first and first.algorithm) or entry.runtime.name
     # A peer has no entry there: its scratch memory is unknown.
-    chosen = {each.name: each for each in registry.offering(direction)}.get(algorithm)
+    chosen = {each.name: each for each in conv_registry.offering(direction)}.get(algorithm)
     median = timing.median if timing else None
     return Record(
         suite=layer.suite,

@@ -6,14 +6,15 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from fastconv import plan, threads
+from fastconv.bench.bench_run import Options, Tell, measure_layer
 from fastconv.bench.machine import Peak
 from fastconv.bench.results import LayerResult, Record
-from fastconv.bench.run import Options, Tell, measure_layer
 from fastconv.bench.suites import Item, Layer
-from fastconv.precision import get_precision
-from fastconv.problem import Conv2dProblem, Direction
-from fastconv.tuning import Measurement
+from fastconv.core.conv_problem import Conv2dProblem, Direction
+from fastconv.core.precision import get_precision
+from fastconv.runtime import threads
+from fastconv.select import plan
+from fastconv.select.tuning import Measurement
 
 #: An algorithm whose estimate is more than so many times the cheapest one is not tried: the
 #: estimates are rough, but not as rough as that, and slow algorithms take most of the time.
@@ -62,7 +63,7 @@ class Finding:
 
 
 def tune(items: Sequence[Item], options: Options, peak: Peak, tell: Tell) -> Iterator[Finding]:
-    """Measure every problem once, in each of its directions; see `fastconv.bench.run.run`."""
+    """Measure every problem once, in each of its directions; see `fastconv.bench.bench_run.run`."""
     done = set()
     for item in items:
         problem = item.layer.problem(options.batch, options.dtype)

@@ -1,0 +1,1 @@
+"""The public functions: they check what a user passes, and return arrays."""

@@ -1,0 +1,200 @@
+"""Pooling to an output of a given size: means, maxima, and the gradient of means."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastconv.api.avg_pool2d import AxesMaker, means, means_grad
+from fastconv.api.max_pool2d import as_asked, fill_maxima, maximum_dtypes
+from fastconv.core.arguments import (
+    as_batch,
+    as_batch_shape,
+    as_computed,
+    as_flag,
+    check_batched_alike,
+)
+from fastconv.core.geometry import as_int, as_pair, require_tensor
+from fastconv.core.pool_axis import Axes, adaptive_axis
+from fastconv.pooling.pool_registry import find
+from fastconv.runtime import output_memory
+
+Array = NDArray[Any]
+Indices = NDArray[np.int64]
+#: What a user may pass as output size: None keeps that of the input.
+OutputSize: TypeAlias = "int | tuple[int | None, int | None]"
+
+
+def adaptive_avg_pool2d(x: ArrayLike, output_size: OutputSize, *, algorithm: str = "auto") -> Array:
+    """Return the means of windows that divide the input as evenly as possible.
+
+    Parameters
+    ----------
+    x : array-like, (N, C, H, W), or one image (C, H, W)
+    output_size : int or (int or None, int or None)
+        Rows and columns of the result; 1 is the global average, None in a pair keeps the input's.
+    algorithm : str
+        "auto", or one of ``fastconv.pool_algorithms()``.
+
+    Returns
+    -------
+    ndarray, (N, C, OH, OW), or (C, OH, OW) for one image
+        Window i covers rows ``floor(i * H / OH)`` to ``ceil((i + 1) * H / OH)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `max_pool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> adaptive_avg_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 1)
+    array([[[[7.5]]]])
+    """
+    array, single = as_batch("x", x)
+    outputs = _outputs(output_size, array.shape)
+    return means(array, outputs, _axes_maker("x", array.shape, outputs), algorithm, single)
+
+
+def adaptive_avg_pool2d_grad(
+    grad_output: ArrayLike, input_shape: tuple[int, ...], *, algorithm: str = "auto"
+) -> Array:
+    """Return the gradient of `adaptive_avg_pool2d` with respect to its input.
+
+    Parameters
+    ----------
+    grad_output : array-like, (N, C, OH, OW), or (C, OH, OW) for one image
+    input_shape : (N, C, H, W) or (C, H, W)
+    algorithm : str
+        "auto", or one of ``fastconv.pool_algorithms()``.
+
+    Returns
+    -------
+    ndarray, (N, C, H, W) or (C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `max_pool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> adaptive_avg_pool2d_grad(np.ones((1, 1, 1, 1)), (1, 1, 1, 2))
+    array([[[[0.5, 0.5]]]])
+    """
+    grad, single = as_batch("grad_output", grad_output)
+    shape, single_shape = as_batch_shape("input_shape", input_shape)
+    check_batched_alike(grad_output=single, input_shape=single_shape)
+    if 0 in grad.shape[2:]:
+        raise ValueError(
+            f"grad_output must not be empty in height or width, got {grad.shape[single:]}"
+        )
+    outputs = (grad.shape[2], grad.shape[3])
+    axes = _axes_maker("input_shape", shape, outputs)
+    return means_grad(grad, shape, outputs, axes, algorithm, single)
+
+
+@overload
+def adaptive_max_pool2d(
+    x: ArrayLike,
+    output_size: OutputSize,
+    return_indices: Literal[False] = False,
+    *,
+    algorithm: str = "auto",
+) -> Array: ...
+@overload
+def adaptive_max_pool2d(
+    x: ArrayLike,
+    output_size: OutputSize,
+    return_indices: Literal[True],
+    *,
+    algorithm: str = "auto",
+) -> tuple[Array, Indices]: ...
+def adaptive_max_pool2d(
+    x: ArrayLike,
+    output_size: OutputSize,
+    return_indices: bool = False,
+    *,
+    algorithm: str = "auto",
+) -> Array | tuple[Array, Indices]:
+    """Return the maxima of windows that divide the input as evenly as possible.
+
+    `max_pool2d_grad` gives the gradient.
+
+    Parameters
+    ----------
+    x : array-like, (N, C, H, W), or one image (C, H, W)
+        Of any real type, as in `max_pool2d`.
+    output_size : int or (int or None, int or None)
+        Rows and columns of the result, as in `adaptive_avg_pool2d`.
+    return_indices : bool
+        Whether to return the indices of the maxima too.
+    algorithm : str
+        "auto", or one of ``fastconv.pool_algorithms()``.
+
+    Returns
+    -------
+    values : ndarray, (N, C, OH, OW), or (C, OH, OW) for one image
+        Of the same windows as in `adaptive_avg_pool2d`.
+    indices : ndarray of int64, shaped like the values
+        Only if asked for; as in `max_pool2d`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `max_pool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> adaptive_max_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), (1, 2))
+    array([[[[13., 15.]]]])
+    """
+    array, single = as_batch("x", x)
+    as_flag("return_indices", return_indices)
+    outputs = _outputs(output_size, array.shape)
+    axes = _axes_maker("x", array.shape, outputs)
+    # As in PyTorch: one image may be without channels, images of a batch may not.
+    if array.shape[1] == 0 and not single:
+        raise ValueError(f"x must have at least one channel, got shape {array.shape}")
+    chosen = find(algorithm)
+    dtype, returned = maximum_dtypes(array)
+    shape = (*array.shape[:2], *outputs)
+    values = output_memory.empty(shape, dtype)
+    indices = output_memory.empty(shape, np.int64) if return_indices else None
+    if values.size:
+        fill_maxima(as_computed(array, dtype), axes(), values, indices, chosen)
+    return as_asked(values.astype(returned, copy=False), indices, single)
+
+
+def as_output_size(value: Any) -> tuple[int | None, int | None]:
+    """Return an output size as a pair, in which None stands for the input's size."""
+    if isinstance(value, tuple | list) and len(value) == 2 and any(n is None for n in value):
+        pair = [
+            None if size is None else as_int(f"output_size[{i}]", size, 1)
+            for i, size in enumerate(value)
+        ]
+        return pair[0], pair[1]
+    return as_pair("output_size", value, 1)
+
+
+def _outputs(output_size: Any, shape: tuple[int, ...]) -> tuple[int, int]:
+    rows, columns = as_output_size(output_size)
+    return shape[2] if rows is None else rows, shape[3] if columns is None else columns
+
+
+def _axes_maker(name: str, input_shape: tuple[int, ...], outputs: tuple[int, int]) -> AxesMaker:
+    N, C, H, W = input_shape
+    require_tensor(f"{name} {input_shape}", (N, C, H, W))
+    require_tensor(f"output_size {outputs}", (N, C, *outputs))
+    if H < 1 or W < 1:
+        raise ValueError(f"{name} must have H and W of at least 1, got H={H}, W={W}")
+
+    def axes() -> Axes:
+        return adaptive_axis(H, outputs[0]), adaptive_axis(W, outputs[1])
+
+    return axes

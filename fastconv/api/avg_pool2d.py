@@ -1,0 +1,184 @@
+"""Average pooling and its gradient, as a user calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
+
+from fastconv.core.arguments import (
+    as_batch,
+    as_batch_shape,
+    as_computed,
+    as_flag,
+    check_batched_alike,
+    check_shape,
+    result_dtypes,
+)
+from fastconv.core.geometry import LARGEST_SIZE, IntPair, Padding, as_int
+from fastconv.core.pool_axis import Axes
+from fastconv.core.pool_problem import Pool2dProblem, pooling_axes
+from fastconv.pooling.pool_registry import find
+from fastconv.runtime import output_memory
+
+Array = NDArray[Any]
+# Axes hold arrays as long as the output: they are made only where there is something to pool.
+AxesMaker = Callable[[], Axes]
+
+
+def avg_pool2d(
+    x: ArrayLike,
+    kernel_size: IntPair,
+    stride: IntPair | None = None,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    *,
+    dilation: IntPair = 1,
+    wide_padding: bool = False,
+    algorithm: str = "auto",
+) -> Array:
+    """Return the mean of every window.
+
+    Parameters
+    ----------
+    x : array-like, (N, C, H, W), or one image (C, H, W)
+        Types as in `fastconv.conv2d`.
+    kernel_size, stride, padding, dilation, ceil_mode, algorithm
+        As in `max_pool2d`; padding counts as zeros.
+    count_include_pad : bool
+        Whether the divisor counts the padding; what `ceil_mode` adds beyond it never counts.
+    divisor_override : int, optional
+        What sums are divided by, instead of how many positions they are of; not 0.
+    wide_padding : bool
+        As in `max_pool2d`. The mean of a window that lies wholly in the padding is 0, or NaN if
+        padding does not count.
+
+    Returns
+    -------
+    ndarray, (N, C, OH, OW), or (C, OH, OW) for one image
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `max_pool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> avg_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 2)
+    array([[[[ 2.5,  4.5],
+             [10.5, 12.5]]]])
+    """
+    array, single = as_batch("x", x)
+    dtype, _ = result_dtypes(array)
+    problem = Pool2dProblem.from_shapes(
+        *(array.shape, kernel_size, stride, padding, dilation, ceil_mode, dtype),
+        name="x",
+        wide_padding=wide_padding,
+    )
+    axes = _mean_axes(problem, count_include_pad, divisor_override)
+    return means(array, (problem.OH, problem.OW), axes, algorithm, single)
+
+
+def avg_pool2d_grad(
+    grad_output: ArrayLike,
+    input_shape: tuple[int, ...],
+    kernel_size: IntPair,
+    stride: IntPair | None = None,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    *,
+    dilation: IntPair = 1,
+    wide_padding: bool = False,
+    algorithm: str = "auto",
+) -> Array:
+    """Return the gradient of `avg_pool2d` with respect to its input.
+
+    Parameters
+    ----------
+    grad_output : array-like, (N, C, OH, OW), or (C, OH, OW) for one image
+    input_shape : (N, C, H, W) or (C, H, W)
+    kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+        As in `avg_pool2d`.
+    dilation, wide_padding, algorithm
+        As in `avg_pool2d`.
+
+    Returns
+    -------
+    ndarray, (N, C, H, W) or (C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `max_pool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> avg_pool2d_grad(np.ones((1, 1, 1, 1)), (1, 1, 2, 2), 2)
+    array([[[[0.25, 0.25],
+             [0.25, 0.25]]]])
+    """
+    grad, single = as_batch("grad_output", grad_output)
+    shape, single_shape = as_batch_shape("input_shape", input_shape)
+    check_batched_alike(grad_output=single, input_shape=single_shape)
+    dtype, _ = result_dtypes(grad)
+    problem = Pool2dProblem.from_shapes(
+        *(shape, kernel_size, stride, padding, dilation, ceil_mode, dtype),
+        wide_padding=wide_padding,
+    )
+    axes = _mean_axes(problem, count_include_pad, divisor_override)
+    return means_grad(grad, shape, (problem.OH, problem.OW), axes, algorithm, single)
+
+
+def _mean_axes(
+    problem: Pool2dProblem, count_include_pad: bool, divisor_override: int | None
+) -> AxesMaker:
+    counted = as_flag("count_include_pad", count_include_pad)
+    return partial(pooling_axes, problem, counted, as_divisor(divisor_override))
+
+
+def as_divisor(value: Any) -> int | None:
+    """Return `divisor_override`, an integer but 0, or None."""
+    divisor = None if value is None else as_int("divisor_override", value, -LARGEST_SIZE)
+    if divisor == 0:
+        raise ValueError("divisor_override must not be 0, by which nothing can be divided")
+    return divisor
+
+
+def means(
+    array: Array, outputs: tuple[int, int], axes: AxesMaker, algorithm: str, single: bool
+) -> Array:
+    """Return the means of a checked array's windows, of a `single` image without a batch axis."""
+    dtype, returned = result_dtypes(array)
+    chosen = find(algorithm)
+    out = output_memory.empty((*array.shape[:2], *outputs), dtype)
+    if out.size:
+        chosen.mean(as_computed(array, dtype), axes(), out)
+    out = out.astype(returned, copy=False)
+    return out[0] if single else out
+
+
+def means_grad(
+    grad: Array,
+    shape: tuple[int, ...],
+    outputs: tuple[int, int],
+    axes: AxesMaker,
+    algorithm: str,
+    single: bool,
+) -> Array:
+    """Return the gradients of `means` with respect to an array of that shape."""
+    check_shape("grad_output", grad, (*shape[:2], *outputs), "the pooling's output", single)
+    dtype, returned = result_dtypes(grad)
+    chosen = find(algorithm)
+    out = output_memory.empty(shape, dtype)
+    if out.size:
+        chosen.mean_grad(as_computed(grad, dtype), axes(), out)
+    out = out.astype(returned, copy=False)
+    return out[0] if single else out

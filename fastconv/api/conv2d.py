@@ -1,0 +1,362 @@
+"""Convolution and its two gradients, as a user calls them.
+
+The outermost level: it checks what a user passes and returns arrays. Everything below trusts
+its arguments.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastconv.convolution.fused_max_pool import SIDE
+from fastconv.core.activation import ActivationLike, as_activation
+from fastconv.core.arguments import (
+    as_batch,
+    as_batch_shape,
+    as_computed,
+    as_numbers,
+    check_batched_alike,
+    check_shape,
+    result_dtypes,
+)
+from fastconv.core.conv_problem import Conv2dProblem
+from fastconv.core.geometry import IntPair, Padding
+from fastconv.runtime import output_memory
+from fastconv.select.plan import Conv2dPlan, choose, decide
+
+Array = NDArray[Any]
+#: The shape of a batch of images, or of one image.
+Shape: TypeAlias = tuple[int, int, int, int] | tuple[int, int, int]
+
+
+def conv2d(
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
+    groups: int = 1,
+    *,
+    activation: ActivationLike = None,
+    algorithm: str = "auto",
+) -> Array:
+    """Convolve images with filters (cross-correlation, as in every deep-learning library).
+
+    Parameters
+    ----------
+    x : array-like, (N, C, H, W) or (C, H, W)
+        Images, or one image. float32 and float64 keep their type, float16 is computed in float32
+        and comes back as float16, integers and booleans become float64; mixed types follow NumPy.
+    weight : array-like, (K, C / groups, R, S)
+        Filters.
+    bias : array-like, (K,), optional
+        Added to every pixel of an output channel.
+    stride, dilation : int or (int, int)
+        For height and width, in pixels.
+    padding : int, (int, int), ((top, bottom), (left, right)), "same", "same_lower" or "valid"
+        Zeros around the images, in pixels. "same" gives ceil(H / stride) rows; where their number
+        is odd, one more is at the bottom, with "same_lower" at the top (ONNX's SAME_UPPER and
+        SAME_LOWER). "valid" is 0.
+    groups : int
+        Output channel k sees only the C / groups input channels of its group.
+    activation : str or tuple, optional
+        Applied to the output before it is stored; see `plan_conv2d`.
+    algorithm : str
+        "auto", or one of ``fastconv.algorithms()``.
+
+    Returns
+    -------
+    ndarray, (N, K, OH, OW), of one image (K, OH, OW)
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, what it was, and what would be right.
+
+    References
+    ----------
+    V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning",
+    arXiv:1603.07285.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image = np.arange(16.0).reshape(1, 1, 4, 4)
+    >>> edges = np.array([[[[-1.0, 0.0, 1.0]]]])
+    >>> conv2d(image, edges)[0, 0]
+    array([[2., 2.],
+           [2., 2.],
+           [2., 2.],
+           [2., 2.]])
+    """
+    applied = as_activation(activation)
+    array, single = as_batch("x", x)
+    filters, offsets = _parameters(weight, bias)
+    dtype, returned = result_dtypes(array, filters, *offsets)
+    problem = problem_of(array, filters, stride, padding, dilation, groups, dtype)
+    chosen = choose(problem, "forward", algorithm, once=True)
+    out = output_memory.empty(problem.output_shape, dtype)
+    if problem.N:
+        ready = as_computed(array, dtype)
+        offset = _bias_of(problem, offsets)
+        chosen.run_once(problem, as_computed(filters, dtype), offset, applied, ready, out)
+    y = out.astype(returned, copy=False)
+    return y[0] if single else y
+
+
+def plan_conv2d(
+    input_shape: Shape,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
+    groups: int = 1,
+    *,
+    activation: ActivationLike = None,
+    max_pool: int | None = None,
+    algorithm: str = "auto",
+) -> Conv2dPlan:
+    """Make a convolution ready once, to be run on many inputs of one shape.
+
+    Parameters
+    ----------
+    input_shape : (N, C, H, W) or (C, H, W)
+        The plan then takes one image without the batch axis, and returns one.
+    weight, bias, stride, padding, dilation, groups, algorithm
+        As in `conv2d`. The weights and the bias are copied: changing them afterwards does not
+        change the plan. The plan computes in the dtype that they give, float32 for float16.
+    activation : str or tuple, optional
+        Applied to the output: "relu", "relu6", ("clip", low, high), "leaky_relu" (slope 0.01) or
+        ("leaky_relu", slope), "silu", "hard_swish".
+    max_pool : 2, optional
+        Return the maxima of squares of 2 x 2, shape (N, K, OH // 2, OW // 2): the bits that
+        `max_pool2d` makes of the activated output. Where the algorithm can, the whole output is
+        never stored; ``plan.explain()`` says whether it can.
+
+    Returns
+    -------
+    Conv2dPlan
+        Call it as ``plan(x, out=None, residual=None)``; see also ``plan.algorithm``,
+        ``plan.workspace_bytes`` and ``plan.explain()``. It may be called from several threads at
+        once.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> plan = plan_conv2d((1, 3, 8, 8), np.ones((5, 3, 3, 3), np.float32), padding=1)
+    >>> plan(np.ones((1, 3, 8, 8), np.float32)).shape
+    (1, 5, 8, 8)
+    """
+    applied = as_activation(activation)
+    shape, single = as_batch_shape("input_shape", input_shape)
+    filters, offsets = _parameters(weight, bias)
+    dtype, _ = result_dtypes(filters, *offsets)
+    problem = Conv2dProblem.from_shapes(
+        shape,
+        filters.shape,
+        stride,
+        padding,
+        dilation,
+        groups,
+        dtype,
+        names=("input_shape", "weight"),
+    )
+    _check_max_pool(max_pool, problem)
+    choice = decide(problem, "forward", algorithm)
+    copy = as_computed(filters.astype(dtype), dtype)
+    # Read-only again, as in `conv2d`: kernels are then the same.
+    offset = as_computed(_bias_of(problem, offsets).copy(), dtype)
+    return Conv2dPlan(problem, choice, copy, offset, applied, max_pool, single)
+
+
+def _check_max_pool(max_pool: Any, problem: Conv2dProblem) -> None:
+    """Refuse squares that no plan pools, and outputs without a single square."""
+    if max_pool is None:
+        return
+    if isinstance(max_pool, bool) or not isinstance(max_pool, int | np.integer):
+        raise TypeError(f"max_pool must be None or {SIDE}, got {max_pool!r}")
+    if max_pool != SIDE:
+        raise ValueError(
+            f"max_pool must be None or {SIDE}, for windows of {SIDE} x {SIDE} at stride {SIDE}, "
+            f"got {max_pool!r}: others are fastconv.max_pool2d's"
+        )
+    if problem.OH < SIDE or problem.OW < SIDE:
+        raise ValueError(
+            f"max_pool={SIDE} needs an output of at least {SIDE} x {SIDE} pixels, got "
+            f"{problem.OH} x {problem.OW}"
+        )
+
+
+def conv2d_input_grad(
+    input_shape: Shape,
+    weight: ArrayLike,
+    grad_output: ArrayLike,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
+    groups: int = 1,
+    *,
+    algorithm: str = "auto",
+) -> Array:
+    """Return the gradient of ``sum(conv2d(x, weight) * grad_output)`` with respect to x.
+
+    Parameters
+    ----------
+    input_shape : (N, C, H, W) or (C, H, W)
+        Shape of x.
+    weight : array-like, (K, C / groups, R, S)
+    grad_output : array-like, (N, K, OH, OW) or (K, OH, OW)
+        Gradient of the loss with respect to the convolution's output.
+    stride, padding, dilation, groups, algorithm
+        As in `conv2d`.
+
+    Returns
+    -------
+    ndarray, of `input_shape`
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv2d_input_grad((1, 1, 1, 3), np.array([[[[1.0, 2.0]]]]), np.ones((1, 1, 1, 2)))
+    array([[[[1., 3., 2.]]]])
+    """
+    shape, single = as_batch_shape("input_shape", input_shape)
+    filters = as_numbers("weight", weight, 4)
+    grad, single_grad = as_batch("grad_output", grad_output)
+    check_batched_alike(input_shape=single, grad_output=single_grad)
+    dtype, returned = result_dtypes(filters, grad)
+    problem = Conv2dProblem.from_shapes(
+        shape,
+        filters.shape,
+        stride,
+        padding,
+        dilation,
+        groups,
+        dtype,
+        names=("input_shape", "weight"),
+    )
+    check_shape("grad_output", grad, problem.output_shape, "the convolution's output", single)
+    chosen = choose(problem, "input_grad", algorithm)
+    out = output_memory.empty(problem.input_shape, dtype)
+    if problem.N:
+        chosen.input_grad(problem, as_computed(filters, dtype), as_computed(grad, dtype), out)
+    dx = out.astype(returned, copy=False)
+    return dx[0] if single else dx
+
+
+def conv2d_weight_grad(
+    x: ArrayLike,
+    weight_shape: tuple[int, int, int, int],
+    grad_output: ArrayLike,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
+    groups: int = 1,
+    *,
+    algorithm: str = "auto",
+) -> Array:
+    """Return the gradient of ``sum(conv2d(x, weight) * grad_output)`` for the weights.
+
+    Parameters
+    ----------
+    x : array-like, (N, C, H, W) or (C, H, W)
+    weight_shape : (K, C / groups, R, S)
+        Shape of the weights.
+    grad_output : array-like, (N, K, OH, OW) or (K, OH, OW)
+        Gradient of the loss with respect to the convolution's output.
+    stride, padding, dilation, groups, algorithm
+        As in `conv2d`.
+
+    Returns
+    -------
+    ndarray, (K, C / groups, R, S)
+        Zeros for an empty batch.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[[1.0, 10.0, 100.0]]]])
+    >>> conv2d_weight_grad(x, (1, 1, 1, 2), np.ones((1, 1, 1, 2)))
+    array([[[[ 11., 110.]]]])
+    """
+    array, single = as_batch("x", x)
+    grad, single_grad = as_batch("grad_output", grad_output)
+    check_batched_alike(x=single, grad_output=single_grad)
+    dtype, returned = result_dtypes(array, grad)
+    problem = Conv2dProblem.from_shapes(
+        array.shape,
+        weight_shape,
+        stride,
+        padding,
+        dilation,
+        groups,
+        dtype,
+        names=("x", "weight_shape"),
+    )
+    check_shape("grad_output", grad, problem.output_shape, "the convolution's output", single)
+    chosen = choose(problem, "weight_grad", algorithm)
+    out = np.zeros(problem.weight_shape, dtype)
+    if problem.N:
+        chosen.weight_grad(problem, as_computed(array, dtype), as_computed(grad, dtype), out)
+    return out.astype(returned, copy=False)
+
+
+def problem_of(
+    x: Array,
+    weight: Array,
+    stride: IntPair,
+    padding: Padding,
+    dilation: IntPair,
+    groups: int,
+    dtype: str,
+) -> Conv2dProblem:
+    """Return the problem of two checked arrays; one that came before is not checked anew."""
+    plain = type(stride) is type(dilation) is type(groups) is int and type(padding) in (int, str)
+    build = _problem_again if plain else _problem
+    return build(x.shape, weight.shape, stride, padding, dilation, groups, dtype)
+
+
+def _problem(x_shape: Any, weight_shape: Any, *geometry: Any) -> Conv2dProblem:
+    return Conv2dProblem.from_shapes(x_shape, weight_shape, *geometry, names=("x", "weight"))
+
+
+# Checking takes longer than a small convolution. Only for arguments whose types are known: True,
+# 1.0 and 1 would be one key.
+_problem_again = lru_cache(maxsize=1024)(_problem)
+
+
+def _parameters(weight: ArrayLike, bias: ArrayLike | None) -> tuple[Array, tuple[Array, ...]]:
+    """Return the weights and, in a tuple of none or one, the bias: both checked as arrays."""
+    filters = as_numbers("weight", weight, 4)
+    if bias is None:
+        return filters, ()
+    offsets = as_numbers("bias", bias, 1)
+    check_shape("bias", offsets, filters.shape[:1], "one for each output channel")
+    return filters, (offsets,)
+
+
+def _bias_of(problem: Conv2dProblem, offsets: tuple[Array, ...]) -> Array:
+    if offsets:
+        return as_computed(offsets[0], problem.dtype)
+    return as_computed(np.zeros(problem.K, problem.dtype), problem.dtype)

@@ -1,0 +1,174 @@
+"""The partial inverse of maximum pooling: maxima go back to where they were, all else is 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastconv.api.max_pool2d import as_indices, maximum_dtypes, outside
+from fastconv.core.arguments import as_batch, as_computed, check_batched_alike, check_shape
+from fastconv.core.geometry import (
+    IntPair,
+    Margins,
+    Padding,
+    as_pair,
+    as_result_size,
+    require_tensor,
+    resolve_padding,
+)
+from fastconv.core.pool_problem import not_given
+from fastconv.kernels import pool_loops
+from fastconv.runtime import output_memory
+
+Array = NDArray[Any]
+
+
+def max_unpool2d(
+    x: ArrayLike,
+    indices: ArrayLike,
+    kernel_size: IntPair,
+    stride: IntPair | None = None,
+    padding: Padding = 0,
+    output_size: tuple[int, ...] | None = None,
+) -> Array:
+    """Return planes of zeros with maxima put back to their indices.
+
+    Parameters
+    ----------
+    x : array-like, (N, C, OH, OW), or one image (C, OH, OW)
+        Of any real type, which the result has too.
+    indices : array-like of integers, shaped like `x`
+        What ``max_pool2d(..., return_indices=True)`` returned. Of values with the same index, the
+        last one stays.
+    kernel_size, stride, padding
+        Those of the pooling, as in `max_pool2d`, padding in numbers.
+    output_size : (H, W), or a shape that ends with it, optional
+        Several sizes may be pooled to one: which it was. Without it H is
+        ``(OH - 1) * stride - padding on both sides + kernel_size``; it may differ by less than one
+        stride from that.
+
+    Returns
+    -------
+    ndarray, (N, C, H, W), or (C, H, W) for one image
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, what it was, and what would be right; also where an index lies outside
+        the plane.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import max_pool2d
+    >>> x = np.array([[[1.0, 2.0, 3.0, 6.0], [8.0, 5.0, 4.0, 7.0]]])
+    >>> max_unpool2d(*max_pool2d(x, 2, return_indices=True), 2)
+    array([[[0., 0., 0., 0.],
+            [8., 0., 0., 7.]]])
+    """
+    array, single = as_batch("x", x)
+    places, single_places = as_indices(indices)
+    check_batched_alike(x=single, indices=single_places)
+    check_shape("indices", places, array.shape, "as x", single)
+    N, C, OH, OW = array.shape
+    # Without channels as in PyTorch: one image may be, images of a batch may not.
+    if 0 in (OH, OW) or (C == 0 and not single):
+        raise ValueError(
+            f"x must have channels, rows and columns, got shape {array.shape[single:]}"
+        )
+    kernel = as_pair("kernel_size", kernel_size, 1)
+    step = kernel if not_given(stride) else as_pair("stride", stride, 1)
+    sides = _in_numbers(padding)
+    usual = tuple(
+        (n - 1) * s - sum(pad) + k
+        for n, s, pad, k in zip((OH, OW), step, sides, kernel, strict=True)
+    )
+    given = None if output_size is None else as_result_size(output_size, 4 - single)
+    shape = (N, C, *_size(given, usual, step))
+    require_tensor(f"output_size {shape[2:]}", shape)
+    dtype = maximum_dtypes(array)[1]
+    out = output_memory.empty(shape, dtype)
+    if array.size:
+        held, where = as_computed(array, dtype), as_computed(places, "int64")
+        _move(pool_loops.put, held, where, out, shape, single)
+    return out[0] if single else out
+
+
+def max_unpool2d_grad(grad_output: ArrayLike, indices: ArrayLike) -> Array:
+    """Return the gradient of `max_unpool2d` with respect to the maxima.
+
+    Parameters
+    ----------
+    grad_output : array-like, (N, C, H, W), or (C, H, W) for one image
+        Gradient of the loss with respect to the planes.
+    indices : array-like of integers, (N, C, OH, OW) or (C, OH, OW)
+        Where the maxima were put.
+
+    Returns
+    -------
+    ndarray, shaped like `indices`
+        What `grad_output` has there; as in PyTorch, also for values that others replaced.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `max_unpool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> max_unpool2d_grad(np.arange(8.0).reshape(1, 2, 4), [[[4, 7]]])
+    array([[[4., 7.]]])
+    """
+    grad, single = as_batch("grad_output", grad_output)
+    places, single_places = as_indices(indices)
+    check_batched_alike(grad_output=single, indices=single_places)
+    wanted = (*grad.shape[:2], *places.shape[2:])
+    check_shape("indices", places, wanted, "N and C as in grad_output", single)
+    dtype = maximum_dtypes(grad)[1]
+    out = output_memory.empty(places.shape, dtype)
+    if out.size:
+        held, where = as_computed(grad, dtype), as_computed(places, "int64")
+        _move(pool_loops.take, held, where, out, grad.shape, single)
+    return out[0] if single else out
+
+
+def _move(
+    move: Any, source: Array, places: Array, target: Array, shape: tuple[int, ...], single: bool
+) -> None:
+    """Copy elements by a kernel for all types of one size; `shape` is that of the planes."""
+    bits = f"u{target.itemsize}"
+    planes = shape[0] * shape[1]
+    given, where, filled = (tensor.reshape(planes, -1) for tensor in (source, places, target))
+    wrong = np.empty(planes, np.bool_)
+    move(planes, given.view(bits), where, filled.view(bits), wrong)
+    if wrong.any():
+        raise outside(places, shape[single:], "planes of shape")
+
+
+def _in_numbers(padding: Any) -> Margins:
+    if isinstance(padding, str):
+        raise TypeError(
+            f"padding must be in numbers here, because {padding!r} follows from the size that is "
+            "asked for: give the numbers of the pooling, or 0 with an output_size"
+        )
+    return resolve_padding(padding, (1, 1), (1, 1), (1, 1), (1, 1))
+
+
+def _size(
+    size: tuple[int, int] | None, usual: tuple[int, ...], step: tuple[int, int]
+) -> tuple[int, ...]:
+    """Return the size of the planes: the usual one, or another that pools to the same."""
+    if size is None:
+        if min(usual) < 1:
+            raise ValueError(f"padding leaves planes of {usual}: use less, or give an output_size")
+        return usual
+    for axis, (n, middle, s) in enumerate(zip(size, usual, step, strict=True)):
+        if not middle - s < n < middle + s:
+            raise ValueError(
+                f"output_size must be above {middle - s} and below {middle + s} in "
+                f"{('height', 'width')[axis]}, got {n}: other sizes are not pooled to this one"
+            )
+    return size

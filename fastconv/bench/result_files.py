@@ -1,0 +1,65 @@
+"""Writing results: never half a file, and no surprise after an hour of measuring."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastconv.bench.bench_errors import BenchError
+from fastconv.bench.results import Record
+from fastconv.runtime.atomic_files import write_atomically
+
+
+def check_target(option: str, path: Path) -> None:
+    """Raise `BenchError` unless a file can be written to `path`.
+
+    A folder or a device in its place, a folder that does not exist, or one that must not be
+    written to.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        raise BenchError(f"{option} must name a file, got {str(path)!r}")
+    try:
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise BenchError(f"{option} cannot be written to {str(path)!r}: {error.strerror}") from None
+
+
+def write_json(path: Path, header: dict[str, Any], records: Sequence[Record]) -> None:
+    """Write ``{"header": ..., "records": [...]}``; what is not a number becomes null."""
+    content = {"header": header, "records": [dataclasses.asdict(record) for record in records]}
+    text = json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: _write_text(file, text))
+
+
+def write_csv(path: Path, records: Sequence[Record]) -> None:
+    """Write one line a record under a line of names; unknown values are empty."""
+    names = [field.name for field in dataclasses.fields(Record)]
+
+    def write(file: Path) -> None:
+        with open(file, "w", newline="", encoding="utf-8") as stream:
+            table = csv.DictWriter(stream, names)
+            table.writeheader()
+            table.writerows(_finite(dataclasses.asdict(record)) for record in records)
+
+    write_atomically(path, write)
+
+
+def _write_text(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    """Return `value` with None for every NaN and infinity in it: JSON knows neither."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

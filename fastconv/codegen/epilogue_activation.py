@@ -1,0 +1,98 @@
+"""Activations as vector code, on sums in registers: the forms of `fastconv.core.activation`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from fastconv.codegen.vector import I64, Vectors
+from fastconv.core.activation import HARD_SWISH, LEAKY, SILU
+
+
+def activate(vector: Vectors, form: Any, total: Any, low: Any, high: Any, slope: Any) -> Any:
+    """Return the activation of `total`; `form` is known when the code runs only."""
+    builder = vector.builder
+    done = builder.append_basic_block("activated")
+    clamp = builder.append_basic_block("clamp")
+    switch = builder.switch(form, clamp)
+    results = []
+
+    def finish(value: Any) -> None:
+        results.append((value, builder.block))
+        builder.branch(done)
+
+    builder.position_at_end(clamp)
+    finish(vector.clamp(total, low, high))
+    forms: dict[int, Callable[[], Any]] = {
+        LEAKY: lambda: leaky(vector, total, slope),
+        SILU: lambda: silu(vector, total),
+        HARD_SWISH: lambda: hard_swish(vector, total),
+    }
+    for number, write in forms.items():
+        block = builder.append_basic_block(f"form{number}")
+        switch.add_case(ir.Constant(I64, number), block)
+        builder.position_at_end(block)
+        finish(write())
+    builder.position_at_end(done)
+    result = builder.phi(vector.type)
+    for value, block in results:
+        result.add_incoming(value, block)
+    return result
+
+
+def leaky(vector: Vectors, y: Any, slope: Any) -> Any:
+    """Return ``y if y >= 0 else slope * y``."""
+    builder = vector.builder
+    negative = builder.fcmp_ordered("<", y, vector.zero)
+    return builder.select(negative, builder.fmul(y, slope), y)
+
+
+def hard_swish(vector: Vectors, y: Any) -> Any:
+    """Return ``y * min(max(y + 3, 0), 6) / 6``."""
+    builder = vector.builder
+    gate = vector.clamp(builder.fadd(y, vector.all(3.0)), vector.zero, vector.all(6.0))
+    return builder.fmul(y, builder.fdiv(gate, vector.all(6.0)))
+
+
+def silu(vector: Vectors, y: Any) -> Any:
+    """Return ``y / (1 + exp(-y))``."""
+    builder = vector.builder
+    power = exponential(vector, builder.fsub(vector.zero, y))
+    return builder.fdiv(y, builder.fadd(vector.all(1.0), power))
+
+
+def exponential(vector: Vectors, y: Any) -> Any:
+    """Return ``exp(y)``: infinity above and 0 below what the type can hold, NaN for NaN.
+
+    With y = n ln 2 + r and abs(r) <= ln 2 / 2, exp(y) = 2**n exp(r). The series of exp(r) is
+    summed until its terms are below the last bit; r is exact to more bits than the type has,
+    because ln 2 is subtracted in two parts. Source: W. J. Cody, W. Waite, "Software manual for
+    the elementary functions", 1980, chapter 6.
+    """
+    builder, single = vector.builder, isinstance(vector.element, ir.FloatType)
+    largest, terms, fraction = (104.0, 8, 23) if single else (746.0, 14, 52)
+    # The leading part of ln 2 has so few bits that n times it is exact.
+    leading, trailing = 709 / 2**10, 7.643680599453094172e-4
+    is_nan = builder.fcmp_unordered("uno", y, y)
+    given, y = y, vector.clamp(y, vector.all(-largest), vector.all(largest))
+    y = builder.select(is_nan, vector.zero, y)  # NaN has no integer
+    shift = vector.all(1.5 * 2.0**fraction)  # adding and subtracting it rounds to an integer
+    n = builder.fsub(vector.multiply_add(y, vector.all(1 / math.log(2)), shift), shift)
+    r = vector.multiply_add(n, vector.all(-leading), y)
+    r = vector.multiply_add(n, vector.all(-trailing), r)
+    series = vector.all(1 / math.factorial(terms - 1))
+    for term in reversed(range(terms - 1)):
+        series = vector.multiply_add(series, r, vector.all(1 / math.factorial(term)))
+    # In two factors, since 2**n alone may be too large or too small for the type.
+    bits = ir.VectorType(ir.IntType(32 if single else 64), vector.lanes)
+    there = ir.Constant(bits, [fraction] * vector.lanes)
+    bias = ir.Constant(bits, [127 if single else 1023] * vector.lanes)
+    whole = builder.fptosi(n, bits)
+    half = builder.ashr(whole, ir.Constant(bits, [1] * vector.lanes))
+    for part in (half, builder.sub(whole, half)):
+        factor = builder.bitcast(builder.shl(builder.add(part, bias), there), vector.type)
+        series = builder.fmul(series, factor)
+    return builder.select(is_nan, given, series)

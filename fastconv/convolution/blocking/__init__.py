@@ -1,0 +1,1 @@
+"""How a convolution is cut into tiles and blocks, and what each cut costs."""

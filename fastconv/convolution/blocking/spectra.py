@@ -1,0 +1,216 @@
+"""Planes to spectra and back: the tables that the kernels of `kernels.fourier` read.
+
+A spectrum holds the frequencies of half a plane, ``n_h * (n_w // 2 + 1)`` complex numbers: those of
+the other half are their conjugates. Spectra of many planes stand side by side, (frequencies,
+planes), so that the products of one frequency are one matrix product.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv.codegen.fft_butterflies import READ_FIELDS, WRITTEN_FIELDS
+from fastconv.convolution.algorithm import Array
+from fastconv.convolution.blocking.partition import PARTS, split
+from fastconv.kernels import fft_loops
+from fastconv.runtime import cpu, threads
+from fastconv.runtime.workspace import scratch
+
+#: The most points along an axis.
+MOST_POINTS = 128
+
+Integers = NDArray[np.int64]
+
+
+class Reading(NamedTuple):
+    """What tile t takes of an axis: elements ``first + t * advance`` and `length` - 1 more.
+
+    They go to points 0, `spread`, 2 * `spread`, ... of the ring.
+    """
+
+    first: int
+    advance: int
+    length: int
+    spread: int
+
+
+class Writing(NamedTuple):
+    """What tile t gives: elements ``t * length`` and `length` - 1 more, fewer at the end.
+
+    They come from points `place`, ``place + spread``, ... of the ring.
+    """
+
+    length: int
+    place: int
+    spread: int
+
+
+class Transform:
+    """Transforms of ``n_h`` by ``n_w`` points, both powers of two."""
+
+    def __init__(self, dtype: str, n_h: int, n_w: int) -> None:
+        self.dtype = dtype
+        self.lanes = lanes = cpu.describe().instructions.lanes(dtype)
+        self.bits = 8 * np.dtype(dtype).itemsize
+        self._size = n_h, n_w
+        self._point = 2 * lanes * self.bits // 8
+        # Rows a power of two apart would meet in one set of the cache.
+        self._row = (n_w + (n_w > 1)) * self._point
+        self._places = fft_loops.order(n_h) * self._row, fft_loops.order(n_w) * self._point
+        v, u = np.indices((n_h, n_w // 2 + 1)).reshape(2, -1)
+        pairs = np.stack([(v, u), (-v % n_h, -u % n_w)])  # each frequency and its negative
+        self.frequencies = len(v)
+        ordered = self._places[0][pairs[:, 0]] + self._places[1][pairs[:, 1]]
+        natural = pairs[:, 0] * self._row + pairs[:, 1] * self._point
+        # The spectrum at the negative frequency is the conjugate of that at the positive one.
+        self._apart = {False: _table(ordered.T), True: _table(ordered[::-1].T)}
+        self._together = _table(natural.T)
+        self._down = np.arange(n_w) * self._point
+        self._factors = fft_loops.factors(MOST_POINTS, dtype)
+        # Two spectra twice as large, and the points of both transforms.
+        self._scale = np.array([0.25 / (n_h * n_w)], dtype)
+
+    def points(self, spread: int = 0) -> int:
+        """Return how many elements the points of a pair of blocks of planes are.
+
+        Rows that are read are written in whole vectors, `spread` apart, beyond their end.
+        """
+        size = self._size[0] * self._row + spread * self.lanes * self._point
+        return size * 8 // self.bits
+
+    def spectra(
+        self,
+        array: Array,
+        planes: Integers,
+        tiles: tuple[Integers, Integers],
+        readings: tuple[Reading, Reading],
+        out: Array,
+        conjugate: bool = False,
+    ) -> None:
+        """Fill `out`, (frequencies, planes), with spectra of parts of planes, twice as large.
+
+        Parameters
+        ----------
+        array : ndarray, (..., height, width)
+        planes : ndarray of int64
+            Numbers of planes in `array`, of any shape; their spectra come in this order.
+        tiles : (ndarray of int64, ndarray of int64)
+            Which tile of each, down and across, broadcast against `planes`.
+        readings : (Reading, Reading)
+            Which rows and columns a tile takes; those outside the array are zero.
+        out : ndarray
+        conjugate : bool
+        """
+        height, width = array.shape[-2:]
+        down, across = readings
+        table = np.empty((*planes.shape, READ_FIELDS), np.int64)
+        h, w = (
+            r.first + _beside(t, planes) * r.advance for r, t in zip(readings, tiles, strict=True)
+        )
+        table[..., 0] = _addresses(array, planes, h, w)
+        for place, start, count, size in (
+            (1, h, down.length, height),
+            (3, w, across.length, width),
+        ):
+            table[..., place] = first = np.maximum(0, -start)
+            table[..., place + 1] = np.maximum(first, np.minimum(count, size - start))
+        table = self._padded(table.reshape(-1, READ_FIELDS))
+        rows = np.arange(down.length) * (down.spread * self._row)
+        elements = self.points(across.spread)
+        run = fft_loops.spectra(self.bits, self.lanes)
+        lines = fft_loops.lines_address(self.bits, self.lanes)
+
+        def transform(blocks: tuple[int, int]) -> None:
+            with scratch("points", (elements,), self.dtype) as points:
+                run(
+                    *(*blocks, lines, points.ctypes.data, elements, table.ctypes.data),
+                    *(width, down.length, across.length),
+                    *(down.spread * self._row, across.spread),
+                    *(rows.ctypes.data, down.length, self._size[1], self._point),
+                    *self._columns,
+                    *(self._factors.ctypes.data, self._apart[conjugate].ctypes.data),
+                    *(self.frequencies, out.ctypes.data, planes.size),
+                )
+
+        threads.run_tasks(transform, split(len(table) // (2 * self.lanes), PARTS))
+
+    def images(
+        self,
+        spectra: Array,
+        array: Array,
+        planes: Integers,
+        tiles: tuple[Integers, Integers],
+        writings: tuple[Writing, Writing],
+        bias: Array,
+    ) -> None:
+        """Write products of two `spectra`, transformed back, into `array`; `bias` is added.
+
+        As `spectra` otherwise; there is one number of `bias` a plane.
+        """
+        height, width = array.shape[-2:]
+        down, across = writings
+        table = np.empty((*planes.shape, WRITTEN_FIELDS), np.int64)
+        h, w = (_beside(t, planes) * o.length for o, t in zip(writings, tiles, strict=True))
+        table[..., 0] = _addresses(array, planes, h, w)
+        table[..., 1] = np.minimum(down.length, height - h)
+        table[..., 2] = np.minimum(across.length, width - w)
+        table = self._padded(table.reshape(-1, WRITTEN_FIELDS))
+        rows, columns = (
+            places[some.place : some.place + (some.length - 1) * some.spread + 1 : some.spread]
+            for places, some in zip(self._places, writings, strict=True)
+        )
+        rows = np.ascontiguousarray(rows)
+        columns = np.concatenate([columns, np.zeros(self.lanes, np.int64)])
+        run = fft_loops.images(self.bits, self.lanes)
+        lines = fft_loops.lines_address(self.bits, self.lanes)
+
+        def transform(blocks: tuple[int, int]) -> None:
+            with scratch("points", (self.points(),), self.dtype) as points:
+                run(
+                    *(*blocks, lines, points.ctypes.data, spectra.ctypes.data, planes.size),
+                    *(self._together.ctypes.data, self.frequencies, *self._columns),
+                    *(rows.ctypes.data, down.length, self._size[1], self._point),
+                    *(self._factors.ctypes.data, table.ctypes.data, width),
+                    *(down.length, across.length, columns.ctypes.data),
+                    *(self._scale.ctypes.data, bias.ctypes.data),
+                )
+
+        threads.run_tasks(transform, split(len(table) // (2 * self.lanes), PARTS))
+
+    @property
+    def _columns(self) -> tuple[int, ...]:
+        """Where columns lie, how many, their points, and the bytes between those."""
+        n_h, n_w = self._size
+        return self._down.ctypes.data, n_w, n_h, self._row
+
+    def _padded(self, table: Integers) -> Integers:
+        """Return the table with planes without elements, to whole pairs of blocks."""
+        both = 2 * self.lanes
+        padded = np.zeros((-(-len(table) // both) * both, table.shape[1]), np.int64)
+        padded[: len(table)] = table
+        return padded
+
+
+def _addresses(array: Array, planes: Integers, h: Integers, w: Integers) -> Integers:
+    height, width = array.shape[-2:]
+    addresses: Integers = array.ctypes.data + ((planes * height + h) * width + w) * array.itemsize
+    return addresses
+
+
+def _table(places: Any) -> Integers:
+    return np.ascontiguousarray(places, np.int64)
+
+
+@lru_cache(maxsize=32)
+def transform_of(dtype: str, n_h: int, n_w: int) -> Transform:
+    """Return the transform of that size."""
+    return Transform(dtype, n_h, n_w)
+
+
+def _beside(tiles: Integers, planes: Integers) -> Integers:
+    """Return one number a tile, for all planes of it: tiles are the first axis of `planes`."""
+    return tiles.reshape(-1, *(1,) * (planes.ndim - 1))

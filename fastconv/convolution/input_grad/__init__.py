@@ -1,0 +1,1 @@
+"""The input gradient as forward convolutions."""

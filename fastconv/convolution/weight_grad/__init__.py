@@ -1,0 +1,1 @@
+"""The weight gradient: one file, one algorithm."""

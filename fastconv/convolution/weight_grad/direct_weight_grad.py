@@ -1,0 +1,224 @@
+"""The gradient of the weights with pixels in the lanes: `direct`'s third direction.
+
+Both the input and the output's gradient are read where they lie. What a vector holds are pixels of
+one row, so maps should be wide. (1x1 kernels without margins, to which rows do not matter, have
+`fastconv.convolution.weight_grad.direct_1x1_weight_grad`.)
+
+The cut into chunks and pieces depends on the problem alone, and so does the order of every sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv.codegen.direct_weight_grad_microkernel import Taps
+from fastconv.convolution.algorithm import Array, useful_threads
+from fastconv.convolution.blocking.partition import PARTS, split
+from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
+from fastconv.core.conv_problem import Conv2dProblem
+from fastconv.kernels.direct_weight_grad_loops import (
+    LAYOUT,
+    PixelGradientShape,
+    add_chunks,
+    correlate,
+    pixel_gradient_address,
+)
+from fastconv.runtime import cpu
+from fastconv.runtime.workspace import scratch
+
+# Vectors of pixels that are added up before their sum is added to the others: as many as the
+# first-level cache holds of a few planes; and the errors of longer sums grow.
+PIECE_VECTORS = 192
+# Sums of all chunks; the first is always there.
+SUMS_BYTES = 2 * 2**20
+# Numbers of columns of the kernel, and of channels, that one tile may have.
+MOST_COLUMNS, MOST_CHANNELS, MOST_FILTERS = 7, 7, 5
+
+
+class Cut(NamedTuple):
+    """How a weight gradient is cut, as the kernels read it.
+
+    Attributes
+    ----------
+    shape : PixelGradientShape
+    record : ndarray of one record
+        The numbers `fastconv.kernels.direct_weight_grad_loops.FIELDS`.
+    pieces : ndarray of int64, (pieces, 4)
+        First image, number of images, first row and last.
+    tap_tiles : ndarray of int64, (tiles, 3)
+        First channel, row and column of the kernel.
+    places : ndarray of int64, (taps,)
+        Where a tap's sum lies in those of a tile of filters.
+    zeros : ndarray, (W,)
+        A row of them, to read in the margin.
+    sums : int
+        Elements for the sums.
+    items : int
+        What the kernel gets as work, an item at a time.
+    """
+
+    shape: PixelGradientShape
+    record: NDArray[Any]
+    pieces: NDArray[np.int64]
+    tap_tiles: NDArray[np.int64]
+    places: NDArray[np.int64]
+    zeros: Array
+    sums: int
+    items: int
+
+
+def shapes(problem: Conv2dProblem) -> Iterator[PixelGradientShape]:
+    """Return the tiles that fit the registers and the weights."""
+    p, instructions = problem, cpu.describe().instructions
+    lanes = instructions.lanes(p.dtype)
+    for filters, channels, rows in product(
+        range(1, MOST_FILTERS + 1), range(1, MOST_CHANNELS + 1), {1, min(p.R, 3)}
+    ):
+        if filters > p.K_per_group or channels > p.C_per_group:
+            continue
+        taps = Taps(filters, channels, rows, _columns(p))
+        if taps.sums + filters + 1 <= instructions.registers:
+            yield PixelGradientShape(taps, p.stride[1], 8 * p.itemsize, lanes)
+
+
+def _columns(problem: Conv2dProblem) -> int:
+    """Return into how many columns of the kernel a tile cuts a row of it."""
+    if problem.S <= MOST_COLUMNS:
+        return problem.S
+    columns = -(-problem.S // -(-problem.S // MOST_COLUMNS))
+    return columns + columns % 2 if columns < MOST_COLUMNS else columns - 1
+
+
+@lru_cache(maxsize=1024)
+def best_shape(problem: Conv2dProblem) -> PixelGradientShape:
+    """Return the tile that takes the fewest cycles."""
+    return min(shapes(problem), key=lambda shape: _cycles(problem, shape))
+
+
+def _cycles(problem: Conv2dProblem, shape: PixelGradientShape) -> float:
+    """Return about how many cycles one core takes, memory apart."""
+    p, taps = problem, shape.taps
+    vectors = -(-p.OW // shape.lanes)
+    steps = p.N * p.OH * vectors
+    tiles = p.groups * -(-p.K_per_group // taps.filters) * -(-p.C_per_group // taps.channels)
+    tiles *= -(-p.R // taps.rows) * -(-p.S // taps.columns)
+    lines = taps.channels * taps.rows
+    loads = taps.filters + lines * (taps.columns + taps.columns % 2 * (shape.step - 1))
+    # One multiplication of whole vectors a cycle, one load, most of them across cache lines; at
+    # stride 2 they are twice as many, and more than the first-level cache holds.
+    step = max(taps.sums, 4, (1.3 if shape.step == 1 else 3.3) * loads) + 1 + 0.5 * lines
+    begun = p.N * (1 + p.OH * vectors // PIECE_VECTORS) / max(1, _images(p, vectors))
+    return tiles * (steps * step + begun * (120 + 8.0 * taps.sums) + 12 * p.N * vectors)
+
+
+def _images(problem: Conv2dProblem, vectors: int) -> int:
+    """Return how many images make one piece: all pieces alike, if that can be."""
+    most = PIECE_VECTORS // (problem.OH * vectors)
+    most = max(1, min(problem.N, most))
+    alike = max(images for images in range(1, most + 1) if problem.N % images == 0)
+    return alike if 2 * alike >= most else most
+
+
+@lru_cache(maxsize=128)
+def cut_of(problem: Conv2dProblem) -> Cut:
+    """Cut a problem into chunks, pieces and tiles, and give all numbers of the cut."""
+    p, shape = problem, best_shape(problem)
+    taps, vectors = shape.taps, -(-p.OW // shape.lanes)
+    images = _images(p, vectors)
+    rows = max(1, min(p.OH, PIECE_VECTORS // vectors))
+    pieces = [
+        (n0, n1 - n0, i0, i1)
+        for n0, n1 in split(max(1, p.N), -(-max(1, p.N) // images))
+        for i0, i1 in split(p.OH, -(-p.OH // rows))
+    ]
+    starts = [
+        [min(tile * size, total - size) for tile in range(-(-total // size))]
+        for total, size in ((p.C_per_group, taps.channels), (p.R, taps.rows), (p.S, taps.columns))
+    ]
+    tap_tiles = np.array(list(product(*starts)))
+    filter_tiles = -(-p.K_per_group // taps.filters)
+    slot = -(-taps.sums // shape.lanes) * shape.lanes
+    chunk_size = p.groups * filter_tiles * len(tap_tiles) * slot
+    chunks = max(1, min(len(pieces), PARTS, SUMS_BYTES // (chunk_size * p.itemsize)))
+    chunks = min(chunks, max(1, -(-PARTS // p.groups)))
+    place = np.empty((p.C_per_group, p.R, p.S), np.int64)
+    own = np.arange(taps.sums // taps.filters).reshape(taps[1:])
+    for tile, (c, r, s) in enumerate(tap_tiles):
+        ends = c + taps.channels, r + taps.rows, s + taps.columns
+        place[c : ends[0], r : ends[1], s : ends[2]] = tile * slot + own
+    values: dict[str, int] = {
+        **{n: getattr(p, n) for n in ("itemsize", "N", "C", "K", "groups", "taps")},
+        **{n: getattr(p, n) for n in ("C_per_group", "K_per_group")},
+        **{n: getattr(p, n) for n in ("H", "W", "OH", "OW")},
+        "x_plane": p.H * p.W,
+        "grad_plane": p.P,
+        "down": p.stride[0],
+        "dilation_h": p.dilation[0],
+        "dilation_w": p.dilation[1],
+        "pad_top": p.padding[0][0],
+        "pad_left": p.padding[1][0],
+        "pieces": len(pieces),
+        "chunks": chunks,
+        "ranges": min(filter_tiles, max(1, PARTS // (chunks * p.groups))),
+        "filter_tiles": filter_tiles,
+        "tap_tiles": len(tap_tiles),
+        "tile_filters": taps.filters,
+        "tile_taps": taps.sums // taps.filters,
+        "slot": slot,
+        "chunk_size": chunk_size,
+    }
+    record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)
+    arrays = np.array(pieces), tap_tiles, place.reshape(-1), np.zeros(p.W, p.dtype)
+    for array in (record, *arrays):
+        array.flags.writeable = False
+    items = p.groups * chunks * values["ranges"]
+    return Cut(shape, record, *arrays, chunks * chunk_size, items)
+
+
+def refusal(problem: Conv2dProblem) -> str | None:
+    """Return why a problem is refused, None if it is not."""
+    p, instructions = problem, cpu.describe().instructions
+    if not instructions.masks:
+        return f"needs loads by mask, which {instructions.name} vectors do not have"
+    if p.stride[1] > 2:
+        return f"needs a horizontal stride of at most 2, got {p.stride}"
+    if p.stride[1] == 2 and p.dilation[1] != 1:
+        return f"needs horizontal dilation 1 at stride 2, got {p.dilation}"
+    sums = cut_of(p).sums * p.itemsize
+    if sums > SUMS_BYTES + 2 * p.weight_bytes:
+        return f"needs sums of {sums / p.weight_bytes:.0f} times the size of the weights"
+    return None
+
+
+def workspace_bytes(problem: Conv2dProblem) -> int:
+    """Return the bytes of the sums."""
+    return cut_of(problem).sums * problem.itemsize
+
+
+def estimated_seconds(problem: Conv2dProblem, num_threads: int) -> float:
+    """Return about how long a gradient takes."""
+    p, cut = problem, cut_of(problem)
+    adding = float(p.K * p.taps * cut.record[0].chunks) * 3
+    moving = (p.input_bytes + p.output_bytes) / 60e9
+    # `_cycles` counts one multiplication a cycle.
+    cycles = 1.1 / cpu.describe().instructions.a_cycle * (_cycles(p, cut.shape) + adding)
+    return 15e-6 + cycles / num_threads / CYCLES_PER_SECOND + moving
+
+
+def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
+    """Fill `out`, (K, C / groups, R, S), with the gradient of the weights."""
+    p, cut = problem, cut_of(problem)
+    if p.N == 0:
+        out[...] = 0
+        return
+    arrays = x.reshape(-1), grad_output.reshape(-1), cut.zeros, cut.pieces, cut.tap_tiles
+    with scratch("sums", (cut.sums,), p.dtype) as sums:
+        most, tile = useful_threads(p), pixel_gradient_address(cut.shape)
+        correlate.on(most, cut.items, tile, *arrays, sums, cut.record)
+        add_chunks.on(most, p.K, cut.places, sums, out.reshape(-1), cut.record)

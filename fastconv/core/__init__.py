@@ -1,0 +1,1 @@
+"""Values and arithmetic that every room may read: problems, geometry, arguments, activations."""

@@ -1,0 +1,186 @@
+"""Checking and converting the arrays a user passes. Only the outermost level calls this."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fastconv.core.geometry import as_ints, require_tensor
+
+Array = NDArray[Any]
+
+
+def as_numbers(name: str, value: Any, ndim: int | None = None) -> Array:
+    """Return `value` as an array of real numbers, with `ndim` dimensions unless that is None.
+
+    Raises
+    ------
+    TypeError
+        For complex numbers, objects, text and dates, and for masked arrays.
+    ValueError
+        For another number of dimensions, or ragged lists.
+    """
+    array = _real(name, value)
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
+    return array
+
+
+def as_batch(
+    name: str, value: Any, axes: tuple[str, ...] = ("N", "C", "H", "W")
+) -> tuple[Array, bool]:
+    """Return `value` as an array of those `axes`, and whether it had all but the first, the batch.
+
+    The result of what was computed from one image is then its only entry: ``y[0]``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `as_numbers`.
+    """
+    array = _real(name, value)
+    if array.ndim == len(axes):
+        return array, False
+    if array.ndim == len(axes) - 1:
+        return array[np.newaxis], True
+    raise ValueError(
+        f"{name} must have {len(axes)} dimensions, ({', '.join(axes)}), or {len(axes) - 1} for one "
+        f"image, ({', '.join(axes[1:])}), got shape {array.shape}"
+    )
+
+
+def as_batch_shape(name: str, value: Any) -> tuple[tuple[int, int, int, int], bool]:
+    """Return a shape as (N, C, H, W), and whether it was that of one image, (C, H, W)."""
+    # The usual case, plain integers, is checked once.
+    plain = type(value) is tuple and {int}.issuperset(map(type, value))
+    return _batch_shape_again(name, value) if plain else _batch_shape(name, value)
+
+
+def _batch_shape(name: str, value: Any) -> tuple[tuple[int, int, int, int], bool]:
+    try:
+        length = len(value)
+    except TypeError:
+        length = 4
+    single = length == 3
+    try:
+        shape = as_ints(name, value, 3 if single else 4, 0)
+    except ValueError as error:
+        if length in (3, 4):
+            raise
+        raise ValueError(
+            f"{name} must have 4 entries, (N, C, H, W), or 3 for one image, (C, H, W), got "
+            f"{length}: {value!r}"
+        ) from error
+    require_tensor(f"{name} {shape}", shape)
+    N, C, H, W = (1, *shape) if single else shape
+    return (N, C, H, W), single
+
+
+_batch_shape_again = lru_cache(maxsize=1024)(_batch_shape)
+
+
+def check_batched_alike(**single: bool) -> None:
+    """Raise ValueError where of the named arguments some are of one image, others of a batch."""
+    if len(set(single.values())) > 1:
+        said = ", ".join(f"{name} {'without' if one else 'with'}" for name, one in single.items())
+        raise ValueError(f"all or none of these must have a batch axis, got {said}")
+
+
+def _real(name: str, value: Any) -> Array:
+    """Return `value` as an array of real numbers."""
+    if type(value) is not np.ndarray:
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError(
+                f"{name} must not be a masked array, because its mask would be lost: fill it "
+                f"first, e.g. {name}.filled(0)"
+            )
+        value = as_array(name, value)
+    if value.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, got dtype {value.dtype}")
+    if value.dtype.itemsize > 8:
+        raise TypeError(
+            f"{name} must be float64 or smaller, got dtype {value.dtype}: convert it first, "
+            f"e.g. {name}.astype(float)"
+        )
+    return value  # type: ignore[no-any-return]
+
+
+def as_array(name: str, value: Any) -> Array:
+    """Return `value` as an array of anything; ragged lists are none and raise ValueError."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a regular array of numbers: {error}") from None
+
+
+def as_flag(name: str, value: Any) -> bool:
+    """Return `value`, a boolean of Python or NumPy, as Python's; else raise TypeError.
+
+    Whatever else is true or false was probably meant for another argument.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+# The usual types, of which to ask NumPy takes as long as a small pooling.
+_COMPUTED = {np.dtype(name): (name, name) for name in ("float32", "float64")}
+
+
+def result_dtypes(*arrays: Array) -> tuple[str, str]:
+    """Return the dtypes to compute in and to return, by NumPy's promotion.
+
+    float16 is computed in float32; integers and booleans become float64.
+    """
+    known = _COMPUTED.get(arrays[0].dtype) if len(arrays) == 1 else None
+    if known is not None:
+        return known
+    promoted = np.result_type(*(array.dtype for array in arrays))
+    if promoted == np.float16:
+        return "float32", "float16"
+    name = "float32" if promoted == np.float32 else "float64"
+    return name, name
+
+
+def as_computed(array: Array, dtype: DTypeLike) -> Array:
+    """Return `array` as a read-only, C-contiguous, aligned, native array of `dtype`.
+
+    A view where it is one already. Read-only, so that no kernel can write to a user's array,
+    and so that one compiled kernel serves writable and read-only inputs alike.
+    """
+    flags = array.flags
+    if array.dtype != dtype or not (flags.c_contiguous and flags.aligned):
+        array = np.require(array, dtype, ("C", "A"))
+    view = array.view(np.ndarray)
+    view.setflags(False)  # type: ignore[call-arg]  # faster than with its name
+    return view
+
+
+def check_shape(
+    name: str, array: Array, wanted: tuple[int, ...], meaning: str, single: bool = False
+) -> None:
+    """Raise ValueError unless `array` has the shape `wanted`.
+
+    If it is `single`, that of one image, the message leaves out the batch axis of both.
+    """
+    if array.shape != wanted:
+        raise ValueError(
+            f"{name} must have shape {wanted[single:]} ({meaning}), got {array.shape[single:]}"
+        )
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: DTypeLike, name: str, read: Array) -> None:
+    """Raise unless results can be written to `out` while `read`, the argument `name`, is read."""
+    if type(out) is not np.ndarray:
+        raise TypeError(f"out must be a numpy.ndarray, got {type(out).__name__}")
+    check_shape("out", out, shape, "the output")
+    if out.dtype != dtype:
+        raise TypeError(f"out must have dtype {np.dtype(dtype)}, got {out.dtype}")
+    flags = out.flags
+    if not (flags.c_contiguous and flags.aligned and flags.writeable):
+        raise ValueError("out must be C-contiguous, aligned and writable")
+    if np.may_share_memory(out, read):
+        raise ValueError(f"out must not overlap {name} in memory")

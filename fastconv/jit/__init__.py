@@ -1,0 +1,1 @@
+"""Numba's compiler, the cache of compiled kernels, and how kernels are called."""

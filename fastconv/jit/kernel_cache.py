@@ -1,0 +1,207 @@
+"""The store of compiled kernels: one file for each, in a folder that only its user can change.
+
+Numba's own cache keys a function by the file it stands in, keeps an index that two processes can
+overwrite with entries pointing at each other's code, and reads pickles, which may run anything.
+Here a file holds object code and a plain JSON header, nothing else. Its name is a hash of all that
+the code depends on: the kernel, its argument types, the processor, the versions and all sources
+that kernels are made from. The header says the same in full, and a digest covers both, so a file
+under another's name is no kernel. Files are complete or absent: any number of processes may start
+cold at once.
+
+Machine code is code. It is read only from regular files that belong to this user or to root, in
+folders that nobody else can write to, up to the home folder or the root. The digest finds damage,
+not malice: whoever can write such a file could change this program too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+
+from fastconv.runtime.private_files import folder_refusal, make_private_folder, read_private_file
+
+#: Environment variable that names another folder for compiled kernels.
+CACHE_VARIABLE = "FASTCONV_CACHE_DIR"
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+# Everything that decides what a kernel is compiled to: also files that it only imports.
+_SOURCES = ("kernels/*.py", "codegen/*.py", "jit/*.py", "core/*.py", "runtime/cpu.py")
+_MAGIC = b"fastconv kernel 2\n"
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_LENGTH_BYTES = 4
+# No kernel comes near it.
+_MOST_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class StoredKernel:
+    """What is kept of a kernel.
+
+    Attributes
+    ----------
+    symbols : tuple of str
+        The names in the object code by which it is used, that of the function first.
+    code : bytes
+        Object code, as the linker of LLVM's just-in-time compiler reads it.
+    """
+
+    symbols: tuple[str, ...]
+    code: bytes
+
+
+def cache_folder() -> Path:
+    """Return the folder for this user's compiled kernels (it need not exist yet)."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "fastconv" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "fastconv"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastconv"
+
+
+@lru_cache(maxsize=1)
+def build_key() -> str:
+    """Return a short hash of the kernel sources and of every version that matters."""
+    digest = hashlib.sha256()
+    versions = (numba.__version__, llvmlite.__version__, sys.implementation.cache_tag)
+    digest.update(repr(versions).encode())
+    for pattern in _SOURCES:
+        for path in sorted(_PACKAGE.glob(pattern)):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def usable_folder(writing: bool = True) -> Path | None:
+    """Return the folder for this build's kernels, made if need be; None if it cannot be used.
+
+    The folder is looked at anew in each call: that takes microseconds, loading a kernel far more.
+    To be read it need neither be there nor be writable.
+    """
+    reason = why_nothing_is_kept(writing)
+    if reason is None:
+        return cache_folder() / build_key()
+    _warn_once(f"{reason} Until then, every process compiles them anew.")
+    return None
+
+
+def why_nothing_is_kept(writing: bool = True) -> str | None:
+    """Return why compiled kernels cannot be kept, and what to do; None if they can."""
+    folder = Path(os.environ.get(CACHE_VARIABLE, "the user's cache folder"))
+    try:
+        folder = cache_folder() / build_key()
+        reason = folder_refusal(folder)
+        if reason is None and writing:
+            make_private_folder(folder)
+            reason = folder_refusal(folder)  # another user may have been faster
+            if reason is None and not os.access(folder, os.W_OK | os.X_OK):
+                reason = "it cannot be written to"
+    except (OSError, RuntimeError, ValueError) as error:  # no home folder; a name no system has
+        reason = str(error)
+    if reason is None:
+        return None
+    return (
+        f"fastconv cannot keep compiled kernels in {folder} ({reason}): "
+        f"set {CACHE_VARIABLE} to a folder of your own."
+    )
+
+
+def read(name: str, key: str) -> StoredKernel | None:
+    """Return the kernel `name` that was compiled for `key`, None if it must be compiled.
+
+    `key` says in full what the machine code depends on besides the build.
+    """
+    folder = usable_folder(writing=False)
+    if folder is None:
+        return None
+    path = folder / _file_name(name, key)
+    try:
+        return _decoded(read_private_file(path, _MOST_BYTES), _identity(name, key))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        refuse(name, key, str(error))
+        return None
+
+
+def refuse(name: str, key: str, reason: str) -> None:
+    """Tell that a kernel's file is not used."""
+    path = cache_folder() / build_key() / _file_name(name, key)
+    _warn_once(f"fastconv compiles the kernel {path} anew: {reason}.")
+
+
+def write(name: str, key: str, kernel: StoredKernel) -> None:
+    """Keep a compiled kernel. A full or vanished disk is no error."""
+    folder = usable_folder()
+    if folder is None:
+        return
+    with contextlib.suppress(OSError):
+        handle, temporary = tempfile.mkstemp(dir=folder)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(_encoded(kernel, _identity(name, key)))
+            os.replace(temporary, folder / _file_name(name, key))
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+
+def _file_name(name: str, key: str) -> str:
+    digest = hashlib.sha256(f"{name}\0{key}".encode()).hexdigest()
+    return f"{name}-{digest[:32]}.kernel"
+
+
+def _identity(name: str, key: str) -> dict[str, str]:
+    return {"build": build_key(), "name": name, "key": key}
+
+
+def _encoded(kernel: StoredKernel, identity: dict[str, str]) -> bytes:
+    header = json.dumps({**identity, "symbols": kernel.symbols}).encode()
+    body = len(header).to_bytes(_LENGTH_BYTES, "little") + header + kernel.code
+    return _MAGIC + hashlib.sha256(body).digest() + body
+
+
+def _decoded(content: bytes, identity: dict[str, str]) -> StoredKernel:
+    """Return what a file holds; ValueError says why it does not hold the kernel `identity`."""
+    magic, rest = content[: len(_MAGIC)], content[len(_MAGIC) :]
+    digest, body = rest[:_DIGEST_BYTES], rest[_DIGEST_BYTES:]
+    if magic != _MAGIC or hashlib.sha256(body).digest() != digest:
+        raise ValueError("the file is damaged")
+    length = int.from_bytes(body[:_LENGTH_BYTES], "little")
+    header, code = body[_LENGTH_BYTES:][:length], body[_LENGTH_BYTES + length :]
+    try:
+        fields: Any = json.loads(header)
+        symbols = fields.pop("symbols")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise ValueError("its header is not one of a kernel") from None
+    if fields != identity:
+        raise ValueError("the file is that of another kernel")
+    if not (code and symbols and isinstance(symbols, list) and all(map(_is_symbol, symbols))):
+        raise ValueError("its header is not one of a kernel")
+    return StoredKernel(tuple(symbols), code)
+
+
+def _is_symbol(name: Any) -> bool:
+    return isinstance(name, str) and name.isascii() and name.isprintable() and name != ""
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=2)

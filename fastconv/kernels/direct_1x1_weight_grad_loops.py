@@ -1,0 +1,182 @@
+"""Weight gradients of 1x1 kernels with pixels in the lanes: the loops around their tiles.
+
+Of the input's channels and the filters those that are fewer are the near factor, the others the far
+one. The pixels are cut into chunks, each with sums of its own, and a chunk into pieces; the near
+planes into blocks that the second-level cache holds while all far planes pass over a piece of them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from fastconv.codegen.direct_1x1_weight_grad_microkernel import ARGUMENTS, PlaneProduct
+from fastconv.codegen.row_copies import copy_row
+from fastconv.jit.compiler import address_of, range_kernel
+from fastconv.jit.pointers import address, call
+
+
+class PlaneProductShape(NamedTuple):
+    """What a tile is compiled for: planes of the far and of the near factor, and vectors."""
+
+    rows: int
+    columns: int
+    bits: int
+    lanes: int
+
+    @property
+    def name(self) -> str:
+        """What the kernel is called; docs/kernels.md has the grammar."""
+        return f"gradient-planes-f{self.bits}x{self.lanes}-{self.rows}x{self.columns}"
+
+
+_shapes: dict[str, PlaneProductShape] = {}
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
+def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
+    """Write the tile of that name."""
+    shape = _shapes[name.literal_value]
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        numbers = cgutils.unpack_tuple(builder, values[1])
+        tile = PlaneProduct(builder, shape.bits, shape.lanes, numbers)
+        tile.emit(shape.rows, shape.columns)
+        return context.get_dummy_value()
+
+    return types.void(name, arguments), generate
+
+
+@cache
+def plane_product_address(shape: PlaneProductShape) -> int:
+    """Return the address of a tile's machine code."""
+    name = shape.name
+    _shapes[name] = shape
+
+    def tile(a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10):  # type: ignore[no-untyped-def]
+        _write_tile(name, (a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10))
+
+    return address_of(tile, name, len(ARGUMENTS))
+
+
+@cache
+def pixel_picker_address(step: int, bits: int, lanes: int) -> int:
+    """Return the address of the machine code that copies the pixels of a plane that are wanted.
+
+    Its arguments: addresses of target and plane; rows and columns that are wanted; elements from
+    row to row of those, the width of the plane, and its pixels from column to column, which are
+    `step` unless that is 0. It writes up to one vector more than is wanted.
+    """
+    size = bits // 8
+
+    def pick(target, source, rows, columns, apart, width, distance):  # type: ignore[no-untyped-def]
+        for i in range(rows):
+            to, row = target + i * columns * size, source + i * apart * size
+            copy_row(to, row, width, 0, distance, columns, step, bits, lanes)
+
+    return address_of(pick, f"picked-f{bits}x{lanes}-s{step}", 7)
+
+
+#: The numbers that the loops read from the layer's record. `far` and `near` are how many planes a
+#: group has; tables of `far_` and `near_places` say where in a chunk a plane's sums lie.
+FIELDS = (
+    *("itemsize", "C", "W", "OH", "OW", "groups", "x_plane", "x_pitch", "down", "across"),
+    *("far", "near", "far_image", "near_image", "far_plane", "near_plane", "filters_far"),
+    *("chunks", "blocks", "ranges", "block_tiles", "far_tiles", "near_tiles", "rows", "columns"),
+    *("slot", "group_size", "chunk_size"),
+)
+LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
+
+
+@range_kernel
+def pick_pixels(
+    start: int, stop: int, pick: int, image: int, x: Any, picked: Any, layer: Any
+) -> None:
+    """Copy planes `start` to `stop`, counted from the first of `image` on, each to its place."""
+    g, size = layer[0], layer[0].itemsize
+    for plane in range(start, stop):
+        target = address(picked) + plane * g.x_pitch * size
+        source = address(x) + (image * g.C + plane) * g.x_plane * size
+        call(pick, (target, source, g.OH, g.OW, g.down * g.W, g.W, g.across))
+
+
+@range_kernel
+def multiply_planes(
+    start: int,
+    stop: int,
+    tile: int,
+    fresh: int,
+    far: Any,
+    near: Any,
+    pieces: Any,
+    sums: Any,
+    layer: Any,
+) -> None:
+    """Do items `start` to `stop`: a group's chunk of pixels, block of near planes, range of far.
+
+    `tile` is the address of machine code. `pieces` holds of each piece its first image in `far`
+    and in `near`, how many images there are, the first pixel and how many pixels. `sums` is
+    (chunks, groups, far tiles, near tiles, sums of a tile), and is only written if it is `fresh`.
+    """
+    g, size = layer[0], layer[0].itemsize
+    for item in range(start, stop):
+        number, some = divmod(item, g.ranges)
+        number, block = divmod(number, g.blocks)
+        group, chunk = divmod(number, g.chunks)
+        i0, i1 = some * g.far_tiles // g.ranges, (some + 1) * g.far_tiles // g.ranges
+        j0 = block * g.block_tiles
+        j1 = min(j0 + g.block_tiles, g.near_tiles)
+        p0, p1 = chunk * len(pieces) // g.chunks, (chunk + 1) * len(pieces) // g.chunks
+        for p in range(p0, p1):
+            pixel = pieces[p, 3]
+            far_group = pieces[p, 0] * g.far_image + group * g.far * g.far_plane + pixel
+            near_group = pieces[p, 1] * g.near_image + group * g.near * g.near_plane + pixel
+            for i in range(i0, i1):
+                # The last tiles move back until they fit; each has its own sums.
+                row = min(i * g.rows, g.far - g.rows)
+                slot = chunk * g.chunk_size + group * g.group_size + i * g.near_tiles * g.slot
+                for j in range(j0, j1):
+                    column = min(j * g.columns, g.near - g.columns)
+                    # The next far planes are asked for one after the other meanwhile.
+                    ahead = g.rows + (j - j0) % g.rows
+                    call(
+                        tile,
+                        (
+                            address(far) + (far_group + row * g.far_plane) * size,
+                            address(near) + (near_group + column * g.near_plane) * size,
+                            address(sums) + (slot + j * g.slot) * size,
+                            pieces[p, 2],
+                            g.far_image,
+                            g.near_image,
+                            g.far_plane,
+                            g.near_plane,
+                            pieces[p, 4],
+                            int(fresh and p == p0),
+                            ahead * g.far_plane,
+                        ),
+                    )
+
+
+@range_kernel
+def add_plane_sums(
+    start: int, stop: int, far_places: Any, near_places: Any, sums: Any, out: Any, layer: Any
+) -> None:
+    """Add up the chunks' sums for filters `start` to `stop`; `out` is (filters, channels), flat.
+
+    Where a plane's sums lie in those of a group is told by `far_places` and `near_places`.
+    """
+    g = layer[0]
+    filters, channels = (g.far, g.near) if g.filters_far else (g.near, g.far)
+    for number in range(start, stop):
+        group, k = divmod(number, filters)
+        for c in range(channels):
+            i, j = (k, c) if g.filters_far else (c, k)
+            place = group * g.group_size + far_places[i] + near_places[j]
+            total = sums[place]
+            for chunk in range(1, g.chunks):
+                total += sums[chunk * g.chunk_size + place]
+            out[number * channels + c] = total

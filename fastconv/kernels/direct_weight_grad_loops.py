@@ -1,0 +1,168 @@
+"""Weight gradients with pixels in the lanes: the loops around their tiles.
+
+The pixels are cut into chunks, each with sums of its own, and a chunk into pieces that the caches
+hold while all tiles of filters and of taps pass over them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from fastconv.codegen.direct_weight_grad_microkernel import ARGUMENTS, PixelGradient, Taps
+from fastconv.jit.compiler import address_of, range_kernel
+from fastconv.jit.pointers import address, call
+
+
+class PixelGradientShape(NamedTuple):
+    """What a tile is compiled for: taps and filters, horizontal stride, and vectors."""
+
+    taps: Taps
+    step: int
+    bits: int
+    lanes: int
+
+    @property
+    def name(self) -> str:
+        """What the kernel is called; docs/kernels.md has the grammar."""
+        taps = "x".join(map(str, self.taps))
+        return f"gradient-pixels-f{self.bits}x{self.lanes}-{taps}-s{self.step}"
+
+
+_shapes: dict[str, PixelGradientShape] = {}
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
+def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
+    """Write the tile of that name."""
+    shape = _shapes[name.literal_value]
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        numbers = cgutils.unpack_tuple(builder, values[1])
+        PixelGradient(builder, shape.bits, shape.lanes, numbers).emit(shape.taps, shape.step)
+        return context.get_dummy_value()
+
+    return types.void(name, arguments), generate
+
+
+@cache
+def pixel_gradient_address(shape: PixelGradientShape) -> int:
+    """Return the address of a tile's machine code."""
+    name = shape.name
+    _shapes[name] = shape
+    assert len(ARGUMENTS) == 20
+
+    def tile(  # type: ignore[no-untyped-def]
+        a0, a1, a2, a3, a4, a5, a6, a7, a8, a9,
+        a10, a11, a12, a13, a14, a15, a16, a17, a18, a19,
+    ):  # fmt: skip
+        _write_tile(
+            name,
+            (
+                a0, a1, a2, a3, a4, a5, a6, a7, a8, a9,
+                a10, a11, a12, a13, a14, a15, a16, a17, a18, a19,
+            ),
+        )  # fmt: skip
+
+    return address_of(tile, name, len(ARGUMENTS))
+
+
+#: The numbers that the loops read from the layer's record.
+FIELDS = (
+    *("itemsize", "N", "C", "K", "H", "W", "OH", "OW", "x_plane", "grad_plane", "groups"),
+    *("C_per_group", "K_per_group", "taps", "down", "dilation_h", "dilation_w"),
+    *("pad_top", "pad_left", "pieces", "chunks", "ranges", "filter_tiles", "tap_tiles"),
+    *("tile_filters", "tile_taps", "slot", "chunk_size"),
+)
+LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
+
+
+@range_kernel
+def correlate(
+    start: int,
+    stop: int,
+    tile: int,
+    x: Any,
+    grad: Any,
+    zeros: Any,
+    pieces: Any,
+    tap_tiles: Any,
+    sums: Any,
+    layer: Any,
+) -> None:
+    """Do items `start` to `stop`: a range of filters of one group and chunk.
+
+    `tile` is the address of machine code. `pieces` holds of each piece the first image, how many
+    images there are, the first row and the last; `tap_tiles` of each tile the first channel, row
+    and column of the kernel. `sums` is (chunks, groups, filter tiles, tap tiles, sums of a tile).
+    """
+    g, size = layer[0], layer[0].itemsize
+    for number in range(start, stop):
+        number, some = divmod(number, g.ranges)
+        group, chunk = divmod(number, g.chunks)
+        t0 = some * g.filter_tiles // g.ranges
+        t1 = (some + 1) * g.filter_tiles // g.ranges
+        p0 = chunk * g.pieces // g.chunks
+        p1 = (chunk + 1) * g.pieces // g.chunks
+        for piece in range(p0, p1):
+            image, images = pieces[piece, 0], pieces[piece, 1]
+            x_group = (image * g.C + group * g.C_per_group) * g.x_plane
+            for t in range(t0, t1):
+                # The last tiles move back until they fit; each has its own sums.
+                k = min(t * g.tile_filters, g.K_per_group - g.tile_filters)
+                grads = (image * g.K + group * g.K_per_group + k) * g.grad_plane
+                slot = ((chunk * g.groups + group) * g.filter_tiles + t) * g.tap_tiles
+                for tap in range(g.tap_tiles):
+                    top = tap_tiles[tap, 1] * g.dilation_h - g.pad_top
+                    left = tap_tiles[tap, 2] * g.dilation_w - g.pad_left
+                    pixels = address(x) + (x_group + tap_tiles[tap, 0] * g.x_plane) * size
+                    to = address(sums) + (slot + tap) * g.slot * size
+                    call(
+                        tile,
+                        (
+                            pixels,
+                            address(grad) + grads * size,
+                            to,
+                            address(zeros),
+                            images,
+                            g.C * g.x_plane,
+                            g.K * g.grad_plane,
+                            g.x_plane,
+                            g.grad_plane,
+                            g.H,
+                            g.W,
+                            g.OW,
+                            pieces[piece, 2],
+                            pieces[piece, 3],
+                            top,
+                            left,
+                            g.down,
+                            g.dilation_h,
+                            g.dilation_w,
+                            int(piece == p0),
+                        ),
+                    )
+
+
+@range_kernel
+def add_chunks(start: int, stop: int, places: Any, sums: Any, out: Any, layer: Any) -> None:
+    """Add up the chunks' sums for filters `start` to `stop`; `out` is (filters, taps), flat.
+
+    `places` says where a tap's sum lies in those of a tile of filters, for the first of them.
+    """
+    g = layer[0]
+    for number in range(start, stop):
+        group, k = divmod(number, g.K_per_group)
+        t = min(k // g.tile_filters, g.filter_tiles - 1)
+        f = k - min(t * g.tile_filters, g.K_per_group - g.tile_filters)
+        begin = (group * g.filter_tiles + t) * g.tap_tiles * g.slot + f * g.tile_taps
+        for tap in range(g.taps):
+            place = begin + places[tap]
+            total = sums[place]
+            for chunk in range(1, g.chunks):
+                total += sums[chunk * g.chunk_size + place]
+            out[number * g.taps + tap] = total

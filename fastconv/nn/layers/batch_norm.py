@@ -1,0 +1,178 @@
+"""Normalization of channels over the batch."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastconv.core.arguments import as_computed, as_flag
+from fastconv.core.geometry import as_int
+from fastconv.kernels.channel_loops import normalize, normalize_grad
+from fastconv.nn.layer_arguments import LARGEST, as_images, as_number, check_parameter
+from fastconv.nn.module import Module
+from fastconv.nn.parameter import Parameter
+from fastconv.runtime import output_memory
+
+Array = NDArray[Any]
+
+
+class BatchNorm2d(Module):
+    """Bring every channel to mean 0 and variance 1, then scale and shift it by learned numbers.
+
+    In training the statistics are those of the batch, and running averages of them are kept; in
+    evaluation the running averages are used, so the layer is a fixed scale and shift, which
+    `Sequential` folds into a convolution before it.
+
+    Parameters
+    ----------
+    num_features : int
+        Channels.
+    eps : float
+        Added to the variance.
+    momentum : float or None
+        How much of a new batch goes into the running averages, from 0 to 1 as a rule; None
+        averages all batches.
+    affine : bool
+        Whether there are `weight` and `bias`.
+
+    Attributes
+    ----------
+    weight, bias : Parameter, (num_features,), or None
+        Ones and zeros at first.
+    running_mean, running_var : ndarray, (num_features,)
+        The running variance is unbiased: it divides by count - 1, as in PyTorch.
+    num_batches_tracked : ndarray of int64, ()
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument; also when training on one value a channel, whose variance is 0.
+
+    References
+    ----------
+    S. Ioffe, C. Szegedy, "Batch normalization", arXiv:1502.03167.
+
+    Examples
+    --------
+    >>> layer = BatchNorm2d(1)
+    >>> layer(np.array([[[[1, 3]]]], np.float32)).round(3)
+    array([[[[-1.,  1.]]]], dtype=float32)
+    >>> layer.running_mean, layer.running_var  # a tenth of the mean 2 and the variance 2
+    (array([0.2], dtype=float32), array([1.1], dtype=float32))
+    """
+
+    buffer_names: ClassVar[tuple[str, ...]] = (
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+    )
+    flops_per_output: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+    ) -> None:
+        self.num_features = as_int("num_features", num_features, 1)
+        self.eps = as_number("eps", eps, 0)
+        self.momentum = None if momentum is None else as_number("momentum", momentum, -LARGEST)
+        ones, zeros = np.ones(num_features, np.float32), np.zeros(num_features, np.float32)
+        learned = as_flag("affine", affine)
+        self.weight = Parameter(ones) if learned else None
+        self.bias = Parameter(zeros) if learned else None
+        self.running_mean: Array = zeros.copy()
+        self.running_var: Array = ones.copy()
+        self.num_batches_tracked: Array = np.zeros((), np.int64)
+
+    def scale_and_shift(self) -> tuple[Array, Array]:
+        """Return what evaluation multiplies by and adds, in float64."""
+        scale = self._factors / np.sqrt(self._exact("running_var") + self.eps)
+        return scale, self._offsets - self._exact("running_mean") * scale
+
+    @property
+    def _factors(self) -> Array:
+        return np.ones(self.num_features) if self.weight is None else self._exact("weight")
+
+    @property
+    def _offsets(self) -> Array:
+        return np.zeros(self.num_features) if self.bias is None else self._exact("bias")
+
+    def _exact(self, name: str) -> Array:
+        """Return an attribute, one number a channel, in float64."""
+        given = getattr(self, name)
+        check_parameter(self, name, given, (self.num_features,))
+        return np.asarray(given.value if isinstance(given, Parameter) else given).astype(float)
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return `x`, (N, num_features, H, W), normalized."""
+        return self._normalized(x, rectified=False)
+
+    def rectified(self, x: ArrayLike) -> Array:
+        """Return ``relu(forward(x))`` from one pass; `backward` is then that of both."""
+        return self._normalized(x, rectified=True)
+
+    def _normalized(self, x: ArrayLike, rectified: bool) -> Array:
+        dtype = self.running_mean.dtype
+        images = as_computed(as_images(self, x, self.num_features, dtype), dtype)
+        if self.training:
+            count = images.size // self.num_features
+            if count < 2:
+                raise ValueError(
+                    "x must have more than one value a channel in training, whose variance is "
+                    f"needed, got {count}: use a larger batch, or eval()"
+                )
+            mean, variance = np.empty(self.num_features), np.empty(self.num_features)
+        else:
+            mean, variance = self._exact("running_mean"), self._exact("running_var")
+        y = output_memory.empty(images.shape, images.dtype)
+        numbers = mean, variance, self._factors, self._offsets, self.eps
+        planes = _planes(images), _planes(y)
+        normalize.small(images.size, self.num_features, *planes, *numbers, self.training, rectified)
+        if self.training:
+            self._track(mean, variance, images.size // self.num_features)
+        self.keep(y, images, y if rectified else None, mean, variance, self.training)
+        return y
+
+    def _track(self, mean: Array, variance: Array, count: int) -> None:
+        """Put a batch's mean and variance into the running averages."""
+        self.num_batches_tracked += 1
+        factor = self.momentum
+        if factor is None:
+            factor = 1 / float(self.num_batches_tracked)
+        unbiased = variance * (count / (count - 1))
+        for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
+            running *= 1 - factor
+            running += (factor * new).astype(running.dtype)
+
+    def backward(self, grad: Array) -> Array:
+        """Add to the gradients of weight and bias; return the input's."""
+        grad, x, y, mean, variance, measured = self.recall(grad)
+        out = output_memory.empty(x.shape, x.dtype)
+        along, total = np.empty(self.num_features), np.empty(self.num_features)
+        grad = as_computed(grad, x.dtype)
+        output = grad if y is None else as_computed(y, x.dtype)
+        planes = (_planes(array) for array in (grad, x, output, out))
+        numbers = mean, variance, self._factors, self.eps, measured, y is not None
+        normalize_grad.small(x.size, self.num_features, *planes, *numbers, along, total)
+        if self.weight is not None:
+            self.weight.accumulate(along.astype(x.dtype))
+        if self.bias is not None:
+            self.bias.accumulate(total.astype(x.dtype))
+        return out
+
+    def extra_repr(self) -> str:
+        """Return the arguments, as PyTorch shows them."""
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
+            f"affine={self.weight is not None}, bias={self.bias is not None}, "
+            "track_running_stats=True"
+        )
+
+
+def _planes(x: Array) -> Array:
+    """Return images as the kernels take them, (N, C, pixels)."""
+    return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])

@@ -1,0 +1,226 @@
+"""Layers put together: in a row, beside a shortcut, and as a cheaper convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv.core.arguments import as_numbers
+from fastconv.core.geometry import IntPair, Padding
+from fastconv.nn.fusion import Branches, Chain, run_back
+from fastconv.nn.layer_arguments import RngLike, as_generator
+from fastconv.nn.layers.conv_layers import Conv2d
+from fastconv.nn.module import Module
+
+Array = NDArray[Any]
+
+
+class Sequential(Chain):
+    """Layers one after another.
+
+    In evaluation, `BatchNorm2d` and activations after a `Conv2d` run as one step with it, and so
+    do the sum of a `Residual` and an activation after that. The numbers are the same up to
+    rounding; plans for it are made at the first call with an input shape, and again when
+    parameters change.
+
+    In training, a `ReLU` runs as one step with the `Conv2d` or `BatchNorm2d` before it, or the
+    `MaxPool2d` after it, and their `backward` is then that of both: whoever calls the layers'
+    `backward` one by one must not leave out either of the two.
+
+    Parameters
+    ----------
+    *layers : Module
+        Or one mapping of names to modules. Without names they are called "0", "1", and so on.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a layer is not a module, or one stands in two places: every place needs a layer of its
+        own, because a layer keeps what its `backward` needs.
+
+    Examples
+    --------
+    >>> model = Sequential(Conv2d(1, 4, 3, rng=0), Conv2d(4, 2, 3, rng=1))
+    >>> list(model.state_dict())
+    ['0.weight', '0.bias', '1.weight', '1.bias']
+    >>> model(np.ones((1, 1, 6, 6), np.float32)).shape
+    (1, 2, 2, 2)
+    """
+
+    def __init__(self, *layers: Module | Mapping[str, Module]) -> None:
+        self._layers: dict[str, Module] = {}
+        first = layers[0] if len(layers) == 1 else None
+        named = first if isinstance(first, Mapping) else {str(i): m for i, m in enumerate(layers)}
+        for name, layer in named.items():
+            self._add(name, layer)
+
+    def _add(self, name: str, layer: Any) -> None:
+        if not isinstance(layer, Module):
+            hint = f": did you mean {layer.__name__}()?" if isinstance(layer, type) else ""
+            raise TypeError(f"layer {name!r} must be a Module, got {layer!r}{hint}")
+        _each_once(*self.named_modules(), *layer.named_modules(name))
+        self._layers[name] = layer
+
+    def append(self, layer: Module) -> Sequential:
+        """Add a layer at the end, named by its place there; return the module.
+
+        A layer that is refused leaves the module as it was.
+        """
+        name = str(len(self))
+        if name in dict(self.named_children()):
+            raise ValueError(
+                f"layer must have a name of its own, got a second {name!r}, the number of layers "
+                "before it: name all of them in a mapping, Sequential({'name': layer, ...})"
+            )
+        self._add(name, layer)
+        return self
+
+    def stages(self) -> list[Module]:
+        """Return the layers."""
+        return list(self._layers.values())
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Yield the layers with their names, then modules that a subclass has as attributes."""
+        yield from self._layers.items()
+        yield from super().named_children()
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.stages())
+
+    @overload
+    def __getitem__(self, index: int | str) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequential: ...
+    def __getitem__(self, index: int | str | slice) -> Module:
+        if isinstance(index, slice):
+            part = Sequential(*self.stages()[index])
+            part.training, part.keeping = self.training, self.keeping
+            return part
+        return self._layers[index] if isinstance(index, str) else self.stages()[index]
+
+    def backward(self, grad: Array) -> Array | None:
+        """Send `grad` back through all layers; return the input's gradient."""
+        return run_back(self.stages(), grad)
+
+
+class Residual(Branches):
+    """``body(x) + shortcut(x)``: the body learns only what to change.
+
+    Put a `ReLU` after it in a `Sequential`, as in the original network: in evaluation it is
+    fused with the sum.
+
+    Parameters
+    ----------
+    body : Module
+    shortcut : Module, optional
+        Where the body changes the shape; without it, x itself is added.
+
+    Raises
+    ------
+    ValueError
+        In `forward`, if the two shapes differ.
+
+    References
+    ----------
+    K. He et al., "Deep residual learning for image recognition", arXiv:1512.03385.
+
+    Examples
+    --------
+    >>> block = Residual(Sequential(Conv2d(4, 4, 3, padding=1, rng=0)))
+    >>> block(np.ones((1, 4, 6, 6), np.float32)).shape
+    (1, 4, 6, 6)
+    """
+
+    def __init__(self, body: Module, shortcut: Module | None = None) -> None:
+        for name, part in (("body", body), ("shortcut", shortcut)):
+            if not isinstance(part, Module) and not (name == "shortcut" and part is None):
+                raise TypeError(f"{name} must be a Module, got {part!r}")
+        self.body, self.shortcut = body, shortcut
+        _each_once(*self.named_modules())
+
+    def backward(self, grad: Array) -> Array | None:
+        """Send `grad` back through both branches; return the sum."""
+        array = as_numbers("grad", grad)
+        through = self.body.backward(array)
+        around = array if self.shortcut is None else self.shortcut.backward(array)
+        if through is None or around is None:
+            return None
+        if np.may_share_memory(through, array):
+            return np.asarray(through + around)
+        through += around
+        return through
+
+
+class DepthwiseSeparableConv2d(Chain):
+    """A convolution of each channel alone, then a 1x1 convolution that mixes the channels.
+
+    It costs about ``1 / out_channels + 1 / (R * S)`` of a full convolution.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size, stride, padding, dilation
+        Of the convolution of each channel, as in `Conv2d`.
+    bias : bool
+        For both.
+    rng : numpy.random.Generator or int, optional
+
+    Attributes
+    ----------
+    depthwise, pointwise : Conv2d
+
+    References
+    ----------
+    A. Howard et al., "MobileNets", arXiv:1704.04861.
+
+    Examples
+    --------
+    >>> layer = DepthwiseSeparableConv2d(8, 16, 3, padding=1, rng=0)
+    >>> layer(np.ones((1, 8, 6, 6), np.float32)).shape
+    (1, 16, 6, 6)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntPair,
+        stride: IntPair = 1,
+        padding: Padding = 0,
+        dilation: IntPair = 1,
+        bias: bool = True,
+        *,
+        rng: RngLike = None,
+    ) -> None:
+        generator = as_generator(rng)
+        self.depthwise = Conv2d(
+            *(in_channels, in_channels, kernel_size, stride, padding, dilation, in_channels, bias),
+            rng=generator,
+        )
+        self.pointwise = Conv2d(in_channels, out_channels, 1, bias=bias, rng=generator)
+
+    def stages(self) -> list[Module]:
+        """Return the two convolutions."""
+        return [self.depthwise, self.pointwise]
+
+    def backward(self, grad: Array) -> Array | None:
+        """Send `grad` back through both; return the input's gradient."""
+        return run_back(self.stages(), grad)
+
+
+def _each_once(*named: tuple[str, Module]) -> None:
+    seen: dict[Module, str] = {}
+    for name, module in named:
+        if module in seen:
+            first = repr(seen[module]) if seen[module] else "the whole"
+            raise ValueError(
+                f"layers must each stand in one place, got one {type(module).__name__} as "
+                f"{first} and as {name!r}: make another one"
+            )
+        seen[module] = name

@@ -1,0 +1,118 @@
+"""Models as files in the safetensors format: names, shapes, numbers, and nothing that runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from fastconv.nn.module import Module
+from fastconv.runtime.atomic_files import write_atomically
+
+M = TypeVar("M", bound=Module)
+
+
+def save(model: Module, path: str | os.PathLike[str]) -> None:
+    """Write a model's parameters and buffers to a safetensors file.
+
+    The file is complete or not there: it is written under another name and then renamed. Where
+    `path` is a link, the file that it points at is replaced.
+    PyTorch's ``safetensors.torch.load_file`` reads it, with the names and layouts it expects.
+
+    Parameters
+    ----------
+    model : Module
+    path : str or path-like
+        A file there is replaced.
+
+    Raises
+    ------
+    ImportError
+        Without the package safetensors: ``pip install "fastconv[nn]"``.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastconv import nn
+    >>> path = tempfile.mkdtemp() + "/model.safetensors"
+    >>> model = nn.Linear(3, 2)
+    >>> nn.save(model, path)
+    >>> nn.load(model, path)
+    Linear(in_features=3, out_features=2, bias=True)
+    """
+    content: bytes = safetensors().save(model.state_dict(), metadata={"format": "pt"})
+    write_atomically(Path(path), lambda file: file.write_bytes(content))
+
+
+def load(model: M, path: str | os.PathLike[str], strict: bool = True) -> M:
+    """Read a model's parameters and buffers from a safetensors file; return the model.
+
+    Nothing in the file is ever executed.
+
+    Parameters
+    ----------
+    model : Module
+        Built as the saved one was, here or in PyTorch.
+    path : str or path-like
+    strict : bool
+        Whether names that are missing or too many are an error.
+
+    Raises
+    ------
+    ImportError
+        Without the package safetensors: ``pip install "fastconv[nn]"``.
+    OSError
+        If the file cannot be read.
+    ValueError
+        If the file is damaged, or does not fit the model: every missing, unknown or misshapen
+        name is listed. The model is then as it was.
+
+    Examples
+    --------
+    See `save`.
+    """
+    try:
+        state = read_tensors(Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(
+            f"path must be a safetensors file that NumPy can hold, {os.fspath(path)!r} is damaged "
+            f"or something else: {error}"
+        ) from error
+    try:
+        model.load_state_dict(state, strict)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)!r}: {error}") from None
+    return model
+
+
+def read_tensors(content: bytes) -> dict[str, NDArray[Any]]:
+    """Return the arrays in the content of a safetensors file.
+
+    Raises
+    ------
+    ImportError
+        Without the package safetensors.
+    ValueError
+        If it is damaged, something else, or holds numbers that NumPy has no type for.
+    """
+    reader = safetensors()
+    try:
+        tensors: dict[str, NDArray[Any]] = reader.load(content)
+    except Exception as error:  # of many kinds, some of them the package's own
+        raise ValueError(str(error)) from error
+    return tensors
+
+
+def safetensors() -> Any:
+    """Return the functions of safetensors for NumPy."""
+    try:
+        import safetensors.numpy
+    except ImportError:
+        raise ImportError(
+            'saving and loading models needs the package safetensors: pip install "fastconv[nn]"'
+        ) from None
+    return safetensors.numpy

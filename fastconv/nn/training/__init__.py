@@ -1,0 +1,1 @@
+"""Training: `fit`, its loop, optimizers, losses, schedules, callbacks, checkpoints."""

@@ -1,0 +1,293 @@
+"""What may happen after each epoch: stopping early, keeping the best model, writing a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv.core.arguments import as_flag
+from fastconv.core.geometry import as_int
+from fastconv.nn.layer_arguments import as_number
+from fastconv.nn.model_files import save
+from fastconv.nn.module import Module
+from fastconv.nn.training.history import History
+from fastconv.nn.training.state_schema import COUNT, check
+from fastconv.runtime.atomic_files import write_atomically
+
+
+class Run:
+    """A training as callbacks see it.
+
+    Parameters
+    ----------
+    model : Module
+        In evaluation mode after an epoch.
+    history : History
+        With the epoch that has just ended.
+
+    Attributes
+    ----------
+    epoch : int
+        How many have ended.
+    stop : bool
+        Set it, and this epoch was the last.
+    validated : bool
+        Whether there is validation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
+    >>> model = nn.Sequential(nn.Linear(4, 2))
+    >>> def stop_soon(run):
+    ...     run.stop = run.epoch == 2
+    >>> len(nn.fit(model, x, y, epochs=9, callbacks=[stop_soon], progress="silent"))
+    2
+    """
+
+    def __init__(self, model: Module, history: History) -> None:
+        self.model, self.history = model, history
+        self.stop, self.validated = False, False
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs have ended."""
+        return len(self.history)
+
+
+class Callback:
+    """Something that `fit` calls. Subclasses write `on_epoch_end`, and whatever else they need.
+
+    What a callback remembers from epoch to epoch belongs into `state_dict`, so that a resumed
+    training goes on as if nothing had happened.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
+    >>> model = nn.Sequential(nn.Linear(4, 2))
+    >>> class Counting(nn.Callback):
+    ...     epochs = 0
+    ...
+    ...     def on_epoch_end(self, run):
+    ...         self.epochs += 1
+    >>> counting = Counting()
+    >>> history = nn.fit(model, x, y, epochs=3, callbacks=[counting], progress="silent")
+    >>> counting.epochs
+    3
+    """
+
+    def on_begin(self, run: Run) -> None:
+        """Begin: the training starts, or goes on."""
+
+    def on_epoch_end(self, run: Run) -> None:
+        """Do something after an epoch."""
+
+    def on_end(self, run: Run) -> None:
+        """Do something after the last epoch, or an interruption."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is remembered: dicts, lists, arrays, numbers, text."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remember what `state_dict` returned."""
+
+
+class Called(Callback):
+    """A plain function, called with the `Run` after each epoch."""
+
+    def __init__(self, function: Callable[[Run], Any]) -> None:
+        self.function = function
+
+    def on_epoch_end(self, run: Run) -> None:
+        """Call the function."""
+        self.function(run)
+
+
+class _Best(Callback):
+    """Notices the smallest validation loss, or the smallest loss without validation."""
+
+    min_delta: float = 0.0
+
+    def __init__(self) -> None:
+        self.best, self.best_epoch, self.waited = math.inf, 0, 0
+
+    def on_begin(self, run: Run) -> None:
+        """Forget earlier trainings."""
+        if not run.epoch:
+            _Best.__init__(self)
+
+    def improved(self, run: Run) -> bool:
+        """Return whether the epoch was better than all before."""
+        last = run.history.last
+        value = last["val_loss"] if run.validated else last["loss"]
+        if value < self.best - self.min_delta:
+            self.best, self.best_epoch, self.waited = value, run.epoch, 0
+            return True
+        self.waited += 1
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best loss, its epoch, and how many epochs there were since."""
+        return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.waited}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remember what `state_dict` returned."""
+        numbers = {"best": float, "best_epoch": COUNT, "waited": COUNT}
+        check(state, {**numbers, ...: object}, f"the state of {type(self).__name__}")
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.waited = state["waited"]
+
+
+class EarlyStopping(_Best):
+    """Stop when the validation loss (without validation, the loss) no longer falls.
+
+    Parameters
+    ----------
+    patience : int
+        Stop after so many epochs without a better one.
+    min_delta : float
+        Better is by more than this.
+    restore_best : bool
+        Give the model the weights of its best epoch at the end.
+
+    Attributes
+    ----------
+    best : float
+    best_epoch : int
+        Counted from 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
+    >>> model = nn.Sequential(nn.Linear(4, 2))
+    >>> stopping = nn.EarlyStopping(patience=2, min_delta=10.0)
+    >>> len(nn.fit(model, x, y, epochs=9, callbacks=[stopping], progress="silent"))
+    3
+    """
+
+    def __init__(
+        self, patience: int = 5, min_delta: float = 0.0, restore_best: bool = True
+    ) -> None:
+        super().__init__()
+        self.patience = as_int("patience", patience, 1)
+        self.min_delta = as_number("min_delta", min_delta, 0)
+        self.restore_best = as_flag("restore_best", restore_best)
+        self._weights: dict[str, NDArray[Any]] | None = None
+
+    def on_begin(self, run: Run) -> None:
+        """Forget earlier trainings."""
+        super().on_begin(run)
+        if not run.epoch:
+            self._weights = None
+
+    def on_epoch_end(self, run: Run) -> None:
+        """Note whether the epoch was better; stop after too many that were not."""
+        if self.improved(run):
+            if self.restore_best:
+                self._weights = run.model.state_dict()
+        elif self.waited >= self.patience:
+            run.stop = True
+
+    def on_end(self, run: Run) -> None:
+        """Give the model the weights of its best epoch."""
+        if self.restore_best and self._weights is not None:
+            run.model.load_state_dict(self._weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is remembered, the best weights too."""
+        return {**super().state_dict(), "weights": self._weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remember what `state_dict` returned."""
+        super().load_state_dict(state)
+        check(state, {"weights": dict | None, ...: object}, "the state of EarlyStopping")
+        if state["weights"] is not None:
+            check(state["weights"], {str: np.ndarray}, "the weights in the state of EarlyStopping")
+        self._weights = state["weights"]
+
+
+class BestCheckpoint(_Best):
+    """Save the model, by `fastconv.nn.save`, whenever an epoch was better than all before.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Of a safetensors file.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
+    >>> model = nn.Sequential(nn.Linear(4, 2))
+    >>> import tempfile, os
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     best = nn.BestCheckpoint(os.path.join(folder, "best.safetensors"))
+    ...     history = nn.fit(model, x, y, epochs=2, callbacks=[best], progress="silent")
+    ...     os.listdir(folder)
+    ['best.safetensors']
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__()
+        self.path = Path(path)
+
+    def on_epoch_end(self, run: Run) -> None:
+        """Save the model if it is the best so far."""
+        if self.improved(run):
+            save(run.model, self.path)
+
+
+class CSVLog(Callback):
+    """Write the history to a CSV file after every epoch: it is complete at any moment.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
+    >>> model = nn.Sequential(nn.Linear(4, 2))
+    >>> import tempfile, os
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     log = nn.CSVLog(os.path.join(folder, "log.csv"))
+    ...     history = nn.fit(model, x, y, epochs=2, callbacks=[log], progress="silent")
+    ...     len(log.path.read_text().split())
+    3
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def on_epoch_end(self, run: Run) -> None:
+        """Write the file anew."""
+        columns = run.history.to_dict()
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["epoch", *columns])
+        for number, row in enumerate(zip(*columns.values(), strict=True), 1):
+            writer.writerow([number, *row])
+        content = text.getvalue().encode()
+        write_atomically(self.path, lambda file: file.write_bytes(content))

@@ -1,0 +1,163 @@
+"""Mini-batches: from arrays, shuffled by a seed, or from anything that yields them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator, SeedSequence
+from numpy.typing import NDArray
+
+from fastconv.core.arguments import as_array
+from fastconv.nn.layer_arguments import as_number
+from fastconv.nn.training.training_identity import fingerprint
+
+Array = NDArray[Any]
+Pair = tuple[Array, Array]
+#: Called as ``augment(images, rng=generator)``.
+Augment = Callable[..., Array]
+
+# What random numbers are for: each purpose, epoch and batch has a generator of its own, so that
+# training goes on from any of them without a memory of those before.
+SPLIT, SHUFFLE, AUGMENT = range(3)
+
+
+def generator(seed: int, *purpose: int) -> Generator:
+    """Return the generator for a purpose."""
+    return np.random.default_rng(SeedSequence(seed, spawn_key=purpose))
+
+
+class Arrays:
+    """Images and targets in memory."""
+
+    def __init__(self, x: Any, y: Any, batch_size: int, shuffle: bool, seed: int) -> None:
+        self.x, self.y = checked(x, y)
+        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+
+    def __len__(self) -> int:
+        """Return the number of batches; a single sample left over joins the batch before it."""
+        size, samples = self.batch_size, len(self.x)
+        rest = samples % size
+        return max(1, samples // size + (rest > 1 or (rest == 1 and size == 1)))
+
+    def epoch(self, number: int, skip: int = 0) -> Iterator[Pair]:
+        """Yield the batches of an epoch, without the first `skip`."""
+        samples, count = len(self.x), len(self)
+        order = np.arange(samples)
+        if self.shuffle:
+            order = generator(self.seed, SHUFFLE, number).permutation(samples)
+        for batch in range(skip, count):
+            stop = (batch + 1) * self.batch_size if batch + 1 < count else samples
+            rows = order[batch * self.batch_size : stop]
+            yield self.x[rows], self.y[rows]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what must be the same when training goes on."""
+        return {
+            "x": fingerprint(self.x),
+            "y": fingerprint(self.y),
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+        }
+
+
+class Batches:
+    """An iterable of batches, run through once an epoch."""
+
+    def __init__(self, source: Any, seed: int) -> None:
+        if not isinstance(source, Iterable):
+            raise TypeError(
+                "x must be images, with their targets as y, or without y an iterable of pairs "
+                f"(images, targets), got {type(source).__name__}"
+            )
+        if isinstance(source, np.ndarray):
+            raise TypeError("y must be the targets of x, got None with x an array")
+        self.source: Any = source
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """Return the number of batches, 0 if it is not known."""
+        try:
+            return len(self.source)
+        except TypeError:
+            return 0
+
+    def epoch(self, number: int, skip: int = 0) -> Iterator[Pair]:
+        """Yield the batches of an epoch, without the first `skip`."""
+        count = 0
+        for batch in self.source:
+            count += 1
+            if count <= skip:
+                continue
+            if not isinstance(batch, tuple | list) or len(batch) != 2:
+                raise TypeError(
+                    "x must yield pairs (images, targets), got "
+                    f"{type(batch).__name__} as batch {count}"
+                )
+            yield checked(*batch)
+        if not count:
+            again = " in its second epoch" if number else ""
+            raise ValueError(
+                f"x must yield at least one batch, got none{again}: a generator can be run "
+                "through once only, a list or a class with __iter__ again and again"
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """Return what must be the same when training goes on."""
+        return {"x": "an iterable of batches", "seed": self.seed}
+
+
+def checked(x: Any, y: Any) -> Pair:
+    """Return images and targets as arrays of the same length."""
+    images, targets = as_array("x", x), as_array("y", y)
+    for name, array in (("x", images), ("y", targets)):
+        if array.dtype.kind not in "fiub":
+            hint = ": number the classes, e.g. by np.unique(y, return_inverse=True)"
+            raise TypeError(
+                f"{name} must hold real numbers, got dtype {array.dtype}"
+                + (hint if name == "y" and array.dtype.kind in "UOST" else "")
+            )
+        if array.ndim == 0 or not len(array):
+            raise ValueError(f"{name} must hold at least one sample, got shape {array.shape}")
+    if len(images) != len(targets):
+        raise ValueError(
+            f"y must have a target for each of the {len(images)} images, got {len(targets)}"
+        )
+    return images, targets
+
+
+def split(x: Any, y: Any, fraction: float, seed: int) -> tuple[Pair, Pair]:
+    """Return two parts, the second with about `fraction` of the samples."""
+    images, targets = checked(x, y)
+    held = round(as_number("validation", fraction, 0, 1) * len(images))
+    if not 0 < held < len(images):
+        raise ValueError(
+            f"validation must leave samples in both parts, got {fraction} of {len(images)} samples"
+        )
+    order = generator(seed, SPLIT).permutation(len(images))
+    train, rest = np.sort(order[held:]), np.sort(order[:held])
+    return (images[train], targets[train]), (images[rest], targets[rest])
+
+
+def shift(pixels: int) -> Augment:
+    """Return an augmentation that moves every image by up to so many pixels, each way.
+
+    What moves in is the nearest pixel of the border.
+
+    >>> images = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
+    >>> shift(1)(images, np.random.default_rng(1)).shape
+    (1, 1, 2, 2)
+    """
+
+    def shifted(images: Array, rng: Generator) -> Array:
+        height, width = images.shape[2:]
+        moves = rng.integers(-pixels, pixels + 1, (2, len(images), 1))
+        rows = np.clip(np.arange(height) + moves[0], 0, height - 1)[:, None, :, None]
+        columns = np.clip(np.arange(width) + moves[1], 0, width - 1)[:, None, None, :]
+        number = np.arange(len(images))[:, None, None, None]
+        channel = np.arange(images.shape[1])[None, :, None, None]
+        return np.asarray(images[number, channel, rows, columns])
+
+    return shifted

@@ -1,0 +1,32 @@
+"""The list of pooling algorithms, fastest first; "auto" takes the first."""
+
+from __future__ import annotations
+
+from fastconv.pooling.compiled_pooling import Jit
+from fastconv.pooling.pool_algorithm import PoolAlgorithm
+from fastconv.pooling.reference_pooling import Reference
+from fastconv.pooling.strided_pooling import Windows
+
+ALGORITHMS: tuple[PoolAlgorithm, ...] = (Jit(), Windows(), Reference())
+FASTEST = ALGORITHMS[0]
+
+
+def pool_algorithms() -> tuple[str, ...]:
+    """Return the names of the pooling algorithms, fastest first.
+
+    Examples
+    --------
+    >>> pool_algorithms()
+    ('jit', 'windows', 'reference')
+    """
+    return tuple(algorithm.name for algorithm in ALGORITHMS)
+
+
+def find(name: str) -> PoolAlgorithm:
+    """Return the algorithm of that name; ValueError if there is none."""
+    if isinstance(name, str):
+        for algorithm in ALGORITHMS:
+            if name in ("auto", algorithm.name):
+                return algorithm
+    names = ", ".join(repr(known) for known in ("auto", *pool_algorithms()))
+    raise ValueError(f"algorithm must be one of {names}, got {name!r}")

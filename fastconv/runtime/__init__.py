@@ -1,0 +1,1 @@
+"""The computer: processor, threads, BLAS, memory, files, forks."""

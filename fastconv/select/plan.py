@@ -1,0 +1,357 @@
+"""From a problem to the implementation that will run it, and why that one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastconv.convolution.algorithm import Algorithm, Array, Run
+from fastconv.convolution.fused_max_pool import squares_of
+from fastconv.core.activation import Activation
+from fastconv.core.arguments import as_computed, as_numbers, check_out, check_shape
+from fastconv.core.cached import cached_property
+from fastconv.core.conv_problem import Conv2dProblem, Direction
+from fastconv.core.precision import Precision, get_precision, suffices
+from fastconv.runtime import output_memory
+from fastconv.runtime.threads import get_num_threads
+from fastconv.select import tuning
+from fastconv.select.conv_registry import algorithms, offering
+from fastconv.select.tuning import Table
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One algorithm's answer to one problem: why not it, or how long it thinks it takes."""
+
+    algorithm: Algorithm
+    refusal: str | None
+    estimated_seconds: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The algorithm that runs, and what it was chosen by.
+
+    Attributes
+    ----------
+    algorithm : Algorithm
+    named : bool
+        Whether the caller named it, instead of leaving the choice to "auto".
+    precision : {"highest", "high"}
+        What was asked for then; see `fastconv.set_precision`.
+    threads : int or None
+        For how many `measured` holds.
+    measured : mapping
+        Seconds that algorithms took, empty if the problem was not measured; see
+        `fastconv.set_tuning`.
+    """
+
+    algorithm: Algorithm
+    named: bool
+    precision: Precision
+    threads: int | None
+    measured: Mapping[str, float]
+
+    @property
+    def reason(self) -> str:
+        """Why this algorithm, in a line."""
+        if self.named:
+            return f"{self.algorithm.name} was named"
+        precision = f"with precision {self.precision!r}"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        if self.measured:
+            return f"chosen by measurement on {threads}, {precision}"
+        known = f", not measured on {threads}" if self.threads else ""
+        return f"chosen by estimate{known}, {precision}"
+
+
+class Circumstances(NamedTuple):
+    """All that the choice of "auto" depends on beside the problem.
+
+    Attributes
+    ----------
+    precision : {"highest", "high"}
+    table : Table or None
+        The measurements that are followed.
+    threads : int or None
+        How many there are; None without measurements, for estimates do not depend on it.
+    """
+
+    precision: Precision
+    table: Table | None
+    threads: int | None
+
+
+def circumstances() -> Circumstances:
+    """Return those that hold here and now."""
+    table = tuning.current()
+    return Circumstances(get_precision(), table, None if table is None else get_num_threads())
+
+
+#: Algorithms are estimated for this many threads, whatever the number is: another algorithm may
+#: round otherwise, and results do not depend on the number of threads.
+RANKED_FOR = 4
+#: The cheapest estimate stands unless another algorithm was measured to be faster by more than
+#: this: times vary by as much, and the choice should not.
+WORTH_A_CHANGE = 0.03
+
+
+def candidates(
+    problem: Conv2dProblem, direction: Direction, precision: Precision, once: bool = False
+) -> list[Candidate]:
+    """Ask every algorithm; those that `auto` may run come first, the cheapest estimate leading."""
+    answers = []
+    for algorithm in offering(direction):
+        refusal = algorithm.supports(problem, direction)
+        if refusal is None and not suffices(algorithm.precision, precision):
+            refusal = f"less exact than a plain sum: not with precision {precision!r}"
+        seconds = float("inf")
+        if refusal is None:
+            seconds = algorithm.estimated_seconds(problem, direction, RANKED_FOR)
+            seconds += algorithm.preparing_seconds(problem, RANKED_FOR) if once else 0.0
+        answers.append(Candidate(algorithm, refusal, seconds))
+    return sorted(answers, key=lambda answer: answer.estimated_seconds)
+
+
+def permitted(
+    problem: Conv2dProblem, direction: Direction, precision: Precision, once: bool = False
+) -> list[Candidate]:
+    """Return the candidates that `auto` may run, the cheapest estimate leading."""
+    return [c for c in candidates(problem, direction, precision, once) if c.refusal is None]
+
+
+def fastest(ranked: Sequence[Candidate], measured: Mapping[str, float]) -> Candidate | None:
+    """Return the first candidate that is as fast as the fastest measured; None without any."""
+    timed = [(measured[c.algorithm.name], c) for c in ranked if c.algorithm.name in measured]
+    limit = (1 + WORTH_A_CHANGE) * min((seconds for seconds, _ in timed), default=0.0)
+    return next((candidate for seconds, candidate in timed if seconds <= limit), None)
+
+
+def choose(
+    problem: Conv2dProblem, direction: Direction, algorithm: str = "auto", once: bool = False
+) -> Algorithm:
+    """Return the algorithm to run; see `decide`."""
+    return decide(problem, direction, algorithm, once).algorithm
+
+
+def decide(
+    problem: Conv2dProblem, direction: Direction, algorithm: str = "auto", once: bool = False
+) -> Choice:
+    """Choose the algorithm to run: the named one, or with "auto" the one that should be fastest.
+
+    That is the fastest measured, if the problem was measured, else the one of the cheapest
+    estimate. An algorithm that is named runs at any precision. If the weights are used `once`,
+    what it takes to prepare them counts.
+
+    Raises
+    ------
+    ValueError
+        If there is no algorithm of that name, or it refuses the problem.
+    """
+    if not isinstance(algorithm, str):
+        raise TypeError(
+            f"algorithm must be a name ({_names(direction)}), got {algorithm!r} of type "
+            f"{type(algorithm).__name__}"
+        )
+    return _decide(problem, direction, algorithm, circumstances(), once)
+
+
+def _names(direction: Direction) -> str:
+    return ", ".join(repr(name) for name in ("auto", *algorithms(direction)))
+
+
+@lru_cache(maxsize=4096)
+def _decide(
+    problem: Conv2dProblem, direction: Direction, algorithm: str, now: Circumstances, once: bool
+) -> Choice:
+    measured: Mapping[str, float] = {}
+    if now.table is not None and now.threads is not None:
+        measured = now.table.seconds(problem, direction, now.threads)
+    if algorithm == "auto":
+        allowed = permitted(problem, direction, now.precision, once)
+        if once:
+            preparing = {
+                c.algorithm.name: c.algorithm.preparing_seconds(problem, RANKED_FOR)
+                for c in allowed
+            }
+            measured = {n: t + preparing.get(n, 0.0) for n, t in measured.items()}
+        best = fastest(allowed, measured)
+        chosen = (best or allowed[0]).algorithm
+        return Choice(chosen, False, now.precision, now.threads, measured if best else {})
+    for named in offering(direction):
+        if named.name == algorithm:
+            refusal = named.supports(problem, direction)
+            if refusal is None:
+                return Choice(named, True, now.precision, now.threads, measured)
+            raise ValueError(f"algorithm {algorithm!r} refuses this problem: {refusal}")
+    raise ValueError(
+        f"algorithm must be one of {_names(direction)} for {direction}, got {algorithm!r}"
+    )
+
+
+def explain(problem: Conv2dProblem, direction: Direction, choice: Choice) -> str:
+    """Return a table of every algorithm with its estimate or its reason for refusing."""
+    p = problem
+    lines = [
+        f"{direction} of {p.input_shape} with weights {p.weight_shape}, stride {p.stride}, "
+        f"padding {p.padding}, dilation {p.dilation}, groups {p.groups}, {p.dtype}",
+        f"output {p.output_shape}, {p.flops / 1e9:.3g} GFLOP, "
+        f"{p.arithmetic_intensity:.3g} FLOP/byte; estimates are for {RANKED_FOR} threads",
+    ]
+    for answer in candidates(problem, direction, choice.precision):
+        name = answer.algorithm.name
+        mark = "*" if name == choice.algorithm.name else " "
+        cost = f"estimated {answer.estimated_seconds * 1e3:.3g} ms"
+        if name in choice.measured:
+            cost += f", measured {choice.measured[name] * 1e3:.3g} ms"
+        lines.append(f"{mark} {name:13} {answer.refusal or cost}")
+    return "\n".join((*lines, choice.reason))
+
+
+@dataclass(frozen=True)
+class _OfOneImage:
+    """What runs on a batch, for arrays without the batch axis."""
+
+    run: Run
+
+    def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
+        added = None if residual is None else residual[np.newaxis]
+        self.run(x[np.newaxis], added, out[np.newaxis])
+
+
+class Conv2dPlan:
+    """A convolution made ready once, to be run often: see `fastconv.plan_conv2d`.
+
+    Attributes
+    ----------
+    problem : Conv2dProblem
+        What it computes.
+    algorithm : str
+        The algorithm that runs.
+    activation : Activation
+        What is applied to the output.
+    max_pool : 2 or None
+        The side of the squares whose maxima are returned.
+    output_shape : tuple of int
+        What a call returns: (N, K, OH, OW), pooled (N, K, OH // 2, OW // 2); without N where the
+        plan is for one image.
+    workspace_bytes : int
+        Scratch memory a thread needs besides input and output.
+    """
+
+    def __init__(
+        self,
+        problem: Conv2dProblem,
+        choice: Choice,
+        weight: Array,
+        bias: Array,
+        activation: Activation,
+        max_pool: int | None = None,
+        single: bool = False,
+    ) -> None:
+        self.problem = problem
+        self.activation = activation
+        self.max_pool = max_pool
+        self._choice = choice
+        bind = choice.algorithm.bind if max_pool is None else choice.algorithm.bind_pooled
+        run = bind(problem, weight, bias, activation)
+        self._run = _OfOneImage(run) if single else run
+        # What every call compares with, worked out once. One image has no batch axis.
+        returned = problem.output_shape if max_pool is None else squares_of(problem).output_shape
+        shapes = problem.input_shape, problem.output_shape, returned
+        self._input_shape, self._convolved, self._output_shape = (
+            shape[single:] for shape in shapes
+        )
+        self._dtype = np.dtype(problem.dtype)
+
+    @property
+    def algorithm(self) -> str:
+        """The name of the algorithm that runs."""
+        return self._choice.algorithm.name
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of what a call returns."""
+        return self._output_shape
+
+    @cached_property
+    def workspace_bytes(self) -> int:
+        """Scratch memory a thread needs besides input and output."""
+        return self._choice.algorithm.workspace_bytes(self.problem, "forward")
+
+    def explain(self) -> str:
+        """Return a table of every algorithm: its estimate, or why not it; ``*`` runs."""
+        text = explain(self.problem, "forward", self._choice)
+        if self.max_pool is None:
+            return text
+        stored = self._choice.algorithm.pools(self.problem)
+        when = "before the output is stored" if stored else "in a second pass"
+        return f"{text}\nmaxima of squares of {self.max_pool} x {self.max_pool} are taken {when}"
+
+    def __repr__(self) -> str:
+        shapes = f"{self.problem.input_shape} -> {self._output_shape}"
+        return f"<Conv2dPlan {shapes} by {self.algorithm}>"
+
+    def __call__(
+        self, x: Any, out: Array | None = None, residual: ArrayLike | None = None
+    ) -> Array:
+        """Return ``activation(convolution of x + residual)``, written into `out` if one is given.
+
+        With `max_pool` the maxima of that.
+
+        Parameters
+        ----------
+        x : array-like, (N, C, H, W) or (C, H, W)
+            Of the plan's input shape, and of a type that converts to the plan's without loss.
+        out : ndarray, of the plan's `output_shape`, optional
+            C-contiguous, writable, of the plan's dtype, and apart from `x` and `residual` in
+            memory.
+        residual : array-like, (N, K, OH, OW) or (K, OH, OW), optional
+            Added before the activation, as a residual network wants it. Its type must fit as
+            that of `x`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as described.
+
+        Examples
+        --------
+        >>> import numpy as np, fastconv
+        >>> plan = fastconv.plan_conv2d((1, 1, 1, 2), np.ones((1, 1, 1, 1)), activation="relu")
+        >>> plan([[[[1.0, 2.0]]]], residual=[[[[-3.0, 3.0]]]])
+        array([[[[0., 5.]]]])
+        """
+        array = self._checked("x", x, self._input_shape, "the plan's input")
+        added = None
+        if residual is not None:
+            meaning = "the output" if self.max_pool is None else "the output before pooling"
+            added = self._checked("residual", residual, self._convolved, meaning)
+        if out is None:
+            out = output_memory.empty(self._output_shape, self._dtype)
+        else:
+            check_out(out, self._output_shape, self._dtype, "x", array)
+            if added is not None:
+                check_out(out, self._output_shape, self._dtype, "residual", added)
+        if self.problem.N:
+            self._run(array, added, out)
+        return out
+
+    def _checked(self, name: str, value: Any, shape: tuple[int, ...], meaning: str) -> Array:
+        # The usual case first: a small convolution takes no longer than all these questions.
+        if type(value) is np.ndarray and value.dtype == self._dtype and value.shape == shape:
+            return as_computed(value, self._dtype)
+        array = as_numbers(name, value, len(shape))
+        check_shape(name, array, shape, meaning)
+        if not np.can_cast(array.dtype, self._dtype):
+            dtype = self.problem.dtype
+            raise TypeError(
+                f"{name} must fit the plan's {dtype} without loss, got {array.dtype}: "
+                f"convert it ({name}.astype({dtype!r})) or plan with weights of its type"
+            )
+        return as_computed(array, self._dtype)
