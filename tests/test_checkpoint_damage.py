@@ -73,8 +73,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for no disk: these files are needed for milliseconds."""
-    for module in ("snapshot", "checkpoints"):
-        monkeypatch.setattr(f"fastconv.nn.{module}.sync", lambda path: None)
+    for module in ("checkpoint_files", "checkpoints"):
+        monkeypatch.setattr(f"fastconv.nn.training.{module}.sync", lambda path: None)
 
 
 def assert_goes_on_or_tells(folder: Path, what: str) -> str:
