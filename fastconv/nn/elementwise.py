@@ -1,8 +1,8 @@
-"""Elementwise work in pieces that stay in a core's cache, spread over threads.
+"""Elementwise operations in chunks that stay in a core's cache, spread over threads.
 
-NumPy makes one pass over memory for each operation. On a piece of a few thousand elements the
-passes after the first find everything in the cache, and temporaries cost nothing. The pieces depend
-on the arrays' sizes alone, so results are the same for every number of threads.
+NumPy reads and writes memory once for each operation. On a chunk of a few thousand elements every
+operation after the first finds its operands in the cache, and temporaries cost nothing. The chunks
+depend on the arrays' sizes alone, so results are bitwise identical for any thread count.
 """
 
 from __future__ import annotations
@@ -17,42 +17,32 @@ from fastconv.runtime.threads import run_tasks
 
 Array = NDArray[Any]
 
-#: Elements of a piece: 128 KiB of float32.
-PIECE = 2**15
+#: Elements of a chunk: 128 KiB of float32.
+CHUNK = 2**15
 
 
-def in_pieces(function: Callable[..., Any], *arrays: Array) -> None:
-    """Call ``function(*pieces)`` on pieces of equally large, C-contiguous arrays.
+def in_chunks(function: Callable[..., Any], *arrays: Array) -> None:
+    """Call ``function(*chunks)`` on flat chunks of C-contiguous arrays of one shape.
 
-    Pieces are flat; small arrays are one piece as they are.
+    Arrays no larger than a chunk are passed as they are.
     """
     size = arrays[0].size
-    if size <= PIECE and arrays[0].ndim:  # NumPy makes scalars of what has no dimensions
+    if size <= CHUNK and arrays[0].ndim:  # NumPy makes scalars of what has no dimensions
         function(*arrays)
         return
     flat = [array.reshape(-1) for array in arrays]
 
     def one(start: int) -> None:
-        function(*(array[start : start + PIECE] for array in flat))
+        function(*(array[start : start + CHUNK] for array in flat))
 
-    run_tasks(one, range(0, size, PIECE))
-
-
-def ranges(items: int, elements: int) -> list[tuple[int, int]]:
-    """Cut `items` of that many elements each into ranges of about a piece.
-
-    >>> ranges(5, 2**14)
-    [(0, 2), (2, 4), (4, 5)]
-    """
-    step = max(1, PIECE // max(1, elements))
-    return [(start, min(start + step, items)) for start in range(0, items, step)]
+    run_tasks(one, range(0, size, CHUNK))
 
 
 def put(values: Array, mask: NDArray[np.bool_], out: Array) -> None:
-    """Write `values` to `out` where `mask` is true; all three of one shape.
+    """Write `values` to `out` where `mask` is true; all three have one shape.
 
-    What ``np.copyto(out, values, where=mask)`` does element by element, done on the bits of many
-    elements at once: five times faster where the mask is random.
+    The same as ``np.copyto(out, values, where=mask)``, but computed on bit masks: five times
+    faster where the mask is random.
 
     >>> out = np.zeros(3)
     >>> put(np.array([1.0, np.inf, np.nan]), np.array([True, False, True]), out)

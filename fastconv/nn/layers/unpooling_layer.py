@@ -1,4 +1,4 @@
-"""The layer that undoes maximum pooling as far as that is possible."""
+"""Max unpooling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastconv.core.geometry import IntPair, Padding
 from fastconv.nn.layer_arguments import (
     as_given_padding,
     as_given_windows,
-    as_images_of_any_type,
+    as_images,
     require_float_gradient,
 )
 from fastconv.nn.module import Module
@@ -21,10 +21,10 @@ Array = NDArray[Any]
 
 
 class MaxUnpool2d(Module):
-    """Planes of zeros with maxima put back to where they were.
+    """Partial inverse of `MaxPool2d`: planes of zeros with the maxima at their indices.
 
-    It is called with what ``MaxPool2d(..., return_indices=True)`` returned, so it cannot stand in
-    a `Sequential`: call it in the `forward` of a module of your own.
+    It takes the two results of ``MaxPool2d(..., return_indices=True)``, so it cannot stand in a
+    `Sequential`: call it in the `forward` of a module of your own.
 
     Parameters
     ----------
@@ -43,11 +43,10 @@ class MaxUnpool2d(Module):
              [0., 3.]]]])
     """
 
+    shown = ("kernel_size", "stride", "padding")
+
     def __init__(
-        self,
-        kernel_size: IntPair,
-        stride: IntPair | None = None,
-        padding: Padding = 0,
+        self, kernel_size: IntPair, stride: IntPair | None = None, padding: Padding = 0
     ) -> None:
         self.kernel_size, self.stride = as_given_windows(kernel_size, stride)
         self.padding = as_given_padding(padding)
@@ -65,20 +64,15 @@ class MaxUnpool2d(Module):
 
         `output_size` is as in `fastconv.max_unpool2d`.
         """
-        maxima, single = as_images_of_any_type(self, x)
-        given = maxima[0] if single else maxima
+        maxima = as_images(self, x, any_type=True)
         geometry = self.kernel_size, self.stride, self.padding
-        y = max_unpool2d(given, indices, *geometry, output_size)
-        if self.keeping:  # a copy, as the indices are the caller's to change
+        y = max_unpool2d(maxima, indices, *geometry, output_size)
+        if self.keeping:  # a copy, as the caller may change the indices
             self.keep(y, np.array(indices))
         return y
 
     def backward(self, grad: Array) -> Array:
-        """Return the gradient of the maxima: what `grad` has at their indices."""
+        """Return the gradient of the maxima: that at their indices."""
         grad, indices = self.recall(grad)
         require_float_gradient(self, grad)
         return max_unpool2d_grad(grad, indices)
-
-    def extra_repr(self) -> str:
-        """Return the arguments, as PyTorch shows them."""
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
