@@ -1,4 +1,4 @@
-"""Keeping gradients from growing too large for a step."""
+"""Gradient clipping."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def clip_grad_norm_(
     ----------
     parameters : iterable of Parameter
     max_norm : float
-        Infinity changes nothing, to ask for the norm alone.
+        Infinity changes nothing: the norm is only returned.
     norm_type : float
         2 for the Euclidean norm, ``inf`` for the largest element.
 
@@ -60,7 +60,7 @@ def clip_grad_norm_(
 
 
 def clip_grad_value_(parameters: Iterable[Parameter], clip_value: float) -> None:
-    """Bring every element of all gradients between -clip_value and clip_value.
+    """Clip every element of all gradients to [-clip_value, clip_value].
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
-"""What happened in training, epoch by epoch."""
+"""Losses, accuracies and other figures of every epoch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,19 +34,22 @@ class History:
     (1, 0.5)
     """
 
+    loss: list[float]
+    accuracy: list[float]
+    val_loss: list[float]
+    val_accuracy: list[float]
+    seconds: list[float]
+    learning_rate: list[float]
+
     def __init__(self) -> None:
-        self.loss: list[float] = []
-        self.accuracy: list[float] = []
-        self.val_loss: list[float] = []
-        self.val_accuracy: list[float] = []
-        self.seconds: list[float] = []
-        self.learning_rate: list[float] = []
+        for name in _COLUMNS:
+            setattr(self, name, [])
         self.interrupted = False
 
     def append(self, **values: float) -> None:
         """Add an epoch; what is not given is NaN."""
         for name in _COLUMNS:
-            getattr(self, name).append(float(values.get(name, float("nan"))))
+            getattr(self, name).append(float(values.get(name, math.nan)))
 
     @property
     def last(self) -> dict[str, float]:
@@ -58,7 +62,7 @@ class History:
 
     @classmethod
     def from_dict(cls, lists: Mapping[str, Any]) -> History:
-        """Return the history whose `to_dict` this is."""
+        """Return a history from the lists that `to_dict` returned."""
         history = cls()
         for name in _COLUMNS:
             setattr(history, name, [float(value) for value in lists[name]])
@@ -78,11 +82,8 @@ def describe(values: Mapping[str, float]) -> str:
     >>> describe({"loss": 0.12345, "val_loss": float("nan"), "seconds": 1.5})
     'loss 0.1235, 1.5 s'
     """
-    parts = [
-        f"{name} {values[name]:.4f}"
-        for name in _COLUMNS[:4]
-        if name in values and values[name] == values[name]
-    ]
+    known = (name for name in _COLUMNS[:4] if not math.isnan(values.get(name, math.nan)))
+    parts = [f"{name} {values[name]:.4f}" for name in known]
     if "seconds" in values:
         parts.append(f"{values['seconds']:.1f} s")
     return ", ".join(parts)

@@ -1,6 +1,6 @@
-"""Optimizers: from gradients to steps.
+"""Optimizers: SGD, Adam, AdamW.
 
-The formulas are PyTorch's, which names its sources; each stands in one loop of
+The formulas are PyTorch's, which names its sources; each is one loop in
 `fastconv.kernels.optimizer_steps`.
 """
 
@@ -23,7 +23,7 @@ Array = NDArray[Any]
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum if wanted.
+    """Stochastic gradient descent, optionally with momentum.
 
     ``v = momentum * v + (1 - dampening) * g``, ``p = p - lr * v``; with Nesterov's momentum
     ``p = p - lr * (g + momentum * v)``. Weight decay adds ``weight_decay * p`` to g. The first v
@@ -35,11 +35,6 @@ class SGD(Optimizer):
         ``model.parameters()``, or groups such as ``{"params": [...], "lr": 0.1}``.
     lr, momentum, dampening, weight_decay : float
     nesterov : bool
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument.
 
     References
     ----------
@@ -77,7 +72,7 @@ class SGD(Optimizer):
         )
 
     def check(self, group: Mapping[str, Any]) -> None:
-        """Raise unless the settings of a group make sense."""
+        """Raise TypeError or ValueError for invalid settings of a group."""
         super().check(group)
         as_number("momentum", group["momentum"], 0, 1)
         as_number("dampening", group["dampening"], -LARGEST)
@@ -91,7 +86,7 @@ class SGD(Optimizer):
     def update(
         self, p: Parameter, grad: Array, state: dict[str, Any], group: Mapping[str, Any]
     ) -> None:
-        """Take one step for one parameter."""
+        """Update one parameter."""
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
         if momentum == 0:
             _over(sgd, p, grad, state, (), lr, decay)
@@ -104,7 +99,7 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Steps of about lr for every number, whatever the size of its gradient.
+    """Steps of about lr for every element, whatever the size of its gradient.
 
     ``m = β1 * m + (1 - β1) * g``, ``v = β2 * v + (1 - β2) * g²``,
     ``p = p - lr * m' / (sqrt(v') + eps)`` with ``m' = m / (1 - β1^t)``, ``v' = v / (1 - β2^t)``.
@@ -116,13 +111,8 @@ class Adam(Optimizer):
         As in `SGD`.
     lr : float
     betas : (float, float)
-        How much the running means of g and g² keep from step to step.
+        Decay rates of the running means of g and g².
     eps, weight_decay : float
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument.
 
     References
     ----------
@@ -152,7 +142,7 @@ class Adam(Optimizer):
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
     def check(self, group: Mapping[str, Any]) -> None:
-        """Raise unless the settings of a group make sense."""
+        """Raise TypeError or ValueError for invalid settings of a group."""
         super().check(group)
         as_number("eps", group["eps"], 0)
         betas = group["betas"]
@@ -164,7 +154,7 @@ class Adam(Optimizer):
     def update(
         self, p: Parameter, grad: Array, state: dict[str, Any], group: Mapping[str, Any]
     ) -> None:
-        """Take one step for one parameter."""
+        """Update one parameter."""
         if not state:
             zeros = np.zeros(p.shape, p.dtype)
             state.update(step=0, exp_avg=zeros, exp_avg_sq=zeros.copy())
@@ -186,11 +176,6 @@ class AdamW(Adam):
         As in `SGD`.
     lr, betas, eps, weight_decay
         As in `Adam`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument.
 
     References
     ----------
@@ -227,9 +212,9 @@ def _over(
     names: Sequence[str],
     *numbers: float,
 ) -> None:
-    """Take a step with the arrays of those names in the state; the gradient is only read.
+    """Run a step kernel on parameter, gradient and the named arrays of the state.
 
-    What is in the state comes from anywhere: it is brought into the form that kernels write to.
+    A state may be loaded from anywhere: its arrays are converted to what kernels can write to.
     """
     data = p.data
     for name in names:

@@ -1,4 +1,4 @@
-"""Loss and accuracy of the samples so far."""
+"""Running loss and accuracy."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from fastconv.nn.training.losses import Loss
 Array = NDArray[Any]
 
 
-class Tally:
-    """Sums from which the means over batches follow, whatever the batches' sizes.
+class RunningMetrics:
+    """Sums from which mean loss and accuracy follow, whatever the batch sizes.
 
     Attributes
     ----------
     samples : int
     total, weight : float
-        Sum of the losses, and what to divide it by.
-    right : float
-        How many predictions were right; NaN where the loss knows no classes.
+        Sum of the losses, and its divisor.
+    correct : float
+        Number of correct predictions; NaN unless the loss is one of classification.
 
     Examples
     --------
     >>> from fastconv import nn
-    >>> tally, loss = Tally(), nn.CrossEntropyLoss()
+    >>> metrics, loss = RunningMetrics(), nn.CrossEntropyLoss()
     >>> logits, classes = np.array([[0.0, 1.0], [0.0, 1.0]]), np.array([1, 0])
-    >>> tally.add(loss, loss(logits, classes), logits, classes)
-    >>> round(tally.loss, 2), tally.accuracy
+    >>> metrics.add(loss, loss(logits, classes), logits, classes)
+    >>> round(metrics.loss, 2), metrics.accuracy
     (0.81, 0.5)
     """
 
     def __init__(self) -> None:
         self.samples = 0
-        self.total = self.weight = self.right = 0.0
+        self.total = self.weight = self.correct = 0.0
 
     def add(self, loss: Loss, value: float, pred: Array, targets: Array) -> None:
         """Add a batch, whose loss is `value`."""
@@ -47,7 +47,7 @@ class Tally:
         self.samples += count
         self.total += float(value)
         self.weight += weight
-        self.right += _right(pred, targets) if loss.classification else math.nan
+        self.correct += _correct(pred, targets) if loss.classification else math.nan
 
     @property
     def loss(self) -> float:
@@ -56,12 +56,12 @@ class Tally:
 
     @property
     def accuracy(self) -> float:
-        """Which part of the predictions is right, or NaN."""
-        return self.right / self.samples
+        """The fraction of correct predictions, or NaN."""
+        return self.correct / self.samples
 
 
-def _right(pred: Array, targets: Array) -> float:
-    """Return how many predictions are right; NaN where there are no classes to choose from."""
+def _correct(pred: Array, targets: Array) -> float:
+    """Return the number of correct predictions; NaN where there are no classes."""
     if pred.ndim < 2 or pred.shape[1] == 1:
         return math.nan
     if targets.shape == pred.shape:
