@@ -54,7 +54,7 @@ class Schedule:
         self._apply()
 
     def rate(self, base_lr: float, step: int) -> float:
-        """Return the learning rate after `step` steps, for a group whose initial one is `base_lr`."""
+        """Return the learning rate after `step` steps of a group that started with `base_lr`."""
         raise NotImplementedError
 
     def step(self) -> None:
