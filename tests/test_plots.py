@@ -97,11 +97,14 @@ def test_feature_maps() -> None:
 # Mistakes and confusion ---------------------------------------------------------------------------
 
 
-def test_mistakes_are_the_surest_wrong_ones() -> None:
+def test_mistakes_are_the_most_confident_ones() -> None:
     images = rng().random((4, 1, 5, 5))
     shares = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
     figure = plots.mistakes(images, [1, 1, 0, 0], shares, count=2, classes=["cat", "dog"])
-    assert [axis.get_title() for axis in figure.axes] == ["predicted cat, 80%", "predicted dog, 70%"]
+    assert [axis.get_title() for axis in figure.axes] == [
+        "predicted cat, 80%",
+        "predicted dog, 70%",
+    ]
     assert [axis.get_xlabel() for axis in figure.axes] == ["true dog", "true cat"]
     np.testing.assert_array_equal(pixels(figure.axes[0]), images[1, 0])
     assert figure.get_suptitle() == "3 mistakes among 4 images, the 2 most confident"

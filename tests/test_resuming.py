@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import training_kills
-from test_training import Array, data, network, same, small_problem, train
+from test_training import Array, Stream, data, network, same, small_problem, train
 
 from fastconv import nn
 
@@ -43,7 +43,9 @@ def test_on_from_the_last_batch_of_an_epoch(tmp_path: Path) -> None:
         model = network()
         optimizer = nn.Adam(model.parameters())
         schedule = nn.OneCycleLR(optimizer, 0.01, 18)
-        return train(model, optimizer=optimizer, schedule=schedule, **options)
+        # Of an iterable nobody knows that the batch is the last one.
+        source = (Stream(),)
+        return train(model, data=source, optimizer=optimizer, schedule=schedule, **options)
 
     def kill(run: nn.Run) -> None:
         if fail and run.epoch == 2:
@@ -58,6 +60,18 @@ def test_on_from_the_last_batch_of_an_epoch(tmp_path: Path) -> None:
     assert history.learning_rate == wanted.learning_rate
     assert history.loss == wanted.loss
     assert same(model, whole)
+
+
+def test_no_batch_is_written_twice(tmp_path: Path) -> None:
+    steps = []
+
+    class Noting(nn.Checkpoints):
+        def write(self, state: dict[str, Any], step: int, **options: Any) -> None:
+            steps.append(step)
+            super().write(state, step, **options)
+
+    train(epochs=2, checkpoint=Noting(tmp_path, every=3))  # an epoch has 6 batches
+    assert steps == [3, 6, 9, 12]
 
 
 @pytest.mark.parametrize("part", ["tensors.safetensors", "state.json"])
