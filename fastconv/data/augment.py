@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from fastconv.core.arguments import Array
 from fastconv.core.geometry import IntPair, as_pair
 
-Array = NDArray[Any]
 Step = Callable[..., Array]
 
 

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastconv.core.arguments import Array
 from fastconv.core.geometry import IntPair, as_pair
 from fastconv.data.data_errors import DataError
 from fastconv.runtime.optional_packages import require
-
-Array = NDArray[Any]
 
 # Only formats whose readers start no other program, as that of PostScript does.
 _FORMATS = {

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 from urllib.error import URLError
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
+from fastconv.core.arguments import Array
 from fastconv.core.geometry import IntPair, as_pair
 from fastconv.data.data_errors import DataError
 from fastconv.runtime.optional_packages import require
-
-Array = NDArray[Any]
 
 
 def load_digits(size: IntPair | None = None, dtype: DTypeLike = "float32") -> tuple[Array, Array]:

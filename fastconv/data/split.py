@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from fastconv.core.arguments import Array
 from fastconv.core.geometry import as_int
 from fastconv.data.augment import as_generator
 from fastconv.runtime.optional_packages import require
-
-Array = NDArray[Any]
 
 
 def train_test_split(

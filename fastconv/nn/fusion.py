@@ -18,12 +18,12 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv.api.conv2d import plan_conv2d
 from fastconv.convolution.fused_max_pool import SIDE
 from fastconv.core.activation import ActivationLike, as_activation
-from fastconv.core.arguments import as_numbers
+from fastconv.core.arguments import Array, as_numbers
 from fastconv.nn.layer_arguments import as_floats
 from fastconv.nn.layers.activation_layers import Dropout, LeakyReLU, ReLU, SiLU
 from fastconv.nn.layers.batch_norm import BatchNorm2d
@@ -32,7 +32,6 @@ from fastconv.nn.layers.pooling_layers import MaxPool2d
 from fastconv.nn.module import Module
 from fastconv.select.plan import Conv2dPlan, circumstances
 
-Array = NDArray[Any]
 Kind = type[Module] | None
 
 # Input shapes for which a convolution keeps plans: a batch, the last smaller batch, single images.

@@ -10,15 +10,14 @@ networks", AISTATS 2010; K. He et al., "Delving deep into rectifiers", arXiv:150
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
-from fastconv.core.arguments import as_flag
+from fastconv.core.arguments import Array, as_flag
 from fastconv.nn.layer_arguments import RngLike, as_generator
 from fastconv.nn.parameter import Parameter
 
-Array = NDArray[Any]
 Fan = Literal["fan_in", "fan_out"]
 
 _GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}

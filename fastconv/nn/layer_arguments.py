@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from fastconv.core.arguments import as_batch, as_numbers
+from fastconv.core.arguments import Array, as_batch, as_numbers
 from fastconv.core.geometry import IntPair, Padding, as_pair, resolve_padding
 from fastconv.core.pool_problem import not_given
-
-Array = NDArray[Any]
 
 #: The largest number that is finite.
 LARGEST = sys.float_info.max

@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
-from fastconv.core.arguments import as_array, as_flag, as_numbers
+from fastconv.core.arguments import Array, as_array, as_flag, as_numbers
 from fastconv.nn.parameter import Parameter
 from fastconv.nn.summary import Summary, summarize
-
-Array = NDArray[Any]
 
 
 class Keys(NamedTuple):

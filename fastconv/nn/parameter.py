@@ -6,11 +6,9 @@ import itertools
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
-from fastconv.core.arguments import as_array
-
-Array = NDArray[Any]
+from fastconv.core.arguments import Array, as_array
 
 # One counter for all parameters: no version is ever used twice.
 _versions = itertools.count()

@@ -2,7 +2,7 @@
 
 Every function returns a new ``matplotlib.figure.Figure``; pyplot and its global state are never
 used. A notebook shows such a figure, `save` writes it. matplotlib is imported by the first plot:
-``pip install 'fastconv[plots]'``.
+``pip install 'fastconv[plots]'``, without which it raises ModuleNotFoundError.
 """
 
 from fastconv.plots.canvas import save

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
+from fastconv.core.arguments import Array, as_numbers
 from fastconv.runtime.atomic_files import write_atomically
 from fastconv.runtime.optional_packages import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Array = NDArray[Any]
 
 # The colours of Okabe and Ito, which colour-blind people can distinguish.
 BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
@@ -92,6 +92,12 @@ def mosaic(images: Sequence[Sequence[Array]], zoom: int = 1, gap: int = 1) -> Ar
             top, left = i * (height + gap), j * (width + gap)
             whole[top : top + height, left : left + width] = image.repeat(zoom, 0).repeat(zoom, 1)
     return whole
+
+
+def as_channels(name: str, value: ArrayLike) -> Array:
+    """Return an image or a filter, (H, W) or (C, H, W), as (C, H, W)."""
+    array = np.asarray(value)
+    return as_numbers(name, array[np.newaxis] if array.ndim == 2 else array, 3)
 
 
 def as_picture(image: Array) -> Array:

@@ -6,18 +6,26 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv.api import im2col_col2im
-from fastconv.core.arguments import as_numbers, check_shape
+from fastconv.core.arguments import Array, check_shape
 from fastconv.core.geometry import IntPair, as_ints, as_pair
 from fastconv.core.stencils import SOBEL_X
-from fastconv.plots.canvas import INK, MUTED, PAPER, RULE, VERMILLION, new_figure, number
+from fastconv.plots.canvas import (
+    INK,
+    MUTED,
+    PAPER,
+    RULE,
+    VERMILLION,
+    as_channels,
+    new_figure,
+    number,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Array = NDArray[Any]
 
 _MAX_TAPS, _MAX_PATCHES, _MAX_SIDE = 27, 36, 12
 _CELL = 0.36  # inches
@@ -60,8 +68,6 @@ def im2col(
     ------
     TypeError, ValueError
         Also for images that are too large to draw.
-    ModuleNotFoundError
-        Without matplotlib.
 
     Examples
     --------
@@ -70,8 +76,7 @@ def im2col(
     >>> figure.get_suptitle()
     'im2col: 9 patches of 4 pixels become a 4 x 9 matrix'
     """
-    pixels = np.asarray(image)
-    pixels = as_numbers("image", pixels[np.newaxis] if pixels.ndim == 2 else pixels, 3)
+    pixels = as_channels("image", image)
     kernel = as_pair("kernel_size", kernel_size, 1)
     steps, around = as_pair("stride", stride, 1), as_pair("padding", padding, 0)
     padded = np.pad(pixels, ((0, 0), *((width, width) for width in around)))
@@ -107,8 +112,7 @@ def _as_filter(weight: ArrayLike | None, shape: tuple[int, int, int]) -> Array:
     if weight is None:
         default = SOBEL_X * 4 if shape[1:] == (3, 3) else np.ones(shape[1:])
         return np.broadcast_to(default, shape)
-    array = np.asarray(weight)
-    array = as_numbers("weight", array[np.newaxis] if array.ndim == 2 else array, 3)
+    array = as_channels("weight", weight)
     check_shape("weight", array, shape, "C, R, S")
     return array
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from fastconv.core.arguments import as_numbers
+from fastconv.core.arguments import Array, as_numbers
 from fastconv.plots.canvas import (
     BLUE,
     INK,
@@ -29,7 +29,6 @@ from fastconv.plots.canvas import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Array = NDArray[Any]
 
 _MOST_CHANNELS = 16
 
@@ -55,8 +54,6 @@ def filters(weight: ArrayLike, title: str | None = None, most: int = 64) -> Figu
     ------
     TypeError, ValueError
         For other than 4 dimensions, and empty arrays.
-    ModuleNotFoundError
-        Without matplotlib.
 
     Examples
     --------
@@ -157,8 +154,6 @@ def feature_maps(
     ------
     TypeError, ValueError
         Also for no layers, or fewer titles than layers.
-    ModuleNotFoundError
-        Without matplotlib.
 
     Examples
     --------
@@ -242,8 +237,6 @@ def mistakes(
     ------
     TypeError, ValueError
         For arrays that do not fit together.
-    ModuleNotFoundError
-        Without matplotlib.
 
     Examples
     --------

@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv.api.conv2d import conv2d
-from fastconv.core.arguments import as_numbers
+from fastconv.core.arguments import Array, as_numbers
 from fastconv.core.stencils import BLUR, LAPLACE, SHARPEN, SOBEL_X, SOBEL_Y
-from fastconv.plots.canvas import INK, SIGNED, bare, largest, new_figure, number
+from fastconv.plots.canvas import INK, SIGNED, as_channels, bare, largest, new_figure, number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Array = NDArray[Any]
 
 _KERNELS = {
     "Sobel x": SOBEL_X,
@@ -54,8 +53,6 @@ def edges(
     ------
     TypeError, ValueError
         Also for kernels larger than the image.
-    ModuleNotFoundError
-        Without matplotlib.
 
     Examples
     --------
@@ -104,8 +101,7 @@ def edges(
 
 def _as_image(image: ArrayLike) -> Array:
     """Return an image as (1, H, W) or (3, H, W) in [0, 1]."""
-    array = np.asarray(image)
-    array = as_numbers("image", array[np.newaxis] if array.ndim == 2 else array, 3)
+    array = as_channels("image", image)
     if array.shape[-1] == 3 and array.shape[0] not in (1, 3):
         array = array.transpose(2, 0, 1)
     if array.shape[0] not in (1, 3) or not array.size:

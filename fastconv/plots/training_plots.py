@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from fastconv.core.arguments import as_numbers
+from fastconv.core.arguments import Array, as_numbers
 from fastconv.plots.canvas import BLUE, INK, MUTED, RULE, VERMILLION, new_figure, on_color
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Array = NDArray[Any]
 
 _TRAINING = {"color": BLUE, "marker": "o", "linestyle": "-"}
 _VALIDATION = {"color": VERMILLION, "marker": "s", "linestyle": "--"}
@@ -44,8 +42,6 @@ def history(history: Any, title: str | None = None) -> Figure:
     ------
     TypeError, ValueError
         If there is neither.
-    ModuleNotFoundError
-        Without matplotlib.
 
     Examples
     --------
@@ -137,12 +133,8 @@ def _columns(history: Any) -> dict[str, Any]:
 
 def _record(record: Any) -> dict[str, Any]:
     """Return the values of one epoch; none for a bare number."""
-    if dataclasses.is_dataclass(record) and not isinstance(record, type):
-        record = dataclasses.asdict(record)
-    elif hasattr(record, "_asdict"):
-        record = record._asdict()
-    elif not isinstance(record, Mapping):
-        record = getattr(record, "__dict__", {})
+    if not isinstance(record, Mapping):
+        record = record._asdict() if hasattr(record, "_asdict") else getattr(record, "__dict__", {})
     return {
         str(name): value for name, value in record.items() if value is None or np.isscalar(value)
     }
@@ -174,8 +166,6 @@ def confusion(
     ------
     TypeError, ValueError
         For counts or classes below zero, and arrays that do not fit together.
-    ModuleNotFoundError
-        Without matplotlib.
 
     Examples
     --------

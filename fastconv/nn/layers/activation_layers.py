@@ -2,19 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv.api.conv2d_backward import rectified_grad
+from fastconv.core.arguments import Array
 from fastconv.core.geometry import as_int
-from fastconv.nn.elementwise import in_chunks, put
 from fastconv.nn.layer_arguments import LARGEST, RngLike, as_floats, as_generator, as_number
 from fastconv.nn.module import Module
 from fastconv.runtime import output_memory
+from fastconv.runtime.threads import run_tasks
 
-Array = NDArray[Any]
+# Elements of a chunk: 128 KiB of float32.
+_CHUNK = 2**15
+
+
+def in_chunks(function: Callable[..., Any], *arrays: Array) -> None:
+    """Call ``function(*chunks)`` on flat chunks of C-contiguous arrays of one shape, by threads.
+
+    On a chunk that stays in a core's cache, NumPy's operations after the first do not wait for
+    memory. Chunks depend on the size alone: results are bitwise identical for any thread count.
+    """
+    size = arrays[0].size
+    if size <= _CHUNK and arrays[0].ndim:  # NumPy makes scalars of what has no dimensions
+        function(*arrays)
+        return
+    flat = [array.reshape(-1) for array in arrays]
+
+    def one(start: int) -> None:
+        function(*(array[start : start + _CHUNK] for array in flat))
+
+    run_tasks(one, range(0, size, _CHUNK))
+
+
+def put(values: Array, mask: NDArray[np.bool_], out: Array) -> None:
+    """Write `values` to `out` where `mask` is true; all three have one shape.
+
+    The same as ``np.copyto(out, values, where=mask)``, but computed on bit masks: five times
+    faster where the mask is random.
+
+    >>> out = np.zeros(3)
+    >>> put(np.array([1.0, np.inf, np.nan]), np.array([True, False, True]), out)
+    >>> out
+    array([ 1.,  0., nan])
+    """
+    integer = f"i{out.itemsize}"
+    bits = mask.astype(integer)
+    np.negative(bits, out=bits)  # all ones, or all zeros
+    old = out.view(integer)
+    bits &= old ^ values.view(integer)
+    old ^= bits
 
 
 class _Activation(Module):

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from fastconv.core.arguments import as_computed, as_flag, as_numbers
+from fastconv.core.arguments import Array, as_computed, as_flag, as_numbers
 from fastconv.core.geometry import as_int
 from fastconv.kernels.channel_loops import normalize, normalize_grad
 from fastconv.nn.layer_arguments import LARGEST, as_images, as_number, check_parameter
 from fastconv.nn.module import Module
 from fastconv.nn.parameter import Parameter
 from fastconv.runtime import output_memory
-
-Array = NDArray[Any]
 
 
 class BatchNorm2d(Module):

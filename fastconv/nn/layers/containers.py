@@ -6,16 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastconv.core.arguments import as_numbers
+from fastconv.core.arguments import Array, as_numbers
 from fastconv.core.geometry import IntPair, Padding
 from fastconv.nn.fusion import Branches, Chain
 from fastconv.nn.layer_arguments import RngLike, as_generator
 from fastconv.nn.layers.conv_layers import Conv2d
 from fastconv.nn.module import Module
-
-Array = NDArray[Any]
 
 
 class Sequential(Chain):

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv.api.conv2d import conv2d, conv2d_weight_grad
 from fastconv.api.conv2d_backward import bias_gradient, conv2d_backward
 from fastconv.api.conv_transpose2d import conv_transpose2d, reached, spanned
-from fastconv.core.arguments import as_batch_shape
+from fastconv.core.arguments import Array, as_batch_shape
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import IntPair, Margins, Padding, as_int, as_pair, resolve_padding
 from fastconv.nn.init import default_parameters
@@ -20,8 +20,6 @@ from fastconv.nn.layer_arguments import RngLike, as_given_padding, as_images
 from fastconv.nn.layers.padding_modes import check_padding_mode, pad, pad_grad
 from fastconv.nn.module import Module
 from fastconv.select.plan import choose
-
-Array = NDArray[Any]
 
 
 class _Convolution(Module):
@@ -228,24 +226,17 @@ class ConvTranspose2d(_Convolution):
     Parameters
     ----------
     in_channels, out_channels : int
-    kernel_size, stride, dilation : int or (int, int)
-        Of the convolution whose transpose this is.
-    padding : int or (int, int)
-        Rows and columns removed from the result's edges.
-    output_padding : int or (int, int)
-        Rows and columns added at the bottom and right; below the stride or the dilation.
-    groups : int
-    bias : bool
+    kernel_size, stride, padding, output_padding, groups, dilation
+        As in `fastconv.conv_transpose2d`.
+    bias, rng
+        As in `Conv2d`.
     padding_mode : "zeros"
         The only mode of transposed convolution, as in PyTorch.
-    rng : numpy.random.Generator or int, optional
-        Draws the initial weights, as in `Conv2d`.
 
     Attributes
     ----------
     weight : Parameter, (in_channels, out_channels / groups, R, S)
-    bias : Parameter, (out_channels,), or None
-    input_grad : bool
+    bias, input_grad
         As in `Conv2d`.
 
     Examples

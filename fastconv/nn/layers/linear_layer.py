@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba.core import config
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from fastconv.core.arguments import as_computed
+from fastconv.core.arguments import Array, as_computed
 from fastconv.core.geometry import as_int
 from fastconv.kernels.dense_loops import product, weighted_sums
 from fastconv.nn.init import default_parameters
@@ -17,8 +15,6 @@ from fastconv.nn.module import Module
 from fastconv.runtime import output_memory
 from fastconv.runtime.blas import single_threaded
 from fastconv.runtime.threads import run_tasks
-
-Array = NDArray[Any]
 
 # Multiplications worth a task of their own: a Python thread wakes in a tenth of a millisecond.
 _TASK_PRODUCTS = 2**23

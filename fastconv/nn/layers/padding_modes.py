@@ -10,12 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastconv.core.arguments import Array
 from fastconv.core.geometry import Margins, require_tensor
 from fastconv.runtime import output_memory
-
-Array = NDArray[Any]
 
 #: PyTorch's modes: zeros, the image mirrored without its edge, its edge pixels, the image repeated.
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")

@@ -1,4 +1,4 @@
-"""Pooling layers, and flattening images to rows of features."""
+"""Pooling and unpooling layers, and flattening images to rows of features."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv.api.adaptive_pool2d import (
     OutputSize,
@@ -18,7 +18,8 @@ from fastconv.api.adaptive_pool2d import (
 from fastconv.api.avg_pool2d import as_divisor, avg_pool2d, avg_pool2d_grad
 from fastconv.api.max_pool2d import as_asked, max_pool2d_grad, maxima, maximum_dtypes
 from fastconv.api.max_pool_training import Places, max_pool2d_placed, max_pool2d_placed_grad
-from fastconv.core.arguments import as_flag
+from fastconv.api.max_unpool2d import max_unpool2d, max_unpool2d_grad
+from fastconv.core.arguments import Array, as_flag
 from fastconv.core.geometry import IntPair, Padding, as_int, as_pair
 from fastconv.core.pool_problem import problem_of
 from fastconv.nn.layer_arguments import (
@@ -31,8 +32,6 @@ from fastconv.nn.layer_arguments import (
 )
 from fastconv.nn.module import Module
 from fastconv.runtime import output_memory
-
-Array = NDArray[Any]
 
 
 class _Windowed(Module):
@@ -83,16 +82,10 @@ class MaxPool2d(_Windowed):
 
     Parameters
     ----------
-    kernel_size, stride, dilation : int or (int, int)
-        For height and width; `stride` is `kernel_size` unless given.
-    padding : int, (int, int), ((top, bottom), (left, right)), or str
+    kernel_size, stride, padding, dilation, ceil_mode, wide_padding
         As in `fastconv.max_pool2d`.
     return_indices : bool
         Whether `forward` returns the indices of the maxima too, for `MaxUnpool2d`.
-    ceil_mode : bool
-        Whether a last window may overhang the end.
-    wide_padding : bool
-        Whether windows may lie wholly in the padding, as in `fastconv.max_pool2d`.
 
     Examples
     --------
@@ -166,18 +159,8 @@ class AvgPool2d(_Windowed):
 
     Parameters
     ----------
-    kernel_size, stride, dilation : int or (int, int)
-        For height and width; `stride` is `kernel_size` unless given.
-    padding : int, (int, int), ((top, bottom), (left, right)), or str
+    kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, ...
         As in `fastconv.avg_pool2d`.
-    ceil_mode : bool
-        Whether a last window may overhang the end.
-    count_include_pad : bool
-        Whether the zeros of the padding count.
-    divisor_override : int, optional
-        Divisor of the sums, instead of the number of positions in a window.
-    wide_padding : bool
-        Whether windows may lie wholly in the padding, as in `fastconv.avg_pool2d`.
 
     Examples
     --------
@@ -295,6 +278,64 @@ class AdaptiveMaxPool2d(_Adaptive):
         grad, indices, shape = self.recall(grad)
         require_float_gradient(self, grad)
         return max_pool2d_grad(grad, indices, shape)
+
+
+class MaxUnpool2d(Module):
+    """Partial inverse of `MaxPool2d`: planes of zeros with the maxima at their indices.
+
+    It takes the two results of ``MaxPool2d(..., return_indices=True)``, so it cannot stand in a
+    `Sequential`: call it in the `forward` of a module of your own.
+
+    Parameters
+    ----------
+    kernel_size, stride : int or (int, int)
+        Those of the pooling; `stride` is `kernel_size` unless given.
+    padding : int, (int, int) or ((top, bottom), (left, right))
+        That of the pooling.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> maxima, indices = nn.MaxPool2d(2, return_indices=True)(np.arange(4.0).reshape(1, 1, 2, 2))
+    >>> MaxUnpool2d(2)(maxima, indices)
+    array([[[[0., 0.],
+             [0., 3.]]]])
+    """
+
+    shown = ("kernel_size", "stride", "padding")
+
+    def __init__(
+        self, kernel_size: IntPair, stride: IntPair | None = None, padding: Padding = 0
+    ) -> None:
+        self.kernel_size, self.stride = as_given_windows(kernel_size, stride)
+        self.padding = as_given_padding(padding)
+
+    def __call__(  # type: ignore[override]
+        self, x: ArrayLike, indices: ArrayLike, output_size: tuple[int, ...] | None = None
+    ) -> Array:
+        """Return the planes for maxima `x` with those indices."""
+        return self.forward(x, indices, output_size)
+
+    def forward(  # type: ignore[override]
+        self, x: ArrayLike, indices: ArrayLike, output_size: tuple[int, ...] | None = None
+    ) -> Array:
+        """Return the planes for maxima `x` with those indices.
+
+        `output_size` is as in `fastconv.max_unpool2d`.
+        """
+        maxima = as_images(self, x, any_type=True)
+        geometry = self.kernel_size, self.stride, self.padding
+        y = max_unpool2d(maxima, indices, *geometry, output_size)
+        if self.keeping:  # a copy, as the caller may change the indices
+            self.keep(y, np.array(indices))
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        """Return the gradient of the maxima: that at their indices."""
+        grad, indices = self.recall(grad)
+        require_float_gradient(self, grad)
+        return max_unpool2d_grad(grad, indices)
 
 
 class Flatten(Module):

@@ -44,13 +44,11 @@ class Run:
 
     Examples
     --------
-    >>> import numpy as np
     >>> from fastconv import nn
-    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
-    >>> model = nn.Sequential(nn.Linear(4, 2))
     >>> def stop_soon(run):
     ...     run.stop = run.epoch == 2
-    >>> len(nn.fit(model, x, y, epochs=9, callbacks=[stop_soon], progress="silent"))
+    >>> options = {"epochs": 9, "callbacks": [stop_soon], "progress": "silent"}
+    >>> len(nn.fit(nn.Linear(4, 2), [[0, 0, 0, 1]], [0], **options))
     2
     """
 
@@ -72,17 +70,15 @@ class Callback:
 
     Examples
     --------
-    >>> import numpy as np
     >>> from fastconv import nn
-    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
-    >>> model = nn.Sequential(nn.Linear(4, 2))
     >>> class Counting(nn.Callback):
     ...     epochs = 0
     ...
     ...     def on_epoch_end(self, run):
     ...         self.epochs += 1
     >>> counting = Counting()
-    >>> history = nn.fit(model, x, y, epochs=3, callbacks=[counting], progress="silent")
+    >>> options = {"epochs": 3, "callbacks": [counting], "progress": "silent"}
+    >>> history = nn.fit(nn.Linear(4, 2), [[0, 0, 0, 1]], [0], **options)
     >>> counting.epochs
     3
     """
@@ -170,12 +166,10 @@ class EarlyStopping(_Best):
 
     Examples
     --------
-    >>> import numpy as np
     >>> from fastconv import nn
-    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
-    >>> model = nn.Sequential(nn.Linear(4, 2))
     >>> stopping = nn.EarlyStopping(patience=2, min_delta=10.0)
-    >>> len(nn.fit(model, x, y, epochs=9, callbacks=[stopping], progress="silent"))
+    >>> options = {"epochs": 9, "callbacks": [stopping], "progress": "silent"}
+    >>> len(nn.fit(nn.Linear(4, 2), [[0, 0, 0, 1]], [0], **options))
     3
     """
 
@@ -229,16 +223,13 @@ class BestCheckpoint(_Best):
 
     Examples
     --------
-    >>> import numpy as np
     >>> from fastconv import nn
-    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
-    >>> model = nn.Sequential(nn.Linear(4, 2))
-    >>> import tempfile, os
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     best = nn.BestCheckpoint(os.path.join(folder, "best.safetensors"))
-    ...     history = nn.fit(model, x, y, epochs=2, callbacks=[best], progress="silent")
-    ...     os.listdir(folder)
-    ['best.safetensors']
+    >>> import tempfile
+    >>> best = nn.BestCheckpoint(tempfile.mkdtemp() + "/best.safetensors")
+    >>> options = {"epochs": 2, "callbacks": [best], "progress": "silent"}
+    >>> history = nn.fit(nn.Linear(4, 2), [[0, 0, 0, 1]], [0], **options)
+    >>> best.path.exists()
+    True
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -260,15 +251,12 @@ class CSVLog(Callback):
 
     Examples
     --------
-    >>> import numpy as np
     >>> from fastconv import nn
-    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
-    >>> model = nn.Sequential(nn.Linear(4, 2))
-    >>> import tempfile, os
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     log = nn.CSVLog(os.path.join(folder, "log.csv"))
-    ...     history = nn.fit(model, x, y, epochs=2, callbacks=[log], progress="silent")
-    ...     len(log.path.read_text().split())
+    >>> import tempfile
+    >>> log = nn.CSVLog(tempfile.mkdtemp() + "/log.csv")
+    >>> options = {"epochs": 2, "callbacks": [log], "progress": "silent"}
+    >>> history = nn.fit(nn.Linear(4, 2), [[0, 0, 0, 1]], [0], **options)
+    >>> len(log.path.read_text().split())
     3
     """
 

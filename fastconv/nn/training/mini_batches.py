@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.random import Generator, SeedSequence
-from numpy.typing import NDArray
 
-from fastconv.core.arguments import as_array
+from fastconv.core.arguments import Array, as_array
 from fastconv.nn.layer_arguments import as_number
 from fastconv.nn.training.resuming import fingerprint
 
-Array = NDArray[Any]
 Pair = tuple[Array, Array]
 #: Called as ``augment(images, rng=generator)``.
 Augment = Callable[..., Array]

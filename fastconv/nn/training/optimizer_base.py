@@ -7,14 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastconv.core.arguments import as_numbers
+from fastconv.core.arguments import Array, as_numbers
 from fastconv.nn.layer_arguments import as_number
 from fastconv.nn.parameter import Parameter
 from fastconv.nn.training.state_schema import COUNT, check
-
-Array = NDArray[Any]
 
 # `Optimizer.load_state_dict` compares the rest with its own parameters.
 _SCHEMA = {"state": {object: dict}, "param_groups": [{"params": [int], ...: object}], ...: object}

@@ -15,16 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastconv.core.arguments import Array
 from fastconv.nn.module import Module
 from fastconv.nn.training.history import History
 from fastconv.nn.training.losses import Loss
 from fastconv.nn.training.lr_schedules import Schedule
 from fastconv.nn.training.optimizer_base import Optimizer, settings_of
 from fastconv.nn.training.state_schema import COUNT, check
-
-Array = NDArray[Any]
 
 # Bytes of an array that its digest covers, in about a tenth of a second.
 _DIGESTED = 2**26

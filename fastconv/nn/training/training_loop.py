@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
+from fastconv.core.arguments import Array
 from fastconv.nn.layer_arguments import as_dtype
 from fastconv.nn.layers.containers import Sequential
 from fastconv.nn.layers.conv_layers import Conv2d, ConvTranspose2d
@@ -24,16 +24,13 @@ from fastconv.nn.module import Module
 from fastconv.nn.training import resuming
 from fastconv.nn.training.callbacks import Callback, Run
 from fastconv.nn.training.checkpoints import Checkpoints
-from fastconv.nn.training.grad_clipping import clip_grad_norm_
-from fastconv.nn.training.history import History
+from fastconv.nn.training.history import History, RunningMetrics
 from fastconv.nn.training.losses import Loss
 from fastconv.nn.training.lr_schedules import Schedule
 from fastconv.nn.training.mini_batches import AUGMENT, Arrays, Augment, Batches, generator
 from fastconv.nn.training.optimizer_base import Optimizer
-from fastconv.nn.training.running_metrics import RunningMetrics
+from fastconv.nn.training.optimizers import clip_grad_norm_
 from fastconv.nn.training.training_progress import Progress
-
-Array = NDArray[Any]
 
 
 @dataclass(kw_only=True)
