@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.core.arguments import Array
+from fastconv.core.arguments import Array, as_flag
 from fastconv.core.geometry import IntPair, as_pair
 
 Step = Callable[..., Array]
 
 
-def shift(images: ArrayLike, most: IntPair, rng: np.random.Generator) -> Array:
-    """Move every image by its own random number of whole pixels, padding with zeros.
+def shift(
+    images: ArrayLike, most: IntPair, rng: np.random.Generator, *, edge: bool = False
+) -> Array:
+    """Move every image by its own random number of whole pixels.
 
     Parameters
     ----------
@@ -23,6 +25,8 @@ def shift(images: ArrayLike, most: IntPair, rng: np.random.Generator) -> Array:
     most : int or (int, int)
         Largest move in rows and columns, in both directions.
     rng : numpy.random.Generator
+    edge : bool
+        Whether to pad with the pixels of the edge instead of zeros.
 
     Returns
     -------
@@ -32,7 +36,7 @@ def shift(images: ArrayLike, most: IntPair, rng: np.random.Generator) -> Array:
     Raises
     ------
     TypeError, ValueError
-        Also where `most` is as large as the images.
+        Also where `most` is as large as the images, and they are padded with zeros.
 
     Examples
     --------
@@ -45,13 +49,14 @@ def shift(images: ArrayLike, most: IntPair, rng: np.random.Generator) -> Array:
     array, rng = _as_images(images), as_generator(rng)
     rows, columns = as_pair("most", most, 0)
     count, _, height, width = array.shape
-    if rows >= max(height, 1) or columns >= max(width, 1):
+    if not as_flag("edge", edge) and (rows >= max(height, 1) or columns >= max(width, 1)):
         raise ValueError(f"most must be smaller than images of {height} x {width}, got {most}")
     down = rng.integers(0, 2 * rows, count, endpoint=True)
     right = rng.integers(0, 2 * columns, count, endpoint=True)
     if not array.size:
         return array.copy()
-    padded = np.pad(array, ((0, 0), (0, 0), (rows, rows), (columns, columns)))
+    mode: Any = "edge" if edge else "constant"
+    padded = np.pad(array, ((0, 0), (0, 0), (rows, rows), (columns, columns)), mode)
     # All windows of the old size, of which one is taken for each image.
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
     moved: Array = windows[np.arange(count), :, down, right]

@@ -338,7 +338,7 @@ def run_back(layers: Sequence[Module], grad: Array) -> Array | None:
                 "input_grad is False: that is for the first layer only"
             )
         # Whoever runs the layer before the first one may not know that this one is fused.
-        fused = i and _kind(layer, keeping=True) is ReLU
+        fused = i and isinstance(layer, ReLU) and _kind(layer, keeping=True) is ReLU
         current = layer.backward_fused(current) if fused else layer.backward(current)  # type: ignore[attr-defined]
     return current  # type: ignore[no-any-return]
 

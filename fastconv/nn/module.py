@@ -218,7 +218,9 @@ class Module:
 
     def modules(self) -> Iterator[Module]:
         """Yield this module and all below it, parents first."""
-        return (module for _, module in self.named_modules())
+        yield self
+        for _, child in self.named_children():
+            yield from child.modules()
 
     def _state(self) -> Iterator[tuple[str, Parameter | Array]]:
         """Yield every parameter and buffer, in PyTorch's order."""
@@ -254,8 +256,10 @@ class Module:
 
     def zero_grad(self) -> None:
         """Drop every parameter's gradient."""
-        for parameter in self.parameters():
-            parameter.grad = None
+        for module in self.modules():
+            for value in vars(module).values():
+                if isinstance(value, Parameter):
+                    value.grad = None
 
     # dtype -------------------------------------------------------------------------------
 

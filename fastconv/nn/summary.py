@@ -14,21 +14,10 @@ from fastconv.nn.parameter import Parameter
 
 @dataclass(frozen=True)
 class Row:
-    """One layer.
+    """One layer, without the parameters of layers in it and those shared with a row above.
 
-    Attributes
-    ----------
-    name, kind : str
-        Its name in the model, and its class.
-    output_shape : tuple of int, or None
-        None where the forward pass does not use the layer.
-    parameters : int
-        Its own: without those of layers within it, or shared with a row above.
-    flops : int
-        Of a forward pass; a multiplication and an addition are two.
-    parameter_bytes, output_bytes : int
-    algorithm : str
-        The algorithm that computes it, where there is a choice.
+    `output_shape` is None where the forward pass does not use the layer. A multiplication and an
+    addition are two FLOPs. `algorithm` is empty where there is no choice.
     """
 
     name: str

@@ -45,14 +45,6 @@ def source(position: int, size: int, mode: str) -> int:
 def pad(x: Array, padding: Margins, mode: str) -> Array:
     """Return images (..., H, W), padded with copies of their pixels.
 
-    Raises
-    ------
-    ValueError
-        For images without any pixel, and for padding larger than the image, or for "reflect"
-        the image without its edge.
-
-    Examples
-    --------
     >>> pad(np.array([[1, 2, 3]]), ((0, 0), (2, 1)), "reflect")
     array([[3, 2, 1, 2, 3, 2]])
     """

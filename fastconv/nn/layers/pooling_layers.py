@@ -159,7 +159,9 @@ class AvgPool2d(_Windowed):
 
     Parameters
     ----------
-    kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, ...
+    kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+        As in `fastconv.avg_pool2d`.
+    dilation, wide_padding
         As in `fastconv.avg_pool2d`.
 
     Examples

@@ -97,16 +97,8 @@ def describe(values: Mapping[str, float]) -> str:
 class RunningMetrics:
     """Sums from which mean loss and accuracy follow, whatever the batch sizes.
 
-    Attributes
-    ----------
-    samples : int
-    total, weight : float
-        Sum of the losses, and its divisor.
-    correct : float
-        Number of correct predictions; NaN unless the loss is one of classification.
+    `correct`, the number of correct predictions, is NaN unless the loss is one of classification.
 
-    Examples
-    --------
     >>> from fastconv import nn
     >>> metrics, loss = RunningMetrics(), nn.CrossEntropyLoss()
     >>> logits, classes = np.array([[0.0, 1.0], [0.0, 1.0]]), np.array([1, 0])

@@ -136,25 +136,3 @@ def split(x: Any, y: Any, fraction: float, seed: int) -> tuple[Pair, Pair]:
     order = generator(seed, SPLIT).permutation(len(images))
     train, rest = np.sort(order[held:]), np.sort(order[:held])
     return (images[train], targets[train]), (images[rest], targets[rest])
-
-
-def shift(pixels: int) -> Augment:
-    """Return an augmentation that moves every image by up to so many pixels, each way.
-
-    It repeats the pixels of the border.
-
-    >>> images = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
-    >>> shift(1)(images, np.random.default_rng(1)).shape
-    (1, 1, 2, 2)
-    """
-
-    def shifted(images: Array, rng: Generator) -> Array:
-        height, width = images.shape[2:]
-        moves = rng.integers(-pixels, pixels + 1, (2, len(images), 1))
-        rows = np.clip(np.arange(height) + moves[0], 0, height - 1)[:, None, :, None]
-        columns = np.clip(np.arange(width) + moves[1], 0, width - 1)[:, None, None, :]
-        number = np.arange(len(images))[:, None, None, None]
-        channel = np.arange(images.shape[1])[None, :, None, None]
-        return np.asarray(images[number, channel, rows, columns])
-
-    return shifted
