@@ -280,6 +280,8 @@ def test_copies_and_pickles() -> None:
         [nn.Conv2d(3, 3, 1, rng=0), nn.ReLU()],
         [nn.BatchNorm2d(3), nn.ReLU()],
         [nn.ReLU(), nn.Flatten()],
+        [nn.ReLU(), nn.MaxPool2d(2)],
+        [nn.ReLU(), nn.MaxPool2d((4, 1), dilation=(1, 2))],
     ],
     ids=repr,
 )
