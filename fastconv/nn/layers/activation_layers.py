@@ -58,13 +58,13 @@ def put(values: Array, mask: NDArray[np.bool_], out: Array) -> None:
 
 
 class _Activation(Module):
-    """A function of each element: `activate` and `gradient` compute a chunk of them."""
+    """A function of each element: `_activate` and `_gradient` compute a chunk of them."""
 
-    def activate(self, x: Array, out: Array) -> None:
+    def _activate(self, x: Array, out: Array) -> None:
         """Write the activation of `x` to `out`."""
         raise NotImplementedError
 
-    def gradient(self, grad: Array, x: Array, out: Array) -> None:
+    def _gradient(self, grad: Array, x: Array, out: Array) -> None:
         """Write `grad` times the derivative at `x` to `out`."""
         raise NotImplementedError
 
@@ -72,7 +72,7 @@ class _Activation(Module):
         """Return the activation of `x`, of any shape."""
         array = as_floats(self, x)
         y = output_memory.empty(array.shape, array.dtype)
-        in_chunks(self.activate, array, y)
+        in_chunks(self._activate, array, y)
         self.keep(y, array)
         return y
 
@@ -80,7 +80,7 @@ class _Activation(Module):
         """Return `grad` times the derivative at the input."""
         grad, x = self.recall(grad)
         out = output_memory.empty(grad.shape, grad.dtype)
-        in_chunks(self.gradient, grad, x, out)
+        in_chunks(self._gradient, grad, x, out)
         return out
 
 
@@ -145,11 +145,11 @@ class LeakyReLU(_Activation):
     def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = as_number("negative_slope", negative_slope, -LARGEST)
 
-    def activate(self, x: Array, out: Array) -> None:
+    def _activate(self, x: Array, out: Array) -> None:
         """Write `x`, multiplied by the slope where it is not positive, to `out`."""
-        self.gradient(x, x, out)
+        self._gradient(x, x, out)
 
-    def gradient(self, grad: Array, x: Array, out: Array) -> None:
+    def _gradient(self, grad: Array, x: Array, out: Array) -> None:
         """Write `grad`, multiplied by the slope where `x` is not positive, to `out`."""
         np.multiply(grad, self.negative_slope, out=out)
         put(grad, x > 0, out)
@@ -170,11 +170,11 @@ class SiLU(_Activation):
 
     flops_per_output: ClassVar[int] = 4
 
-    def activate(self, x: Array, out: Array) -> None:
+    def _activate(self, x: Array, out: Array) -> None:
         """Write ``x * sigmoid(x)`` to `out`."""
         np.multiply(x, _sigmoid(x), out=out)
 
-    def gradient(self, grad: Array, x: Array, out: Array) -> None:
+    def _gradient(self, grad: Array, x: Array, out: Array) -> None:
         """Write ``grad * s * (1 + x * (1 - s))`` to `out`, with s the sigmoid of x."""
         s = _sigmoid(x)
         np.multiply(grad, s * (1 + x * (1 - s)), out=out)

@@ -141,9 +141,7 @@ class MaxPool2d(_Windowed):
         else:
             y = maxima(images, problem)
             y = np.maximum(y, 0, out=y) if relu else y
-        if (
-            relu and self.keeping
-        ):  # `argmax` may hold the output, from which ReLU's gradient follows
+        if relu and self.keeping:  # `argmax` may hold the output, for the gradient of ReLU
             y.setflags(write=False)
         self.keep(y[0] if single else y, argmax)
         return as_asked(y, indices, single)
