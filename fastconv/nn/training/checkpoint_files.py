@@ -89,13 +89,10 @@ def read(folder: Path) -> dict[str, Any]:
 
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file; ValueError if it is missing, no file, or not JSON."""
+    content = _content(path)
     try:
-        return json.loads(_content(path).decode())
-    except RecursionError:
-        raise ValueError(f"{path.name} is nested too deeply") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path.name} is not text") from None
-    except json.JSONDecodeError as error:
+        return json.loads(content.decode())
+    except (ValueError, RecursionError) as error:  # not text, not JSON, or nested too deeply
         raise ValueError(f"{path.name} is not JSON: {error}") from None
 
 

@@ -98,9 +98,8 @@ class Optimizer:
 
     def zero_grad(self) -> None:
         """Drop every parameter's gradient."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                p.grad = None
+        for p in self._parameters():
+            p.grad = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return copies of the state and the settings; parameters are numbered."""
