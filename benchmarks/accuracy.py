@@ -39,7 +39,7 @@ class Size:
     )
     draws: int = 3
     wide_draws: int = 12
-    places: range = range(8, 16)
+    positions: range = range(8, 16)
     point_depths: tuple[int, ...] = (64, 512)
     landscape_steps: int = 20
     landscape_depth: int = 64
@@ -54,7 +54,7 @@ QUICK = Size(
     depths_in_float64={3: (3,)},
     draws=1,
     wide_draws=0,
-    places=range(8, 9),
+    positions=range(8, 9),
     point_depths=(8,),
     landscape_steps=6,
     landscape_depth=8,
@@ -94,10 +94,10 @@ def main() -> int:
     if arguments.plot:
         points = point_errors.landscape(size.landscape_steps, size.landscape_depth)
         error_plot.draw(arguments.plot, normal, *points)
-    complaints = [*layer_errors.broken(normal), *layer_errors.broken(wide)]
-    for complaint in complaints:
-        print(complaint, file=sys.stderr)
-    return 1 if complaints else 0
+    failures = [*layer_errors.broken(normal), *layer_errors.broken(wide)]
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return 1 if failures else 0
 
 
 def parts(size: Size, errors: dict[str, Errors], wide: Errors) -> Iterator[tuple[str, str]]:
@@ -112,7 +112,7 @@ def parts(size: Size, errors: dict[str, Errors], wide: Errors) -> Iterator[tuple
             methods(), layer_errors.normal, size.depths_in_float64, size.draws, "float64"
         )
         yield "float64", layer_errors.as_table(found, 1e-16)
-    yield "extremes", extreme_errors.as_table(methods(), size.places)
+    yield "extremes", extreme_errors.as_table(methods(), size.positions)
     for m, r in point_errors.CANDIDATES:
         yield f"points F({m}, {r})", point_errors.as_table(m, r, size.point_depths, size.draws)
     yield "photographs in a network", network_errors.photographs_table(size.stages, size.side)

@@ -71,9 +71,9 @@ def _draw_depths(axis: Any, errors: Errors) -> None:
         if (name, SIZE) in PROMISED:
             promised = PROMISED[name, SIZE]
             axis.axhline(promised, color=styles[name]["color"], linestyle="--", linewidth=1)
-            place = (depths[0], promised * 1.06)
+            position = (depths[0], promised * 1.06)
             told = f"{name} promises this"
-            axis.annotate(told, place, fontsize=8, color=styles[name]["color"], va="bottom")
+            axis.annotate(told, position, fontsize=8, color=styles[name]["color"], va="bottom")
     _write_ends(axis, depths[-1], ends)
     axis.set_xticks(depths, [str(c) for c in depths])
     axis.minorticks_off()
@@ -92,8 +92,8 @@ def _write_ends(axis: Any, depth: int, ends: list[tuple[float, str, str]]) -> No
     last = -math.inf
     for value, name, color in sorted(ends):
         last = max(math.log10(value), last + 0.075)
-        place = (depth * 1.12, 10**last)
-        axis.annotate(name, place, fontsize=8.5, color=color, va="center", annotation_clip=False)
+        position = (depth * 1.12, 10**last)
+        axis.annotate(name, position, fontsize=8.5, color=color, va="center", annotation_clip=False)
     axis.set_xlim(right=depth * 6)
 
 
@@ -107,10 +107,10 @@ def _draw_points(axis: Any, grid: Array, rms: Array) -> Any:
     image = axis.imshow(rms.T, origin="lower", extent=extent, norm=norm, cmap=STRENGTH)
     i, j = np.unravel_index(np.nanargmin(rms), rms.shape)
     marks = {**MARKED, (grid[i], grid[j]): LEAST}
-    for (a, b), (told, place, side) in marks.items():
+    for (a, b), (told, position, side) in marks.items():
         axis.plot(a, b, "o", markersize=5, markerfacecolor="none", markeredgecolor="white")
         text: dict[str, Any] = {"ha": side, "fontsize": 8.5, "color": "white"}
-        axis.annotate(told, (a, b), place, textcoords="offset points", **text)
+        axis.annotate(told, (a, b), position, textcoords="offset points", **text)
     axis.set_xlabel("a", fontsize=9)
     axis.set_ylabel("b", fontsize=9)
     title = "F(4x4, 3x3) with points 0, ±a, ±b and infinity, 64 channels"

@@ -12,10 +12,10 @@ CHANNELS, FILTERS, SIDE = 8, 8, 24
 TINY, OUTLIER = 1e-40, 1e6
 
 
-def as_table(known: dict[str, Method], places: range) -> str:
+def as_table(known: dict[str, Method], positions: range) -> str:
     """Return a table with a row for each method that takes a 3x3 layer.
 
-    `places` are those of a pixel that is no number or stands out, best in all parts of a tile.
+    `positions` are those of a pixel that is no number or stands out, best in all parts of a tile.
     """
     x = np.random.default_rng(0).standard_normal((1, CHANNELS, SIDE, SIDE), np.float32)
     weight = nn.init.kaiming_normal((FILTERS, CHANNELS, 3, 3), 1)
@@ -24,10 +24,10 @@ def as_table(known: dict[str, Method], places: range) -> str:
         if convolve(x, weight) is None:
             continue
         cells = (
-            reached_by_nan(convolve, x, weight, places),
+            reached_by_nan(convolve, x, weight, positions),
             overflow(convolve, x, weight),
             f"{tiny(convolve, x, weight):.0e}",
-            f"{beside_outlier(convolve, x, weight, places):.0e}",
+            f"{beside_outlier(convolve, x, weight, positions):.0e}",
         )
         rows.append((f"`{name}`" if name in fastconv.algorithms() else name, *cells))
     head = (
@@ -37,11 +37,11 @@ def as_table(known: dict[str, Method], places: range) -> str:
     return table(head, rows)
 
 
-def reached_by_nan(convolve: Method, x: Array, weight: Array, places: range) -> int:
+def reached_by_nan(convolve: Method, x: Array, weight: Array, positions: range) -> int:
     """Return how many outputs of a filter are not finite after one NaN, wherever it is."""
     counts = []
-    for i in places:
-        for j in places:
+    for i in positions:
+        for j in positions:
             spoilt = x.copy()
             spoilt[0, 0, i, j] = np.nan
             counts.append(int((~np.isfinite(run(convolve, spoilt, weight)[0, 0])).sum()))
@@ -66,10 +66,10 @@ def tiny(convolve: Method, x: Array, weight: Array) -> float:
     return error(run(convolve, small, weight), exact(small, weight)).largest
 
 
-def beside_outlier(convolve: Method, x: Array, weight: Array, places: range) -> float:
+def beside_outlier(convolve: Method, x: Array, weight: Array, positions: range) -> float:
     """Return the largest error of outputs that do not read the outlier, over their largest."""
     errors = []
-    for i in places:
+    for i in positions:
         spoilt, beside = x.copy(), np.full(x.shape[2:], True)
         spoilt[0, 0, i, i] = OUTLIER
         beside[i - 1 : i + 2, i - 1 : i + 2] = False

@@ -1,6 +1,6 @@
 """The ways to compute a convolution that accuracy.py compares, the truth, and how far from it.
 
-All convolutions here have stride 1 and as many zeros around the image as keep its size.
+All convolutions here have stride 1 and the padding that keeps the size of the image.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Error(NamedTuple):
 
 def error(result: Array, truth: Array) -> Error:
     """Compare a result with the truth, in the truth's precision."""
-    deviation = np.abs(result - truth)
+    difference = np.abs(result - truth)
     scale = np.abs(truth).max()
-    return Error(float(deviation.max() / scale), float(np.sqrt(np.mean(deviation**2)) / scale))
+    return Error(float(difference.max() / scale), float(np.sqrt(np.mean(difference**2)) / scale))
 
 
 def worst(errors: Sequence[Error]) -> Error:
@@ -51,9 +51,9 @@ def exact(x: Array, weight: Array, padding: int | None = None) -> Array:
 
     One matrix product a filter tap, by NumPy alone. Without `padding` the size of images is kept.
     """
-    margin = weight.shape[-1] // 2 if padding is None else padding
+    side = weight.shape[-1] // 2 if padding is None else padding
     wide = np.float64 if x.dtype == np.float32 else np.longdouble
-    around = ((0, 0), (0, 0), (margin, margin), (margin, margin))
+    around = ((0, 0), (0, 0), (side, side), (side, side))
     windows = sliding_window_view(np.pad(x.astype(wide), around), weight.shape[2:], (2, 3))
     total: Array = np.zeros(1, wide)
     for r, s in np.ndindex(*weight.shape[2:]):

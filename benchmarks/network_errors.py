@@ -92,12 +92,12 @@ def photographs_table(stages: tuple[tuple[int, ...], ...], side: int) -> str:
         rows.append((name, *cells, f"{same} of {len(x)}"))
     told = (f"{what}, {how}" for what in ("features", "logits") for how in ("largest", "RMS"))
     ordered = np.sort(truth[1], axis=1)
-    margin = (ordered[:, -1] - ordered[:, -2]).min() / np.abs(truth[1]).max()
+    lead = (ordered[:, -1] - ordered[:, -2]).min() / np.abs(truth[1]).max()
     ran = "; ".join(f'"{one}" ran {algorithms(model, x.shape, one)}' for one in PRECISIONS)
     return "\n\n".join(
         (
             table(("", *told, "same class"), rows),
-            f"With `auto`, {ran}. The first class leads the second by {margin:.1%} of the largest "
+            f"With `auto`, {ran}. The first class leads the second by {lead:.1%} of the largest "
             "logit at least.",
         )
     )
@@ -131,7 +131,7 @@ def digits_network() -> nn.Sequential:
 
 
 def digits_table(images: int | None, epochs: int) -> str:
-    """Train at each precision, test each network at each, and tell how they differ."""
+    """Train at each precision, test each network at each, and compare them."""
     x, labels = (array[:images] for array in data.load_digits(size=28))
     train, test, y, y_test = data.train_test_split(x, labels, test_size=0.2, seed=SEED)
     rows, ran = [], ""

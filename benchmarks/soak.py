@@ -35,14 +35,14 @@ from fastconv.runtime.threads import available_cores, start_threading_layer
 REPEATS = 10
 #: Which part of the problems is compared with the truth once, which takes longer still.
 CHECKED = 0.5
-#: Seconds between two looks at the memory, and how many of these there are between two forks, of
-#: which Numba says on the screen that they may leave threads behind.
+#: Seconds between measurements of the memory, and how many of these come between two forks, of
+#: which Numba warns that they may leave threads behind.
 PAUSE, FORK_EVERY = 1.0, 5
 #: Seconds that a child may take, and all threads together for one job.
 LONGEST = 60
-#: How much more memory the last third may use than the middle one, and pass 30 than pass 3.
+#: How much more memory the last third may use than the middle one, and round 30 than round 3.
 GROWTH, GROWTH_MB = 1.03, 5.0
-EARLY_PASS, LATE_PASS = 3, 30
+EARLY_ROUND, LATE_ROUND = 3, 30
 
 
 @dataclass
@@ -53,22 +53,22 @@ class Record:
     last: float = field(default_factory=time.monotonic)
     forks: int = 0
     errors: dict[str, float] = field(default_factory=dict)
-    complaints: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note(self, found: Finding, job: str) -> None:
-        """Note how wrong a result was."""
+        """Record the error of a result."""
         name, error, most = found
         with self.lock:
             self.errors[name] = max(self.errors.get(name, 0.0), error)
         if not error <= most:
-            self.complain(f"{name}: an error of {error:.2g}, explained is {most:.2g}, in {job}")
+            self.fail(f"{name}: an error of {error:.2g}, explained is {most:.2g}, in {job}")
 
-    def complain(self, text: str) -> None:
-        """Note what went wrong."""
+    def fail(self, text: str) -> None:
+        """Record a failure."""
         with self.lock:
-            self.complaints.append(text)
+            self.failures.append(text)
             print("WRONG:", text, flush=True)
 
 
@@ -92,7 +92,7 @@ def work(rng: Generator, record: Record, begin: float, until: float) -> None:
                 for finding in job(np.random.default_rng(seed), bool(repeat == checked)):
                     record.note(finding, named)
             except Exception:
-                record.complain(f"{named}:\n{traceback.format_exc()}")
+                record.fail(f"{named}:\n{traceback.format_exc()}")
             with record.lock:
                 record.calls += 1
                 record.last = time.monotonic()
@@ -143,7 +143,7 @@ def soak(seconds: float, seed: int, callers: int) -> int:
         if len(record.memory) % FORK_EVERY == 0:
             record.forks += 1
             if not child(own):
-                record.complain("a forked child computed something else, or did not end")
+                record.fail("a forked child computed something else, or did not end")
         record.memory.append(resident_mb())
         if time.monotonic() - record.last > LONGEST:
             give_up(f"no job has ended for {LONGEST} seconds, in job {record.calls}")
@@ -163,9 +163,9 @@ def soak(seconds: float, seed: int, callers: int) -> int:
     grown = growth(record.memory)
     print(f"memory: the last third is {grown:.3f} times the middle third, allowed is {GROWTH}")
     if grown > GROWTH:
-        record.complain("memory has no plateau")
-    print(f"{record.calls} jobs, {len(record.complaints)} complaints")
-    return 1 if record.complaints else 0
+        record.fail("memory has no plateau")
+    print(f"{record.calls} jobs, {len(record.failures)} failures")
+    return 1 if record.failures else 0
 
 
 def give_up(text: str) -> NoReturn:
@@ -210,18 +210,18 @@ def evict(calls: int) -> int:
     """Make so many calls, each with another kernel than the one before; return the exit code."""
     problems = list(depthwise_problems())
     memory: list[float] = []
-    print(f"{len(problems)} problems a pass\n pass     calls  RSS MB  kernels", flush=True)
+    print(f"{len(problems)} problems a round\nround     calls  RSS MB  kernels", flush=True)
     for number in range(1, calls // len(problems) + 1):
         for x, weight, stride in problems:
             fastconv.conv2d(x, weight, stride=stride, groups=4, algorithm="depthwise")
         memory.append(resident_mb())
         done = number * len(problems)
         print(f"{number:5d} {done:9d} {memory[-1]:7.1f} {loaded_kernels():8d}", flush=True)
-    if len(memory) < LATE_PASS:
-        print(f"too few calls to compare passes {EARLY_PASS} and {LATE_PASS}")
+    if len(memory) < LATE_ROUND:
+        print(f"too few calls to compare rounds {EARLY_ROUND} and {LATE_ROUND}")
         return 0
-    grown = memory[LATE_PASS - 1] - memory[EARLY_PASS - 1]
-    print(f"from pass {EARLY_PASS} to {LATE_PASS}: {grown:+.1f} MB, allowed is {GROWTH_MB}")
+    grown = memory[LATE_ROUND - 1] - memory[EARLY_ROUND - 1]
+    print(f"from round {EARLY_ROUND} to {LATE_ROUND}: {grown:+.1f} MB, allowed is {GROWTH_MB}")
     return 1 if grown > GROWTH_MB else 0
 
 
@@ -235,7 +235,7 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=20_000, help="with --evict (20000)")
     options = parser.parse_args()
     if not Path("/proc/self/statm").exists():
-        parser.error("needs a system that tells a process's memory in /proc/self/statm")
+        parser.error("needs a system with a process's memory in /proc/self/statm")
     if min(options.seconds, options.threads, options.calls) <= 0 or options.seed < 0:
         parser.error("seconds, threads and calls must be above 0, and the seed at least 0")
     if options.evict:
@@ -246,7 +246,7 @@ def main() -> int:
 def without_fragments() -> None:
     """Begin anew with a C library that gives each freed array back to the system.
 
-    Otherwise the memory of arrays of random sizes, freed by several threads, is kept in pieces that
+    Otherwise memory of arrays of random sizes, freed by several threads, is kept in fragments that
     fit no later array: a growth of 4% in ten minutes that is not ours, and hides what is.
     """
     if "MALLOC_MMAP_THRESHOLD_" not in os.environ:

@@ -1,4 +1,4 @@
-"""Random work for the soak: each job draws a problem, computes it, and says how wrong it was.
+"""Random work for the soak: each job draws a problem, computes it, and returns its error.
 
 Kernels are compiled for sizes of kernels, strides and types, so these come from short lists: after
 a while every kernel is there. Shapes of data are drawn anew each time.
@@ -19,7 +19,7 @@ from fastconv import nn
 from fastconv.core.conv_problem import Conv2dProblem, Direction
 from fastconv.select import conv_registry
 
-#: What an answer is called, how wrong it is, and how wrong it may be.
+#: Name, error and allowed error of a result.
 Finding = tuple[str, float, float]
 Job = Callable[[Generator, bool], Iterator[Finding]]
 
@@ -159,17 +159,17 @@ def pooling(rng: Generator, check: bool) -> Iterator[Finding]:
     size, step = POOLS[rng.integers(len(POOLS))]
     edge = int(rng.integers(0, size // 2 + 1))
     pairs = (size, size), (step, step), (edge, edge)
-    y, places = fastconv.max_pool2d(x, size, step, edge, return_indices=True)
+    y, argmax = fastconv.max_pool2d(x, size, step, edge, return_indices=True)
     mean = fastconv.avg_pool2d(x, size, step, edge)
     grad = numbers(rng, y.shape, dtype)
-    back = fastconv.max_pool2d_grad(grad, places, x.shape)
+    back = fastconv.max_pool2d_grad(grad, argmax, x.shape)
     spread = fastconv.avg_pool2d_grad(grad, x.shape, size, step, edge)
     if check:
         maxima, positions = truth.max_pool2d(x, *pairs)
         wanted = truth.max_pool2d_grad(grad, positions, x.shape)
         for name, result, right in (
             ("max_pool", y, maxima),
-            ("max_pool", places, positions),
+            ("max_pool", argmax, positions),
             ("max_pool_grad", back, wanted),
             ("avg_pool", mean, truth.avg_pool2d(x, *pairs)),
             ("avg_pool_grad", spread, truth.avg_pool2d_grad(grad, x.shape, *pairs)),
@@ -215,8 +215,8 @@ def evaluation(rng: Generator, check: bool) -> Iterator[Finding]:
     y = model(x)
     if check:
         first = truth.conv2d(x, conv.weight.value, conv.bias.value, Geometry(padding=(1, 1)))
-        rectified = np.maximum(first / np.sqrt(1 + 1e-5), 0)
-        right, _ = truth.max_pool2d(rectified, (2, 2), (2, 2), (0, 0))
+        activated = np.maximum(first / np.sqrt(1 + 1e-5), 0)
+        right, _ = truth.max_pool2d(activated, (2, 2), (2, 2), (0, 0))
         yield finding("fused", y, right, 9 * x.shape[1], "float32")
 
 

@@ -86,11 +86,11 @@ def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Arr
     return flat.max(axis=-1), rows * x.shape[3] + columns
 
 
-def max_pool2d_grad(grad: Array, places: Array, shape: tuple[int, ...]) -> Array:
+def max_pool2d_grad(grad: Array, argmax: Array, shape: tuple[int, ...]) -> Array:
     """Return the gradient, sent back to the maxima."""
     back = np.zeros((shape[0] * shape[1], shape[2] * shape[3]))
     plane = np.arange(len(back))[:, None]
-    np.add.at(back, (plane, places.reshape(len(back), -1)), grad.reshape(len(back), -1))
+    np.add.at(back, (plane, argmax.reshape(len(back), -1)), grad.reshape(len(back), -1))
     return back.reshape(shape)
 
 

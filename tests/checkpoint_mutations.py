@@ -96,7 +96,7 @@ def write(folder: Path, tree: Any, tensors: bytes) -> None:
     """Write a checkpoint whose digests are right."""
     text = json.dumps(tree)
     whole = {
-        "format": 1,
+        "format": 2,
         "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
         "state_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "state": json.loads(text),

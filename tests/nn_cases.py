@@ -134,3 +134,26 @@ def small_net(rng: np.random.Generator | int = 0) -> nn.Sequential:
         nn.Dropout(0.0, rng=rng),
         nn.Linear(10, 5, rng=rng),
     )
+
+
+def images(shape: tuple[int, ...] = (2, 3, 12, 10), dtype: Any = np.float32) -> Array:
+    """Return random images."""
+    return np.random.default_rng(1).standard_normal(shape).astype(dtype)
+
+
+def scrambled(model: nn.Module, dtype: Any = np.float32) -> nn.Module:
+    """Return a model of a dtype, with the values of `scramble`."""
+    scramble(model.astype(dtype), np.random.default_rng(2))
+    return model
+
+
+def assert_fused_right(model: nn.Module, x: Array) -> None:
+    """Assert that evaluation, fused, returns what the layers return one by one."""
+    wanted = model.eval(keep=True)(x)
+    model.eval()
+    tolerance = 2e-6 if x.dtype == np.float32 else 1e-14
+    largest = np.abs(wanted).max(initial=0)
+    for _ in range(2):
+        actual = model(x)
+        assert actual.dtype == x.dtype
+        np.testing.assert_allclose(actual, wanted, rtol=0, atol=tolerance * largest)

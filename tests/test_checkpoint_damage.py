@@ -17,7 +17,7 @@ from checkpoint_mutations import NESTED, places, read, spoil, spoil_arrays, writ
 from fastconv import nn
 from fastconv.nn.training import checkpoint_files
 
-BEFORE, STEP = "step-00000004-1", "step-00000006"
+BEFORE, STEP = "step-00000004", "step-00000006"
 
 
 class Stop(Exception):
@@ -140,7 +140,7 @@ def test_every_part_of_a_state_that_is_gone(original: Path, tmp_path: Path) -> N
 @pytest.mark.usefixtures("no_disk")
 def test_manifests_of_any_form(original: Path, tmp_path: Path) -> None:
     dice = random.Random(0)
-    whole = {"format": 1, "checkpoints": [BEFORE, STEP]}
+    whole = {"format": 2, "checkpoints": [BEFORE, STEP]}
     wanted, _ = go(tmp_path / "whole")
     for number in range(60):
         folder = tmp_path / str(number)
@@ -188,7 +188,7 @@ def test_a_missing_step_hides_no_other(original: Path, tmp_path: Path, missing: 
     names = [BEFORE, STEP]
     if missing in names:
         shutil.rmtree(folder / missing)
-    (folder / "manifest.json").write_text(json.dumps({"format": 1, "checkpoints": [missing]}))
+    (folder / "manifest.json").write_text(json.dumps({"format": 2, "checkpoints": [missing]}))
     checkpoints = nn.Checkpoints(folder)
     assert checkpoints.names() == [name for name in names if name != missing]
     with warnings.catch_warnings(record=True) as told:
@@ -210,7 +210,7 @@ def test_all_that_is_missing_or_damaged_is_told(original: Path, tmp_path: Path) 
     (folder / BEFORE / "state.json").write_text("{")
     (folder / STEP / "tensors.safetensors").unlink()
     (folder / STEP / "tensors.safetensors").mkdir()
-    manifest = {"format": 1, "checkpoints": [STEP, "step-00000010"]}
+    manifest = {"format": 2, "checkpoints": [STEP, "step-00000010"]}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with (
         pytest.warns(UserWarning, match="using the one before it"),

@@ -270,3 +270,30 @@ def test_copies_and_pickles() -> None:
         np.testing.assert_array_equal(model(x), y)
         other.train()(x)
         other.backward(np.zeros_like(y))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.ReLU()],
+        [nn.Softmax()],
+        [nn.Conv2d(3, 3, 1, rng=0), nn.ReLU()],
+        [nn.BatchNorm2d(3), nn.ReLU()],
+        [nn.ReLU(), nn.Flatten()],
+        [nn.ReLU(), nn.MaxPool2d(2)],
+        [nn.ReLU(), nn.MaxPool2d((4, 1), dilation=(1, 2))],
+    ],
+    ids=repr,
+)
+def test_an_output_that_backward_needs_cannot_be_changed(layers: list[nn.Module]) -> None:
+    model = nn.Sequential(*layers)
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 5), np.float32)
+    y = model(x)
+    kept = y.copy()
+    with pytest.raises(ValueError, match="read-only"):
+        y += 1
+    back = model.backward(np.ones_like(y))
+    model(x)
+    np.testing.assert_array_equal(model.backward(np.ones_like(kept)), back)
+    assert x.flags.writeable
+    model.eval()(x)[...] = 0  # nothing needs it

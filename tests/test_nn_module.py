@@ -69,7 +69,7 @@ def test_append_adds_a_layer_or_changes_nothing(wrong: str) -> None:
         setattr(model, "2", nn.Flatten())
     given: dict[str, Any] = {"same layer": model[-1][0], "itself": model, "no layer": nn.ReLU}
     before = list(model.named_modules())
-    with pytest.raises((TypeError, ValueError), match=r"name of its own|one place|a Module"):
+    with pytest.raises((TypeError, ValueError), match=r"name of its own|distinct objects|a Module"):
         model.append(given.get(wrong, nn.Flatten()))
     assert list(model.named_modules()) == before
 
@@ -241,8 +241,8 @@ REFUSALS: list[tuple[Callable[[], Any], str]] = [
     (lambda: nn.Sequential(nn.ReLU), r"layer '0' must be a Module.*did you mean ReLU\(\)"),
     (lambda: nn.Sequential(*[nn.ReLU()] * 2), r"got one ReLU as '0' and as '1'"),
     (lambda: nn.Residual(3), r"body must be a Module, got 3"),
-    (lambda: nn.Residual(nn.Conv2d(3, 4, 1))(X), r"shortcut must give .*\(1, 4, 4, 4\), got"),
-    (lambda: nn.Residual(nn.Conv2d(3, 4, 1)).eval()(X), r"shortcut must give .*\(1, 4, 4, 4\)"),
+    (lambda: nn.Residual(nn.Conv2d(3, 4, 1))(X), r"shortcut must return .*\(1, 4, 4, 4\), got"),
+    (lambda: nn.Residual(nn.Conv2d(3, 4, 1)).eval()(X), r"shortcut must return .*\(1, 4, 4, 4\)"),
     (lambda: nn.Conv2d(3, 4, 1).backward(X), r"Conv2d\.backward needs a forward pass before"),
     (lambda: after(nn.ReLU(), X).backward(X[0]), r"grad must have shape \(1, 3, 4, 4\)"),
     (lambda: small_net().backward(X), r"Linear\.backward needs a forward pass before"),

@@ -97,14 +97,17 @@ def test_feature_maps() -> None:
 # Mistakes and confusion ---------------------------------------------------------------------------
 
 
-def test_mistakes_are_the_surest_wrong_ones() -> None:
+def test_mistakes_are_the_most_confident_ones() -> None:
     images = rng().random((4, 1, 5, 5))
     shares = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
     figure = plots.mistakes(images, [1, 1, 0, 0], shares, count=2, classes=["cat", "dog"])
-    assert [axis.get_title() for axis in figure.axes] == ["said cat, 80%", "said dog, 70%"]
-    assert [axis.get_xlabel() for axis in figure.axes] == ["is dog", "is cat"]
+    assert [axis.get_title() for axis in figure.axes] == [
+        "predicted cat, 80%",
+        "predicted dog, 70%",
+    ]
+    assert [axis.get_xlabel() for axis in figure.axes] == ["true dog", "true cat"]
     np.testing.assert_array_equal(pixels(figure.axes[0]), images[1, 0])
-    assert figure.get_suptitle() == "3 mistakes among 4 images, the 2 surest"
+    assert figure.get_suptitle() == "3 mistakes among 4 images, the 2 most confident"
     none = plots.mistakes(images, shares.argmax(1), shares)
     assert (none.axes, none.get_suptitle()) == ([], "0 mistakes among 4 images")
     colored = plots.mistakes(rng().random((1, 3, 4, 4)), [0], [[0.0, 1.0]])
@@ -117,8 +120,8 @@ def test_confusion() -> None:
     (axis,) = figure.axes
     assert texts(axis) == ["2", "1", "", "", "1", "", "1", "", "1"]
     np.testing.assert_allclose(pixels(axis), [[2 / 3, 1 / 3, 0], [0, 1, 0], [0.5, 0, 0.5]])
-    assert figure.get_suptitle() == "4 of 6 right (66.7%)"
-    assert (axis.get_xlabel(), axis.get_ylabel()) == ("said", "is")
+    assert figure.get_suptitle() == "4 of 6 correct (66.7%)"
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted class", "true class")
     assert [label.get_text() for label in axis.get_yticklabels()] == ["ape", "bee", "cat"]
     same = plots.confusion([[2, 1, 0], [0, 1, 0], [1, 0, 1]])
     assert texts(same.axes[0]) == texts(axis)

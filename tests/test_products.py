@@ -106,7 +106,7 @@ def test_inputs_of_any_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(y, x @ layer.weight.value.T + layer.bias.value, atol=1e-5)
     back = layer.backward(np.ones_like(y))
     # Matrices too large for tiles go to BLAS.
-    monkeypatch.setattr(linear_layer, "_MOST_BYTES", 0)
+    monkeypatch.setattr(linear_layer, "_MOST_BYTES_A", 0)
     other = nn.Linear(12, 5, rng=0)
     np.testing.assert_allclose(other(x), y, atol=1e-5)
     np.testing.assert_allclose(other.backward(np.ones_like(y)), back, atol=1e-5)

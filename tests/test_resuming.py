@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import training_kills
-from test_training import Array, data, network, same, small_problem, train
+from test_training import Array, Stream, data, network, same, small_problem, train
 
 from fastconv import nn
 
@@ -43,7 +43,9 @@ def test_on_from_the_last_batch_of_an_epoch(tmp_path: Path) -> None:
         model = network()
         optimizer = nn.Adam(model.parameters())
         schedule = nn.OneCycleLR(optimizer, 0.01, 18)
-        return train(model, optimizer=optimizer, schedule=schedule, **options)
+        # Of an iterable nobody knows that the batch is the last one.
+        source = (Stream(),)
+        return train(model, data=source, optimizer=optimizer, schedule=schedule, **options)
 
     def kill(run: nn.Run) -> None:
         if fail and run.epoch == 2:
@@ -58,6 +60,18 @@ def test_on_from_the_last_batch_of_an_epoch(tmp_path: Path) -> None:
     assert history.learning_rate == wanted.learning_rate
     assert history.loss == wanted.loss
     assert same(model, whole)
+
+
+def test_no_batch_is_written_twice(tmp_path: Path) -> None:
+    steps = []
+
+    class Noting(nn.Checkpoints):
+        def write(self, state: dict[str, Any], step: int, **options: Any) -> None:
+            steps.append(step)
+            super().write(state, step, **options)
+
+    train(epochs=2, checkpoint=Noting(tmp_path, every=3))  # an epoch has 6 batches
+    assert steps == [3, 6, 9, 12]
 
 
 @pytest.mark.parametrize("part", ["tensors.safetensors", "state.json"])
@@ -139,8 +153,8 @@ def test_checkpoints_of_another_training(tmp_path: Path) -> None:
         ({"callbacks": [nn.EarlyStopping()]}, "callbacks was [], is ['EarlyStopping']"),
         ({"model": nn.Linear(36, 2)}, "model.5.bias was float32 (2,), is nothing"),
         ({"loss": nn.MSELoss()}, "loss was CrossEntropyLoss, is MSELoss"),
-        ({"loss": nn.CrossEntropyLoss([1, 3])}, "loss.weight was [1.0, 2.0], is [1.0, 3.0]"),
-        ({"clip_norm": None}, "clip_norm was 1.0, is None"),
+        ({"loss": nn.CrossEntropyLoss([1, 3])}, "loss.weight was [1, 2], is [1, 3]"),
+        ({"clip_norm": None}, "clip_norm was 1, is None"),
         ({"schedule": None}, "schedule was StepLR, is None"),
         ({"step_size": 3}, "schedule.step_size was 2, is 3"),
         ({"adam": {"lr": 0.1}}, "optimizer.lr was 0.01, is 0.1"),
@@ -232,7 +246,7 @@ def test_states_return_as_they_were(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="object"):
         checkpoints.write({"a": object()}, 3)
     assert checkpoints.names() == ["step-00000001", "step-00000002"]
-    assert json.loads((checkpoints.folder / "manifest.json").read_text())["format"] == 1
+    assert json.loads((checkpoints.folder / "manifest.json").read_text())["format"] == 2
 
 
 def test_checkpoints_remove_nothing_but_checkpoints(tmp_path: Path) -> None:
@@ -250,7 +264,7 @@ def test_checkpoints_remove_nothing_but_checkpoints(tmp_path: Path) -> None:
 def test_a_damaged_list_of_checkpoints_hides_none(tmp_path: Path, names: object) -> None:
     model, x, y = small_problem()
     nn.fit(model, x, y, epochs=2, checkpoint=tmp_path, progress="silent")
-    (tmp_path / "manifest.json").write_text(json.dumps({"format": 1, "checkpoints": names}))
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": 2, "checkpoints": names}))
     with pytest.warns(UserWarning, match="is damaged"):
         history = nn.fit(small_problem()[0], x, y, epochs=2, checkpoint=tmp_path, progress="silent")
     assert len(history) == 2

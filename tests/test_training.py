@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import pytest
 from checks import refused
 
 from fastconv import nn
-from fastconv.nn.training.mini_batches import Arrays, shift
+from fastconv.data import shift
+from fastconv.nn.training.mini_batches import Arrays
 
 Array = np.ndarray[Any, Any]
 
@@ -60,7 +62,9 @@ def test_it_learns_and_tells() -> None:
     x, y = data()
     model = network()
     optimizer = nn.Adam(model.parameters(), lr=0.01)
-    _, history = train(model, optimizer=optimizer, epochs=8, validation=data(40), augment=shift(1))
+    _, history = train(
+        model, optimizer=optimizer, epochs=8, validation=data(40), augment=partial(shift, most=1)
+    )
     assert len(history) == 8
     assert history.last["accuracy"] > 0.9
     assert history.last["val_accuracy"] > 0.9

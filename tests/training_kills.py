@@ -15,13 +15,14 @@ import sys
 import tempfile
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastconv import nn
-from fastconv.nn.training.mini_batches import shift
+from fastconv.data import shift
 
 EPOCHS = 8
 
@@ -62,7 +63,7 @@ def train(folder: str, result: str, every: int | None) -> None:
         validation=0.15,
         seed=5,
         clip_norm=1.0,
-        augment=shift(1),
+        augment=partial(shift, most=1),
         callbacks=[nn.EarlyStopping(3)],
         progress="silent",
         checkpoint=Told(folder, every=every),

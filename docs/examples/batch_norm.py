@@ -35,7 +35,7 @@ def main():
     arguments = options(__doc__)
     digits = Digits.load(arguments.quick)
     epochs = 3 if arguments.quick else 15
-    print(f"{digits}; {epochs} passes in batches of 32\n")
+    print(f"{digits}; {epochs} epochs in batches of 32\n")
     results = {
         "without BatchNorm": train(build(norm=False), digits, epochs),
         "with BatchNorm": train(build(norm=True), digits, epochs),

@@ -20,13 +20,13 @@ def options(text: str) -> argparse.Namespace:
     """Read the command line: where pictures go, and whether this is only a test."""
     parser = argparse.ArgumentParser(description=text.splitlines()[0])
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write pictures there")
-    parser.add_argument("--quick", action="store_true", help="few images and passes, for tests")
+    parser.add_argument("--quick", action="store_true", help="few images and epochs, for tests")
     return parser.parse_args()
 
 
 @dataclass
 class Digits:
-    """Real handwritten digits of 8 x 8 pixels, four fifths to learn from, one fifth to test."""
+    """Real handwritten digits of 8 x 8 pixels, four fifths for training, one fifth for testing."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -35,7 +35,7 @@ class Digits:
 
     @classmethod
     def load(cls, quick: bool = False) -> Digits:
-        """Load and divide them; tests make do with 480 of the 1797."""
+        """Load and split them; with `quick`, 480 of the 1797."""
         images, labels = data.load_digits()
         if quick:
             images, labels = images[:480], labels[:480]
@@ -45,16 +45,16 @@ class Digits:
         return cls(train, train_labels, test, test_labels)
 
     def __str__(self) -> str:
-        return f"{len(self.images)} digits to learn from, {len(self.test_images)} to test with"
+        return f"{len(self.images)} training digits, {len(self.test_images)} test digits"
 
 
 def predict(model: nn.Module, images: np.ndarray) -> np.ndarray:
-    """Return the class that the network gives the most points, for every image."""
+    """Return the class with the largest output, for every image."""
     return model.eval()(images).argmax(axis=1)
 
 
 def accuracy(model: nn.Module, digits: Digits) -> float:
-    """Return the share of the test digits that are recognized."""
+    """Return the fraction of the test digits that are recognized."""
     return float(np.mean(predict(model, digits.test_images) == digits.test_labels))
 
 
@@ -67,7 +67,7 @@ def one_step(model: nn.Module, loss: nn.Loss, images: np.ndarray, labels: np.nda
 
 
 def warm_up(model: nn.Module, digits: Digits, batch_size: int) -> None:
-    """Train a copy for one step, so that no stopwatch sees kernels being compiled."""
+    """Train a copy for one step, so that no time includes compiling kernels."""
     twin = copy.deepcopy(model).train()
     one_step(twin, nn.CrossEntropyLoss(), digits.images[:batch_size], digits.labels[:batch_size])
     twin.eval()(digits.test_images)
@@ -83,12 +83,12 @@ class Result:
 
     @property
     def seconds(self) -> float:
-        """Return the median time of one pass over the training images."""
+        """Return the median time of one epoch."""
         return float(np.median(self.history.seconds))
 
     @property
     def parameters(self) -> int:
-        """Return how many numbers are learned."""
+        """Return the number of parameters."""
         return sum(p.size for p in self.model.parameters())
 
 
@@ -100,7 +100,7 @@ def train(
     momentum: float = 0.9,
     batch_size: int = 32,
 ) -> Result:
-    """Train by stochastic gradient descent in mini-batches, testing after every pass."""
+    """Train by stochastic gradient descent in mini-batches, testing after every epoch."""
     warm_up(model, digits, batch_size)
     history = nn.fit(
         model,
@@ -117,7 +117,7 @@ def train(
 
 
 def milliseconds(run: Callable[[], object], repeats: int = 20) -> float:
-    """Return the median time of a call, after one that does not count."""
+    """Return the median time of a call, after one to warm up."""
     run()
     times = []
     for _ in range(repeats):
@@ -140,7 +140,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def compare(results: Mapping[str, Result], digits: Digits, what: str = "network") -> None:
-    """Print how accuracy grew; then parameters, operations, times and accuracy in the end."""
+    """Print the accuracy of some epochs; then parameters, operations, times and final accuracy."""
     accuracies(results)
     print()
     rows = []
@@ -154,15 +154,15 @@ def compare(results: Mapping[str, Result], digits: Digits, what: str = "network"
                 *(f"{result.seconds * 1e3:.0f}", f"{test:.2f}", f"{result.accuracy:.1%}"),
             )
         )
-    table((what, "parameters", "FLOPs/image", "ms/pass", "ms/test", "accuracy"), rows)
+    table((what, "parameters", "FLOPs/image", "ms/epoch", "ms/test", "accuracy"), rows)
 
 
 def accuracies(results: Mapping[str, Result]) -> None:
-    """Print how many of the test digits were recognized after some of the passes."""
+    """Print the accuracy on the test digits after some of the epochs."""
     epochs = len(next(iter(results.values())).history)
     points = sorted({0, 1, min(4, epochs - 1), epochs // 2, epochs - 1})
     table(
-        ("accuracy after pass", *(str(i + 1) for i in points)),
+        ("accuracy after epoch", *(str(i + 1) for i in points)),
         [
             (name, *(f"{result.history.val_accuracy[i]:.1%}" for i in points))
             for name, result in results.items()
@@ -171,12 +171,12 @@ def accuracies(results: Mapping[str, Result]) -> None:
 
 
 def show(result: Result, digits: Digits, folder: Path, name: str) -> None:
-    """Write pictures of how training went and of which digits are taken for which."""
+    """Write pictures of the training history and the confusion matrix."""
     from fastconv import plots
 
-    said = predict(result.model, digits.test_images)
+    predicted = predict(result.model, digits.test_images)
     picture(plots.history(result.history), folder, f"{name}_curves")
-    picture(plots.confusion(digits.test_labels, said), folder, f"{name}_confusion")
+    picture(plots.confusion(digits.test_labels, predicted), folder, f"{name}_confusion")
 
 
 def picture(figure: object, folder: Path, name: str, dpi: int = 100) -> None:

@@ -28,7 +28,7 @@ def main() -> None:
     y = fastconv.conv2d(x, weight, bias, padding=PADDING)
 
     print(f"input    {x.shape}: N images, C channels, H rows, W columns")
-    print(f"weight   {weight.shape}: K filters of C x R x S, drawn with a deviation of")
+    print(f"weight   {weight.shape}: K filters of C x R x S, with a standard deviation of")
     print(f"         sqrt(2 / (C*R*S)) = sqrt(2 / {fan_in}) = {np.sqrt(2 / fan_in):.3f}")
     print(f"bias     {bias.shape}: one for each filter")
     print(f"output   {y.shape}: N, K, OH, OW")

@@ -42,7 +42,7 @@ def train_last(model, digits, epochs, lr):
 
 
 def fit(model, inputs, test_inputs, digits, epochs, lr):
-    """Train by plain gradient descent, one image after another, testing after every pass."""
+    """Train by plain gradient descent, one image after another, testing after every epoch."""
     return nn.fit(
         model,
         inputs,
@@ -61,7 +61,7 @@ def main():
     arguments = options(__doc__)
     digits = Digits.load(arguments.quick)
     epochs, lr = (3 if arguments.quick else 50), 0.01
-    print(f"{digits}; {epochs} passes, learning rate {lr}, one image at a time\n")
+    print(f"{digits}; {epochs} epochs, learning rate {lr}, one image at a time\n")
     model = build()
     before = copy.deepcopy(model[0].weight.value)
     results = {
@@ -74,7 +74,7 @@ def main():
     print()
     head = model[-1].weight.size + model[-1].bias.size
     table(
-        ("network", "learned numbers", "s/pass", "accuracy"),
+        ("network", "learned numbers", "s/epoch", "accuracy"),
         [
             (name, learned, f"{r.seconds:.3f}", f"{r.accuracy:.1%}")
             for (name, r), learned in zip(

@@ -50,7 +50,7 @@ def main():
     arguments = options(__doc__)
     digits = Digits.load(arguments.quick)
     epochs = 3 if arguments.quick else 15
-    print(f"{digits}; {epochs} passes in batches of 32")
+    print(f"{digits}; {epochs} epochs in batches of 32")
     print(f"{2 * BLOCKS + 1} convolutions, {BLOCKS} residual blocks\n")
     models = {"without shortcuts": build(False), "with shortcuts": build(True)}
     gradients = {name: first_gradient(model, digits) for name, model in models.items()}
@@ -58,7 +58,7 @@ def main():
     accuracies(results)
     print()
     table(
-        ("network", "parameters", "first gradient", "ms/pass", "accuracy"),
+        ("network", "parameters", "first gradient", "ms/epoch", "accuracy"),
         [
             (
                 name,

@@ -36,7 +36,7 @@ def main():
     arguments = options(__doc__)
     digits = Digits.load(arguments.quick)
     epochs = 3 if arguments.quick else 20
-    print(f"{digits}; {epochs} passes in batches of 32\n")
+    print(f"{digits}; {epochs} epochs in batches of 32\n")
     results = {
         "pooling": train(build(strided=False), digits, epochs),
         "stride 2": train(build(strided=True), digits, epochs),

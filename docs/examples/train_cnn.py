@@ -66,7 +66,7 @@ def main():
     arguments = options(__doc__)
     digits = Digits.load(arguments.quick)
     epochs = 8 if arguments.quick else 15
-    print(f"{digits}; {epochs} passes\n")
+    print(f"{digits}; {epochs} epochs\n")
     model = build()
     print(model.summary((1, 1, 8, 8)), "\n")
 
@@ -77,7 +77,7 @@ def main():
     accuracies(ways)
     print()
     table(
-        ("training", "s/pass", "images/s", "accuracy"),
+        ("training", "s/epoch", "images/s", "accuracy"),
         [
             (
                 name,

@@ -1,8 +1,8 @@
-"""Images to learn from: data sets, folders, mini-batches and augmentation.
+"""Image data: data sets, folders, mini-batches and augmentation.
 
 Every loader returns images (N, C, H, W) of float32 in [0, 1] and labels (N,) of int64. Loading
-reads bytes and runs nothing. A damaged file gives a `DataError` that names it; sizes in a header
-are compared with what is really there before anything of that size is made.
+executes nothing from a file. A damaged file raises a `DataError` that names it; sizes in a header
+are compared with the size of the file before memory is allocated.
 """
 
 from fastconv.data.augment import Augment, flip, shift

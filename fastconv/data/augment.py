@@ -1,4 +1,4 @@
-"""Changing images a little, so that a network sees more of them than there are."""
+"""Augmentation: random shifts and flips of images."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from fastconv.core.arguments import Array, as_flag
 from fastconv.core.geometry import IntPair, as_pair
 
-Array = NDArray[Any]
 Step = Callable[..., Array]
 
 
-def shift(images: ArrayLike, most: IntPair, rng: np.random.Generator) -> Array:
-    """Move every image by its own random number of whole pixels; zeros come in.
+def shift(
+    images: ArrayLike, most: IntPair, rng: np.random.Generator, *, edge: bool = False
+) -> Array:
+    """Move every image by its own random number of whole pixels.
 
     Parameters
     ----------
     images : array-like, (N, C, H, W)
     most : int or (int, int)
-        Rows and columns moved by at most, up or down, left or right.
+        Largest move in rows and columns, in both directions.
     rng : numpy.random.Generator
+    edge : bool
+        Whether to pad with the pixels of the edge instead of zeros.
 
     Returns
     -------
@@ -32,7 +36,7 @@ def shift(images: ArrayLike, most: IntPair, rng: np.random.Generator) -> Array:
     Raises
     ------
     TypeError, ValueError
-        Also where `most` is as large as the images.
+        Also where `most` is as large as the images, and they are padded with zeros.
 
     Examples
     --------
@@ -42,17 +46,18 @@ def shift(images: ArrayLike, most: IntPair, rng: np.random.Generator) -> Array:
     array([[[[1., 1., 1., 0.],
              [1., 1., 1., 0.]]]])
     """
-    array, rng = _as_images(images), _as_generator(rng)
+    array, rng = _as_images(images), as_generator(rng)
     rows, columns = as_pair("most", most, 0)
     count, _, height, width = array.shape
-    if rows >= max(height, 1) or columns >= max(width, 1):
+    if not as_flag("edge", edge) and (rows >= max(height, 1) or columns >= max(width, 1)):
         raise ValueError(f"most must be smaller than images of {height} x {width}, got {most}")
     down = rng.integers(0, 2 * rows, count, endpoint=True)
     right = rng.integers(0, 2 * columns, count, endpoint=True)
     if not array.size:
         return array.copy()
-    padded = np.pad(array, ((0, 0), (0, 0), (rows, rows), (columns, columns)))
-    # Every place a window of the old size can have; one is taken for each image.
+    mode: Any = "edge" if edge else "constant"
+    padded = np.pad(array, ((0, 0), (0, 0), (rows, rows), (columns, columns)), mode)
+    # All windows of the old size, of which one is taken for each image.
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
     moved: Array = windows[np.arange(count), :, down, right]
     return moved
@@ -84,7 +89,7 @@ def flip(images: ArrayLike, rng: np.random.Generator, p: float = 0.5) -> Array:
     >>> flip(np.arange(4).reshape(1, 1, 1, 4), np.random.default_rng(0), p=1)
     array([[[[3, 2, 1, 0]]]])
     """
-    array, rng = _as_images(images), _as_generator(rng)
+    array, rng = _as_images(images), as_generator(rng)
     if not 0 <= p <= 1:
         raise ValueError(f"p must be a probability in [0, 1], got {p!r}")
     mirrored = rng.random(len(array)) < p
@@ -92,7 +97,7 @@ def flip(images: ArrayLike, rng: np.random.Generator, p: float = 0.5) -> Array:
 
 
 class Augment:
-    """Several changes, one after the other.
+    """Several augmentations, one after the other.
 
     Parameters
     ----------
@@ -116,15 +121,14 @@ class Augment:
                 raise TypeError(f"steps must be functions (images, rng) -> images, got {step!r}")
 
     def __call__(self, images: ArrayLike, rng: np.random.Generator) -> Array:
-        """Return changed images as a new array; `images` stays as it is."""
-        array, rng = _as_images(images), _as_generator(rng)
-        changed = array
+        """Return augmented images as a new array."""
+        array, rng = _as_images(images), as_generator(rng)
+        result = array
         for step in self.steps:
-            result = step(changed, rng=rng)
+            result = step(result, rng=rng)
             if not isinstance(result, np.ndarray) or len(result) != len(array):
                 raise ValueError(f"{step!r} must return {len(array)} images, got {type(result)}")
-            changed = result
-        return changed.copy() if changed is array else changed
+        return result.copy() if result is array else result
 
     def __repr__(self) -> str:
         return f"Augment({list(self.steps)})"
@@ -137,7 +141,8 @@ def _as_images(images: ArrayLike) -> Array:
     return array
 
 
-def _as_generator(rng: np.random.Generator) -> np.random.Generator:
+def as_generator(rng: Any) -> np.random.Generator:
+    """Return `rng` if it is a generator, else raise TypeError."""
     if not isinstance(rng, np.random.Generator):
         raise TypeError(
             f"rng must be a numpy.random.Generator, got {rng!r}: numpy.random.default_rng(seed)"

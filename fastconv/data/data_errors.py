@@ -1,7 +1,7 @@
-"""What is wrong with data."""
+"""The error of damaged data."""
 
 from __future__ import annotations
 
 
 class DataError(ValueError):
-    """Data that cannot be what it should be: names the file, what it was, what would be right."""
+    """Invalid data; the message names the file, what is wrong, and what would be right."""

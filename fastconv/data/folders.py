@@ -1,4 +1,4 @@
-"""Folders of pictures, one sub-folder a class."""
+"""Folders of pictures, with one sub-folder for each class."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastconv.core.arguments import Array
 from fastconv.core.geometry import IntPair, as_pair
 from fastconv.data.data_errors import DataError
 from fastconv.runtime.optional_packages import require
 
-Array = NDArray[Any]
-
-# Only formats whose readers decode pixels and start no other program, as that of PostScript does.
+# Only formats whose readers start no other program, as that of PostScript does.
 _FORMATS = {
     ".bmp": "BMP",
     ".gif": "GIF",
@@ -31,7 +29,7 @@ _FORMATS = {
     ".webp": "WEBP",
 }
 _CHANNELS = {"RGB": 3, "L": 1}
-_MOST_PIXELS = 1 << 26
+_MAX_PIXELS = 1 << 26
 
 
 def load_image_folder(
@@ -42,20 +40,19 @@ def load_image_folder(
     Parameters
     ----------
     folder : path
-        Classes and files are taken in the order of their names. Hidden files, and files that are
-        not called .png, .jpg, .jpeg, .bmp, .gif, .webp, .tif, .tiff, .ppm, .pgm or .pbm, are
-        passed over.
+        Classes and files are sorted by name. Hidden files, and files whose suffix is not .png,
+        .jpg, .jpeg, .bmp, .gif, .webp, .tif, .tiff, .ppm, .pgm or .pbm, are skipped.
     size : int or (int, int)
-        Height and width that every picture is resized to, bilinearly.
+        Height and width to which every picture is resized, bilinearly.
     mode : "RGB" or "L"
         Three channels, or one of gray. Transparency is dropped.
 
     Returns
     -------
     images : ndarray, (N, C, H, W), float32
-        In [0, 1], turned upright as their cameras recorded.
+        In [0, 1], rotated upright by their EXIF orientation.
     labels : ndarray, (N,), int64
-        The place of the class in `classes`.
+        The index of the class in `classes`.
     classes : list of str
         The names of the sub-folders.
 
@@ -88,31 +85,23 @@ def load_image_folder(
     height, width = as_pair("size", size, 1)
     require("PIL.Image", "load_image_folder", "data")
     root = Path(folder)
-    kinds = sorted(
-        (entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")),
-        key=lambda entry: entry.name,
-    )
-    if not kinds:
-        raise DataError(f"{root}: holds no sub-folders, right is one a class with its pictures")
-    files = [(label, file) for label, kind in enumerate(kinds) for file in _pictures(kind)]
+    folders = [path for path in root.iterdir() if path.is_dir() and path.name[0] != "."]
+    folders.sort(key=lambda path: path.name)
+    if not folders:
+        raise DataError(f"{root}: holds no sub-folders, right is one for each class")
+    files = [(label, file) for label, kind in enumerate(folders) for file in _pictures(kind)]
     images = np.empty((len(files), _CHANNELS[mode], height, width), np.float32)
-    for place, (_, file) in enumerate(files):
+    for index, (_, file) in enumerate(files):
         pixels = _read_picture(file, (width, height), mode)
-        images[place] = pixels.reshape(height, width, -1).transpose(2, 0, 1)
+        images[index] = pixels.reshape(height, width, -1).transpose(2, 0, 1)
     images /= 255
     labels = np.array([label for label, _ in files], np.int64)
-    return images, labels, [kind.name for kind in kinds]
+    return images, labels, [kind.name for kind in folders]
 
 
 def _pictures(kind: Path) -> list[Path]:
-    found = sorted(
-        (
-            file
-            for file in kind.iterdir()
-            if file.suffix.lower() in _FORMATS and file.is_file() and file.name[0] != "."
-        ),
-        key=lambda file: file.name,
-    )
+    found = [path for path in kind.iterdir() if path.suffix.lower() in _FORMATS and path.is_file()]
+    found = sorted((p for p in found if p.name[0] != "."), key=lambda path: path.name)
     if not found:
         suffixes = ", ".join(_FORMATS)
         raise DataError(f"{kind}: holds no pictures, right is at least one file ({suffixes})")
@@ -123,36 +112,36 @@ def _read_picture(file: Path, size: tuple[int, int], mode: str) -> Array:
     """Return the pixels of a picture in 0 ... 255 as `mode`, resized to width and height."""
     from PIL import Image, ImageOps
 
-    with open(file, "rb") as stream:  # an OSError from here is about the file, not the picture
+    with open(file, "rb") as stream:  # an OSError is about the file, not the picture
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 with Image.open(stream, formats=sorted(set(_FORMATS.values()))) as picture:
-                    _check_pixels(*picture.size)  # by its header: nothing is decoded yet
+                    _check_pixels(*picture.size)  # from the header, before decoding
                     upright = ImageOps.exif_transpose(picture)
                     converted = _as_bytes(upright).convert(mode)
                     resized = converted.resize(size, Image.Resampling.BILINEAR)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise DataError(f"{file}: is too large a picture: {error}") from None
-        except Exception as error:  # readers of damaged pictures raise whatever they run into
+        except Exception as error:  # readers raise various errors for damaged pictures
             raise DataError(f"{file}: cannot be read as a picture: {error}") from error
     return np.asarray(resized)
 
 
 def _check_pixels(width: int, height: int) -> None:
-    if width * height > _MOST_PIXELS:
+    if width * height > _MAX_PIXELS:
         raise ValueError(
-            f"it has {width} x {height} pixels by its header, right is at most {_MOST_PIXELS:,}"
+            f"it has {width} x {height} pixels by its header, right is at most {_MAX_PIXELS:,}"
         )
 
 
 def _as_bytes(picture: Any) -> Any:
-    """Return a picture of 16-bit gray as one of bytes: Pillow would cut at 255, not divide."""
+    """Return a picture of 16-bit gray as one of bytes: Pillow would clip at 255, not divide."""
     from PIL import Image
 
     if picture.mode == "F":
-        raise ValueError("it holds floating-point numbers, right are whole ones")
+        raise ValueError("it holds floating-point numbers, right are integers")
     if not picture.mode.startswith("I"):
         return picture
     deep = np.asarray(picture)

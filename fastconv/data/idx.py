@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST and its kin, with every number in them distrusted.
+"""IDX files, the format of MNIST. No number in a file is trusted.
 
 Two zero bytes, a code for the type, the number of dimensions, every dimension as a big-endian
 32-bit integer, then the elements, big-endian, in C order.
@@ -12,19 +12,17 @@ import os
 import stat
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastconv.core.arguments import Array
 from fastconv.data.data_errors import DataError
 
-Array = NDArray[Any]
-
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-_MOST_DIMENSIONS = 32
+_MAX_DIMENSIONS = 32
 _CHUNK = 1 << 20
-# A compressed file cannot hold more than this many times its size.
+# The largest compression ratio of deflate.
 _DEFLATE_RATIO = 1032
 
 _SPLITS = {"train": ("train",), "test": ("t10k", "test")}
@@ -36,9 +34,9 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 2**31) -> Array:
     Parameters
     ----------
     path : path
-        Whether it is compressed is seen from its first bytes, whatever its name.
+        Compression is detected from the first bytes, whatever the name.
     max_bytes : int
-        The most that a compressed file may unpack to.
+        The largest size that a compressed file may unpack to.
 
     Returns
     -------
@@ -50,9 +48,9 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 2**31) -> Array:
     ------
     DataError
         For a file that is no IDX file, is damaged, or is shorter or longer than its header says.
-        Memory is used only for bytes that are there.
+        Memory is allocated only for bytes that are there.
     OSError
-        For a file that is missing or must not be read.
+        For a file that is missing or not readable.
 
     References
     ----------
@@ -72,9 +70,9 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 2**31) -> Array:
     if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{path}: must be a file, got a folder or a device")
     with open(path, "rb") as stream:
-        packed = stream.read(2) == b"\x1f\x8b"
+        compressed = stream.read(2) == b"\x1f\x8b"
         stream.seek(0)
-        if not packed:
+        if not compressed:
             return _read(path, stream, status.st_size, "is")
         most = min(max_bytes, status.st_size * _DEFLATE_RATIO)
         try:
@@ -87,7 +85,7 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 2**31) -> Array:
 
 
 def _read(path: Path, stream: BinaryIO | gzip.GzipFile, available: int, verb: str) -> Array:
-    """Read a header, compare it with the bytes `available`, then read exactly its elements."""
+    """Read a header, compare it with the bytes `available`, then read the elements."""
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES:
         codes = ", ".join(f"{code:02x}" for code in _TYPES)
@@ -96,9 +94,9 @@ def _read(path: Path, stream: BinaryIO | gzip.GzipFile, available: int, verb: st
             f"right is 00 00, a type ({codes}) and the number of dimensions"
         )
     dtype, ndim = np.dtype(_TYPES[magic[2]]), magic[3]
-    if not 1 <= ndim <= _MOST_DIMENSIONS:
+    if not 1 <= ndim <= _MAX_DIMENSIONS:
         raise DataError(
-            f"{path}: has {ndim} dimensions by its header, right is 1 to {_MOST_DIMENSIONS}"
+            f"{path}: has {ndim} dimensions by its header, right is 1 to {_MAX_DIMENSIONS}"
         )
     sizes = stream.read(4 * ndim)
     if len(sizes) < 4 * ndim:
@@ -109,10 +107,8 @@ def _read(path: Path, stream: BinaryIO | gzip.GzipFile, available: int, verb: st
     claim = f"{shape} of {dtype.name} by its header, which is {header + needed:,} bytes"
     if header + needed > available:
         raise DataError(f"{path}: holds {claim}, but the file {verb} {available:,} bytes")
-    content = bytearray()
-    while len(content) < needed and (
-        chunk := stream.read(min(_CHUNK, needed - len(content)))  # never more than is there
-    ):
+    content = bytearray()  # grows with the bytes that are there
+    while chunk := stream.read(min(_CHUNK, needed - len(content))):
         content += chunk
     if len(content) < needed:
         raise DataError(f"{path}: holds {claim}, but ends after {header + len(content):,} bytes")
@@ -120,7 +116,7 @@ def _read(path: Path, stream: BinaryIO | gzip.GzipFile, available: int, verb: st
         raise DataError(f"{path}: holds {claim}, but the file goes on after that")
     try:
         array = np.frombuffer(content, dtype).reshape(shape)
-    except ValueError:  # no elements, and dimensions too large for NumPy
+    except ValueError:  # without elements, dimensions may be too large for NumPy
         raise DataError(f"{path}: has the impossible shape {shape} by its header") from None
     return array.astype(dtype.newbyteorder("="), copy=False)
 
@@ -133,12 +129,12 @@ def load_idx(
     Parameters
     ----------
     folder : path
-        Holds ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, or with a dot
+        With ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, or with a dot
         (``train-images.idx3-ubyte``), each with or without ``.gz``; the test split is called
         ``t10k`` or ``test``.
     split : "train" or "test"
     prefix : str
-        What the names of the files begin with, such as "emnist-letters-".
+        Prefix of the names of the files, such as "emnist-letters-".
 
     Returns
     -------
@@ -149,9 +145,9 @@ def load_idx(
     Raises
     ------
     DataError
-        Also where images are not bytes, or there are more or fewer labels than images.
+        Also where images are not bytes, or not as many as labels.
     FileNotFoundError
-        With the names that were looked for.
+        With the names that were tried.
     ValueError
         For another split.
 

@@ -1,19 +1,17 @@
-"""Data sets that scikit-learn brings along or fetches."""
+"""Data sets that scikit-learn contains or fetches."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 from urllib.error import URLError
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
+from fastconv.core.arguments import Array
 from fastconv.core.geometry import IntPair, as_pair
 from fastconv.data.data_errors import DataError
 from fastconv.runtime.optional_packages import require
-
-Array = NDArray[Any]
 
 
 def load_digits(size: IntPair | None = None, dtype: DTypeLike = "float32") -> tuple[Array, Array]:
@@ -22,7 +20,7 @@ def load_digits(size: IntPair | None = None, dtype: DTypeLike = "float32") -> tu
     Parameters
     ----------
     size : int or (int, int), optional
-        Resize to this height and width, bilinearly; 28 gives the size of MNIST.
+        Height and width to resize to, bilinearly; 28 is the size of MNIST.
     dtype : dtype
         "float32" or "float64".
 
@@ -71,31 +69,31 @@ def fetch_openml(
     maximum: float = 255,
     data_home: str | None = None,
 ) -> tuple[Array, Array]:
-    """Fetch a data set of images from OpenML by scikit-learn, which keeps a copy of it.
+    """Fetch a data set of images from OpenML by scikit-learn, which caches it.
 
     Parameters
     ----------
     name : str
-        As OpenML calls it: "mnist_784", "Fashion-MNIST".
+        On OpenML: "mnist_784", "Fashion-MNIST".
     version : int or "active"
     shape : (C, H, W), optional
-        Of one image; without it images are gray and square.
+        Of one image; square and gray by default.
     maximum : float
         The value of white, which becomes 1.
     data_home : path, optional
-        Where scikit-learn keeps what it has fetched.
+        The cache folder of scikit-learn.
 
     Returns
     -------
     images : ndarray, (N, C, H, W), float32
         In [0, 1].
     labels : ndarray, (N,), int64
-        Labels that are not whole numbers are numbered in sorted order.
+        Labels that are not integers are numbered in sorted order.
 
     Raises
     ------
     ConnectionError
-        Where OpenML cannot be reached.
+        If OpenML cannot be reached.
     DataError
         For data that are not images of `shape`, or not in [0, `maximum`].
     ModuleNotFoundError
@@ -116,7 +114,7 @@ def fetch_openml(
     except (URLError, ConnectionError, TimeoutError) as error:
         raise ConnectionError(
             f"data set {name!r} cannot be fetched from OpenML ({error}): connect to the internet, "
-            "or load what is there: load_digits(), load_idx(folder), load_image_folder(folder)"
+            "or load local data: load_digits(), load_idx(folder), load_image_folder(folder)"
         ) from error
     data = found.data
     if not isinstance(data, np.ndarray) or data.dtype.kind not in "fiub" or data.ndim != 2:
@@ -139,7 +137,7 @@ def fetch_openml(
 
 
 def _as_labels(name: str, target: Array) -> Array:
-    """Return whole numbers as they are, whatever they are written as; number other labels."""
+    """Return integers, of any type, as they are; number other labels."""
     if target.ndim != 1:
         raise DataError(f"data set {name!r} has labels of shape {target.shape}, right is (N,)")
     try:

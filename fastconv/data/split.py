@@ -1,16 +1,18 @@
-"""Dividing data: into training and test sets, and into mini-batches."""
+"""Splitting data into training and test sets, and into mini-batches."""
 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Array = NDArray[Any]
+from fastconv.core.arguments import Array
+from fastconv.core.geometry import as_int
+from fastconv.data.augment import as_generator
+from fastconv.runtime.optional_packages import require
 
 
 def train_test_split(
@@ -20,22 +22,21 @@ def train_test_split(
     seed: int = 42,
     stratify: bool = False,
 ) -> tuple[Array, Array, Array, Array]:
-    """Divide images at random into those to learn from and those to test with.
+    """Split images at random into a training set and a test set.
 
-    The same division as ``sklearn.model_selection.train_test_split(images, labels,
-    test_size=test_size, random_state=seed)``, with ``stratify=labels`` where `stratify` is true;
-    scikit-learn is not needed.
+    The result is that of ``sklearn.model_selection.train_test_split(images, labels,
+    test_size=test_size, random_state=seed)``, with ``stratify=labels`` where `stratify` is true.
 
     Parameters
     ----------
     images : array-like, (N, ...)
     labels : array-like, (N,)
     test_size : float or int
-        A share of the images in (0, 1), or a number of them.
+        A fraction of the images in (0, 1), or a number of them.
     seed : int
-        The same seed gives the same division.
+        The same seed gives the same split.
     stratify : bool
-        Keep the shares of the labels the same in both parts.
+        Keep the proportions of the labels the same in both parts; needs scikit-learn.
 
     Returns
     -------
@@ -46,6 +47,8 @@ def train_test_split(
     ------
     TypeError, ValueError
         Also where a part would be empty or, when stratified, too small to hold every class.
+    ModuleNotFoundError
+        Where `stratify` is true, without scikit-learn.
 
     Examples
     --------
@@ -56,13 +59,15 @@ def train_test_split(
     """
     images, labels = _matched(images, labels)
     train, test = _sizes(len(images), test_size)
-    # The generator that scikit-learn uses, so that seeds mean the same.
-    rng = np.random.RandomState(seed)
     if stratify:
-        chosen, left = _stratified(labels, train, test, rng)
+        _check_stratified(labels, train, test)
+        module = require("sklearn.model_selection", "train_test_split(stratify=True)", "data")
+        options = {"train_size": train, "test_size": test, "random_state": seed}
+        chosen, left = module.train_test_split(np.arange(len(labels)), stratify=labels, **options)
     else:
-        order = rng.permutation(len(images))
-        left, chosen = order[:test], order[test : test + train]
+        # The generator that scikit-learn uses, so that a seed means the same.
+        order = np.random.RandomState(seed).permutation(len(images))
+        left, chosen = order[:test], order[test:]
     return images[chosen], images[left], labels[chosen], labels[left]
 
 
@@ -73,7 +78,7 @@ def batches(
     rng: np.random.Generator | None = None,
     drop_last: bool = False,
 ) -> Iterator[tuple[Array, Array]]:
-    """Go once through the images in mini-batches.
+    """Iterate once over the images in mini-batches.
 
     Parameters
     ----------
@@ -82,19 +87,19 @@ def batches(
     batch_size : int
         Images at a time.
     rng : numpy.random.Generator, optional
-        Shuffles them, differently at every call; without it they keep their order.
+        Shuffles them at every call; by default they keep their order.
     drop_last : bool
-        Leave out the last batch where it is smaller than the others.
+        Omit the last batch if it is smaller than the others.
 
     Returns
     -------
     iterator of (images, labels)
-        Of `batch_size` images each; the last may hold fewer. Views without `rng`, else copies.
+        Of `batch_size` images each, or fewer in the last. Views without `rng`, else copies.
 
     Raises
     ------
     TypeError, ValueError
-        At once, not when the first batch is asked for.
+        At the call, not at the first batch.
 
     Examples
     --------
@@ -106,18 +111,9 @@ def batches(
     [1]
     """
     images, labels = _matched(images, labels)
-    try:
-        size = operator.index(batch_size)
-    except TypeError:
-        raise TypeError(f"batch_size must be an int, got {batch_size!r}") from None
-    if size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {size}")
-    if rng is not None and not isinstance(rng, np.random.Generator):
-        raise TypeError(
-            f"rng must be a numpy.random.Generator, got {rng!r}: numpy.random.default_rng(seed)"
-        )
-    # Made here: later calls of the generator must not find it half shuffled.
-    order = None if rng is None else rng.permutation(len(images))
+    size = as_int("batch_size", batch_size, 1)
+    # Drawn here, so that it does not depend on when the batches are read.
+    order = None if rng is None else as_generator(rng).permutation(len(images))
     stop = len(images) - len(images) % size if drop_last else len(images)
     return _batches(images, labels, size, stop, order)
 
@@ -146,29 +142,28 @@ def _matched(images: ArrayLike, labels: ArrayLike) -> tuple[Array, Array]:
 
 
 def _sizes(count: int, test_size: Any) -> tuple[int, int]:
-    """Return how many images are to learn from and how many to test with."""
+    """Return the numbers of training and test images."""
     if isinstance(test_size, bool) or not isinstance(test_size, int | float | np.number):
         raise TypeError(f"test_size must be a number, got {test_size!r}")
     if isinstance(test_size, float | np.floating):
         if not 0 < test_size < 1:
-            raise ValueError(f"test_size must be a share in (0, 1) or an int, got {test_size!r}")
+            raise ValueError(f"test_size must be a fraction in (0, 1) or an int, got {test_size!r}")
         test = math.ceil(test_size * count)
     else:
         test = int(test_size)
     if not 0 < test < count:
         raise ValueError(
             f"test_size must leave images in both parts: {test_size!r} of {count} images "
-            f"is {test} to test with"
+            f"is {test} for testing"
         )
     return count - test, test
 
 
-def _stratified(
-    labels: Array, train: int, test: int, rng: np.random.RandomState
-) -> tuple[Array, Array]:
+def _check_stratified(labels: Array, train: int, test: int) -> None:
+    """Raise ValueError where a part would be too small to hold every class."""
     if labels.ndim != 1:
         raise ValueError(f"labels must have shape (N,) to stratify by, got {labels.shape}")
-    classes, where, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    classes, counts = np.unique(labels, return_counts=True)
     if counts.min() < 2:
         raise ValueError(
             f"labels must hold every class twice to be stratified, got {classes[counts < 2][0]!r} "
@@ -177,35 +172,5 @@ def _stratified(
     if min(train, test) < len(classes):
         raise ValueError(
             f"test_size must leave {len(classes)} images, one a class, in both parts, got {test} "
-            f"to test with and {train} to learn from"
+            f"for testing and {train} for training"
         )
-    members = np.split(np.argsort(where, kind="stable"), np.cumsum(counts)[:-1])
-    for_train = _shares(counts, train, rng)
-    for_test = _shares(counts - for_train, test, rng)
-    chosen: list[int] = []
-    left: list[int] = []
-    for own, first, second in zip(members, for_train, for_test, strict=True):
-        shuffled = own[rng.permutation(len(own))]
-        chosen.extend(shuffled[:first])
-        left.extend(shuffled[first : first + second])
-    return rng.permutation(chosen), rng.permutation(left)
-
-
-def _shares(counts: Array, draws: int, rng: np.random.RandomState) -> Array:
-    """Divide `draws` by `counts`: rounded down, the rest to the largest remainders.
-
-    Equal remainders are drawn from, in the order in which scikit-learn draws.
-    """
-    exact = counts / counts.sum() * draws
-    shares = np.floor(exact)
-    remainders = exact - shares
-    missing = int(draws - shares.sum())
-    for value in np.unique(remainders)[::-1]:
-        if missing <= 0:
-            break
-        (equal,) = np.nonzero(remainders == value)
-        drawn = min(len(equal), missing)
-        shares[rng.choice(equal, size=drawn, replace=False)] += 1
-        missing -= drawn
-    whole: Array = shares.astype(np.int64)
-    return whole

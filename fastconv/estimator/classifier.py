@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv import nn
+from fastconv.data.augment import shift
 from fastconv.estimator.classifier_network import mean_and_scale, small_network
 from fastconv.estimator.classifier_settings import check_settings
 from fastconv.nn.layer_arguments import as_dtype
-from fastconv.nn.training.mini_batches import shift
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -373,7 +374,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if callable(self.augment):
             return self.augment
         large = min(self.image_shape_[1:]) >= _SHIFTED_FROM
-        return shift(1) if (large if self.augment == "auto" else self.augment) else None
+        augment = partial(shift, most=1, edge=True)
+        return augment if (large if self.augment == "auto" else self.augment) else None
 
     def _progress(self) -> str:
         return _PROGRESS[min(2, int(self.verbose))]

@@ -1,8 +1,8 @@
 """Convolutional networks to build, train and run: PyTorch's names, NumPy's arrays, no autograd.
 
-A layer is a small class with parameters, ``forward(x)`` and ``backward(grad)``, as a textbook
-writes it. Images are (N, C, H, W), or one is (C, H, W) where PyTorch's layer takes one,
-float32 unless the model is converted with ``model.astype("float64")``.
+A layer is a small class with parameters, ``forward(x)`` and ``backward(grad)``, as in a textbook.
+Images are (N, C, H, W), or (C, H, W) for a single one where PyTorch's layer takes it, of float32
+unless the model is converted by ``model.astype("float64")``.
 
 Building and training
 ---------------------
@@ -36,17 +36,28 @@ Building and training
 >>> value < 0.1
 True
 
-`forward` keeps what `backward` needs, and `backward` uses it up: one of each in turn. Gradients
-are summed in ``parameter.grad`` until ``zero_grad()``. Set ``model[0].input_grad = False`` to save
+`forward` keeps what `backward` needs, and `backward` uses it up: one of each in turn. Do not write
+to an input in between; outputs that `backward` needs are read-only. Gradients are summed in
+``parameter.grad`` until ``zero_grad()``. Set ``model[0].input_grad = False`` to save the time for
 the gradient of the images, which training does not need. Every random number comes from the
-generators given as ``rng``.
+generators given as ``rng``. Invalid arguments raise TypeError or ValueError, naming the argument.
+
+Training with `fit`
+-------------------
+`fit` is such a loop, with validation, callbacks and checkpoints. Arrays are converted to the
+model's dtype batch by batch; a last batch of one sample joins the one before. All random numbers
+follow from `seed`, epoch and batch, except those of layers such as `Dropout`. Layers frozen by
+``eval(keep=True)`` stay in evaluation mode. A schedule steps after every epoch, or after every
+batch if its attribute ``per_batch`` is true. With "auto", progress is a bar of tqdm on a terminal,
+otherwise one line an epoch. Checkpoints are written after every epoch and as `Checkpoints` says;
+with the same arguments and data, training goes on from the last one to bitwise identical results.
 
 Evaluation
 ----------
 ``model.eval()`` keeps nothing for `backward`, uses running statistics, and fuses: batch
-normalization and activations go into the convolution before them, the sum of a residual block and
-the activation after it too. ``model.eval(keep=True)`` fuses nothing and allows `backward`. A
-layer on which it was called, inside a model, stays in evaluation when the model is trained.
+normalization, activation and 2 x 2 max pooling go into the convolution before them, an activation
+after a residual block into its sum. ``model.eval(keep=True)`` fuses nothing and allows `backward`.
+A layer in a model on which it was called stays in evaluation mode when the model is trained.
 
 >>> model.eval()(x).argmax(axis=1).shape
 (16,)
@@ -57,21 +68,21 @@ Changes of parameters are noticed, whether by an optimizer, `load_state_dict` or
 Files
 -----
 ``nn.save(model, path)`` and ``nn.load(model, path)`` write and read safetensors files with
-PyTorch's names and layouts, in both directions.
+PyTorch's names and layouts.
 
-What there is
--------------
+Contents
+--------
 - Layers: `Conv2d`, `ConvTranspose2d`, `DepthwiseSeparableConv2d`, `Linear`, `BatchNorm2d`,
   `ReLU`, `LeakyReLU`, `SiLU`, `Softmax`, `Dropout`, `MaxPool2d`, `MaxUnpool2d`, `AvgPool2d`,
-  `AdaptiveAvgPool2d`, `AdaptiveMaxPool2d`, `Flatten`; put together by `Sequential`, `Residual`,
-  or a `Module` of your own
+  `AdaptiveAvgPool2d`, `AdaptiveMaxPool2d`, `Flatten`; composed by `Sequential`, `Residual`, or a
+  `Module` of your own
 - Losses: `CrossEntropyLoss`, `MSELoss`
 - Optimizers: `SGD`, `Adam`, `AdamW`; schedules `StepLR`, `CosineAnnealingLR`, `OneCycleLR`;
   `clip_grad_norm_`, `clip_grad_value_`
-- First weights: the functions of `fastconv.nn.init`
+- Initial weights: the functions of `fastconv.nn.init`
 - Training: `fit` with `History`, `EarlyStopping`, `BestCheckpoint`, `CSVLog`, a `Callback` of your
-  own, which gets a `Run`; `Checkpoints` to go on from
-- To look at: ``print(model)``, ``print(model.summary((1, 1, 8, 8)))``
+  own, which gets a `Run`; `Checkpoints`
+- Inspection: ``print(model)``, ``print(model.summary((1, 1, 8, 8)))``
 """
 
 from fastconv.nn import init
@@ -86,8 +97,8 @@ from fastconv.nn.layers.pooling_layers import (
     AvgPool2d,
     Flatten,
     MaxPool2d,
+    MaxUnpool2d,
 )
-from fastconv.nn.layers.unpooling_layer import MaxUnpool2d
 from fastconv.nn.model_files import load, save
 from fastconv.nn.module import Module
 from fastconv.nn.parameter import Parameter
@@ -95,12 +106,11 @@ from fastconv.nn.summary import Summary
 from fastconv.nn.training.callbacks import BestCheckpoint, Callback, CSVLog, EarlyStopping, Run
 from fastconv.nn.training.checkpoints import Checkpoints
 from fastconv.nn.training.fit import fit
-from fastconv.nn.training.grad_clipping import clip_grad_norm_, clip_grad_value_
 from fastconv.nn.training.history import History
 from fastconv.nn.training.losses import CrossEntropyLoss, Loss, MSELoss
 from fastconv.nn.training.lr_schedules import CosineAnnealingLR, OneCycleLR, Schedule, StepLR
 from fastconv.nn.training.optimizer_base import Optimizer
-from fastconv.nn.training.optimizers import SGD, Adam, AdamW
+from fastconv.nn.training.optimizers import SGD, Adam, AdamW, clip_grad_norm_, clip_grad_value_
 
 __all__ = [
     "SGD",

@@ -1,39 +1,38 @@
-"""How layers in a row run: one plan for a convolution and what follows it, and what training fuses.
+"""Which layers fuse (`FUSIONS`), and how a sequence of layers runs: in training, and in evaluation.
 
-Batch normalization with fixed statistics multiplies a channel by a number and adds another, so it
-goes into the weights and the bias of the convolution before it. A rectifier goes into the plan's
-store, and so does the sum of a residual block, or the maxima of 2 x 2 outputs. Padding that is
-not zeros is a step of its own before the plan, which then pads nothing (`Conv2d.padded`).
+In evaluation a convolution and the layers fused with it are one plan. Batch normalization with
+fixed statistics multiplies a channel by a number and adds another, so it is folded into weights and
+bias. Activation, the sum of a residual block and 2 x 2 max pooling are in the plan's epilogue.
+Padding other than zeros is copied before the plan runs (`Conv2d.padded`).
 
-Plans are kept by the convolution, for a few input shapes. Each bears a stamp of all it was made
-from, which is compared at every use: the versions of the parameters, which any write changes (see
-`Parameter`), and the running statistics themselves.
+A convolution keeps its plans for a few input shapes. Each is stored with the versions of the
+parameters that it was made from, which every write changes (see `Parameter`), and with the running
+statistics; both are compared at every use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard, TypeVar
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv.api.conv2d import plan_conv2d
 from fastconv.convolution.fused_max_pool import SIDE
 from fastconv.core.activation import ActivationLike, as_activation
-from fastconv.core.arguments import as_numbers
+from fastconv.core.arguments import Array, as_numbers
 from fastconv.nn.layer_arguments import as_floats
 from fastconv.nn.layers.activation_layers import Dropout, LeakyReLU, ReLU, SiLU
 from fastconv.nn.layers.batch_norm import BatchNorm2d
 from fastconv.nn.layers.conv_layers import Conv2d
 from fastconv.nn.layers.pooling_layers import MaxPool2d
 from fastconv.nn.module import Module
-from fastconv.nn.parameter import Parameter
 from fastconv.select.plan import Conv2dPlan, circumstances
 
-Array = NDArray[Any]
-M = TypeVar("M", bound=Module)
+Kind = type[Module] | None
 
 # Input shapes for which a convolution keeps plans: a batch, the last smaller batch, single images.
 _SHAPES = 4
@@ -49,21 +48,25 @@ class Chain(Module):
         raise NotImplementedError
 
     def forward(self, x: ArrayLike) -> Array:
-        """Send `x` through all layers; in evaluation, fused where that is possible."""
+        """Run all layers on `x`; in evaluation, fused where that is possible."""
         y = as_floats(self, x)
         if self.training or self.keeping:
             return run_keeping(self.stages(), y)
         return self.steps().run(y)
 
+    def backward(self, grad: Array) -> Array | None:
+        """Run `backward` of all layers in reverse; return the input's gradient."""
+        return run_back(self.stages(), grad)
+
     def steps(self) -> Steps:
-        """Return what evaluation runs: the steps found before, if nothing changed since."""
+        """Return the steps of evaluation: those found before, if nothing has changed since."""
         stages, known = self.stages(), self._steps
         if known is None or not known.hold(stages):
             known = self._steps = Steps(stages)
         return known
 
     def forget(self) -> None:
-        """Forget which steps evaluation takes."""
+        """Forget the steps of evaluation."""
         self._steps = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -86,50 +89,102 @@ class Branches(Module):
         return np.asarray(y + same_shape(other, y.shape))
 
 
+class Fusion(NamedTuple):
+    """How a layer fuses with the one before it."""
+
+    #: The field of the first layer's `Step` that holds the second one.
+    evaluation: Literal["norm", "activation", "pooling"] | None = None
+    #: Which of the two computes both by `forward_relu`; its `backward` is then that of both.
+    training: Literal["first", "second"] | None = None
+
+
+#: All pairs of layers that fuse. In training, ReLU before max pooling is computed after it, on
+#: fewer elements: no number changes thereby. In evaluation, `Dropout` between layers is skipped.
+FUSIONS: dict[tuple[Kind, Kind], Fusion] = {
+    (Conv2d, BatchNorm2d): Fusion(evaluation="norm"),
+    (Conv2d, ReLU): Fusion(evaluation="activation", training="first"),
+    (Conv2d, LeakyReLU): Fusion(evaluation="activation"),
+    (Conv2d, SiLU): Fusion(evaluation="activation"),
+    (Conv2d, MaxPool2d): Fusion(evaluation="pooling"),
+    (BatchNorm2d, ReLU): Fusion(training="first"),
+    (ReLU, MaxPool2d): Fusion(training="second"),
+    (Branches, ReLU): Fusion(evaluation="activation"),
+    (Branches, LeakyReLU): Fusion(evaluation="activation"),
+    (Branches, SiLU): Fusion(evaluation="activation"),
+}
+_NO_FUSION = Fusion()
+# In the order in which a plan computes them.
+_PARTS = ("norm", "activation", "pooling")
+_KINDS = (*dict.fromkeys(kind for pair in FUSIONS for kind in pair if kind), Dropout, Chain)
+
+
+def _kind(layer: Module, *, keeping: bool = False) -> Kind:
+    """Return as which of `_KINDS` a layer runs; None for one that computes otherwise.
+
+    With `keeping`, that is for layers which keep what `backward` needs, else for evaluation.
+    """
+    if layer.keeping is not keeping or (layer.training and not keeping):
+        return None
+    own = vars(layer)
+    if "forward" in own or (keeping and "backward" in own):
+        return None
+    exact = type(layer)
+    if exact in _KINDS:
+        return exact
+    names = ("forward", "__call__", "backward") if keeping else ("forward", "__call__")
+    for kind in _KINDS:
+        if isinstance(layer, kind) and all(getattr(exact, n) is getattr(kind, n) for n in names):
+            return kind
+    return None
+
+
+def activation_of(layer: Module | None) -> ActivationLike:
+    """Return the activation that a layer computes, as plans take it."""
+    if isinstance(layer, LeakyReLU):
+        return ("leaky_relu", layer.negative_slope)
+    if layer is None:
+        return None
+    return "relu" if isinstance(layer, ReLU) else "silu"
+
+
 def same_shape(shortcut: Array, wanted: tuple[int, ...]) -> Array:
-    """Return what the shortcut gave, if the body's output can be added to it."""
+    """Return the output of the shortcut, if the body's can be added to it."""
     if shortcut.shape != wanted:
         raise ValueError(
-            f"shortcut must give what the body of a Residual gives, shape {wanted}, got "
+            f"shortcut must return the shape of the body of a Residual, {wanted}, got "
             f"{shortcut.shape}: a 1x1 Conv2d with the body's channels and stride does"
         )
     return shortcut
 
 
+# Evaluation ------------------------------------------------------------------------------
+
+
 @dataclass
 class Step:
-    """A layer, as what it runs, and what was taken into it."""
+    """A layer, its kind, and the layers fused with it."""
 
     layer: Module
-    kind: type[Module] | None
+    kind: Kind
     norm: BatchNorm2d | None = None
-    activation: ActivationLike = None
-    activating: tuple[Module, type[Module]] | None = None
+    activation: Module | None = None
     pooling: MaxPool2d | None = None
 
-    def take(self, layer: Module, kind: type[Module] | None) -> bool:
-        """Take in the layer that follows, if it can be; return whether it was."""
-        if self.pooling is not None or self.kind is None or kind is None:
+    def fuse(self, layer: Module, kind: Kind) -> bool:
+        """Fuse the layer that follows, if possible; return whether it was."""
+        part = FUSIONS.get((self.kind, kind), _NO_FUSION).evaluation
+        if part is None or any(vars(self)[p] is not None for p in _PARTS[_PARTS.index(part) :]):
             return False
-        if self.kind is Conv2d and kind is MaxPool2d and _pools_squares(layer):
-            self.pooling = layer  # type: ignore[assignment]
-        if self.activation is not None or kind is MaxPool2d:
-            return self.pooling is layer
-        if self.kind is Conv2d and kind is BatchNorm2d and self.norm is None:
-            if layer.num_features == self.layer.out_channels:  # type: ignore[attr-defined]
-                self.norm = layer  # type: ignore[assignment]
-            return self.norm is layer
-        if self.kind in (Conv2d, Branches):
-            self.activation, self.activating = _activation(layer, kind), (layer, kind)
-        return self.activation is not None
+        setattr(self, part, layer)
+        if not self.holds():
+            setattr(self, part, None)
+        return getattr(self, part) is layer
 
     def holds(self) -> bool:
-        """Return whether what was taken in would be taken in again, as it is."""
+        """Return whether the fused layers, as they are now, can be computed by a plan."""
         if self.norm is not None and self.norm.num_features != self.layer.out_channels:  # type: ignore[attr-defined]
             return False
-        if self.pooling is not None and not _pools_squares(self.pooling):
-            return False
-        return self.activation is None or self.activation == _activation(*self.activating)  # type: ignore[misc]
+        return self.pooling is None or _pools_2x2(self.pooling)
 
     def run(
         self, x: Array, residual: Array | None = None, activation: ActivationLike = None
@@ -138,14 +193,16 @@ class Step:
         layer = self.layer
         if self.kind is None and residual is None:
             return layer(x)
+        # A plan adds the residual before its own activation and pooling.
         closed = self.activation is not None or self.pooling is not None
         if self.kind is Conv2d and (residual is None or not closed):
             assert isinstance(layer, Conv2d)
             images, _ = layer.padded(x)
             if self.norm is not None and images.ndim == 3:
-                return self.norm(layer(x))  # which refuses what has no batch axis
+                return self.norm(layer(x))  # which refuses an image without a batch axis
             side = None if self.pooling is None else SIDE
-            plan = plan_of(layer, self.norm, self.activation or activation, images.shape, side)
+            own = activation_of(self.activation) or activation
+            plan = plan_of(layer, self.norm, own, images.shape, side)
             if residual is not None:
                 same_shape(residual, plan.output_shape)
             return plan(images, residual=residual)
@@ -153,33 +210,33 @@ class Step:
         return _summed(whole(x), residual, activation)
 
     def _run_whole(self, x: Array) -> Array:
-        """Run a layer to which nothing is added before its activation or its maxima."""
+        """Run a layer, to which nothing is added before its activation or pooling."""
         if isinstance(self.layer, Branches):
             block = self.layer
             shortcut = x if block.shortcut is None else run(block.shortcut, x)
-            return run(block.body, x, shortcut, self.activation)
+            return run(block.body, x, shortcut, activation_of(self.activation))
         return self.run(x)
 
 
 class Steps:
-    """What a row of layers runs, each convolution with what follows it.
+    """The steps of a sequence of layers, each a layer and those fused with it.
 
-    Finding out takes longer than a small layer; so a chain keeps it, with all that it depends on.
+    Finding them takes longer than a small layer; so a chain keeps them until a layer changes.
     """
 
     def __init__(self, layers: Sequence[Module]) -> None:
         self._layers, self._inner = list(layers), list[tuple[Chain, list[Module]]]()
-        # Layers that fuse while they run as their class does.
+        # Layers that fuse as long as they run as their class does.
         self._plain: list[tuple[Module, Any]] = []
         self._lasting = True
         self._steps: list[Step] = []
         for layer, kind in self._flat(layers):
-            if kind is not Dropout and not (self._steps and self._steps[-1].take(layer, kind)):
+            if kind is not Dropout and not (self._steps and self._steps[-1].fuse(layer, kind)):
                 self._steps.append(Step(layer, kind))
-        self._taken = [s for s in self._steps if s.norm or s.activation or s.pooling]
+        self._fused = [step for step in self._steps if step.norm or step.pooling]
 
-    def _flat(self, layers: Iterable[Module]) -> Iterator[tuple[Module, type[Module] | None]]:
-        """Yield layers and as what they run, chains within them opened."""
+    def _flat(self, layers: Iterable[Module]) -> Iterator[tuple[Module, Kind]]:
+        """Yield layers and their kinds; those of inner chains instead of the chains."""
         for layer in layers:
             kind = _kind(layer)
             if kind is not None:
@@ -202,10 +259,8 @@ class Steps:
                 return False
             if type(layer).forward is not forward:
                 return False
-        for chain, inner in self._inner:
-            if chain.stages() != inner:
-                return False
-        return all(step.holds() for step in self._taken)
+        unchanged = all(chain.stages() == inner for chain, inner in self._inner)
+        return unchanged and all(step.holds() for step in self._fused)
 
     def run(
         self, x: Array, residual: Array | None = None, activation: ActivationLike = None
@@ -222,8 +277,8 @@ def run(
     layer: Module, x: Array, residual: Array | None = None, activation: ActivationLike = None
 ) -> Array:
     """Return ``activation(layer(x) + residual)``, fused where that is possible."""
-    known = layer.steps() if _kind(layer) is Chain else Steps([layer])  # type: ignore[attr-defined]
-    return known.run(x, residual, activation)
+    steps = layer.steps() if _kind(layer) is Chain else Steps([layer])  # type: ignore[attr-defined]
+    return steps.run(x, residual, activation)
 
 
 def _summed(y: Array, residual: Array | None, activation: ActivationLike) -> Array:
@@ -235,100 +290,57 @@ def _summed(y: Array, residual: Array | None, activation: ActivationLike) -> Arr
     return total
 
 
-def _kind(layer: Module) -> type[Module] | None:
-    """Return as which of `_KINDS` a layer in evaluation runs; None for a way of its own."""
-    if layer.training or layer.keeping or "forward" in vars(layer):
-        return None
-    exact = type(layer)
-    if exact in _KINDS:
-        return exact
-    for kind in _KINDS:
-        as_it_is = exact.forward is kind.forward and exact.__call__ is kind.__call__
-        if isinstance(layer, kind) and as_it_is:
-            return kind
-    return None
-
-
-_KINDS = (Conv2d, BatchNorm2d, ReLU, LeakyReLU, SiLU, MaxPool2d, Dropout, Chain, Branches)
-
-
-def _pools_squares(layer: Module) -> bool:
-    """Return whether a pooling gives the maxima that plans give."""
-    assert isinstance(layer, MaxPool2d)
+def _pools_2x2(layer: MaxPool2d) -> bool:
+    """Return whether a layer is the pooling that plans compute."""
     sizes = layer.kernel_size, layer.stride, layer.padding, layer.dilation
     same = (size in (n, (n, n)) for size, n in zip(sizes, (SIDE, SIDE, 0, 1), strict=True))
     return all(same) and not layer.ceil_mode and not layer.return_indices
 
 
-def _activation(layer: Module, kind: type[Module]) -> ActivationLike:
-    if kind is ReLU:
-        return "relu"
-    if kind is SiLU:
-        return "silu"
-    if kind is LeakyReLU:
-        return ("leaky_relu", layer.negative_slope)  # type: ignore[attr-defined]
-    return None
-
-
-# In training -----------------------------------------------------------------------------
+# Training --------------------------------------------------------------------------------
 
 
 def run_keeping(layers: Sequence[Module], x: Array) -> Array:
-    """Return the output of the layers, each of which keeps what its `backward` needs.
-
-    A ReLU runs in one pass with the convolution or the normalization before it. Before a
-    maximum it changes places with it, as no number changes thereby, and has less to do. Either
-    way that other layer's `backward` is then that of both.
-    """
-    rest = list(layers)
-    while rest:
-        layer, following = rest.pop(0), rest[0] if rest else None
-        if _kept(layer, ReLU) and _pools(following):
-            layer.leave(x, None)
-            x = following.rectified(x)
-        elif (
-            (_kept(layer, Conv2d) or _kept(layer, BatchNorm2d))
-            and _kept(following, ReLU)
-            and not (rest[1:] and _pools(rest[1]))
-        ):
-            x = layer.rectified(x)
-            following.leave(x, x)
+    """Return the output of the layers, each of which keeps what its `backward` needs."""
+    rest: Any = iter(zip(layers, _training_fusions(layers), strict=True))
+    for layer, fusion in rest:
+        if fusion == "first":
+            x = layer.forward_relu(x)
+            next(rest)[0].fuse(x, x)
+        elif fusion == "second":
+            layer.fuse(x, None)
+            x = next(rest)[0].forward_relu(x)
         else:
             x = layer(x)
-            continue
-        rest.pop(0)
     return x
 
 
+def _training_fusions(layers: Sequence[Module]) -> list[str | None]:
+    """Return for each layer which computes both, it or the one after it; None for separately."""
+    kinds = [_kind(layer, keeping=True) for layer in layers]
+    found = [FUSIONS.get(pair, _NO_FUSION).training for pair in pairwise(kinds)]
+    fusions: list[str | None] = [None] * len(layers)
+    for i in reversed(range(len(found))):
+        if found[i] == "second" and layers[i + 1].return_indices:  # type: ignore[attr-defined]
+            continue  # which the other order of ReLU and maximum would change
+        if fusions[i + 1] is None:
+            fusions[i] = found[i]
+    return fusions
+
+
 def run_back(layers: Sequence[Module], grad: Array) -> Array | None:
-    """Return the gradient that the layers of a chain pass on, each adding to its parameters'."""
+    """Return the input's gradient of a sequence of layers; each adds to its parameters'."""
     current: Any = as_numbers("grad", grad)
-    for place, layer in reversed(list(enumerate(layers))):
+    for i, layer in reversed(list(enumerate(layers))):
         if current is None:
             raise RuntimeError(
                 f"{type(layer).__name__}.backward needs the gradient of the layer after it, whose "
                 "input_grad is False: that is for the first layer only"
             )
-        # The first layer, of a part of a model, knows of none before it.
-        back = layer.pass_on if place and _kept(layer, ReLU) else layer.backward
-        current = back(current)
+        # Whoever runs the layer before the first one may not know that this one is fused.
+        fused = i and isinstance(layer, ReLU) and _kind(layer, keeping=True) is ReLU
+        current = layer.backward_fused(current) if fused else layer.backward(current)  # type: ignore[attr-defined]
     return current  # type: ignore[no-any-return]
-
-
-def _kept(layer: Module | None, kind: type[M]) -> TypeGuard[M]:
-    """Return whether a layer keeps values and runs, both ways, as `kind` does."""
-    return (
-        isinstance(layer, kind)
-        and layer.keeping
-        and type(layer).forward is kind.forward
-        and type(layer).backward is kind.backward
-        and not {"forward", "backward"} & vars(layer).keys()
-    )
-
-
-def _pools(layer: Module | None) -> TypeGuard[MaxPool2d]:
-    """Return whether a layer takes maxima whose indices nobody sees."""
-    return _kept(layer, MaxPool2d) and not layer.return_indices
 
 
 # Plans -----------------------------------------------------------------------------------
@@ -341,9 +353,9 @@ def plan_of(
     shape: tuple[int, ...],
     max_pool: int | None = None,
 ) -> Conv2dPlan:
-    """Return a plan for images of that shape: the one made before, if nothing changed since."""
+    """Return a plan for images of that shape: the one made before, if nothing has changed since."""
     key = (shape, norm, activation, max_pool, conv.geometry, circumstances())
-    stamp = (_version(conv.weight), _version(conv.bias), _stamp(norm))
+    stamp = _stamp(conv, norm)
     known = conv.plans.get(key)
     if known is not None and known[0] == stamp:
         return known[1]  # type: ignore[no-any-return]
@@ -354,13 +366,13 @@ def plan_of(
     plan = plan_conv2d(shape, weight, bias, *conv.geometry, **fused)  # type: ignore[arg-type]
     conv.plans.pop(key, None)
     while len(conv.plans) >= _SHAPES:
-        conv.plans.pop(next(iter(list(conv.plans)), None), None)  # threads may do so too
+        conv.plans.pop(next(iter(list(conv.plans)), None), None)  # other threads remove plans too
     conv.plans[key] = (stamp, plan)
     return plan
 
 
 def folded(conv: Conv2d, norm: BatchNorm2d | None) -> tuple[Array, Array | None]:
-    """Return weights and bias of the convolution that does what `conv` and `norm` do."""
+    """Return weights and bias of one convolution that computes `conv` and `norm`."""
     weight = conv.weight.value
     bias = None if conv.bias is None else conv.bias.value
     if norm is None:
@@ -372,12 +384,11 @@ def folded(conv: Conv2d, norm: BatchNorm2d | None) -> tuple[Array, Array | None]
     return (weight * scale[:, None, None, None]).astype(dtype), shift.astype(dtype)
 
 
-def _version(parameter: Parameter | None) -> int | None:
-    return None if parameter is None else parameter.version
-
-
-def _stamp(norm: BatchNorm2d | None) -> Any:
-    if norm is None:
-        return None
-    statistics = norm.running_mean.tobytes(), norm.running_var.tobytes(), norm.eps
-    return _version(norm.weight), _version(norm.bias), *statistics
+def _stamp(conv: Conv2d, norm: BatchNorm2d | None) -> Any:
+    """Return what a plan was made from: versions of parameters, and running statistics."""
+    parts: tuple[Any, ...] = (conv.weight, conv.bias)
+    statistics: tuple[Any, ...] = ()
+    if norm is not None:
+        parts += norm.weight, norm.bias
+        statistics = norm.running_mean.tobytes(), norm.running_var.tobytes(), norm.eps
+    return *(part if part is None else part.version for part in parts), *statistics

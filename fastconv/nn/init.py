@@ -1,7 +1,7 @@
-"""Random weights to begin with, drawn so that signals neither vanish nor explode on their way.
+"""Random initial weights, drawn so that signals neither vanish nor explode from layer to layer.
 
 A layer sums `fan_in` products for each output; weights with a variance of about ``1 / fan_in`` keep
-the variance of what passes through.
+the variance of the signal.
 
 Sources: X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural
 networks", AISTATS 2010; K. He et al., "Delving deep into rectifiers", arXiv:1502.01852.
@@ -10,13 +10,14 @@ networks", AISTATS 2010; K. He et al., "Delving deep into rectifiers", arXiv:150
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
+from fastconv.core.arguments import Array, as_flag
 from fastconv.nn.layer_arguments import RngLike, as_generator
+from fastconv.nn.parameter import Parameter
 
-Array = NDArray[Any]
 Fan = Literal["fan_in", "fan_out"]
 
 _GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}
@@ -37,7 +38,7 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def gain(nonlinearity: str, a: float = 0) -> float:
-    """Return how much an activation shrinks the standard deviation of what passes through.
+    """Return the gain of an activation: the factor on weights that keeps the signal's variance.
 
     Parameters
     ----------
@@ -67,7 +68,7 @@ def gain(nonlinearity: str, a: float = 0) -> float:
 def uniform(
     shape: tuple[int, ...], bound: float, rng: RngLike = None, dtype: DTypeLike = "float32"
 ) -> Array:
-    """Return numbers between -bound and bound.
+    """Return numbers from a uniform distribution between -bound and bound.
 
     Examples
     --------
@@ -89,20 +90,20 @@ def kaiming_uniform(
     nonlinearity: str = "leaky_relu",
     dtype: DTypeLike = "float32",
 ) -> Array:
-    """Return He's weights, evenly distributed, for layers followed by rectifiers.
+    """Return He's weights, uniformly distributed, for layers followed by ReLU.
 
     Parameters
     ----------
     shape : tuple of int
         (outputs, inputs, ...kernel).
     rng : numpy.random.Generator or int, optional
-        A generator, or a seed; None for other numbers every time.
+        A generator, or a seed; None for different numbers every time.
     a : float
         Slope below zero of the leaky_relu that follows; 0 for ReLU.
     mode : {"fan_in", "fan_out"}
         Keep the variance of signals going forward, or of gradients going back.
     nonlinearity : str
-        What follows: see `gain`.
+        The activation that follows: see `gain`.
     dtype : dtype-like
         Of the result.
 
@@ -146,7 +147,7 @@ def kaiming_normal(
 def xavier_uniform(
     shape: tuple[int, ...], rng: RngLike = None, gain: float = 1.0, dtype: DTypeLike = "float32"
 ) -> Array:
-    """Return Glorot's weights, evenly distributed, for layers followed by tanh or nothing.
+    """Return Glorot's weights, uniformly distributed, for layers followed by tanh or nothing.
 
     Parameters
     ----------
@@ -183,14 +184,15 @@ def xavier_normal(
     return _normal(shape, gain * math.sqrt(2 / sum(fans(shape))), rng, dtype)
 
 
-def default_weight(shape: tuple[int, ...], rng: RngLike = None) -> Array:
-    """Return weights as PyTorch's layers begin with: evenly within ±1 / sqrt(fan_in)."""
-    return kaiming_uniform(shape, rng, a=math.sqrt(5))
-
-
-def default_bias(size: int, weight_shape: tuple[int, ...], rng: RngLike = None) -> Array:
-    """Return a bias as PyTorch's layers begin with: evenly within ±1 / sqrt(fan_in)."""
-    return uniform((size,), 1 / math.sqrt(_fan(weight_shape, "fan_in")), rng)
+def default_parameters(
+    shape: tuple[int, ...], outputs: int, bias: bool, rng: RngLike = None
+) -> tuple[Parameter, Parameter | None]:
+    """Return initial weights of a shape, and a bias, as PyTorch: uniform in ±1 / sqrt(fan_in)."""
+    generator = as_generator(rng)
+    weight = Parameter(kaiming_uniform(shape, generator, a=math.sqrt(5)))
+    if not as_flag("bias", bias):
+        return weight, None
+    return weight, Parameter(uniform((outputs,), 1 / math.sqrt(_fan(shape, "fan_in")), generator))
 
 
 def _fan(shape: tuple[int, ...], mode: str) -> int:

@@ -1,4 +1,4 @@
-"""What layers ask of their inputs and arguments, and random generators of their callers."""
+"""Checks of what users pass to layers: inputs, sizes, numbers, random generators."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from fastconv.core.arguments import as_batch, as_numbers
+from fastconv.core.arguments import Array, as_batch, as_numbers
 from fastconv.core.geometry import IntPair, Padding, as_pair, resolve_padding
 from fastconv.core.pool_problem import not_given
-
-Array = NDArray[Any]
 
 #: The largest number that is finite.
 LARGEST = sys.float_info.max
@@ -40,46 +38,28 @@ def as_floats(
 
 
 def as_images(
-    layer: object, x: ArrayLike, channels: int | None = None, dtype: np.dtype[Any] | None = None
-) -> Array:
-    """Return `x` as contiguous images (N, C, H, W) with that many channels."""
-    return _checked_images(layer, as_numbers("x", x, 4), channels, dtype)
-
-
-def as_image_batch(
-    layer: object, x: ArrayLike, channels: int | None = None, dtype: np.dtype[Any] | None = None
-) -> tuple[Array, bool]:
-    """Return the same of one image (C, H, W) too, and whether it was one."""
-    images, single = as_batch("x", x)
-    return _checked_images(layer, images, channels, dtype, single), single
-
-
-def _checked_images(
     layer: object,
-    images: Array,
-    channels: int | None,
-    dtype: np.dtype[Any] | None,
-    single: bool = False,
+    x: ArrayLike,
+    channels: int | None = None,
+    dtype: np.dtype[Any] | None = None,
+    *,
+    any_type: bool = False,
 ) -> Array:
-    array = as_floats(layer, images, dtype)
-    if channels is not None and array.shape[1] != channels:
+    """Return `x` as contiguous images (N, C, H, W), or one image (C, H, W), with those channels.
+
+    With `any_type` integers and booleans, which have no gradient, are images too.
+    """
+    images, single = as_batch("x", x)
+    if not any_type or images.dtype.kind == "f":
+        images = as_floats(layer, images, dtype)
+    if channels is not None and images.shape[1] != channels:
         wanted = f"({channels}, H, W) of one image" if single else f"(N, {channels}, H, W)"
         raise ValueError(
             f"x must have {channels} channels for this {type(layer).__name__}, {wanted}, got shape "
-            f"{array.shape[single:]}"
+            f"{images.shape[single:]}"
         )
-    return np.ascontiguousarray(array)
-
-
-def as_images_of_any_type(layer: object, x: ArrayLike) -> tuple[Array, bool]:
-    """Return images of which elements are picked, of any type but float16, and whether it is one.
-
-    What is not floating point has no gradient, but is picked from all the same.
-    """
-    images, single = as_batch("x", x)
-    if images.dtype.kind == "f":
-        images = as_floats(layer, images)
-    return np.ascontiguousarray(images), single
+    images = np.ascontiguousarray(images)
+    return images[0] if single else images
 
 
 def require_float_gradient(layer: object, grad: Array) -> None:
@@ -98,7 +78,7 @@ def as_given_pair(name: str, value: Any, minimum: int) -> IntPair:
 
 
 def as_given_windows(kernel_size: Any, stride: Any) -> tuple[IntPair, IntPair]:
-    """Return kernel size and stride as they were given; no stride is the kernel size."""
+    """Return kernel size and stride as they were given; without a stride, the kernel size."""
     kernel = as_given_pair("kernel_size", kernel_size, 1)
     return kernel, kernel if not_given(stride) else as_given_pair("stride", stride, 1)
 
@@ -123,7 +103,7 @@ def check_parameter(layer: object, name: str, value: Any, shape: tuple[int, ...]
 
 
 def as_generator(rng: RngLike) -> Generator:
-    """Return `rng` as a generator: a seed makes a new one, None one that nobody can repeat."""
+    """Return `rng` as a generator: a new one of a seed, an unseeded one of None."""
     if rng is None or isinstance(rng, Generator):
         return rng or np.random.default_rng()
     if isinstance(rng, bool) or not isinstance(rng, int | np.integer):
@@ -149,7 +129,7 @@ def as_dtype(name: str, x: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def as_number(name: str, value: Any, low: float, high: float = LARGEST) -> float:
-    """Return `value` as a float from low to high; infinity needs to be asked for."""
+    """Return `value` as a float from low to high, which is finite unless given."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
@@ -167,7 +147,7 @@ def as_number(name: str, value: Any, low: float, high: float = LARGEST) -> float
 
 
 def as_decay(name: str, value: Any) -> float:
-    """Return `value`, the part of a running mean that stays at each step: from 0, below 1."""
+    """Return `value`, the decay rate of a running mean: from 0, below 1."""
     number = as_number(name, value, 0)
     if number >= 1:
         raise ValueError(f"{name} must be below 1, got {value!r}")

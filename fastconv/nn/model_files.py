@@ -1,4 +1,4 @@
-"""Models as files in the safetensors format: names, shapes, numbers, and nothing that runs."""
+"""Models as safetensors files, which hold names, shapes and numbers, and no code."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def save(model: Module, path: str | os.PathLike[str]) -> None:
     """Write a model's parameters and buffers to a safetensors file.
 
     The file is complete or not there: it is written under another name and then renamed. Where
-    `path` is a link, the file that it points at is replaced.
-    PyTorch's ``safetensors.torch.load_file`` reads it, with the names and layouts it expects.
+    `path` is a link, its target is replaced. PyTorch's ``safetensors.torch.load_file`` reads it,
+    with the names and layouts that its layers expect.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def load(model: M, path: str | os.PathLike[str], strict: bool = True) -> M:
         Built as the saved one was, here or in PyTorch.
     path : str or path-like
     strict : bool
-        Whether names that are missing or too many are an error.
+        Whether missing and unknown names are an error.
 
     Raises
     ------
@@ -79,8 +79,8 @@ def load(model: M, path: str | os.PathLike[str], strict: bool = True) -> M:
         state = read_tensors(Path(path).read_bytes())
     except ValueError as error:
         raise ValueError(
-            f"path must be a safetensors file that NumPy can hold, {os.fspath(path)!r} is damaged "
-            f"or something else: {error}"
+            f"path must be a safetensors file of arrays that NumPy has types for, "
+            f"{os.fspath(path)!r} is damaged or something else: {error}"
         ) from error
     try:
         model.load_state_dict(state, strict)
@@ -90,15 +90,7 @@ def load(model: M, path: str | os.PathLike[str], strict: bool = True) -> M:
 
 
 def read_tensors(content: bytes) -> dict[str, NDArray[Any]]:
-    """Return the arrays in the content of a safetensors file.
-
-    Raises
-    ------
-    ImportError
-        Without the package safetensors.
-    ValueError
-        If it is damaged, something else, or holds numbers that NumPy has no type for.
-    """
+    """Return the arrays in a safetensors file; ValueError if it is damaged or something else."""
     reader = safetensors()
     try:
         tensors: dict[str, NDArray[Any]] = reader.load(content)

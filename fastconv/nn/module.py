@@ -1,4 +1,4 @@
-"""What every layer is: parameters, buffers, two modes, a state, and children that are the same."""
+"""The base class of layers: parameters, buffers, training and evaluation modes, state, children."""
 
 from __future__ import annotations
 
@@ -6,41 +6,44 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
-from fastconv.core.arguments import as_array, as_flag, as_numbers
+from fastconv.core.arguments import Array, as_array, as_flag, as_numbers
 from fastconv.nn.parameter import Parameter
 from fastconv.nn.summary import Summary, summarize
 
-Array = NDArray[Any]
-
 
 class Keys(NamedTuple):
-    """What `Module.load_state_dict` found different in a state: names missing, names too many."""
+    """How a state given to `Module.load_state_dict` differed: names missing, names unknown."""
 
     missing_keys: tuple[str, ...]
     unexpected_keys: tuple[str, ...]
 
 
 class Module:
-    """A layer, or layers put together.
+    """A layer, or a composition of layers.
 
     A subclass writes `forward` and `backward`, and sets parameters and other modules as
     attributes (or lists of modules); everything else follows. `forward` calls
     ``self.keep(output, ...)`` with what `backward` will need, and `backward` begins with
     ``grad, ... = self.recall(grad)``.
 
+    Nothing that is kept is copied. So do not write to an input between `forward` and `backward`;
+    an output that a layer keeps, such as that of `ReLU`, becomes read-only (`keep_output`).
+
     Attributes
     ----------
     training : bool
-        Batch normalization and dropout work otherwise in training than in evaluation.
+        Batch normalization and dropout work differently in training and in evaluation.
     keeping : bool
         Whether `forward` keeps what `backward` needs.
     frozen : bool
-        Whether `train` of a model around this one leaves it, and all in it, in evaluation mode:
-        after ``eval(keep=True)`` of this very module.
+        Whether `train` of an enclosing model leaves this module, and all in it, in evaluation
+        mode: set by ``eval(keep=True)`` of this very module.
     buffer_names : tuple of str
-        Of the attributes that are part of the state though they are not learned.
+        Names of attributes that are part of the state though they are not learned.
+    shown, shown_if_changed : tuple of str, dict
+        Attributes in the `repr`: those always shown, and defaults of those shown if they differ.
 
     Examples
     --------
@@ -70,6 +73,8 @@ class Module:
     keeping: bool = True
     frozen: bool = False
     buffer_names: ClassVar[tuple[str, ...]] = ()
+    shown: ClassVar[tuple[str, ...]] = ()
+    shown_if_changed: ClassVar[Mapping[str, Any]] = {}
     #: Operations for one element of the output, for `summary`.
     flops_per_output: ClassVar[int] = 0
 
@@ -107,6 +112,12 @@ class Module:
         if self.keeping:
             self._kept = (output.shape, output.dtype, values)
 
+    def keep_output(self, output: Array, *values: Any) -> None:
+        """Keep the output itself, then `values`, for `backward`: it becomes read-only."""
+        if self.keeping:  # a change by the caller would spoil the gradient
+            output.setflags(False)  # type: ignore[call-arg]  # faster than with its name
+            self.keep(output, output, *values)
+
     def recall(self, grad: Array) -> tuple[Any, ...]:
         """Return `grad`, checked against the last output, and the values kept, once."""
         name = type(self).__name__
@@ -130,14 +141,13 @@ class Module:
     def train(self, mode: bool = True) -> Self:
         """Enter training mode, or with False evaluation mode; return the module.
 
-        What ``eval(keep=True)`` has frozen inside it stays so until `train` is called on that
-        itself.
+        Modules inside it that ``eval(keep=True)`` has frozen stay frozen until `train` is called
+        on them.
         """
         if not as_flag("mode", mode):
             return self.eval()
         self.frozen = False
-        held = (module.modules() for module in self.modules() if module.frozen)
-        frozen = {id(module) for modules in held for module in modules}
+        frozen = {id(m) for module in self.modules() if module.frozen for m in module.modules()}
         for module in self.modules():
             module.training, module.keeping = id(module) not in frozen, True
         return self.refresh()
@@ -145,17 +155,17 @@ class Module:
     def eval(self, *, keep: bool = False) -> Self:
         """Enter evaluation mode and return the module.
 
-        Batch normalization uses its running statistics and dropout does nothing. Convolutions
-        take normalization, activations and maxima of 2 x 2 that follow them into one fused step,
-        and nothing is kept for `backward`.
+        Batch normalization uses its running statistics and dropout does nothing. A convolution
+        is fused with batch normalization, activation and 2 x 2 max pooling that follow it, and
+        nothing is kept for `backward`.
 
         Parameters
         ----------
         keep : bool
-            Keep what `backward` needs all the same, and fuse nothing: for gradients for the
+            Keep what `backward` needs all the same, and fuse nothing: for gradients of the
             input, or for fine-tuning with layers frozen in this mode. After
-            ``batch_norm.eval(keep=True)`` the running statistics stay as they are through
-            ``model.train()`` and `fit`; weight and bias are still learned.
+            ``batch_norm.eval(keep=True)`` the running statistics no longer change, neither after
+            ``model.train()`` nor in `fit`; weight and bias are still learned.
 
         Examples
         --------
@@ -176,8 +186,8 @@ class Module:
     def refresh(self) -> Self:
         """Forget everything made from the parameters; return the module.
 
-        Needed only after writing to a *view* of an array got from ``Parameter.data`` earlier:
-        all other changes are noticed.
+        Needed only after writing to a *view* of an earlier ``Parameter.data``: all other changes
+        are noticed.
         """
         for module in self.modules():
             module.forget()
@@ -186,9 +196,9 @@ class Module:
         return self
 
     def forget(self) -> None:
-        """Forget what this module alone has made from its parameters."""
+        """Forget what this module itself, without its children, has made from its parameters."""
 
-    # Parts -------------------------------------------------------------------------------
+    # Children -------------------------------------------------------------------------------
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Yield the modules that are attributes, or in lists that are."""
@@ -208,7 +218,9 @@ class Module:
 
     def modules(self) -> Iterator[Module]:
         """Yield this module and all below it, parents first."""
-        return (module for _, module in self.named_modules())
+        yield self
+        for _, child in self.named_children():
+            yield from child.modules()
 
     def _state(self) -> Iterator[tuple[str, Parameter | Array]]:
         """Yield every parameter and buffer, in PyTorch's order."""
@@ -244,14 +256,16 @@ class Module:
 
     def zero_grad(self) -> None:
         """Drop every parameter's gradient."""
-        for parameter in self.parameters():
-            parameter.grad = None
+        for module in self.modules():
+            for value in vars(module).values():
+                if isinstance(value, Parameter):
+                    value.grad = None
 
     # dtype -------------------------------------------------------------------------------
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """What the parameters are, and inputs must be; float32 without any."""
+        """Dtype of the parameters and of inputs; float32 without parameters."""
         return next((p.dtype for p in self.parameters()), np.dtype(np.float32))
 
     def astype(self, dtype: DTypeLike) -> Self:
@@ -284,7 +298,7 @@ class Module:
         state : mapping of str to array-like
             As `state_dict` returns it, or PyTorch's.
         strict : bool
-            Whether names that are missing or too many are an error.
+            Whether missing and unknown names are an error.
 
         Returns
         -------
@@ -323,10 +337,10 @@ class Module:
         return Keys(missing, unexpected)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is copied and pickled: not what is kept for `backward`."""
+        """Return what is copied and pickled: all but the values kept for `backward`."""
         return {name: value for name, value in vars(self).items() if name != "_kept"}
 
-    # To look at --------------------------------------------------------------------------
+    # Inspection --------------------------------------------------------------------------
 
     def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         """Return the operations of a forward pass, a multiplication and an addition being two."""
@@ -357,7 +371,13 @@ class Module:
 
     def extra_repr(self) -> str:
         """Return what `repr` shows of this layer's own arguments."""
-        return ""
+        values = {name: getattr(self, name) for name in (*self.shown, *self.shown_if_changed)}
+        usual = self.shown_if_changed
+        return ", ".join(
+            f"{name}={value}"
+            for name, value in values.items()
+            if name not in usual or value != usual[name]
+        )
 
     def __repr__(self) -> str:
         children = list(self.named_children())

@@ -1,4 +1,4 @@
-"""A parameter: an array that is learned, its gradient, and a version that tells when it changed."""
+"""A parameter: a learned array, its gradient, and a version that changes with every write."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import itertools
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
-from fastconv.core.arguments import as_array
+from fastconv.core.arguments import Array, as_array
 
-Array = NDArray[Any]
-
-# One count for all parameters: none ever shares a version, nor returns to an old one.
+# One counter for all parameters: no version is ever used twice.
 _versions = itertools.count()
 
 
 class Parameter:
-    """An array that is learned.
+    """A learned array and its gradient.
 
     Parameters
     ----------
@@ -27,15 +25,15 @@ class Parameter:
     Attributes
     ----------
     data : ndarray
-        To read and to write. As whoever holds it may write to it, every access counts as a
-        change. Assigning copies; shape and dtype must stay.
+        To read and to write. Every access counts as a change, because the array may then be
+        written to. Assigning copies; shape and dtype must stay.
     value : ndarray
         The same array, read-only: reading it is no change.
     grad : ndarray or None
-        What `backward` has summed since the last ``zero_grad()``; None for nothing.
+        Sum of the gradients since the last ``zero_grad()``.
     version : int
-        Another number after every possible change. Whatever is made from a parameter, such as a
-        plan with packed weights, keeps the version and is made anew when it differs.
+        Another number after every possible change. A plan with packed weights is made again when
+        the version differs.
 
     Raises
     ------
@@ -44,10 +42,9 @@ class Parameter:
 
     Notes
     -----
-    A plan made from a parameter *freezes* it: an array got from ``data`` before can no longer be
-    written to, so that no change goes unseen; get ``data`` again, and it can. Only views of the
-    array made before (``w = p.data[0]``) escape this: after writing to such a view, call
-    ``model.refresh()``.
+    A plan made from a parameter *freezes* it: an earlier ``data`` becomes read-only, so that no
+    change goes unnoticed; access ``data`` again to write. Only views made before, such as
+    ``w = p.data[0]``, stay writable: after writing to one, call ``model.refresh()``.
 
     Examples
     --------
@@ -67,13 +64,13 @@ class Parameter:
 
     @property
     def data(self) -> Array:
-        """The array, to be written to: an access counts as a change."""
+        """The array, writable: every access counts as a change."""
         self.thaw()
         return self._data
 
     @data.setter
     def data(self, value: ArrayLike) -> None:
-        if value is not self._data:  # p.data -= step has written already
+        if value is not self._data:  # `p.data -= step` has written already
             array = as_array("data", value)
             if array.shape != self.shape:
                 raise ValueError(
@@ -107,7 +104,7 @@ class Parameter:
         return self._data.size
 
     def accumulate(self, grad: Array) -> None:
-        """Add `grad`, an array that the caller gives away, to the gradient."""
+        """Add `grad` to the gradient, which may then be the same array."""
         if self.grad is None:
             self.grad = grad
         else:
@@ -120,7 +117,7 @@ class Parameter:
         self.version = next(_versions)
 
     def freeze(self) -> int:
-        """Refuse writes until `data` is asked for again; return the version that is frozen."""
+        """Refuse writes until the next access to `data`; return the version."""
         self._data.flags.writeable = False
         return self.version
 

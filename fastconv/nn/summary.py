@@ -1,4 +1,4 @@
-"""A model as a table: what each layer gives, learns, costs, and how it is computed."""
+"""A table of a model's layers: output shapes, parameters, costs, algorithms."""
 
 from __future__ import annotations
 
@@ -14,21 +14,10 @@ from fastconv.nn.parameter import Parameter
 
 @dataclass(frozen=True)
 class Row:
-    """One layer.
+    """One layer, without the parameters of layers in it and those shared with a row above.
 
-    Attributes
-    ----------
-    name, kind : str
-        Where it is in the model, and its class.
-    output_shape : tuple of int, or None
-        None where the model has the layer but does not use it.
-    parameters : int
-        Its own: not those of layers within it, nor those it shares with a row above.
-    flops : int
-        Of a forward pass; a multiplication and an addition are two.
-    parameter_bytes, output_bytes : int
-    algorithm : str
-        What computes it, where there is a choice.
+    `output_shape` is None where the forward pass does not use the layer. A multiplication and an
+    addition are two FLOPs. `algorithm` is empty where there is no choice.
     """
 
     name: str
@@ -94,10 +83,7 @@ def _short(value: float) -> str:
 
 
 def summarize(model: Any, input_shape: tuple[int, ...]) -> Summary:
-    """Send zeros of that shape through the model and note what each layer does.
-
-    The model is then in the mode it was in.
-    """
+    """Run the model on zeros of that shape and record every layer; its mode stays as it was."""
     shape = as_ints("input_shape", input_shape, np.size(input_shape), 1)
     names: dict[Any, str] = {}
     for name, module in model.named_modules():
@@ -134,7 +120,7 @@ def summarize(model: Any, input_shape: tuple[int, ...]) -> Summary:
         model.eval()
         for module, mode in zip(names, modes, strict=True):
             module.training, module.keeping, module.frozen = mode
-    # What is learned counts, even where this forward pass does not come by.
+    # Parameters count even where this forward pass does not use them.
     unused = [module for module in shown if module not in used and _own(module)]
     rows += [_row(names[module], module, counted) for module in unused]
     return Summary(tuple(rows))
@@ -152,7 +138,7 @@ def _row(
     input_shape: tuple[int, ...] | None = None,
     y: Any = None,
 ) -> Row:
-    """Return the row of a module that gave `y`, or was not used; note what it counts."""
+    """Return the row of a module that returned `y`, or was not used."""
     new = [p for p in _own(module) if p not in counted]
     counted.update(new)
     ran = input_shape is not None

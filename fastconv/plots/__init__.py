@@ -1,8 +1,8 @@
-"""Pictures of filters, feature maps, edges, training, mistakes, and of im2col itself.
+"""Plots of filters, feature maps, edges, training, mistakes, and of im2col.
 
-Every function returns a ``matplotlib.figure.Figure`` of its own; pyplot and its global state are
-never touched. A notebook shows such a figure, `save` writes it. matplotlib is loaded by the first
-picture: ``pip install 'fastconv[plots]'``.
+Every function returns a new ``matplotlib.figure.Figure``; pyplot and its global state are never
+used. A notebook shows such a figure, `save` writes it. matplotlib is imported by the first plot:
+``pip install 'fastconv[plots]'``, without which it raises ModuleNotFoundError.
 """
 
 from fastconv.plots.canvas import save

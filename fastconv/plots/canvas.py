@@ -1,4 +1,4 @@
-"""What all pictures share: figures without global state, colours, tables of numbers, files."""
+"""What all plots share: figures without global state, colours, mosaics of images, files."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
+from fastconv.core.arguments import Array, as_numbers
 from fastconv.runtime.atomic_files import write_atomically
 from fastconv.runtime.optional_packages import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Array = NDArray[Any]
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
+# The colours of Okabe and Ito, which colour-blind people can distinguish.
 BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 INK, MUTED, RULE, PAPER = "#222222", "#5F6670", "#D5D8DC", "#F3F4F6"
 
@@ -27,22 +27,22 @@ STRENGTH = "viridis"
 
 
 def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) -> None:
-    """Write a figure to a file: whole or not at all.
+    """Write a figure to a file, completely or not at all.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
     path : path
-        Its suffix says what kind of file: .png, .svg, .pdf and others that matplotlib knows.
+        Its suffix is the format: .png, .svg, .pdf and others that matplotlib knows.
     dpi : int
-        Dots an inch, for pictures made of dots.
+        Dots per inch of raster formats.
 
     Raises
     ------
     ValueError
         For a suffix that matplotlib does not know.
     OSError
-        Where the file cannot be written; what was there before is still there.
+        If the file cannot be written; an existing file is then unchanged.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) -> None:
 
 
 def new_figure(width: float, height: float, title: str | None = None) -> Figure:
-    """Return an empty figure of a size in inches, with a title at its left."""
+    """Return an empty figure of a size in inches, with a title at the left."""
     figures = require("matplotlib.figure", "fastconv.plots", "plots")
     figure: Figure = figures.Figure(figsize=(width, height), layout="constrained")
     if title:
@@ -72,14 +72,14 @@ def new_figure(width: float, height: float, title: str | None = None) -> Figure:
 
 
 def bare(axis: Any) -> None:
-    """Take the ticks and the frame from an axis."""
+    """Remove the ticks and the frame of an axis."""
     axis.set_xticks([])
     axis.set_yticks([])
     axis.spines[:].set_visible(False)
 
 
 def mosaic(images: Sequence[Sequence[Array]], zoom: int = 1, gap: int = 1) -> Array:
-    """Return rows of images as one image; what lies between them is NaN, which is not drawn.
+    """Return rows of images as one image, with gaps of NaN, which are not drawn.
 
     Every pixel becomes `zoom` pixels high and wide, so that gaps can be narrower than pixels.
     """
@@ -92,6 +92,12 @@ def mosaic(images: Sequence[Sequence[Array]], zoom: int = 1, gap: int = 1) -> Ar
             top, left = i * (height + gap), j * (width + gap)
             whole[top : top + height, left : left + width] = image.repeat(zoom, 0).repeat(zoom, 1)
     return whole
+
+
+def as_channels(name: str, value: ArrayLike) -> Array:
+    """Return an image or a filter, (H, W) or (C, H, W), as (C, H, W)."""
+    array = np.asarray(value)
+    return as_numbers(name, array[np.newaxis] if array.ndim == 2 else array, 3)
 
 
 def as_picture(image: Array) -> Array:
@@ -109,12 +115,12 @@ def largest(array: Array) -> float:
 
 
 def on_color(red: float, green: float, blue: float) -> str:
-    """Return the colour of text that can be read on a colour."""
+    """Return the colour of text that is readable on a colour."""
     return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
 
 
 def number(value: float, digits: int = 1) -> str:
-    """Return a number as short as it can be read: whole ones without a point, a true minus."""
-    rounded = round(float(value), digits) + 0.0  # plus zero: no minus before a zero
+    """Return a short number: integers without a point, and a true minus sign."""
+    rounded = round(float(value), digits) + 0.0  # plus zero: no negative zero
     text = f"{value:.0f}" if float(value).is_integer() else f"{rounded:.{digits}f}"
     return text.replace("-", "−")  # noqa: RUF001

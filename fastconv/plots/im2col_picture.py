@@ -1,4 +1,4 @@
-"""A picture of im2col: patches become columns, a convolution becomes one matrix product."""
+"""A plot of im2col: patches become columns, a convolution becomes one matrix product."""
 
 from __future__ import annotations
 
@@ -6,20 +6,28 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv.api import im2col_col2im
-from fastconv.core.arguments import as_numbers, check_shape
+from fastconv.core.arguments import Array, check_shape
 from fastconv.core.geometry import IntPair, as_ints, as_pair
 from fastconv.core.stencils import SOBEL_X
-from fastconv.plots.canvas import INK, MUTED, PAPER, RULE, VERMILLION, new_figure, number
+from fastconv.plots.canvas import (
+    INK,
+    MUTED,
+    PAPER,
+    RULE,
+    VERMILLION,
+    as_channels,
+    new_figure,
+    number,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Array = NDArray[Any]
 
-_MOST_TAPS, _MOST_PATCHES, _MOST_SIDE = 27, 36, 12
+_MAX_TAPS, _MAX_PATCHES, _MAX_SIDE = 27, 36, 12
 _CELL = 0.36  # inches
 _BETWEEN = 0.6  # channels, in cells
 _ABOVE = 1.9  # everything, for the arrow
@@ -36,22 +44,21 @@ def im2col(
     weight: ArrayLike | None = None,
     patch: tuple[int, int] | None = None,
 ) -> Figure:
-    """Draw how im2col lays the patches of a small image into the columns of a matrix.
+    """Draw how im2col copies the patches of a small image to the columns of a matrix.
 
-    One patch of the image is coloured, tap by tap; the same colours are found again in its
-    column and in the filter, which is a row. Row times matrix, drawn below the matrix, are the
-    pixels of the output.
+    One patch of the image is coloured, tap by tap, and so are its column and the filter, which is
+    a row. The product of row and matrix, below the matrix, has the pixels of the output.
 
     Parameters
     ----------
     image : array-like, (H, W) or (C, H, W)
-        Small: at most 12 pixels high and wide with its padding.
+        At most 12 pixels high and wide with padding.
     kernel_size, stride, padding : int or (int, int)
-        C * R * S must be at most 27, and there may be 36 patches.
+        C * R * S must be at most 27, and the number of patches at most 36.
     weight : array-like, (R, S) or (C, R, S), optional
-        The filter. Without it Sobel's horizontal kernel where it fits, else ones.
+        The filter. By default Sobel's horizontal kernel if 3 x 3, else ones.
     patch : (int, int), optional
-        Row and column of the output pixel whose patch is coloured; without it the middle one.
+        Row and column of the output pixel whose patch is coloured; by default the middle one.
 
     Returns
     -------
@@ -60,9 +67,7 @@ def im2col(
     Raises
     ------
     TypeError, ValueError
-        Also for images too large to be drawn.
-    ModuleNotFoundError
-        Without matplotlib.
+        Also for images that are too large to draw.
 
     Examples
     --------
@@ -71,21 +76,20 @@ def im2col(
     >>> figure.get_suptitle()
     'im2col: 9 patches of 4 pixels become a 4 x 9 matrix'
     """
-    pixels = np.asarray(image)
-    pixels = as_numbers("image", pixels[np.newaxis] if pixels.ndim == 2 else pixels, 3)
+    pixels = as_channels("image", image)
     kernel = as_pair("kernel_size", kernel_size, 1)
     steps, around = as_pair("stride", stride, 1), as_pair("padding", padding, 0)
-    padded = np.pad(pixels, ((0, 0), *((margin, margin) for margin in around)))
-    if max(padded.shape[1:]) > _MOST_SIDE:
+    padded = np.pad(pixels, ((0, 0), *((width, width) for width in around)))
+    if max(padded.shape[1:]) > _MAX_SIDE:
         raise ValueError(
-            f"image must be at most {_MOST_SIDE} pixels high and wide to be drawn, got "
+            f"image must be at most {_MAX_SIDE} pixels high and wide to be drawn, got "
             f"{padded.shape[1:]} with its padding"
         )
     matrix = im2col_col2im.im2col(pixels[np.newaxis], kernel, 1, around, steps)[0]
     taps, patches = matrix.shape
-    if taps > _MOST_TAPS or patches > _MOST_PATCHES:
+    if taps > _MAX_TAPS or patches > _MAX_PATCHES:
         raise ValueError(
-            f"image and kernel_size must give at most {_MOST_TAPS} taps and {_MOST_PATCHES} "
+            f"image and kernel_size must give at most {_MAX_TAPS} taps and {_MAX_PATCHES} "
             f"patches to be drawn, got {taps} and {patches}"
         )
     outputs = tuple(
@@ -108,17 +112,16 @@ def _as_filter(weight: ArrayLike | None, shape: tuple[int, int, int]) -> Array:
     if weight is None:
         default = SOBEL_X * 4 if shape[1:] == (3, 3) else np.ones(shape[1:])
         return np.broadcast_to(default, shape)
-    array = np.asarray(weight)
-    array = as_numbers("weight", array[np.newaxis] if array.ndim == 2 else array, 3)
+    array = as_channels("weight", weight)
     check_shape("weight", array, shape, "C, R, S")
     return array
 
 
 class _Drawing:
-    """The picture, in units of cells; y grows downwards.
+    """The plot, in units of cells; y increases downwards.
 
-    Left above the image and the filter, right above the matrix; below the filter as a row and,
-    under the columns that they come from, the pixels of the output.
+    At the top the image, the filter and the matrix; below them the filter as a row and, under the
+    columns of which they are products, the pixels of the output.
     """
 
     def __init__(
@@ -136,7 +139,7 @@ class _Drawing:
         self.product = filters.reshape(1, -1) @ matrix
         taps, patches = matrix.shape
         self.colors = _tap_colors(taps)
-        # Where the parts lie: what stands above ends at `base`, the product begins at `line`.
+        # The upper parts end at `base`, the product begins at `line`.
         self.base = max(taps, self._height(padded), self._height(filters) + 1.5)
         self.line = self.base + 1.7
         self.left = max(taps, padded.shape[2] + 1.6 + filters.shape[2])
@@ -145,7 +148,7 @@ class _Drawing:
 
     @staticmethod
     def _height(channels: Array) -> float:
-        """Return how many cells channels need that stand one above the other."""
+        """Return the height in cells of channels drawn one above the other."""
         count, height, _ = channels.shape
         return float(count * (height + _BETWEEN) - _BETWEEN)
 
@@ -169,12 +172,12 @@ class _Drawing:
         channels, height, _ = self.padded.shape
         _, rows, across = self.filters.shape
         top = self.base - self._height(self.padded)
-        caption = "image" if not any(self.around) else "image, with zeros around"
+        caption = "image" if not any(self.around) else "image, padded with zeros"
         self._caption(0, top, caption)
-        places = self._places()
+        taps = self._taps()
         for channel in range(channels):
             y = top + channel * (height + _BETWEEN)
-            own = {(i, j): self.colors[tap] for (c, i, j), tap in places.items() if c == channel}
+            own = {(i, j): self.colors[tap] for (c, i, j), tap in taps.items() if c == channel}
             self._table(0, y, self.padded[channel], own, self._is_padding)
             self._frame(self.corner[1], y + self.corner[0], across, rows)
         start = self.corner[1] + across, top + self.corner[0]
@@ -213,19 +216,19 @@ class _Drawing:
         self._frame(self.right + at[1], top + at[0], 1, 1)
         self._caption(self.right, self.line + 1, "the output", below=True)
 
-    def _places(self) -> dict[tuple[int, int, int], int]:
-        """Return the tap over each coloured pixel (channel, row, column) of the image."""
+    def _taps(self) -> dict[tuple[int, int, int], int]:
+        """Return the tap of each coloured pixel (channel, row, column) of the image."""
         top, left = self.corner
-        places = np.ndindex(*self.filters.shape)
-        return {(c, top + r, left + s): tap for tap, (c, r, s) in enumerate(places)}
+        offsets = np.ndindex(*self.filters.shape)
+        return {(c, top + r, left + s): tap for tap, (c, r, s) in enumerate(offsets)}
 
     def _is_padding(self, i: int, j: int) -> bool:
         (rows, columns), (_, height, width) = self.around, self.padded.shape
         return not (rows <= i < height - rows and columns <= j < width - columns)
 
     def _caption(self, x: float, y: float, text: str, below: bool = False) -> None:
-        place = (y + 0.3, "top") if below else (y - 0.3, "bottom")
-        self.axis.text(x, place[0], text, ha="left", va=place[1], fontsize=9, color=MUTED)
+        y, alignment = (y + 0.3, "top") if below else (y - 0.3, "bottom")
+        self.axis.text(x, y, text, ha="left", va=alignment, fontsize=9, color=MUTED)
 
     def _table(
         self,
@@ -239,29 +242,23 @@ class _Drawing:
         from matplotlib.patches import Rectangle
 
         for (i, j), value in np.ndenumerate(values):
-            lifeless = pale(i, j)
-            fill = colors.get((i, j), PAPER if lifeless else "white")
+            is_pale = pale(i, j)
+            fill = colors.get((i, j), PAPER if is_pale else "white")
             cell = Rectangle((x + j, y + i), 1, 1, facecolor=fill, edgecolor=RULE, linewidth=0.7)
             self.axis.add_patch(cell)
             text = number(value)
-            style: dict[str, Any] = {"fontsize": 8.5 if len(text) < 4 else 6.5, "color": INK}
-            if lifeless:
-                style["color"] = MUTED
-            self.axis.text(x + j + 0.5, y + i + 0.53, text, **_MIDDLE, **style)
+            size, color = 8.5 if len(text) < 4 else 6.5, MUTED if is_pale else INK
+            self.axis.text(x + j + 0.5, y + i + 0.53, text, fontsize=size, color=color, **_MIDDLE)
 
     def _frame(self, x: float, y: float, width: float, height: float) -> None:
         from matplotlib.patches import Rectangle
 
-        style: dict[str, Any] = {
-            "fill": False,
-            "edgecolor": VERMILLION,
-            "linewidth": 2.0,
-            "zorder": 5,
-        }
-        self.axis.add_patch(Rectangle((x, y), width, height, **style))
+        frame = Rectangle((x, y), width, height, fill=False, edgecolor=VERMILLION, zorder=5)
+        frame.set_linewidth(2.0)
+        self.axis.add_patch(frame)
 
     def _arrow(self, start: tuple[float, float], stop: tuple[float, float]) -> None:
-        """Draw an arrow that leaves upwards and arrives from above."""
+        """Draw an arrow that starts upwards and ends downwards."""
         from matplotlib.patches import FancyArrowPatch
         from matplotlib.path import Path
 
@@ -272,7 +269,7 @@ class _Drawing:
 
 
 def _tap_colors(taps: int) -> list[tuple[float, ...]]:
-    """Return a light colour for each tap; their brightness grows, so that all can be told apart."""
+    """Return a light colour for each tap, of increasing brightness."""
     from matplotlib import colormaps
 
     dark = colormaps["viridis"](np.linspace(0.15, 1, taps))[:, :3]

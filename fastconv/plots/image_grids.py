@@ -1,4 +1,4 @@
-"""Many small images side by side: filters, feature maps, mistakes."""
+"""Grids of images: filters, feature maps, misclassified images."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from fastconv.core.arguments import as_numbers
+from fastconv.core.arguments import Array, as_numbers
 from fastconv.plots.canvas import (
     BLUE,
     INK,
@@ -29,7 +29,6 @@ from fastconv.plots.canvas import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Array = NDArray[Any]
 
 _MOST_CHANNELS = 16
 
@@ -40,29 +39,27 @@ def filters(weight: ArrayLike, title: str | None = None, most: int = 64) -> Figu
     Parameters
     ----------
     weight : array-like, (K, C / groups, R, S)
-        With several channels a row is a filter and a column a channel; filters of one channel
-        fill a rectangle. Few and small ones show their numbers.
+        With several channels, each row is a filter and each column a channel; filters of one
+        channel fill a grid. A few small filters show their numbers.
     title : str, optional
     most : int
-        Filters drawn at most; of channels 16 are drawn.
+        Largest number of filters to draw, of up to 16 channels each.
 
     Returns
     -------
     matplotlib.figure.Figure
-        One axis; all filters share its colours.
+        One axis; all filters share a colour scale.
 
     Raises
     ------
     TypeError, ValueError
-        For anything but four dimensions with something in them.
-    ModuleNotFoundError
-        Without matplotlib.
+        For other than 4 dimensions, and empty arrays.
 
     Examples
     --------
     >>> import numpy as np
     >>> figure = filters(np.random.default_rng(0).standard_normal((8, 3, 3, 3)))
-    >>> len(figure.axes)  # the filters and the scale of colours
+    >>> len(figure.axes)  # the filters and the colour bar
     2
     """
     array = _filled("weight", weight, 4)
@@ -103,12 +100,12 @@ def filters(weight: ArrayLike, title: str | None = None, most: int = 64) -> Figu
     bar.ax.tick_params(labelsize=8, labelcolor=MUTED, length=2)
     if shown.size <= 200 and max(taps) <= 5:
         _write_numbers(axis, rows, zoom, 72 * inch * zoom)
-    _tell_what_is_missing(figure, array.shape, count, channels)
+    _note_omitted(figure, array.shape, count, channels)
     return figure
 
 
 def _write_numbers(axis: Any, rows: list[list[Array]], zoom: int, points: float) -> None:
-    """Write every tap of a mosaic of filters into its middle; a tap is `points` high."""
+    """Write the value of every tap of a mosaic of filters; a tap is `points` high."""
     drawn = axis.images[0]
     high, wide = (zoom * size + 1 for size in rows[0][0].shape)
     for i, row in enumerate(rows):
@@ -121,9 +118,7 @@ def _write_numbers(axis: Any, rows: list[list[Array]], zoom: int, points: float)
                 axis.text(*middle, number(value, 2), ha="center", va="center", **style)
 
 
-def _tell_what_is_missing(
-    figure: Figure, shape: tuple[int, ...], count: int, channels: int
-) -> None:
+def _note_omitted(figure: Figure, shape: tuple[int, ...], count: int, channels: int) -> None:
     parts = []
     if count < shape[0]:
         parts.append(f"the first {count} of {shape[0]} filters")
@@ -138,7 +133,7 @@ def feature_maps(
     titles: Sequence[str] | None = None,
     most: int = 8,
 ) -> Figure:
-    """Draw what the layers of a network make of one image, one row a layer.
+    """Draw the outputs of the layers of a network for one image, one row per layer.
 
     Parameters
     ----------
@@ -146,21 +141,19 @@ def feature_maps(
         The outputs of the layers, in their order; of a batch the first image is drawn. The keys
         of a dict are titles.
     titles : sequence of str, optional
-        One a layer.
+        One per layer.
     most : int
-        Maps drawn at most of each layer.
+        Largest number of maps to draw of each layer.
 
     Returns
     -------
     matplotlib.figure.Figure
-        One axis a layer; dark is the lowest and yellow the highest value of that layer.
+        One axis per layer; dark is the lowest and yellow the highest value of that layer.
 
     Raises
     ------
     TypeError, ValueError
         Also for no layers, or fewer titles than layers.
-    ModuleNotFoundError
-        Without matplotlib.
 
     Examples
     --------
@@ -184,7 +177,7 @@ def feature_maps(
             f"{len(names)}"
         )
     columns = min(_positive("most", most), max(len(layer) for layer in layers))
-    # All rows are as wide as the widest, so that maps of every layer are drawn at one size.
+    # All rows are as wide as the widest, so that maps of all layers have the same size.
     cell = min(1.5, 10.5 / columns)
     heights = [cell * layer.shape[1] / layer.shape[2] + 0.25 for layer in layers]
     figure = new_figure(max(columns * cell + 0.3, 4.5), sum(heights) + 0.45, "Feature maps")
@@ -220,32 +213,30 @@ def mistakes(
     count: int = 12,
     classes: Sequence[str] | None = None,
 ) -> Figure:
-    """Draw the images that a network is most sure of and wrong about.
+    """Draw the misclassified images, those of the highest probability first.
 
     Parameters
     ----------
     images : array-like, (N, C, H, W)
         One channel is drawn in gray, three in colour.
     labels : array-like, (N,)
-        The right classes, whole numbers.
+        The true classes, integers.
     probabilities : array-like, (N, classes)
-        What the network gives each class.
+        Predicted probabilities of each class.
     count : int
-        Images drawn at most.
+        Largest number of images to draw.
     classes : sequence of str, optional
         The names of the classes.
 
     Returns
     -------
     matplotlib.figure.Figure
-        The surest mistake first; above an image what was said, below it what is right.
+        Above each image the predicted class, below it the true one.
 
     Raises
     ------
     TypeError, ValueError
         For arrays that do not fit together.
-    ModuleNotFoundError
-        Without matplotlib.
 
     Examples
     --------
@@ -253,7 +244,7 @@ def mistakes(
     >>> images = np.zeros((3, 1, 8, 8))
     >>> figure = mistakes(images, [0, 1, 1], [[0.9, 0.1], [0.7, 0.3], [0.1, 0.9]])
     >>> figure.axes[0].get_title()
-    'said 0, 70%'
+    'predicted 0, 70%'
     """
     pictures = as_numbers("images", images, 4)
     right, shares = as_numbers("labels", labels, 1), as_numbers("probabilities", probabilities, 2)
@@ -264,27 +255,26 @@ def mistakes(
         )
     if classes is not None and len(classes) != shares.shape[1]:
         raise ValueError(f"classes must name {shares.shape[1]} classes, got {len(classes)}")
-    said = shares.argmax(1)
-    sureness = shares.max(1)
-    wrong = np.flatnonzero(said != right)
-    chosen = wrong[np.argsort(-sureness[wrong], kind="stable")][: _positive("count", count)]
+    predicted, confidence = shares.argmax(1), shares.max(1)
+    wrong = np.flatnonzero(predicted != right)
+    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][: _positive("count", count)]
     title = f"{len(wrong)} mistakes among {len(right)} images"
     if len(chosen) < len(wrong):
-        title += f", the {len(chosen)} surest"
+        title += f", the {len(chosen)} most confident"
     columns = min(6, max(len(chosen), 3))
     rows = max(1, math.ceil(len(chosen) / columns))
     figure = new_figure(1.55 * columns, 1.95 * rows + 0.45 if len(chosen) else 0.6, title)
     for axis in figure.subplots(rows, columns, squeeze=False).ravel()[len(chosen) :]:
         axis.remove()
-    for axis, place in zip(list(figure.axes), chosen, strict=True):
-        picture = as_picture(pictures[place].astype(float))
+    for axis, index in zip(list(figure.axes), chosen, strict=True):
+        picture = as_picture(pictures[index].astype(float))
         axis.imshow(picture, "gray", interpolation="nearest")
         bare(axis)
-        told, truth = int(said[place]), int(right[place])
-        names = (classes[told], classes[truth]) if classes is not None else (told, truth)
-        heading = f"said {names[0]}, {sureness[place]:.0%}"
+        found, true = int(predicted[index]), int(right[index])
+        names = (found, true) if classes is None else (classes[found], classes[true])
+        heading = f"predicted {names[0]}, {confidence[index]:.0%}"
         axis.set_title(heading, fontsize=9.5, pad=4, color=VERMILLION)
-        axis.set_xlabel(f"is {names[1]}", fontsize=9.5, labelpad=4, color=BLUE)
+        axis.set_xlabel(f"true {names[1]}", fontsize=9.5, labelpad=4, color=BLUE)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Kernels of image processing at work on a photograph."""
+"""Kernels of image processing applied to a photograph."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv.api.conv2d import conv2d
-from fastconv.core.arguments import as_numbers
+from fastconv.core.arguments import Array, as_numbers
 from fastconv.core.stencils import BLUR, LAPLACE, SHARPEN, SOBEL_X, SOBEL_Y
-from fastconv.plots.canvas import INK, SIGNED, bare, largest, new_figure, number
+from fastconv.plots.canvas import INK, SIGNED, as_channels, bare, largest, new_figure, number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Array = NDArray[Any]
 
 _KERNELS = {
     "Sobel x": SOBEL_X,
@@ -33,30 +32,27 @@ _COLUMNS = 4
 def edges(
     image: ArrayLike, kernels: Mapping[str, ArrayLike] | None = None, title: str | None = None
 ) -> Figure:
-    """Draw a photograph and what kernels make of it, computed by ``fastconv.conv2d``.
+    """Draw a photograph and its convolutions with kernels, computed by ``fastconv.conv2d``.
 
     Parameters
     ----------
     image : array-like, (H, W), (1, H, W), (3, H, W) or (H, W, 3)
-        In [0, 1], or bytes; colours are made gray first.
+        In [0, 1], or bytes; colours are converted to gray first.
     kernels : dict of array-like, (R, S), optional
-        By name. Without it Sobel's two kernels, the Laplacian, a sharpening one and a blurring
-        one. Where "Sobel x" and "Sobel y" are among them, the magnitude sqrt(x^2 + y^2) is drawn
-        too.
+        By name. By default Sobel's two kernels, the Laplacian, a sharpening one and a blurring
+        one. With "Sobel x" and "Sobel y", the magnitude sqrt(x^2 + y^2) is drawn too.
     title : str, optional
 
     Returns
     -------
     matplotlib.figure.Figure
-        One axis a picture, each with its kernel in a corner. Kernels whose sum is zero give
-        signed numbers: white is zero, red and blue are edges from dark to bright and back.
+        One axis per image, with the kernel in a corner. Results of kernels whose sum is zero are
+        signed: white is zero, red and blue are edges from dark to bright and back.
 
     Raises
     ------
     TypeError, ValueError
         Also for kernels larger than the image.
-    ModuleNotFoundError
-        Without matplotlib.
 
     Examples
     --------
@@ -105,8 +101,7 @@ def edges(
 
 def _as_image(image: ArrayLike) -> Array:
     """Return an image as (1, H, W) or (3, H, W) in [0, 1]."""
-    array = np.asarray(image)
-    array = as_numbers("image", array[np.newaxis] if array.ndim == 2 else array, 3)
+    array = as_channels("image", image)
     if array.shape[-1] == 3 and array.shape[0] not in (1, 3):
         array = array.transpose(2, 0, 1)
     if array.shape[0] not in (1, 3) or not array.size:
@@ -117,7 +112,7 @@ def _as_image(image: ArrayLike) -> Array:
 
 
 def _filtered(gray: Array, kernel: Array) -> Array:
-    """Convolve an image whose outermost pixels go on, so that its border is no edge."""
+    """Convolve an image, padded by its edge pixels, so that the border is no edge."""
     rows, columns = kernel.shape
     around = ((rows - 1) // 2, rows // 2), ((columns - 1) // 2, columns // 2)
     padded = np.pad(gray, around, mode="edge")
@@ -131,7 +126,7 @@ def _draw(axis: Any, picture: Array, kind: str) -> None:
         shown = np.clip(picture if color else picture.reshape(picture.shape[:2]), 0, 1)
         axis.imshow(shown, "gray", vmin=0, vmax=1)
     else:
-        # A few pixels much stronger than all others would leave the rest pale.
+        # A few extreme pixels would leave the rest pale.
         limit = float(np.percentile(np.abs(picture), 98)) or largest(picture)
         if kind == "signed":
             axis.imshow(picture, SIGNED, vmin=-limit, vmax=limit)
@@ -141,7 +136,7 @@ def _draw(axis: Any, picture: Array, kind: str) -> None:
 
 
 def _whole(kernel: Array) -> tuple[Array, float]:
-    """Return a kernel times the number that makes its smallest tap 1, and that number."""
+    """Return a kernel scaled so that its smallest tap is 1, and the factor."""
     smallest = np.abs(kernel[kernel != 0]).min(initial=np.inf)
     if not np.isfinite(smallest):
         return kernel, 1.0
@@ -153,7 +148,7 @@ def _whole(kernel: Array) -> tuple[Array, float]:
 def _draw_kernel(axis: Any, kernel: Array) -> None:
     """Draw a kernel into the lower left corner of an axis."""
     rows, columns = kernel.shape
-    if max(rows, columns) > 5:  # it would hide the picture
+    if max(rows, columns) > 5:  # it would hide the image
         return
     cell = 0.095 if rows > 3 else 0.12
     box = axis.inset_axes((0.012, 0.015, 1, rows * cell))

@@ -1,50 +1,47 @@
-"""How training went, and which classes are taken for which."""
+"""Plots of training histories, and confusion matrices."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from fastconv.core.arguments import as_numbers
+from fastconv.core.arguments import Array, as_numbers
 from fastconv.plots.canvas import BLUE, INK, MUTED, RULE, VERMILLION, new_figure, on_color
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Array = NDArray[Any]
 
-_TRAINED = {"color": BLUE, "marker": "o", "linestyle": "-"}
-_UNSEEN = {"color": VERMILLION, "marker": "s", "linestyle": "--"}
-_UNSEEN_WORDS = ("val", "valid", "validation", "test")
+_TRAINING = {"color": BLUE, "marker": "o", "linestyle": "-"}
+_VALIDATION = {"color": VERMILLION, "marker": "s", "linestyle": "--"}
+_MAX_CLASSES = 100
+_VALIDATION_WORDS = ("val", "valid", "validation", "test")
 
 
 def history(history: Any, title: str | None = None) -> Figure:
-    """Draw losses and accuracies over the epochs, in training and in validation.
+    """Draw losses and accuracies over the epochs, of training and validation.
 
     Parameters
     ----------
     history : dict of sequences, or an object with ``to_dict()`` or ``epochs``
         Such as ``{"loss": [...], "accuracy": [...], "val_loss": [...], "val_accuracy": [...]}``;
         names with "loss" or "acc" are drawn, those with "val", "valid", "validation" or "test"
-        in them as validation. ``epochs`` may also be a sequence of records, one an epoch.
-        Accuracies are shares of 1; None and NaN are left out.
+        as validation. ``epochs`` may also be a sequence of records, one per epoch. Accuracies are
+        fractions of 1; None and NaN are omitted.
     title : str, optional
 
     Returns
     -------
     matplotlib.figure.Figure
-        An axis of losses and one of accuracies, or the one of the two that there is.
+        An axis of losses and one of accuracies, or one of the two.
 
     Raises
     ------
     TypeError, ValueError
-        Where there is neither.
-    ModuleNotFoundError
-        Without matplotlib.
+        If there is neither.
 
     Examples
     --------
@@ -75,15 +72,15 @@ def _draw_series(axis: Any, label: str, found: dict[str, Array]) -> None:
     share = label == "Accuracy"
     longest = max(len(values) for values in found.values())
     for name, values in found.items():
-        unseen = bool(set(name.lower().replace("-", "_").split("_")) & set(_UNSEEN_WORDS))
-        style = _UNSEEN if unseen else _TRAINED
+        validation = bool(set(name.lower().replace("-", "_").split("_")) & set(_VALIDATION_WORDS))
+        style = _VALIDATION if validation else _TRAINING
         epochs = np.arange(1, len(values) + 1)
         there = np.isfinite(values)
         size = 4.5 if longest <= 40 else 0
         axis.plot(
             epochs[there],
             values[there] * (100 if share else 1),
-            label="validation" if unseen else "training",
+            label="validation" if validation else "training",
             linewidth=1.8,
             markersize=size,
             **style,
@@ -105,7 +102,7 @@ def _draw_series(axis: Any, label: str, found: dict[str, Array]) -> None:
 
 
 def _columns(history: Any) -> dict[str, Any]:
-    """Return ``{name: one value an epoch}`` of whatever holds it."""
+    """Return ``{name: one value per epoch}`` of any accepted history."""
     if not isinstance(history, Mapping):
         if hasattr(history, "to_dict"):
             return _columns(history.to_dict())
@@ -135,13 +132,9 @@ def _columns(history: Any) -> dict[str, Any]:
 
 
 def _record(record: Any) -> dict[str, Any]:
-    """Return what is told of one epoch; nothing for the bare number of it."""
-    if dataclasses.is_dataclass(record) and not isinstance(record, type):
-        record = dataclasses.asdict(record)
-    elif hasattr(record, "_asdict"):
-        record = record._asdict()
-    elif not isinstance(record, Mapping):
-        record = getattr(record, "__dict__", {})
+    """Return the values of one epoch; none for a bare number."""
+    if not isinstance(record, Mapping):
+        record = record._asdict() if hasattr(record, "_asdict") else getattr(record, "__dict__", {})
     return {
         str(name): value for name, value in record.items() if value is None or np.isscalar(value)
     }
@@ -152,29 +145,27 @@ def confusion(
     predictions: ArrayLike | None = None,
     classes: Sequence[str] | None = None,
 ) -> Figure:
-    """Draw which classes are taken for which.
+    """Draw a confusion matrix.
 
     Parameters
     ----------
     matrix_or_labels : array-like, (classes, classes) or (N,)
-        Numbers of images by true class (rows) and said class (columns); or, together with
+        Numbers of images by true class (rows) and predicted class (columns); or, together with
         `predictions`, the true class of every image.
     predictions : array-like, (N,), optional
-        The class said of every image, a whole number.
+        The predicted class of every image, an integer.
     classes : sequence of str, optional
         The names of the classes.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Numbers of images; a cell is the darker, the larger its share of its row.
+        Numbers of images; darker cells have a larger share of their row.
 
     Raises
     ------
     TypeError, ValueError
         For counts or classes below zero, and arrays that do not fit together.
-    ModuleNotFoundError
-        Without matplotlib.
 
     Examples
     --------
@@ -189,11 +180,11 @@ def confusion(
         raise ValueError(f"classes must name {size} classes, got {len(names)}")
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     total = int(matrix.sum())
-    right = int(np.trace(matrix))
-    share = f" ({right / total:.1%})" if total else ""
+    correct = int(np.trace(matrix))
+    share = f" ({correct / total:.1%})" if total else ""
     cell = min(0.5, 8.5 / size)
     side = max(size * cell, 2.4)
-    figure = new_figure(side + 1.1, side + 1.25, f"{right:,} of {total:,} right{share}")
+    figure = new_figure(side + 1.1, side + 1.25, f"{correct:,} of {total:,} correct{share}")
     axis = figure.subplots()
     drawn = axis.imshow(shares, "Blues", vmin=0, vmax=1)
     axis.set_xticks(range(size), names)
@@ -201,8 +192,8 @@ def confusion(
         for label in axis.get_xticklabels():
             label.set(rotation=45, ha="right", rotation_mode="anchor")
     axis.set_yticks(range(size), names)
-    axis.set_xlabel("said", fontsize=10, color=MUTED)
-    axis.set_ylabel("is", fontsize=10, color=MUTED)
+    axis.set_xlabel("predicted class", fontsize=10, color=MUTED)
+    axis.set_ylabel("true class", fontsize=10, color=MUTED)
     axis.tick_params(length=0, labelsize=min(9, 26 * cell), labelcolor=INK)
     axis.set_xticks(np.arange(size + 1) - 0.5, minor=True)
     axis.set_yticks(np.arange(size + 1) - 0.5, minor=True)
@@ -227,20 +218,20 @@ def _counts(matrix_or_labels: ArrayLike, predictions: ArrayLike | None, least: i
         if matrix.min() < 0:
             raise ValueError(f"matrix_or_labels must hold counts, got {matrix.min()}")
         return matrix
-    labels, said = as_numbers("labels", matrix_or_labels, 1), as_numbers("p", predictions, 1)
-    if len(labels) != len(said) or not len(labels):
+    labels, predicted = (
+        as_numbers(name, array, 1)
+        for name, array in (("labels", matrix_or_labels), ("predictions", predictions))
+    )
+    if len(labels) != len(predicted) or not len(labels):
         raise ValueError(
             f"labels and predictions must be equally many and at least 1, got {len(labels)} and "
-            f"{len(said)}"
+            f"{len(predicted)}"
         )
-    both = np.concatenate([labels, said])
+    both = np.concatenate([labels, predicted])
     if both.dtype.kind not in "iu" or both.min() < 0:
-        raise ValueError("labels and predictions must be whole numbers from 0")
+        raise ValueError("labels and predictions must be integers from 0")
     size = max(int(both.max()) + 1, least or 0)
-    if size > _MOST_CLASSES:
-        raise ValueError(f"labels and predictions must be below {_MOST_CLASSES}, got {size - 1}")
-    flat = np.bincount(labels.astype(np.int64) * size + said, minlength=size * size)
+    if size > _MAX_CLASSES:
+        raise ValueError(f"labels and predictions must be below {_MAX_CLASSES}, got {size - 1}")
+    flat = np.bincount(labels.astype(np.int64) * size + predicted, minlength=size * size)
     return flat.reshape(size, size)
-
-
-_MOST_CLASSES = 100

@@ -1,24 +1,93 @@
-"""Activations: what makes layers more than one linear map."""
+"""Activation layers, softmax and dropout."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv.api.conv2d_backward import rectified_grad
+from fastconv.core.arguments import Array
 from fastconv.core.geometry import as_int
-from fastconv.nn.elementwise import in_pieces, put
 from fastconv.nn.layer_arguments import LARGEST, RngLike, as_floats, as_generator, as_number
 from fastconv.nn.module import Module
 from fastconv.runtime import output_memory
+from fastconv.runtime.threads import run_tasks
 
-Array = NDArray[Any]
+# Elements of a chunk: 128 KiB of float32.
+_CHUNK = 2**15
+
+
+def in_chunks(function: Callable[..., Any], *arrays: Array) -> None:
+    """Call ``function(*chunks)`` on flat chunks of C-contiguous arrays of one shape, by threads.
+
+    On a chunk that stays in a core's cache, NumPy's operations after the first do not wait for
+    memory. Chunks depend on the size alone: results are bitwise identical for any thread count.
+    """
+    size = arrays[0].size
+    if size <= _CHUNK and arrays[0].ndim:  # NumPy makes scalars of what has no dimensions
+        function(*arrays)
+        return
+    flat = [array.reshape(-1) for array in arrays]
+
+    def one(start: int) -> None:
+        function(*(array[start : start + _CHUNK] for array in flat))
+
+    run_tasks(one, range(0, size, _CHUNK))
+
+
+def put(values: Array, mask: NDArray[np.bool_], out: Array) -> None:
+    """Write `values` to `out` where `mask` is true; all three have one shape.
+
+    The same as ``np.copyto(out, values, where=mask)``, but computed on bit masks: five times
+    faster where the mask is random.
+
+    >>> out = np.zeros(3)
+    >>> put(np.array([1.0, np.inf, np.nan]), np.array([True, False, True]), out)
+    >>> out
+    array([ 1.,  0., nan])
+    """
+    integer = f"i{out.itemsize}"
+    bits = mask.astype(integer)
+    np.negative(bits, out=bits)  # all ones, or all zeros
+    old = out.view(integer)
+    bits &= old ^ values.view(integer)
+    old ^= bits
+
+
+class _Activation(Module):
+    """A function of each element: `_activate` and `_gradient` compute a chunk of them."""
+
+    def _activate(self, x: Array, out: Array) -> None:
+        """Write the activation of `x` to `out`."""
+        raise NotImplementedError
+
+    def _gradient(self, grad: Array, x: Array, out: Array) -> None:
+        """Write `grad` times the derivative at `x` to `out`."""
+        raise NotImplementedError
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return the activation of `x`, of any shape."""
+        array = as_floats(self, x)
+        y = output_memory.empty(array.shape, array.dtype)
+        in_chunks(self._activate, array, y)
+        self.keep(y, array)
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        """Return `grad` times the derivative at the input."""
+        grad, x = self.recall(grad)
+        out = output_memory.empty(grad.shape, grad.dtype)
+        in_chunks(self._gradient, grad, x, out)
+        return out
 
 
 class ReLU(Module):
     """``max(x, 0)``.
+
+    Its output is read-only in training, because `backward` needs it unchanged.
 
     Examples
     --------
@@ -35,34 +104,29 @@ class ReLU(Module):
         """Return the positive part of `x`, of any shape."""
         array = as_floats(self, x)
         y = output_memory.empty(array.shape, array.dtype)
-        in_pieces(lambda x, y: np.maximum(x, 0, out=y), array, y)
-        self.keep(y, y, False)
+        in_chunks(lambda x, y: np.maximum(x, 0, out=y), array, y)
+        self.keep_output(y, False)
         return y
 
-    def leave(self, x: Array, y: Array | None) -> None:
-        """Keep that a layer beside this one rectifies `x`, and the gradient too.
+    def fuse(self, x: Array, y: Array | None) -> None:
+        """Note that a neighbour in a `Sequential` computes this layer, and its gradient.
 
-        `y` is the output; None where the layer after this one rectifies.
+        `y` is the output; None where the neighbour is the layer after this one.
         """
         self.keep(x, y, True)
 
     def backward(self, grad: Array) -> Array:
         """Return `grad` where the output was positive."""
-        return self._backward(grad, alone=True)
+        grad, y, _ = self.recall(grad)
+        return grad if y is None else rectified_grad(grad, y)
 
-    def pass_on(self, grad: Array) -> Array:
-        """Return what `backward` does, for a chain in which the layer before comes next.
-
-        So what that one rectifies anyway need not be here.
-        """
-        return self._backward(grad, alone=False)
-
-    def _backward(self, grad: Array, alone: bool) -> Array:
-        grad, y, left = self.recall(grad)
-        return grad if y is None or (left and not alone) else rectified_grad(grad, y)
+    def backward_fused(self, grad: Array) -> Array:
+        """Return the gradient for the layer before, which applies this one's if it is fused."""
+        grad, y, fused = self.recall(grad)
+        return grad if y is None or fused else rectified_grad(grad, y)
 
 
-class LeakyReLU(Module):
+class LeakyReLU(_Activation):
     """``x`` where it is positive, ``negative_slope * x`` elsewhere.
 
     Parameters
@@ -76,36 +140,22 @@ class LeakyReLU(Module):
     """
 
     flops_per_output: ClassVar[int] = 2
+    shown = ("negative_slope",)
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = as_number("negative_slope", negative_slope, -LARGEST)
 
-    def forward(self, x: ArrayLike) -> Array:
-        """Return the activation of `x`, of any shape."""
-        array = as_floats(self, x)
-        y = output_memory.empty(array.shape, array.dtype)
-        in_pieces(lambda x, y: self._scaled(x, x, y), array, y)
-        self.keep(y, array)
-        return y
+    def _activate(self, x: Array, out: Array) -> None:
+        """Write `x`, multiplied by the slope where it is not positive, to `out`."""
+        self._gradient(x, x, out)
 
-    def backward(self, grad: Array) -> Array:
-        """Return `grad`, multiplied by the slope where the input was negative."""
-        grad, x = self.recall(grad)
-        out = output_memory.empty(grad.shape, grad.dtype)
-        in_pieces(self._scaled, grad, x, out)
-        return out
-
-    def _scaled(self, values: Array, x: Array, out: Array) -> None:
-        """Write `values`, multiplied by the slope where `x` is not positive."""
-        np.multiply(values, self.negative_slope, out=out)
-        put(values, x > 0, out)
-
-    def extra_repr(self) -> str:
-        """Return the slope."""
-        return f"negative_slope={self.negative_slope}"
+    def _gradient(self, grad: Array, x: Array, out: Array) -> None:
+        """Write `grad`, multiplied by the slope where `x` is not positive, to `out`."""
+        np.multiply(grad, self.negative_slope, out=out)
+        put(grad, x > 0, out)
 
 
-class SiLU(Module):
+class SiLU(_Activation):
     """``x / (1 + exp(-x))``, also called swish.
 
     References
@@ -120,25 +170,14 @@ class SiLU(Module):
 
     flops_per_output: ClassVar[int] = 4
 
-    def forward(self, x: ArrayLike) -> Array:
-        """Return the activation of `x`, of any shape."""
-        array = as_floats(self, x)
-        y = output_memory.empty(array.shape, array.dtype)
-        in_pieces(lambda x, y: np.multiply(x, _sigmoid(x), out=y), array, y)
-        self.keep(y, array)
-        return y
+    def _activate(self, x: Array, out: Array) -> None:
+        """Write ``x * sigmoid(x)`` to `out`."""
+        np.multiply(x, _sigmoid(x), out=out)
 
-    def backward(self, grad: Array) -> Array:
-        """Return ``grad * s * (1 + x * (1 - s))`` with s the sigmoid of x."""
-        grad, x = self.recall(grad)
-        out = output_memory.empty(grad.shape, grad.dtype)
-
-        def piece(grad: Array, x: Array, out: Array) -> None:
-            s = _sigmoid(x)
-            np.multiply(grad, s * (1 + x * (1 - s)), out=out)
-
-        in_pieces(piece, grad, x, out)
-        return out
+    def _gradient(self, grad: Array, x: Array, out: Array) -> None:
+        """Write ``grad * s * (1 + x * (1 - s))`` to `out`, with s the sigmoid of x."""
+        s = _sigmoid(x)
+        np.multiply(grad, s * (1 + x * (1 - s)), out=out)
 
 
 def _sigmoid(x: Array) -> Array:
@@ -149,7 +188,7 @@ def _sigmoid(x: Array) -> Array:
 class Softmax(Module):
     """``exp(x) / sum of exp(x)`` along an axis: numbers as probabilities.
 
-    Losses on logits need none: see `CrossEntropyLoss`.
+    Losses on logits need none: see `CrossEntropyLoss`. The output is read-only in training.
 
     Parameters
     ----------
@@ -163,6 +202,7 @@ class Softmax(Module):
     """
 
     flops_per_output: ClassVar[int] = 4
+    shown = ("dim",)
 
     def __init__(self, dim: int = 1) -> None:
         self.dim = as_int("dim", dim, -32)
@@ -174,17 +214,13 @@ class Softmax(Module):
             raise ValueError(f"dim must be an axis of x, got {self.dim} with shape {array.shape}")
         y: Array = np.exp(array - array.max(axis=self.dim, keepdims=True))
         y /= y.sum(axis=self.dim, keepdims=True)
-        self.keep(y, y)
+        self.keep_output(y)
         return y
 
     def backward(self, grad: Array) -> Array:
         """Return ``y * (grad - sum(grad * y))``."""
         grad, y = self.recall(grad)
         return np.asarray(y * (grad - np.sum(grad * y, axis=self.dim, keepdims=True)))
-
-    def extra_repr(self) -> str:
-        """Return the axis."""
-        return f"dim={self.dim}"
 
 
 class Dropout(Module):
@@ -195,7 +231,7 @@ class Dropout(Module):
     p : float
         From 0 to 1.
     rng : numpy.random.Generator or int, optional
-        Draws what is dropped.
+        Draws which elements are dropped.
 
     References
     ----------
@@ -210,6 +246,8 @@ class Dropout(Module):
     >>> layer.eval()(np.ones(4))
     array([1., 1., 1., 1.])
     """
+
+    shown = ("p",)
 
     def __init__(self, p: float = 0.5, *, rng: RngLike = None) -> None:
         self.p = as_number("p", p, 0, 1)
@@ -229,10 +267,6 @@ class Dropout(Module):
         return y
 
     def backward(self, grad: Array) -> Array:
-        """Return `grad` of what was not dropped, scaled alike."""
+        """Return `grad` of the elements that were not dropped, scaled alike."""
         grad, factor = self.recall(grad)
         return np.asarray(grad if factor is None else grad * factor)
-
-    def extra_repr(self) -> str:
-        """Return the probability."""
-        return f"p={self.p}"

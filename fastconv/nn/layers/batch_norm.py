@@ -1,13 +1,13 @@
-"""Normalization of channels over the batch."""
+"""Batch normalization."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from fastconv.core.arguments import as_computed, as_flag
+from fastconv.core.arguments import Array, as_computed, as_flag, as_numbers
 from fastconv.core.geometry import as_int
 from fastconv.kernels.channel_loops import normalize, normalize_grad
 from fastconv.nn.layer_arguments import LARGEST, as_images, as_number, check_parameter
@@ -15,11 +15,9 @@ from fastconv.nn.module import Module
 from fastconv.nn.parameter import Parameter
 from fastconv.runtime import output_memory
 
-Array = NDArray[Any]
-
 
 class BatchNorm2d(Module):
-    """Bring every channel to mean 0 and variance 1, then scale and shift it by learned numbers.
+    """Normalize every channel to mean 0 and variance 1, then scale and shift it by learned numbers.
 
     In training the statistics are those of the batch, and running averages of them are kept; in
     evaluation the running averages are used, so the layer is a fixed scale and shift, which
@@ -32,8 +30,8 @@ class BatchNorm2d(Module):
     eps : float
         Added to the variance.
     momentum : float or None
-        How much of a new batch goes into the running averages, from 0 to 1 as a rule; None
-        averages all batches.
+        Weight of a new batch in the running averages, usually from 0 to 1; None averages all
+        batches alike.
     affine : bool
         Whether there are `weight` and `bias`.
 
@@ -47,8 +45,8 @@ class BatchNorm2d(Module):
 
     Raises
     ------
-    TypeError, ValueError
-        Naming the argument; also when training on one value a channel, whose variance is 0.
+    ValueError
+        When training on one value a channel, whose variance is 0.
 
     References
     ----------
@@ -69,6 +67,7 @@ class BatchNorm2d(Module):
         "num_batches_tracked",
     )
     flops_per_output: ClassVar[int] = 2
+    shown = ("eps", "momentum")
 
     def __init__(
         self,
@@ -89,7 +88,7 @@ class BatchNorm2d(Module):
         self.num_batches_tracked: Array = np.zeros((), np.int64)
 
     def scale_and_shift(self) -> tuple[Array, Array]:
-        """Return what evaluation multiplies by and adds, in float64."""
+        """Return the scale and shift of each channel in evaluation, in float64."""
         scale = self._factors / np.sqrt(self._exact("running_var") + self.eps)
         return scale, self._offsets - self._exact("running_mean") * scale
 
@@ -102,22 +101,24 @@ class BatchNorm2d(Module):
         return np.zeros(self.num_features) if self.bias is None else self._exact("bias")
 
     def _exact(self, name: str) -> Array:
-        """Return an attribute, one number a channel, in float64."""
+        """Return an attribute, with one number a channel, in float64."""
         given = getattr(self, name)
         check_parameter(self, name, given, (self.num_features,))
         return np.asarray(given.value if isinstance(given, Parameter) else given).astype(float)
 
     def forward(self, x: ArrayLike) -> Array:
         """Return `x`, (N, num_features, H, W), normalized."""
-        return self._normalized(x, rectified=False)
+        return self._normalized(x, relu=False)
 
-    def rectified(self, x: ArrayLike) -> Array:
-        """Return ``relu(forward(x))`` from one pass; `backward` is then that of both."""
-        return self._normalized(x, rectified=True)
+    def forward_relu(self, x: ArrayLike) -> Array:
+        """Return ``relu(forward(x))`` from one kernel; `backward` is then that of both."""
+        return self._normalized(x, relu=True)
 
-    def _normalized(self, x: ArrayLike, rectified: bool) -> Array:
+    def _normalized(self, x: ArrayLike, relu: bool) -> Array:
         dtype = self.running_mean.dtype
-        images = as_computed(as_images(self, x, self.num_features, dtype), dtype)
+        images = as_computed(
+            as_images(self, as_numbers("x", x, 4), self.num_features, dtype), dtype
+        )
         if self.training:
             count = images.size // self.num_features
             if count < 2:
@@ -131,14 +132,18 @@ class BatchNorm2d(Module):
         y = output_memory.empty(images.shape, images.dtype)
         numbers = mean, variance, self._factors, self._offsets, self.eps
         planes = _planes(images), _planes(y)
-        normalize.small(images.size, self.num_features, *planes, *numbers, self.training, rectified)
+        normalize.small(images.size, self.num_features, *planes, *numbers, self.training, relu)
         if self.training:
             self._track(mean, variance, images.size // self.num_features)
-        self.keep(y, images, y if rectified else None, mean, variance, self.training)
+        kept = images, mean, variance, self.training
+        if relu:
+            self.keep_output(y, *kept)
+        else:
+            self.keep(y, None, *kept)
         return y
 
     def _track(self, mean: Array, variance: Array, count: int) -> None:
-        """Put a batch's mean and variance into the running averages."""
+        """Update the running averages by a batch's mean and variance."""
         self.num_batches_tracked += 1
         factor = self.momentum
         if factor is None:
@@ -150,29 +155,26 @@ class BatchNorm2d(Module):
 
     def backward(self, grad: Array) -> Array:
         """Add to the gradients of weight and bias; return the input's."""
-        grad, x, y, mean, variance, measured = self.recall(grad)
+        grad, y, x, mean, variance, of_batch = self.recall(grad)
         out = output_memory.empty(x.shape, x.dtype)
-        along, total = np.empty(self.num_features), np.empty(self.num_features)
+        weight_grad, bias_grad = np.empty(self.num_features), np.empty(self.num_features)
         grad = as_computed(grad, x.dtype)
         output = grad if y is None else as_computed(y, x.dtype)
         planes = (_planes(array) for array in (grad, x, output, out))
-        numbers = mean, variance, self._factors, self.eps, measured, y is not None
-        normalize_grad.small(x.size, self.num_features, *planes, *numbers, along, total)
+        numbers = mean, variance, self._factors, self.eps, of_batch, y is not None
+        normalize_grad.small(x.size, self.num_features, *planes, *numbers, weight_grad, bias_grad)
         if self.weight is not None:
-            self.weight.accumulate(along.astype(x.dtype))
+            self.weight.accumulate(weight_grad.astype(x.dtype))
         if self.bias is not None:
-            self.bias.accumulate(total.astype(x.dtype))
+            self.bias.accumulate(bias_grad.astype(x.dtype))
         return out
 
     def extra_repr(self) -> str:
         """Return the arguments, as PyTorch shows them."""
-        return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
-            f"affine={self.weight is not None}, bias={self.bias is not None}, "
-            "track_running_stats=True"
-        )
+        learned = f"affine={self.weight is not None}, bias={self.bias is not None}"
+        return f"{self.num_features}, {super().extra_repr()}, {learned}, track_running_stats=True"
 
 
 def _planes(x: Array) -> Array:
-    """Return images as the kernels take them, (N, C, pixels)."""
+    """Return a view (N, C, H * W) of images, as the kernels take them."""
     return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])

@@ -1,4 +1,4 @@
-"""Layers put together: in a row, beside a shortcut, and as a cheaper convolution."""
+"""Compositions of layers: sequence, residual block, depthwise separable convolution."""
 
 from __future__ import annotations
 
@@ -6,40 +6,36 @@ from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastconv.core.arguments import as_numbers
+from fastconv.core.arguments import Array, as_numbers
 from fastconv.core.geometry import IntPair, Padding
-from fastconv.nn.fusion import Branches, Chain, run_back
+from fastconv.nn.fusion import Branches, Chain
 from fastconv.nn.layer_arguments import RngLike, as_generator
 from fastconv.nn.layers.conv_layers import Conv2d
 from fastconv.nn.module import Module
-
-Array = NDArray[Any]
 
 
 class Sequential(Chain):
     """Layers one after another.
 
-    In evaluation, `BatchNorm2d` and activations after a `Conv2d` run as one step with it, and so
-    do the sum of a `Residual` and an activation after that. The numbers are the same up to
-    rounding; plans for it are made at the first call with an input shape, and again when
-    parameters change.
+    In evaluation, `BatchNorm2d`, an activation and 2 x 2 `MaxPool2d` after a `Conv2d` are fused
+    with it, and an activation after a `Residual` with its sum. The numbers are the same up to
+    rounding. Plans are made at the first call with an input shape, and when parameters change.
 
-    In training, a `ReLU` runs as one step with the `Conv2d` or `BatchNorm2d` before it, or the
-    `MaxPool2d` after it, and their `backward` is then that of both: whoever calls the layers'
-    `backward` one by one must not leave out either of the two.
+    In training, a `ReLU` is fused with the `Conv2d` or `BatchNorm2d` before it, or the
+    `MaxPool2d` after it, whose `backward` is then that of both. If you call the layers'
+    `backward` one by one, call that of both.
 
     Parameters
     ----------
     *layers : Module
-        Or one mapping of names to modules. Without names they are called "0", "1", and so on.
+        Or one mapping of names to modules. The default names are "0", "1", and so on.
 
     Raises
     ------
     TypeError, ValueError
-        If a layer is not a module, or one stands in two places: every place needs a layer of its
-        own, because a layer keeps what its `backward` needs.
+        If a layer is not a module, or the same one is given twice, which is refused because a
+        layer keeps the values for one `backward`.
 
     Examples
     --------
@@ -65,9 +61,9 @@ class Sequential(Chain):
         self._layers[name] = layer
 
     def append(self, layer: Module) -> Sequential:
-        """Add a layer at the end, named by its place there; return the module.
+        """Add a layer at the end, named by its index; return the module.
 
-        A layer that is refused leaves the module as it was.
+        Where the layer is refused, the module stays as it was.
         """
         name = str(len(self))
         if name in dict(self.named_children()):
@@ -104,13 +100,9 @@ class Sequential(Chain):
             return part
         return self._layers[index] if isinstance(index, str) else self.stages()[index]
 
-    def backward(self, grad: Array) -> Array | None:
-        """Send `grad` back through all layers; return the input's gradient."""
-        return run_back(self.stages(), grad)
-
 
 class Residual(Branches):
-    """``body(x) + shortcut(x)``: the body learns only what to change.
+    """``body(x) + shortcut(x)``: the body learns the difference only.
 
     Put a `ReLU` after it in a `Sequential`, as in the original network: in evaluation it is
     fused with the sum.
@@ -145,20 +137,20 @@ class Residual(Branches):
         _each_once(*self.named_modules())
 
     def backward(self, grad: Array) -> Array | None:
-        """Send `grad` back through both branches; return the sum."""
+        """Run `backward` of both branches; return the sum of their gradients."""
         array = as_numbers("grad", grad)
-        through = self.body.backward(array)
-        around = array if self.shortcut is None else self.shortcut.backward(array)
-        if through is None or around is None:
+        of_body = self.body.backward(array)
+        of_shortcut = array if self.shortcut is None else self.shortcut.backward(array)
+        if of_body is None or of_shortcut is None:
             return None
-        if np.may_share_memory(through, array):
-            return np.asarray(through + around)
-        through += around
-        return through
+        if np.may_share_memory(of_body, array):
+            return np.asarray(of_body + of_shortcut)
+        of_body += of_shortcut
+        return of_body
 
 
 class DepthwiseSeparableConv2d(Chain):
-    """A convolution of each channel alone, then a 1x1 convolution that mixes the channels.
+    """A depthwise convolution, then a 1x1 convolution that mixes the channels.
 
     It costs about ``1 / out_channels + 1 / (R * S)`` of a full convolution.
 
@@ -166,9 +158,9 @@ class DepthwiseSeparableConv2d(Chain):
     ----------
     in_channels, out_channels : int
     kernel_size, stride, padding, dilation
-        Of the convolution of each channel, as in `Conv2d`.
+        Of the depthwise convolution, as in `Conv2d`.
     bias : bool
-        For both.
+        Of both.
     rng : numpy.random.Generator or int, optional
 
     Attributes
@@ -209,10 +201,6 @@ class DepthwiseSeparableConv2d(Chain):
         """Return the two convolutions."""
         return [self.depthwise, self.pointwise]
 
-    def backward(self, grad: Array) -> Array | None:
-        """Send `grad` back through both; return the input's gradient."""
-        return run_back(self.stages(), grad)
-
 
 def _each_once(*named: tuple[str, Module]) -> None:
     seen: dict[Module, str] = {}
@@ -220,7 +208,7 @@ def _each_once(*named: tuple[str, Module]) -> None:
         if module in seen:
             first = repr(seen[module]) if seen[module] else "the whole"
             raise ValueError(
-                f"layers must each stand in one place, got one {type(module).__name__} as "
+                f"layers must be distinct objects, got one {type(module).__name__} as "
                 f"{first} and as {name!r}: make another one"
             )
         seen[module] = name

@@ -1,34 +1,40 @@
-"""Convolutions with learned filters."""
+"""Convolution and transposed convolution with learned filters."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv.api.conv2d import conv2d, conv2d_weight_grad
 from fastconv.api.conv2d_backward import bias_gradient, conv2d_backward
 from fastconv.api.conv_transpose2d import conv_transpose2d, reached, spanned
-from fastconv.core.arguments import as_batch_shape, as_flag
+from fastconv.core.arguments import Array, as_batch_shape
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import IntPair, Margins, Padding, as_int, as_pair, resolve_padding
-from fastconv.nn.init import default_bias, default_weight
-from fastconv.nn.layer_arguments import RngLike, as_generator, as_image_batch
+from fastconv.nn.init import default_parameters
+from fastconv.nn.layer_arguments import RngLike, as_given_padding, as_images
 from fastconv.nn.layers.padding_modes import check_padding_mode, pad, pad_grad
 from fastconv.nn.module import Module
-from fastconv.nn.parameter import Parameter
 from fastconv.select.plan import choose
-
-Array = NDArray[Any]
 
 
 class _Convolution(Module):
     """What convolution and transposed convolution have in common."""
 
+    transposed = False
     padding_mode = "zeros"
+    shown = ("kernel_size", "stride")
+    shown_if_changed: ClassVar[dict[str, Any]] = {
+        "padding": (0, 0),
+        "dilation": (1, 1),
+        "output_padding": (0, 0),
+        "groups": 1,
+    }
+    output_padding = 0, 0
 
     def __init__(
         self,
@@ -41,8 +47,6 @@ class _Convolution(Module):
         groups: int,
         bias: bool,
         rng: RngLike,
-        *,
-        transposed: bool = False,
     ) -> None:
         self.in_channels = as_int("in_channels", in_channels, 1)
         self.out_channels = as_int("out_channels", out_channels, 1)
@@ -50,55 +54,34 @@ class _Convolution(Module):
         self.stride = as_pair("stride", stride, 1)
         self.dilation = as_pair("dilation", dilation, 1)
         self.groups = as_int("groups", groups, 1)
-        sides = resolve_padding(padding, (1, 1), self.kernel_size, self.stride, self.dilation)
-        (top, bottom), (left, right) = sides
-        self.padding: Padding = (top, left) if (top, left) == (bottom, right) else sides
-        if isinstance(padding, str):
-            self.padding = padding
+        given = as_given_padding(padding)
+        self.padding: Padding = (given, given) if isinstance(given, int) else given
         if self.in_channels % self.groups or self.out_channels % self.groups:
             raise ValueError(
                 f"groups must divide in_channels and out_channels, got groups={groups} with "
                 f"in_channels={in_channels} and out_channels={out_channels}"
             )
-        first, second = self.out_channels, self.in_channels
-        if transposed:
-            first, second = second, first
-        self.weight_shape = (first, second // self.groups, *self.kernel_size)
-        shape = self.weight_shape
-        generator = as_generator(rng)
-        self.weight = Parameter(default_weight(shape, generator))
-        biased = as_flag("bias", bias)
-        self.bias = Parameter(default_bias(self.out_channels, shape, generator)) if biased else None
+        outer, inner = self.out_channels, self.in_channels
+        if self.transposed:
+            outer, inner = inner, outer
+        self.weight_shape = (outer, inner // self.groups, *self.kernel_size)
+        self.weight, self.bias = default_parameters(self.weight_shape, self.out_channels, bias, rng)
         self.input_grad = True
 
     @property
-    def _offsets(self) -> Array | None:
+    def _bias(self) -> Array | None:
         return None if self.bias is None else self.bias.value
 
     def extra_repr(self) -> str:
         """Return the arguments, as PyTorch shows them."""
-        text = (
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
-            f"stride={self.stride}"
-        )
-        if self.padding != (0, 0):
-            text += f", padding={self.padding}"
-        if self.dilation != (1, 1):
-            text += f", dilation={self.dilation}"
-        if getattr(self, "output_padding", (0, 0)) != (0, 0):
-            text += f", output_padding={self.output_padding}"  # type: ignore[attr-defined]
-        if self.groups != 1:
-            text += f", groups={self.groups}"
+        text = f"{self.in_channels}, {self.out_channels}, {super().extra_repr()}"
         if self.bias is None:
             text += ", bias=False"
-        if self.padding_mode != "zeros":
-            text += f", padding_mode={self.padding_mode}"
-        return text
+        return text if self.padding_mode == "zeros" else f"{text}, padding_mode={self.padding_mode}"
 
     def images(self, x: ArrayLike) -> Array:
         """Return `x` as images, or one image, that this layer accepts."""
-        images, single = as_image_batch(self, x, self.in_channels, self.weight.dtype)
-        return images[0] if single else images
+        return as_images(self, x, self.in_channels, self.weight.dtype)
 
 
 class Conv2d(_Convolution):
@@ -116,23 +99,18 @@ class Conv2d(_Convolution):
     bias : bool
         Whether to add a learned number to each output channel.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
-        What those pixels are: zeros, the image mirrored without its edge, its edge, or the image
-        repeated. All but zeros are a step before the convolution, and take its time.
+        Values of those pixels: zeros, the image mirrored without its edge, its edge, or the image
+        repeated. All but zeros are copied before the convolution, which takes time.
     rng : numpy.random.Generator or int, optional
-        For the first weights: evenly within ±1 / sqrt(fan_in), as in PyTorch.
+        Draws the initial weights: uniform within ±1 / sqrt(fan_in), as in PyTorch.
 
     Attributes
     ----------
     weight : Parameter, (out_channels, in_channels / groups, R, S)
     bias : Parameter, (out_channels,), or None
     input_grad : bool
-        Whether `backward` returns the input's gradient. Set it to False in the first layer of a
-        model, where nobody needs it: `backward` then returns None and is faster.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument.
+        Whether `backward` returns the input's gradient. False, for the first layer of a model,
+        makes it faster: it then returns None.
 
     Examples
     --------
@@ -163,10 +141,10 @@ class Conv2d(_Convolution):
         super().__init__(
             *(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, rng)
         )
-        self.plans: dict[Any, Any] = {}  # made and looked after by fusion.py
+        self.plans: dict[Any, Any] = {}  # managed by fusion.py
 
     def padded(self, x: ArrayLike) -> tuple[Array, Margins | None]:
-        """Return `x` as images to convolve, and the pixels added around them that are not zeros."""
+        """Return `x`, padded unless by zeros, and that padding, which is None for zeros."""
         images = self.images(x)
         if self.padding_mode == "zeros":
             return images, None
@@ -187,22 +165,25 @@ class Conv2d(_Convolution):
     def forward(self, x: ArrayLike) -> Array:
         """Return the convolution of `x`, (N, in_channels, H, W) or (in_channels, H, W)."""
         images, sides = self.padded(x)
-        y = conv2d(images, self.weight.value, self._offsets, *self.geometry)
-        self.keep(y, images, sides, None)
+        y = conv2d(images, self.weight.value, self._bias, *self.geometry)
+        self.keep(y, None, images, sides)
         return y
 
-    def rectified(self, x: ArrayLike) -> Array:
-        """Return ``relu(forward(x))`` from one pass; `backward` is then that of both."""
+    def forward_relu(self, x: ArrayLike) -> Array:
+        """Return ``relu(forward(x))`` from one kernel; `backward` is then that of both."""
         images, sides = self.padded(x)
-        y = conv2d(images, self.weight.value, self._offsets, *self.geometry, activation="relu")
-        self.keep(y, images, sides, y)
+        y = conv2d(images, self.weight.value, self._bias, *self.geometry, activation="relu")
+        self.keep_output(y, images, sides)
         return y
 
     def backward(self, grad: Array) -> Array | None:
         """Add to the gradients of weight and bias; return the input's."""
-        grad, images, sides, y = self.recall(grad)
-        parts = {"weight": self.weight, "bias": self.bias, "input": self.input_grad or None}
-        need = [name for name, part in parts.items() if part is not None]
+        grad, y, images, sides = self.recall(grad)
+        need = ["weight"]
+        if self.bias is not None:
+            need.append("bias")
+        if self.input_grad:
+            need.append("input")
         found = conv2d_backward(
             images, self.weight.value, grad, *self.geometry, need=need, relu_output=y
         )
@@ -231,7 +212,7 @@ class Conv2d(_Convolution):
         return Conv2dProblem.from_shapes((N, C, H, W), self.weight.shape, *self.geometry, dtype)
 
     def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
-        """Return two for each product."""
+        """Return two for each multiplication and addition."""
         return self.problem(input_shape).flops
 
     def algorithm(self, input_shape: tuple[int, ...]) -> str:
@@ -240,35 +221,23 @@ class Conv2d(_Convolution):
 
 
 class ConvTranspose2d(_Convolution):
-    """Transposed convolution: enlarges images with learned filters.
+    """Transposed convolution, which enlarges images by learned filters.
 
     Parameters
     ----------
     in_channels, out_channels : int
-    kernel_size, stride, dilation : int or (int, int)
-        Of the convolution whose transpose this is.
-    padding : int or (int, int)
-        Rows and columns cut from the result's edges.
-    output_padding : int or (int, int)
-        Rows and columns added at the bottom and right; below the stride or the dilation.
-    groups : int
-    bias : bool
+    kernel_size, stride, padding, output_padding, groups, dilation
+        As in `fastconv.conv_transpose2d`.
+    bias, rng
+        As in `Conv2d`.
     padding_mode : "zeros"
-        There is no other for transposed convolution, as in PyTorch.
-    rng : numpy.random.Generator or int, optional
-        For the first weights, as in `Conv2d`.
+        The only mode of transposed convolution, as in PyTorch.
 
     Attributes
     ----------
     weight : Parameter, (in_channels, out_channels / groups, R, S)
-    bias : Parameter, (out_channels,), or None
-    input_grad : bool
+    bias, input_grad
         As in `Conv2d`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument.
 
     Examples
     --------
@@ -278,6 +247,8 @@ class ConvTranspose2d(_Convolution):
     >>> layer(np.ones((1, 4, 5, 5), np.float32), output_size=(11, 10)).shape
     (1, 2, 11, 10)
     """
+
+    transposed = True
 
     def __init__(
         self,
@@ -301,8 +272,7 @@ class ConvTranspose2d(_Convolution):
         self.output_padding = as_pair("output_padding", output_padding, 0)
         self.sides = as_pair("padding", padding, 0)
         super().__init__(
-            *(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, rng),
-            transposed=True,
+            *(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, rng)
         )
 
     def __call__(self, x: ArrayLike, output_size: Sequence[int] | None = None) -> Array:
@@ -319,7 +289,7 @@ class ConvTranspose2d(_Convolution):
         y = conv_transpose2d(
             images,
             self.weight.value,
-            self._offsets,
+            self._bias,
             self.stride,
             self.padding,
             self.output_padding if output_size is None else 0,
@@ -333,14 +303,13 @@ class ConvTranspose2d(_Convolution):
     def backward(self, grad: Array) -> Array | None:
         """Add to the gradients of weight and bias; return the input's.
 
-        What transposed convolution is the input gradient of is a convolution from the large
-        images to the small ones; so this layer's gradients are that convolution and its weight
-        gradient.
+        Transposed convolution is the input gradient of a convolution from the large images to the
+        small ones; so this layer's gradients are that convolution and its weight gradient.
         """
         grad, x = self.recall(grad)
         if self.bias is not None:
             self.bias.accumulate(bias_gradient(grad))
-        # Rows of output padding that no tap reaches have no part in it.
+        # Rows of output padding that no tap reaches do not contribute.
         height, width = grad.shape[-2:]
         top, left = self.sides
         spans = spanned(x.shape[-2:], self.kernel_size, self.stride, self.dilation)
@@ -356,5 +325,5 @@ class ConvTranspose2d(_Convolution):
         return conv2d(part, self.weight.value, None, *geometry) if self.input_grad else None
 
     def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
-        """Return two for each product."""
+        """Return two for each multiplication and addition."""
         return 2 * math.prod(input_shape) // self.in_channels * self.weight.size

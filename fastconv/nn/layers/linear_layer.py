@@ -1,48 +1,42 @@
-"""The layer in which everything is connected with everything."""
+"""The fully connected layer."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba.core import config
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from fastconv.core.arguments import as_computed, as_flag
+from fastconv.core.arguments import Array, as_computed
 from fastconv.core.geometry import as_int
 from fastconv.kernels.dense_loops import product, weighted_sums
-from fastconv.nn.init import default_bias, default_weight
-from fastconv.nn.layer_arguments import RngLike, as_floats, as_generator, check_parameter
+from fastconv.nn.init import default_parameters
+from fastconv.nn.layer_arguments import RngLike, as_floats, check_parameter
 from fastconv.nn.module import Module
-from fastconv.nn.parameter import Parameter
 from fastconv.runtime import output_memory
 from fastconv.runtime.blas import single_threaded
 from fastconv.runtime.threads import run_tasks
 
-Array = NDArray[Any]
-
-# Multiplications that are worth a task of their own: a thread of Python wakes in a tenth of a
-# millisecond.
-_PART = 2**23
-# Rows for which a matrix product is no more than reading the matrix.
+# Multiplications worth a task of their own: a Python thread wakes in a tenth of a millisecond.
+_TASK_PRODUCTS = 2**23
+# Up to so many rows the time of a product is that of reading the weights.
 _FEW_ROWS = 4
-# Products that are one step of work.
+# Products per unit of work, by which `small` decides on threads.
 _LANES = 16
-# The largest first matrix whose products tiles take: a few columns each pass over all of it. And
-# the largest second one, if it is not turned: its columns are read a few lines of each row at a
-# time, which takes BLAS 0.7 times as long where they come from memory.
-_MOST_BYTES, _MOST_UNTURNED = 2**24, 2**23
+# Limits of the register tiles. Every few columns of the second matrix read all of the first one;
+# and if the second is not transposed, only a few cache lines of each row are read at a time, for
+# which BLAS takes 0.7 times as long where they come from memory.
+_MOST_BYTES_A, _MOST_BYTES_B = 2**24, 2**23
 
 
 class Linear(Module):
-    """Every output is a weighted sum of all inputs: ``y = x @ weight.T + bias``.
+    """Fully connected layer: ``y = x @ weight.T + bias``.
 
     Parameters
     ----------
     in_features, out_features : int
     bias : bool
     rng : numpy.random.Generator or int, optional
-        For the first weights: evenly within ±1 / sqrt(in_features), as in PyTorch.
+        Draws the initial weights: uniform within ±1 / sqrt(in_features), as in PyTorch.
 
     Attributes
     ----------
@@ -50,11 +44,6 @@ class Linear(Module):
     bias : Parameter, (out_features,), or None
     input_grad : bool
         As in `Conv2d`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument.
 
     Examples
     --------
@@ -66,19 +55,19 @@ class Linear(Module):
     array([[2., 2., 2.]], dtype=float32)
     """
 
+    shown = ("in_features", "out_features")
+
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, *, rng: RngLike = None
     ) -> None:
         self.in_features = as_int("in_features", in_features, 1)
         self.out_features = as_int("out_features", out_features, 1)
-        shape, generator = (self.out_features, self.in_features), as_generator(rng)
-        self.weight = Parameter(default_weight(shape, generator))
-        biased = as_flag("bias", bias)
-        self.bias = Parameter(default_bias(self.out_features, shape, generator)) if biased else None
+        shape = self.out_features, self.in_features
+        self.weight, self.bias = default_parameters(shape, self.out_features, bias, rng)
         self.input_grad = True
 
     def forward(self, x: ArrayLike) -> Array:
-        """Return the weighted sums of `x`, (..., in_features)."""
+        """Return the outputs for `x`, (..., in_features)."""
         array = as_floats(self, x, self.weight.dtype)
         if array.ndim < 1 or array.shape[-1] != self.in_features:
             hint = ": put Flatten() before" if array.ndim > 2 else ""
@@ -97,7 +86,7 @@ class Linear(Module):
             weighted_sums.small(work, self.out_features, rows, self.weight.value, bias, sums)
         else:
             weight = as_computed(self.weight.value, rows.dtype)
-            sums = _product(rows, weight, turned=(False, True))
+            sums = _product(rows, weight, transposed=(False, True))
             if self.bias is not None:
                 sums += self.bias.value
         y = sums.reshape(*array.shape[:-1], self.out_features)
@@ -109,7 +98,7 @@ class Linear(Module):
         grad, x = self.recall(grad)
         outputs = as_computed(grad.reshape(-1, self.out_features), x.dtype)
         rows = as_computed(x.reshape(-1, self.in_features), x.dtype)
-        self.weight.accumulate(_product(outputs, rows, turned=(True, False)))
+        self.weight.accumulate(_product(outputs, rows, transposed=(True, False)))
         if self.bias is not None:
             self.bias.accumulate(outputs.sum(axis=0))
         if not self.input_grad:
@@ -117,41 +106,37 @@ class Linear(Module):
         return _product(outputs, as_computed(self.weight.value, x.dtype)).reshape(x.shape)
 
     def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
-        """Return two for each product."""
+        """Return two for each multiplication and addition."""
         return 2 * self.in_features * int(np.prod(output_shape))
 
     def extra_repr(self) -> str:
         """Return the arguments, as PyTorch shows them."""
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"bias={self.bias is not None}"
-        )
+        return f"{super().extra_repr()}, bias={self.bias is not None}"
 
 
-def _product(a: Array, b: Array, turned: tuple[bool, bool] = (False, False)) -> Array:
-    """Return ``a @ b`` of two matrices, of which one may be given turned.
+def _product(a: Array, b: Array, transposed: tuple[bool, bool] = (False, False)) -> Array:
+    """Return ``a @ b``, one of which may be given transposed.
 
-    In register tiles, straight from where the matrices lie, where they stay in the processor's
-    caches; else by BLAS.
+    In register tiles, without packing, where the matrices fit the caches; else by BLAS.
     """
-    rows, columns = a.shape[turned[0]], b.shape[1 - turned[1]]
+    rows, columns = a.shape[transposed[0]], b.shape[1 - transposed[1]]
     out = output_memory.empty((rows, columns), a.dtype)
-    fits = a.nbytes <= _MOST_BYTES and (turned[1] or b.nbytes <= _MOST_UNTURNED)
+    fits = a.nbytes <= _MOST_BYTES_A and (transposed[1] or b.nbytes <= _MOST_BYTES_B)
     if fits and a.size and out.size and not config.DISABLE_JIT:
-        product(a, b, out, turned)
+        product(a, b, out, transposed)
     else:
-        _product_by_blas(a.T if turned[0] else a, b.T if turned[1] else b, out)
+        _product_by_blas(a.T if transposed[0] else a, b.T if transposed[1] else b, out)
     return out
 
 
 def _product_by_blas(a: Array, b: Array, out: Array) -> None:
-    """Write ``a @ b`` to `out`, cut along the longer side of it into parts for threads.
+    """Write ``a @ b`` to `out`, whose longer side is divided into tasks.
 
-    The parts depend on the shapes alone, and BLAS works on each with one thread: the same bits
-    for every number of threads.
+    Tasks depend on the shapes alone, and each calls BLAS on one thread: results are bitwise
+    identical for any thread count.
     """
     rows, columns = out.shape
-    parts = max(1, min(16, a.shape[1] * out.size // _PART))
+    parts = max(1, min(16, a.shape[1] * out.size // _TASK_PRODUCTS))
     step = -(-max(rows, columns) // parts)
 
     def part(start: int) -> None:

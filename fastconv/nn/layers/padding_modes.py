@@ -1,8 +1,8 @@
 """Padding of images by their own pixels instead of zeros, and its adjoint.
 
-Padding is a step of its own: the convolution after it pads nothing. First every row is made
-longer, then rows are added; each position outside is a copy of one inside (`source`). The adjoint
-goes back the same way and adds where padding copied.
+Images are padded by a copy, before a convolution without padding: first along the width, then
+along the height. Each position in the padding is a copy of one inside (`source`). The adjoint runs
+the steps in reverse, and adds where padding copied.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastconv.core.arguments import Array
 from fastconv.core.geometry import Margins, require_tensor
 from fastconv.runtime import output_memory
 
-Array = NDArray[Any]
-
-#: What images may be padded with, as in PyTorch: zeros, the image mirrored without its edge, its
-#: edge pixels, or the image repeated.
+#: PyTorch's modes: zeros, the image mirrored without its edge, its edge pixels, the image repeated.
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
@@ -30,7 +27,7 @@ def check_padding_mode(mode: Any) -> None:
 
 
 def source(position: int, size: int, mode: str) -> int:
-    """Return the position inside an axis whose copy stands at a `position` outside.
+    """Return the position inside an axis that is copied to a `position` outside.
 
     >>> [source(position, 4, "reflect") for position in (-2, -1, 4, 5)]
     [2, 1, 2, 1]
@@ -46,16 +43,8 @@ def source(position: int, size: int, mode: str) -> int:
 
 
 def pad(x: Array, padding: Margins, mode: str) -> Array:
-    """Return images (..., H, W) with copies of their pixels around them.
+    """Return images (..., H, W), padded with copies of their pixels.
 
-    Raises
-    ------
-    ValueError
-        For images without any pixel, and for padding that an image is too small for: to mirror
-        it takes as many pixels and the edge, to repeat it as many.
-
-    Examples
-    --------
     >>> pad(np.array([[1, 2, 3]]), ((0, 0), (2, 1)), "reflect")
     array([[3, 2, 1, 2, 3, 2]])
     """
@@ -83,7 +72,7 @@ def pad(x: Array, padding: Margins, mode: str) -> Array:
 
 
 def pad_grad(grad: Array, padding: Margins, mode: str) -> Array:
-    """Return the gradient of images from that of what `pad` made of them, which is overwritten.
+    """Return the gradient of images from that of padded ones, which is overwritten.
 
     >>> pad_grad(np.ones((1, 6)), ((0, 0), (2, 1)), "reflect")
     array([[1., 3., 2.]])

@@ -1,4 +1,4 @@
-"""Pooling layers, and the step from images to rows of features."""
+"""Pooling and unpooling layers, and flattening images to rows of features."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv.api.adaptive_pool2d import (
     OutputSize,
@@ -18,7 +18,8 @@ from fastconv.api.adaptive_pool2d import (
 from fastconv.api.avg_pool2d import as_divisor, avg_pool2d, avg_pool2d_grad
 from fastconv.api.max_pool2d import as_asked, max_pool2d_grad, maxima, maximum_dtypes
 from fastconv.api.max_pool_training import Places, max_pool2d_placed, max_pool2d_placed_grad
-from fastconv.core.arguments import as_flag
+from fastconv.api.max_unpool2d import max_unpool2d, max_unpool2d_grad
+from fastconv.core.arguments import Array, as_flag
 from fastconv.core.geometry import IntPair, Padding, as_int, as_pair
 from fastconv.core.pool_problem import problem_of
 from fastconv.nn.layer_arguments import (
@@ -26,20 +27,32 @@ from fastconv.nn.layer_arguments import (
     as_given_padding,
     as_given_pair,
     as_given_windows,
-    as_image_batch,
-    as_images_of_any_type,
+    as_images,
     require_float_gradient,
 )
 from fastconv.nn.module import Module
 from fastconv.runtime import output_memory
 
-Array = NDArray[Any]
-
 
 class _Windowed(Module):
     """What pooling of windows of a given size has in common."""
 
-    kernel_size: IntPair
+    shown: ClassVar[tuple[str, ...]] = ("kernel_size", "stride", "padding")
+
+    def __init__(
+        self,
+        kernel_size: IntPair,
+        stride: IntPair | None,
+        padding: Padding,
+        dilation: IntPair,
+        ceil_mode: bool,
+        wide_padding: bool,
+    ) -> None:
+        self.kernel_size, self.stride = as_given_windows(kernel_size, stride)
+        self.padding = as_given_padding(padding)
+        self.dilation = as_given_pair("dilation", dilation, 1)
+        self.ceil_mode = as_flag("ceil_mode", ceil_mode)
+        self.wide_padding = as_flag("wide_padding", wide_padding)
 
     def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         """Return one for each element of a window."""
@@ -48,6 +61,8 @@ class _Windowed(Module):
 
 class _Adaptive(Module):
     """What pooling to a given size has in common."""
+
+    shown = ("output_size",)
 
     def __init__(self, output_size: OutputSize) -> None:
         size = as_output_size(output_size)
@@ -58,10 +73,6 @@ class _Adaptive(Module):
         """Return one for each element of the input."""
         return math.prod(input_shape)
 
-    def extra_repr(self) -> str:
-        """Return the arguments, as PyTorch shows them."""
-        return f"output_size={self.output_size}"
-
 
 class MaxPool2d(_Windowed):
     """The maximum of every window.
@@ -71,16 +82,10 @@ class MaxPool2d(_Windowed):
 
     Parameters
     ----------
-    kernel_size, stride, dilation : int or (int, int)
-        For height and width; `stride` is `kernel_size` unless given.
-    padding : int, (int, int), ((top, bottom), (left, right)), or str
+    kernel_size, stride, padding, dilation, ceil_mode, wide_padding
         As in `fastconv.max_pool2d`.
     return_indices : bool
         Whether `forward` returns the indices of the maxima too, for `MaxUnpool2d`.
-    ceil_mode : bool
-        Whether a last window may overhang the end.
-    wide_padding : bool
-        Whether windows may lie wholly in the padding, as in `fastconv.max_pool2d`.
 
     Examples
     --------
@@ -89,6 +94,9 @@ class MaxPool2d(_Windowed):
     array([[[[ 5.,  7.],
              [13., 15.]]]])
     """
+
+    shown = (*_Windowed.shown, "dilation", "ceil_mode")
+    shown_if_changed: ClassVar[dict[str, Any]] = {"return_indices": False, "wide_padding": False}
 
     def __init__(
         self,
@@ -101,56 +109,49 @@ class MaxPool2d(_Windowed):
         *,
         wide_padding: bool = False,
     ) -> None:
-        self.kernel_size, self.stride = as_given_windows(kernel_size, stride)
-        self.padding = as_given_padding(padding)
-        self.dilation = as_given_pair("dilation", dilation, 1)
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, wide_padding)
         self.return_indices = as_flag("return_indices", return_indices)
-        self.ceil_mode = as_flag("ceil_mode", ceil_mode)
-        self.wide_padding = as_flag("wide_padding", wide_padding)
 
     def forward(self, x: ArrayLike) -> Any:
         """Return the maxima of `x`, and with `return_indices` their indices as a second array."""
-        return self._maxima(x, rectified=False)
+        return self._maxima(x, relu=False)
 
-    def rectified(self, x: ArrayLike) -> Array:
-        """Return ``relu(forward(x))``, which is ``forward(relu(x))``; `backward` is of both.
+    def forward_relu(self, x: ArrayLike) -> Array:
+        """Return ``relu(forward(x))``, which is ``forward(relu(x))``; `backward` is that of both.
 
-        A ReLU after the maxima has fewer elements to do than one before them. Their indices are
-        not the same, so this is for layers that do not return them.
+        After pooling there are fewer elements to clip than before. The indices are not the same,
+        so this is for layers that do not return them.
         """
-        return self._maxima(x, rectified=True)  # type: ignore[return-value]
+        return self._maxima(x, relu=True)  # type: ignore[return-value]
 
-    def _maxima(self, x: ArrayLike, rectified: bool) -> Array | tuple[Array, Array]:
-        images, single = as_images_of_any_type(self, x)
+    def _maxima(self, x: ArrayLike, relu: bool) -> Array | tuple[Array, Array]:
+        given = as_images(self, x, any_type=True)
+        single = given.ndim == 3
+        images = given[np.newaxis] if single else given
         geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
         problem = problem_of(images, maximum_dtypes(images)[0], *geometry, self.wide_padding)
-        places = indices = None
+        argmax = indices = None
         if self.return_indices:
             indices = output_memory.empty(problem.output_shape, np.int64)
             y = maxima(images, problem, indices)
-            # A copy, as the indices are the caller's to change.
-            places = Places(problem, indices.copy()) if self.keeping else None
+            # A copy, as the caller may change the indices.
+            argmax = Places(problem, indices.copy()) if self.keeping else None
         elif self.keeping and images.dtype.kind == "f":
-            y, places = max_pool2d_placed(images, problem, rectified)
+            y, argmax = max_pool2d_placed(images, problem, relu)
         else:
             y = maxima(images, problem)
-            y = np.maximum(y, 0, out=y) if rectified else y
-        self.keep(y[0] if single else y, places)
+            y = np.maximum(y, 0, out=y) if relu else y
+        if relu and self.keeping:  # `argmax` may hold the output, for the gradient of ReLU
+            y.setflags(write=False)
+        self.keep(y[0] if single else y, argmax)
         return as_asked(y, indices, single)
 
     def backward(self, grad: Array) -> Array:
-        """Return the gradients at the indices of the maxima."""
-        grad, places = self.recall(grad)
+        """Return the gradients at the argmax of every window, zeros elsewhere."""
+        grad, argmax = self.recall(grad)
         require_float_gradient(self, grad)
-        back = max_pool2d_placed_grad(grad.reshape(places.problem.output_shape), places)
+        back = max_pool2d_placed_grad(grad.reshape(argmax.problem.output_shape), argmax)
         return back[0] if grad.ndim == 3 else back
-
-    def extra_repr(self) -> str:
-        """Return the arguments, as PyTorch shows them."""
-        return (
-            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
-            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
-        ) + _unusual(self, return_indices=False, wide_padding=False)
 
 
 class AvgPool2d(_Windowed):
@@ -160,24 +161,24 @@ class AvgPool2d(_Windowed):
 
     Parameters
     ----------
-    kernel_size, stride, dilation : int or (int, int)
-        For height and width; `stride` is `kernel_size` unless given.
-    padding : int, (int, int), ((top, bottom), (left, right)), or str
+    kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
         As in `fastconv.avg_pool2d`.
-    ceil_mode : bool
-        Whether a last window may overhang the end.
-    count_include_pad : bool
-        Whether the zeros of the padding count.
-    divisor_override : int, optional
-        What sums are divided by, instead of how many positions they are of.
-    wide_padding : bool
-        Whether windows may lie wholly in the padding, as in `fastconv.avg_pool2d`.
+    dilation, wide_padding
+        As in `fastconv.avg_pool2d`.
 
     Examples
     --------
     >>> AvgPool2d(2)(np.arange(4.0).reshape(1, 1, 2, 2))
     array([[[[1.5]]]])
     """
+
+    shown_if_changed: ClassVar[dict[str, Any]] = {
+        "ceil_mode": False,
+        "count_include_pad": True,
+        "divisor_override": None,
+        "dilation": 1,
+        "wide_padding": False,
+    }
 
     def __init__(
         self,
@@ -191,30 +192,17 @@ class AvgPool2d(_Windowed):
         dilation: IntPair = 1,
         wide_padding: bool = False,
     ) -> None:
-        self.kernel_size, self.stride = as_given_windows(kernel_size, stride)
-        self.padding = as_given_padding(padding)
-        self.ceil_mode = as_flag("ceil_mode", ceil_mode)
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, wide_padding)
         self.count_include_pad = as_flag("count_include_pad", count_include_pad)
         self.divisor_override = as_divisor(divisor_override)
-        self.dilation = as_given_pair("dilation", dilation, 1)
-        self.wide_padding = as_flag("wide_padding", wide_padding)
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {
-            "kernel_size": self.kernel_size,
-            "stride": self.stride,
-            "padding": self.padding,
-            "ceil_mode": self.ceil_mode,
-            "count_include_pad": self.count_include_pad,
-            "divisor_override": self.divisor_override,
-            "dilation": self.dilation,
-            "wide_padding": self.wide_padding,
-        }
+        return {name: getattr(self, name) for name in (*self.shown, *self.shown_if_changed)}
 
     def forward(self, x: ArrayLike) -> Array:
         """Return the means of `x`."""
-        images = _floats(self, x)
+        images = as_images(self, x)
         y = avg_pool2d(images, **self._options)
         self.keep(y, images.shape)
         return y
@@ -223,18 +211,6 @@ class AvgPool2d(_Windowed):
         """Return the gradients, spread evenly over their windows."""
         grad, shape = self.recall(grad)
         return avg_pool2d_grad(grad, shape, **self._options)
-
-    def extra_repr(self) -> str:
-        """Return the arguments, as PyTorch shows them."""
-        text = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
-        return text + _unusual(
-            self,
-            ceil_mode=False,
-            count_include_pad=True,
-            divisor_override=None,
-            dilation=1,
-            wide_padding=False,
-        )
 
 
 class AdaptiveAvgPool2d(_Adaptive):
@@ -255,7 +231,7 @@ class AdaptiveAvgPool2d(_Adaptive):
 
     def forward(self, x: ArrayLike) -> Array:
         """Return the means of `x`."""
-        images = _floats(self, x)
+        images = as_images(self, x)
         y = adaptive_avg_pool2d(images, self.output_size)
         self.keep(y, images.shape)
         return y
@@ -285,39 +261,94 @@ class AdaptiveMaxPool2d(_Adaptive):
     array([[[[3.]]]])
     """
 
+    shown_if_changed: ClassVar[dict[str, Any]] = {"return_indices": False}
+
     def __init__(self, output_size: OutputSize, return_indices: bool = False) -> None:
         super().__init__(output_size)
         self.return_indices = as_flag("return_indices", return_indices)
 
     def forward(self, x: ArrayLike) -> Any:
         """Return the maxima of `x`, and with `return_indices` their indices as a second array."""
-        images, single = as_images_of_any_type(self, x)
-        given = images[0] if single else images
+        images = as_images(self, x, any_type=True)
         if not (self.keeping or self.return_indices):
-            return adaptive_max_pool2d(given, self.output_size)
-        y, indices = adaptive_max_pool2d(given, self.output_size, True)
-        if self.keeping:  # a copy, as the indices are the caller's to change
-            self.keep(y, indices.copy() if self.return_indices else indices, given.shape)
+            return adaptive_max_pool2d(images, self.output_size)
+        y, indices = adaptive_max_pool2d(images, self.output_size, True)
+        if self.keeping:  # a copy, as the caller may change the indices
+            self.keep(y, indices.copy() if self.return_indices else indices, images.shape)
         return (y, indices) if self.return_indices else y
 
     def backward(self, grad: Array) -> Array:
-        """Return the gradients at the indices of the maxima."""
+        """Return the gradients at the argmax of every window, zeros elsewhere."""
         grad, indices, shape = self.recall(grad)
         require_float_gradient(self, grad)
         return max_pool2d_grad(grad, indices, shape)
 
-    def extra_repr(self) -> str:
-        """Return the arguments, as PyTorch shows them."""
-        return super().extra_repr() + _unusual(self, return_indices=False)
+
+class MaxUnpool2d(Module):
+    """Partial inverse of `MaxPool2d`: planes of zeros with the maxima at their indices.
+
+    It takes the two results of ``MaxPool2d(..., return_indices=True)``, so it cannot stand in a
+    `Sequential`: call it in the `forward` of a module of your own.
+
+    Parameters
+    ----------
+    kernel_size, stride : int or (int, int)
+        Those of the pooling; `stride` is `kernel_size` unless given.
+    padding : int, (int, int) or ((top, bottom), (left, right))
+        That of the pooling.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> maxima, indices = nn.MaxPool2d(2, return_indices=True)(np.arange(4.0).reshape(1, 1, 2, 2))
+    >>> MaxUnpool2d(2)(maxima, indices)
+    array([[[[0., 0.],
+             [0., 3.]]]])
+    """
+
+    shown = ("kernel_size", "stride", "padding")
+
+    def __init__(
+        self, kernel_size: IntPair, stride: IntPair | None = None, padding: Padding = 0
+    ) -> None:
+        self.kernel_size, self.stride = as_given_windows(kernel_size, stride)
+        self.padding = as_given_padding(padding)
+
+    def __call__(  # type: ignore[override]
+        self, x: ArrayLike, indices: ArrayLike, output_size: tuple[int, ...] | None = None
+    ) -> Array:
+        """Return the planes for maxima `x` with those indices."""
+        return self.forward(x, indices, output_size)
+
+    def forward(  # type: ignore[override]
+        self, x: ArrayLike, indices: ArrayLike, output_size: tuple[int, ...] | None = None
+    ) -> Array:
+        """Return the planes for maxima `x` with those indices.
+
+        `output_size` is as in `fastconv.max_unpool2d`.
+        """
+        maxima = as_images(self, x, any_type=True)
+        geometry = self.kernel_size, self.stride, self.padding
+        y = max_unpool2d(maxima, indices, *geometry, output_size)
+        if self.keeping:  # a copy, as the caller may change the indices
+            self.keep(y, np.array(indices))
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        """Return the gradient of the maxima: that at their indices."""
+        grad, indices = self.recall(grad)
+        require_float_gradient(self, grad)
+        return max_unpool2d_grad(grad, indices)
 
 
 class Flatten(Module):
-    """Several axes become one: images become rows of features.
+    """Merge several axes into one: images become rows of features.
 
     Parameters
     ----------
     start_dim, end_dim : int
-        First and last of the axes.
+        First and last of the merged axes.
 
     Examples
     --------
@@ -325,7 +356,7 @@ class Flatten(Module):
     (2, 48)
     """
 
-    flops_per_output: ClassVar[int] = 0
+    shown = ("start_dim", "end_dim")
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         self.start_dim = as_int("start_dim", start_dim, -32)
@@ -349,19 +380,3 @@ class Flatten(Module):
         """Return `grad` in the input's shape."""
         grad, shape = self.recall(grad)
         return np.asarray(grad.reshape(shape))
-
-    def extra_repr(self) -> str:
-        """Return the axes."""
-        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
-
-
-def _floats(layer: Module, x: ArrayLike) -> Array:
-    """Return images, or one of them, as a layer takes them."""
-    images, single = as_image_batch(layer, x)
-    return images[0] if single else images
-
-
-def _unusual(layer: Module, **usual: Any) -> str:
-    """Return the arguments that are not as usual, to go on a list of others."""
-    given = {name: getattr(layer, name) for name in usual}
-    return "".join(f", {name}={given[name]}" for name in usual if given[name] != usual[name])

@@ -1,4 +1,4 @@
-"""What may happen after each epoch: stopping early, keeping the best model, writing a table."""
+"""Callbacks after each epoch: early stopping, saving the best model, a CSV log."""
 
 from __future__ import annotations
 
@@ -24,71 +24,67 @@ from fastconv.runtime.atomic_files import write_atomically
 
 
 class Run:
-    """A training as callbacks see it.
+    """The state of a training, passed to callbacks.
 
     Parameters
     ----------
     model : Module
         In evaluation mode after an epoch.
     history : History
-        With the epoch that has just ended.
+        Up to the epoch that has just ended.
+    validated : bool
+        Whether there is validation.
 
     Attributes
     ----------
     epoch : int
-        How many have ended.
+        Number of epochs that have ended.
     stop : bool
-        Set it, and this epoch was the last.
-    validated : bool
-        Whether there is validation.
+        Set to True to end the training after this epoch.
 
     Examples
     --------
-    >>> import numpy as np
     >>> from fastconv import nn
-    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
-    >>> model = nn.Sequential(nn.Linear(4, 2))
     >>> def stop_soon(run):
     ...     run.stop = run.epoch == 2
-    >>> len(nn.fit(model, x, y, epochs=9, callbacks=[stop_soon], progress="silent"))
+    >>> options = {"epochs": 9, "callbacks": [stop_soon], "progress": "silent"}
+    >>> len(nn.fit(nn.Linear(4, 2), [[0, 0, 0, 1]], [0], **options))
     2
     """
 
-    def __init__(self, model: Module, history: History) -> None:
-        self.model, self.history = model, history
-        self.stop, self.validated = False, False
+    def __init__(self, model: Module, history: History, validated: bool = False) -> None:
+        self.model, self.history, self.validated = model, history, validated
+        self.stop = False
 
     @property
     def epoch(self) -> int:
-        """How many epochs have ended."""
+        """Number of epochs that have ended."""
         return len(self.history)
 
 
 class Callback:
-    """Something that `fit` calls. Subclasses write `on_epoch_end`, and whatever else they need.
+    """Base class of callbacks of `fit`. Subclasses define `on_epoch_end`, and others if needed.
 
-    What a callback remembers from epoch to epoch belongs into `state_dict`, so that a resumed
-    training goes on as if nothing had happened.
+    Return in `state_dict` what is remembered from epoch to epoch, so that a resumed training goes
+    on as if it had not been interrupted.
 
     Examples
     --------
-    >>> import numpy as np
     >>> from fastconv import nn
-    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
-    >>> model = nn.Sequential(nn.Linear(4, 2))
     >>> class Counting(nn.Callback):
     ...     epochs = 0
     ...
     ...     def on_epoch_end(self, run):
     ...         self.epochs += 1
     >>> counting = Counting()
-    >>> history = nn.fit(model, x, y, epochs=3, callbacks=[counting], progress="silent")
+    >>> options = {"epochs": 3, "callbacks": [counting], "progress": "silent"}
+    >>> history = nn.fit(nn.Linear(4, 2), [[0, 0, 0, 1]], [0], **options)
     >>> counting.epochs
     3
     """
 
     def on_begin(self, run: Run) -> None:
-        """Begin: the training starts, or goes on."""
+        """Do something when training starts or resumes."""
 
     def on_epoch_end(self, run: Run) -> None:
         """Do something after an epoch."""
@@ -97,11 +93,11 @@ class Callback:
         """Do something after the last epoch, or an interruption."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what is remembered: dicts, lists, arrays, numbers, text."""
+        """Return the state: dicts, lists, arrays, numbers, text."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Remember what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
 
 
 class Called(Callback):
@@ -116,7 +112,7 @@ class Called(Callback):
 
 
 class _Best(Callback):
-    """Notices the smallest validation loss, or the smallest loss without validation."""
+    """Tracks the smallest validation loss; without validation, the smallest loss."""
 
     min_delta: float = 0.0
 
@@ -129,7 +125,7 @@ class _Best(Callback):
             _Best.__init__(self)
 
     def improved(self, run: Run) -> bool:
-        """Return whether the epoch was better than all before."""
+        """Return whether the last epoch was the best so far."""
         last = run.history.last
         value = last["val_loss"] if run.validated else last["loss"]
         if value < self.best - self.min_delta:
@@ -139,11 +135,11 @@ class _Best(Callback):
         return False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best loss, its epoch, and how many epochs there were since."""
+        """Return the best loss, its epoch, and the number of epochs since."""
         return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.waited}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Remember what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         numbers = {"best": float, "best_epoch": COUNT, "waited": COUNT}
         check(state, {**numbers, ...: object}, f"the state of {type(self).__name__}")
         self.best, self.best_epoch = state["best"], state["best_epoch"]
@@ -151,16 +147,16 @@ class _Best(Callback):
 
 
 class EarlyStopping(_Best):
-    """Stop when the validation loss (without validation, the loss) no longer falls.
+    """Stop when the validation loss (without validation, the loss) no longer improves.
 
     Parameters
     ----------
     patience : int
-        Stop after so many epochs without a better one.
+        Epochs without improvement after which to stop.
     min_delta : float
-        Better is by more than this.
+        The least decrease that counts as improvement.
     restore_best : bool
-        Give the model the weights of its best epoch at the end.
+        Restore the weights of the best epoch at the end.
 
     Attributes
     ----------
@@ -168,19 +164,12 @@ class EarlyStopping(_Best):
     best_epoch : int
         Counted from 1.
 
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument.
-
     Examples
     --------
-    >>> import numpy as np
     >>> from fastconv import nn
-    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
-    >>> model = nn.Sequential(nn.Linear(4, 2))
     >>> stopping = nn.EarlyStopping(patience=2, min_delta=10.0)
-    >>> len(nn.fit(model, x, y, epochs=9, callbacks=[stopping], progress="silent"))
+    >>> options = {"epochs": 9, "callbacks": [stopping], "progress": "silent"}
+    >>> len(nn.fit(nn.Linear(4, 2), [[0, 0, 0, 1]], [0], **options))
     3
     """
 
@@ -200,7 +189,7 @@ class EarlyStopping(_Best):
             self._weights = None
 
     def on_epoch_end(self, run: Run) -> None:
-        """Note whether the epoch was better; stop after too many that were not."""
+        """Note whether the epoch improved; stop after too many that did not."""
         if self.improved(run):
             if self.restore_best:
                 self._weights = run.model.state_dict()
@@ -208,25 +197,24 @@ class EarlyStopping(_Best):
             run.stop = True
 
     def on_end(self, run: Run) -> None:
-        """Give the model the weights of its best epoch."""
+        """Restore the weights of the best epoch."""
         if self.restore_best and self._weights is not None:
             run.model.load_state_dict(self._weights)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what is remembered, the best weights too."""
+        """Return the state, with the best weights."""
         return {**super().state_dict(), "weights": self._weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Remember what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         super().load_state_dict(state)
-        check(state, {"weights": dict | None, ...: object}, "the state of EarlyStopping")
-        if state["weights"] is not None:
-            check(state["weights"], {str: np.ndarray}, "the weights in the state of EarlyStopping")
+        weights = None if state.get("weights") is None else {str: np.ndarray}
+        check(state, {"weights": weights, ...: object}, "the state of EarlyStopping")
         self._weights = state["weights"]
 
 
 class BestCheckpoint(_Best):
-    """Save the model, by `fastconv.nn.save`, whenever an epoch was better than all before.
+    """Save the model by `fastconv.nn.save` after every epoch that is the best so far.
 
     Parameters
     ----------
@@ -235,16 +223,13 @@ class BestCheckpoint(_Best):
 
     Examples
     --------
-    >>> import numpy as np
     >>> from fastconv import nn
-    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
-    >>> model = nn.Sequential(nn.Linear(4, 2))
-    >>> import tempfile, os
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     best = nn.BestCheckpoint(os.path.join(folder, "best.safetensors"))
-    ...     history = nn.fit(model, x, y, epochs=2, callbacks=[best], progress="silent")
-    ...     os.listdir(folder)
-    ['best.safetensors']
+    >>> import tempfile
+    >>> best = nn.BestCheckpoint(tempfile.mkdtemp() + "/best.safetensors")
+    >>> options = {"epochs": 2, "callbacks": [best], "progress": "silent"}
+    >>> history = nn.fit(nn.Linear(4, 2), [[0, 0, 0, 1]], [0], **options)
+    >>> best.path.exists()
+    True
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -258,7 +243,7 @@ class BestCheckpoint(_Best):
 
 
 class CSVLog(Callback):
-    """Write the history to a CSV file after every epoch: it is complete at any moment.
+    """Write the history to a CSV file after every epoch; the file is complete at any moment.
 
     Parameters
     ----------
@@ -266,15 +251,12 @@ class CSVLog(Callback):
 
     Examples
     --------
-    >>> import numpy as np
     >>> from fastconv import nn
-    >>> x, y = np.ones((8, 4), np.float32), np.zeros(8, int)
-    >>> model = nn.Sequential(nn.Linear(4, 2))
-    >>> import tempfile, os
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     log = nn.CSVLog(os.path.join(folder, "log.csv"))
-    ...     history = nn.fit(model, x, y, epochs=2, callbacks=[log], progress="silent")
-    ...     len(log.path.read_text().split())
+    >>> import tempfile
+    >>> log = nn.CSVLog(tempfile.mkdtemp() + "/log.csv")
+    >>> options = {"epochs": 2, "callbacks": [log], "progress": "silent"}
+    >>> history = nn.fit(nn.Linear(4, 2), [[0, 0, 0, 1]], [0], **options)
+    >>> len(log.path.read_text().split())
     3
     """
 
@@ -282,7 +264,7 @@ class CSVLog(Callback):
         self.path = Path(path)
 
     def on_epoch_end(self, run: Run) -> None:
-        """Write the file anew."""
+        """Rewrite the file."""
         columns = run.history.to_dict()
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")

@@ -1,8 +1,8 @@
-"""One checkpoint on the disk: a folder with a state, in files that say whether they are whole.
+"""One checkpoint on disk: a folder with a state, in files with digests that show damage.
 
 ``tensors.safetensors`` holds every array, ``state.json`` everything else and the digests of both.
 Reading runs no code: there are only numbers, text and JSON. Nothing in the files is trusted: what
-was not written by `write` is refused by one kind of error.
+`write` has not written raises ValueError.
 """
 
 from __future__ import annotations
@@ -22,25 +22,20 @@ from fastconv.runtime.atomic_files import sync
 
 #: The file without which a folder is no checkpoint.
 STATE = "state.json"
-#: What is written now, and the only format that is read.
-FORMAT = 1
+#: The format that is written, and the only one that is read.
+FORMAT = 2
 
 _TENSORS = "tensors.safetensors"
-# Lists in lists in lists: more than any state needs, and far from where Python's stack ends.
-_DEEPEST = 64
+# More levels than any state needs, and far fewer than Python's stack has.
+_MAX_DEPTH = 64
 _Key = str | int | float | bool | None
 
 
 def write(folder: Path, state: dict[str, Any]) -> None:
     """Write a state into a new folder, and wait for the disk.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For what cannot be written: other objects than numbers, text, arrays, lists, tuples and
-        dicts, and for more than 64 of these inside each other.
-    OSError
-        If the disk refuses.
+    It may hold numbers, text, arrays, lists, tuples and dicts, nested at most 64 levels deep; for
+    all else TypeError or ValueError is raised.
     """
     tensors: dict[str, Any] = {}
     tree, package = json.dumps(_encode(state, "", tensors, 0)), safetensors()
@@ -64,18 +59,13 @@ def write(folder: Path, state: dict[str, Any]) -> None:
 def read(folder: Path) -> dict[str, Any]:
     """Return the state in a folder.
 
-    Raises
-    ------
-    ValueError
-        If the state is not whole, saying which file is missing or damaged.
-    OSError
-        If the disk does not answer, which says nothing of what is on it.
+    ValueError says which file is missing or damaged; OSError is about the disk, not the content.
     """
     whole = read_json(folder / STATE)
-    form = {"format": object, "tensors_sha256": str, "state_sha256": str, "state": dict}
+    schema = {"format": object, "tensors_sha256": str, "state_sha256": str, "state": dict}
     if isinstance(whole, dict) and whole.get("format", FORMAT) != FORMAT:
         raise ValueError(f"{STATE} has the format {whole['format']!r:.60}, known is {FORMAT}")
-    check(whole, form, STATE)
+    check(whole, schema, STATE)
     content = _content(folder / _TENSORS)
     try:
         tree = json.dumps(whole["state"]).encode()
@@ -86,7 +76,7 @@ def read(folder: Path) -> dict[str, Any]:
         (STATE, tree, whole["state_sha256"]),
     ):
         if hashlib.sha256(part).hexdigest() != wanted:
-            raise ValueError(f"{name} is not as it was written")
+            raise ValueError(f"{name} has been changed")
     try:
         tensors = read_tensors(content)
     except ValueError as error:
@@ -98,26 +88,17 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds.
-
-    Raises
-    ------
-    ValueError
-        If it is missing, no file, or not JSON.
-    """
+    """Return the content of a JSON file; ValueError if it is missing, no file, or not JSON."""
+    content = _content(path)
     try:
-        return json.loads(_content(path).decode())
-    except RecursionError:
-        raise ValueError(f"{path.name} is nested too deeply") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path.name} is not text") from None
-    except json.JSONDecodeError as error:
+        return json.loads(content.decode())
+    except (ValueError, RecursionError) as error:  # not text, not JSON, or nested too deeply
         raise ValueError(f"{path.name} is not JSON: {error}") from None
 
 
 def _content(path: Path) -> bytes:
     try:
-        if stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+        if stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait
             return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{path.name} is missing") from None
@@ -125,11 +106,11 @@ def _content(path: Path) -> bytes:
 
 
 def _encode(value: Any, path: str, tensors: dict[str, Any], depth: int) -> Any:
-    """Return `value` as JSON can hold it, with its arrays put into `tensors`."""
+    """Return `value` as JSON, its arrays added to `tensors` and replaced by their names."""
 
     def inner(items: Iterable[tuple[Any, Any]]) -> list[Any]:
-        if depth == _DEEPEST:
-            raise ValueError(f"a state must be nested at most {_DEEPEST} levels deep, got more")
+        if depth == _MAX_DEPTH:
+            raise ValueError(f"a state must be nested at most {_MAX_DEPTH} levels deep, got more")
         return [
             _encode(item, f"{path}.{key}".lstrip("."), tensors, depth + 1) for key, item in items
         ]
@@ -152,11 +133,11 @@ def _encode(value: Any, path: str, tensors: dict[str, Any], depth: int) -> Any:
 
 
 def _decode(value: Any, tensors: dict[str, Any], depth: int) -> Any:
-    """Return what `_encode` was given, or raise ValueError for what it has not made."""
+    """Return what `_encode` was given; ValueError for anything that it does not return."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if depth > _DEEPEST:
-        raise ValueError(f"{STATE} is nested more than {_DEEPEST} levels deep")
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"{STATE} is nested more than {_MAX_DEPTH} levels deep")
     check(value, {...: object}, "a part of the state")
     if "tensor" in value:
         check(value, {"tensor": str, "scalar": bool}, "an array in the state")

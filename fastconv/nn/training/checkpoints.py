@@ -1,8 +1,8 @@
-"""Checkpoints: all that training needs to go on, in files that are complete or not there.
+"""The folder of checkpoints: the last few states of a training, each complete or not there.
 
-A checkpoint is written under a temporary name, flushed to the disk and then renamed; only then does
-``manifest.json`` point at it. So a process may end at any moment: what the manifest names is
-complete. `fastconv.nn.training.checkpoint_files` tells what is in one.
+A checkpoint is written under a temporary name, flushed to the disk and then renamed; only then is
+it listed in ``manifest.json``. So a process may end at any moment: what the manifest lists is
+complete. `fastconv.nn.training.checkpoint_files` reads and writes a single one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fastconv.runtime.atomic_files import sync, write_atomically
 
 # Names of this module's own folders: nothing else is ever read or removed.
 _NAME = re.compile(r"step-[0-9]{8,20}(-[0-9]{1,9})?")
-_BEGUN = re.compile(rf"\.{_NAME.pattern}\.\d+\.tmp")
+_UNFINISHED = re.compile(rf"\.{_NAME.pattern}\.\d+\.tmp")
 _MANIFEST = "manifest.json"
 
 
@@ -33,16 +33,21 @@ class Checkpoints:
     Parameters
     ----------
     folder : str or path-like
-        Made if it is not there. It should be for this training alone.
+        Created if missing. Use a folder for one training only.
     every : int, optional
         Write one after so many batches too, not only at the end of every epoch.
     keep : int
-        How many to keep; 2 at least, so that there is one to go back to.
+        How many to keep; at least 2, so that there is one before the newest.
 
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument.
+    Notes
+    -----
+    `fit` goes on from a checkpoint to bitwise identical results, if the arguments and the data are
+    the same; only `epochs`, `progress`, `every` and `keep` may change. It refuses one of another
+    training, saying what differs: names and shapes of the model's state, layers frozen by
+    ``eval(keep=True)``, loss, optimizer, schedule and their settings, `clip_norm`, `batch_size`,
+    `shuffle`, `seed`, and the data. Arrays up to 64 MiB are compared as a whole, of larger ones
+    evenly spaced rows. Not compared are the batches that an iterable yields, what functions
+    compute, and arguments that a loss or schedule of your own does not keep under their names.
 
     Examples
     --------
@@ -66,7 +71,7 @@ class Checkpoints:
         self._damaged: set[str] = set()
 
     def prepare(self) -> None:
-        """Make the folder; whatever would keep checkpoints from being written is an error now."""
+        """Create the folder, so that errors are raised before training."""
         safetensors()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +87,7 @@ class Checkpoints:
         return [name for name in self._known() if name in found]
 
     def _known(self) -> list[str]:
-        """Return the checkpoints that the manifest names; if one is missing, all there are too."""
+        """Return the names in the manifest; if one is missing, also all that are found."""
         found, path = self._found(), self.folder / _MANIFEST
         if not path.exists():
             return found
@@ -106,7 +111,7 @@ class Checkpoints:
         return sorted((name for name in found if _NAME.fullmatch(name)), key=_age)
 
     def read(self) -> dict[str, Any] | None:
-        """Return the newest state that is whole, or None if nothing was ever written.
+        """Return the newest undamaged state, or None if nothing was ever written.
 
         A checkpoint that is missing or damaged is named in a warning, and the one before it is
         read.
@@ -114,15 +119,15 @@ class Checkpoints:
         Raises
         ------
         ValueError
-            If there are checkpoints, and none of them is whole.
+            If there are checkpoints, and all of them are damaged.
         OSError
-            If the disk does not answer, which says nothing of what is on it.
+            If the disk fails, whatever is on it.
         """
         newest = self.newest()
         return None if newest is None else newest[1]
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """Return the folder of the newest state that is whole, and the state, as `read` does."""
+        """Return the folder and the state of the newest undamaged checkpoint, as `read` does."""
         wrong = []
         for name in reversed(self._known()):
             folder = self.folder / name
@@ -138,7 +143,7 @@ class Checkpoints:
         self._damaged.clear()
         if wrong:
             raise ValueError(
-                f"checkpoint must have one that is whole, in {str(self.folder)!r} none is; "
+                f"checkpoint must have one that is not damaged, in {str(self.folder)!r} all are; "
                 "resume=False begins anew:\n  " + "\n  ".join(wrong)
             )
         return None
@@ -151,17 +156,17 @@ class Checkpoints:
         state : dict
             Of dicts, lists, tuples, arrays, numbers and text.
         step : int
-            For its name: how many batches there were.
+            For its name: the number of batches so far.
         forget : bool
             Drop all earlier ones.
         """
         self.prepare()
-        # What is damaged does not count, or it would take the place of what is whole.
+        # Damaged ones do not count among those to keep.
         whole = [name for name in self.names() if name not in self._damaged]
         kept = [] if forget else whole[1 - self.keep :]
         name, again = f"step-{step:08d}", 1
         while name in kept or (self.folder / name).exists():
-            if name not in kept and not forget:  # finished, but never named by the manifest
+            if name not in kept and not forget:  # finished, but not in the manifest
                 shutil.rmtree(self.folder / name)
                 break
             name, again = f"step-{step:08d}-{again}", again + 1
@@ -184,15 +189,15 @@ class Checkpoints:
         self._clear({*kept, name})
 
     def _clear(self, keep: set[str]) -> None:
-        """Remove what the manifest does not name: older checkpoints, and unfinished ones."""
+        """Remove what the manifest does not list: older checkpoints, and unfinished ones."""
         finished = set(self._found()) - keep
-        begun = (path.name for path in self.folder.glob(".step-*.tmp"))
-        for name in (*finished, *(name for name in begun if _BEGUN.fullmatch(name))):
+        unfinished = (path.name for path in self.folder.glob(".step-*.tmp"))
+        for name in (*finished, *(name for name in unfinished if _UNFINISHED.fullmatch(name))):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for path in self.folder.glob(f".{_MANIFEST}.*.tmp.json"):
             path.unlink(missing_ok=True)
 
 
 def _age(name: str) -> list[int]:
-    """Return what sorts names of checkpoints, the oldest first."""
+    """Return the sort key of a name: its numbers, the oldest first."""
     return [int(number) for number in name.split("-")[1:]]

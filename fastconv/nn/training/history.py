@@ -1,9 +1,15 @@
-"""What happened in training, epoch by epoch."""
+"""Losses and accuracies: of every epoch, and the running ones of an epoch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
+
+from fastconv.core.arguments import Array
+from fastconv.nn.training.losses import Loss
 
 _COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "seconds", "learning_rate")
 
@@ -33,19 +39,22 @@ class History:
     (1, 0.5)
     """
 
+    loss: list[float]
+    accuracy: list[float]
+    val_loss: list[float]
+    val_accuracy: list[float]
+    seconds: list[float]
+    learning_rate: list[float]
+
     def __init__(self) -> None:
-        self.loss: list[float] = []
-        self.accuracy: list[float] = []
-        self.val_loss: list[float] = []
-        self.val_accuracy: list[float] = []
-        self.seconds: list[float] = []
-        self.learning_rate: list[float] = []
+        for name in _COLUMNS:
+            setattr(self, name, [])
         self.interrupted = False
 
     def append(self, **values: float) -> None:
         """Add an epoch; what is not given is NaN."""
         for name in _COLUMNS:
-            getattr(self, name).append(float(values.get(name, float("nan"))))
+            getattr(self, name).append(float(values.get(name, math.nan)))
 
     @property
     def last(self) -> dict[str, float]:
@@ -58,7 +67,7 @@ class History:
 
     @classmethod
     def from_dict(cls, lists: Mapping[str, Any]) -> History:
-        """Return the history whose `to_dict` this is."""
+        """Return a history from the lists that `to_dict` returned."""
         history = cls()
         for name in _COLUMNS:
             setattr(history, name, [float(value) for value in lists[name]])
@@ -78,11 +87,58 @@ def describe(values: Mapping[str, float]) -> str:
     >>> describe({"loss": 0.12345, "val_loss": float("nan"), "seconds": 1.5})
     'loss 0.1235, 1.5 s'
     """
-    parts = [
-        f"{name} {values[name]:.4f}"
-        for name in _COLUMNS[:4]
-        if name in values and values[name] == values[name]
-    ]
+    known = (name for name in _COLUMNS[:4] if not math.isnan(values.get(name, math.nan)))
+    parts = [f"{name} {values[name]:.4f}" for name in known]
     if "seconds" in values:
         parts.append(f"{values['seconds']:.1f} s")
     return ", ".join(parts)
+
+
+class RunningMetrics:
+    """Sums from which mean loss and accuracy follow, whatever the batch sizes.
+
+    `correct`, the number of correct predictions, is NaN unless the loss is one of classification.
+
+    >>> from fastconv import nn
+    >>> metrics, loss = RunningMetrics(), nn.CrossEntropyLoss()
+    >>> logits, classes = np.array([[0.0, 1.0], [0.0, 1.0]]), np.array([1, 0])
+    >>> metrics.add(loss, loss(logits, classes), logits, classes)
+    >>> round(metrics.loss, 2), metrics.accuracy
+    (0.81, 0.5)
+    """
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self.total = self.weight = self.correct = 0.0
+
+    def add(self, loss: Loss, value: float, pred: Array, targets: Array) -> None:
+        """Add a batch, whose loss is `value`."""
+        count, weight = len(pred), float(len(pred))
+        if loss.reduction == "mean":
+            weight = weight if loss.total_weight is None else float(loss.total_weight)
+            value *= weight
+        self.samples += count
+        self.total += float(value)
+        self.weight += weight
+        self.correct += _correct(pred, targets) if loss.classification else math.nan
+
+    @property
+    def loss(self) -> float:
+        """The mean loss; 0 where no sample has a weight."""
+        return self.total / (self.weight or 1.0)
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of correct predictions, or NaN."""
+        return self.correct / self.samples
+
+
+def _correct(pred: Array, targets: Array) -> float:
+    """Return the number of correct predictions; NaN where there are no classes."""
+    if pred.ndim < 2 or pred.shape[1] == 1:
+        return math.nan
+    if targets.shape == pred.shape:
+        targets = targets.argmax(axis=1)
+    elif targets.dtype.kind not in "iu" or targets.shape != (len(pred), *pred.shape[2:]):
+        return math.nan
+    return float(np.mean(pred.argmax(axis=1) == targets)) * len(pred)

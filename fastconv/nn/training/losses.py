@@ -1,29 +1,24 @@
-"""Losses: how far predictions are from targets, and in which direction to go."""
+"""Loss functions, and their gradients with respect to the predictions."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from fastconv.core.arguments import as_numbers
+from fastconv.core.arguments import Array, as_numbers
 from fastconv.nn.layer_arguments import as_floats, as_number
-
-Array = NDArray[Any]
 
 
 class Loss:
-    """What losses have in common: call one with predictions and targets, then `backward`.
+    """Base class of losses: call one with predictions and targets, then `backward`.
 
     Attributes
     ----------
     classification : bool
-        Whether predictions hold a number for each class, the largest for the likeliest. Then
-        `fit` tells the accuracy too.
+        Whether predictions hold a score for each class. Then `fit` reports the accuracy too.
     total_weight : float or None
-        What the last mean was divided by, so that means of several batches can be put together;
-        None for the number of samples.
+        Divisor of the last mean, from which the mean of several batches follows; None for the
+        number of samples.
     """
 
     classification: bool = False
@@ -57,21 +52,16 @@ class Loss:
 
 
 class CrossEntropyLoss(Loss):
-    """Minus the logarithm of the probability that a softmax of the logits gives the right class.
+    """Negative logarithm of the probability that the softmax of the logits gives the right class.
 
     Parameters
     ----------
     weight : array-like, (C,), optional
-        How much each class counts.
+        Weight of each class.
     reduction : {"mean", "sum"}
         The mean over samples is weighted by the weights of their classes, as in PyTorch.
     label_smoothing : float
-        From 0 to 1: this much of a target is spread evenly over all classes.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument.
+        From 0 to 1: the part of a target that is spread evenly over all classes.
 
     Notes
     -----
@@ -117,9 +107,10 @@ class CrossEntropyLoss(Loss):
         sums = softmax.sum(axis=-1, keepdims=True)
         softmax /= sums
         mass, self.total_weight = self._mass(logits, wanted)
-        divisor = 1.0 if self.reduction == "sum" else self.total_weight or 1.0  # 0: nothing counts
+        # Where no sample has a weight, the loss is 0.
+        divisor = 1.0 if self.reduction == "sum" else self.total_weight or 1.0
         total = mass.sum(axis=-1, keepdims=True)
-        # log softmax = shifted - log(sums); 0 * -infinity of an impossible class counts nothing.
+        # log softmax = shifted - log(sums); 0 * -infinity of an impossible class is 0 here.
         products = np.multiply(mass, shifted, out=np.zeros_like(mass), where=mass != 0)
         loss = float(np.sum(total * np.log(sums), dtype=float) - np.sum(products, dtype=float))
         softmax *= total
@@ -130,29 +121,29 @@ class CrossEntropyLoss(Loss):
         return loss / divisor
 
     def _mass(self, logits: Array, target: Array) -> tuple[Array, float]:
-        """Return how much each class of each sample counts, and how much all of them together."""
+        """Return the weight of each class in each sample, and the sum of the samples' weights."""
         dtype, classes = logits.dtype, logits.shape[1]
         if self.weight is not None and len(self.weight) != classes:
             raise ValueError(
                 f"weight must have one number for each of the {classes} classes, "
                 f"got {len(self.weight)}"
             )
-        places = (logits.shape[0], *logits.shape[2:])
+        samples = (logits.shape[0], *logits.shape[2:])
         if target.shape == logits.shape:
             mass = np.moveaxis(target, 1, -1).astype(dtype)
-            total = float(np.prod(places))
-        elif target.shape == places and target.dtype.kind in "iu":
+            total = float(np.prod(samples))
+        elif target.shape == samples and target.dtype.kind in "iu":
             if target.min() < 0 or target.max() >= classes:
                 raise ValueError(
                     f"target must hold classes from 0 to {classes - 1}, got "
                     f"{target.min()} .. {target.max()}"
                 )
-            mass = np.zeros((*places, classes), dtype)
+            mass = np.zeros((*samples, classes), dtype)
             mass.reshape(-1, classes)[np.arange(target.size), target.reshape(-1)] = 1
             total = float(target.size if self.weight is None else self.weight[target].sum())
         else:
             raise ValueError(
-                f"target must be integers of shape {places}, or probabilities of shape "
+                f"target must be integers of shape {samples}, or probabilities of shape "
                 f"{logits.shape} as pred has, got {target.dtype} of shape {target.shape}"
             )
         if self.label_smoothing:
@@ -172,8 +163,8 @@ class MSELoss(Loss):
 
     Raises
     ------
-    TypeError, ValueError
-        Naming the argument; also if the shapes differ.
+    ValueError
+        If the shapes differ.
 
     Examples
     --------
@@ -194,7 +185,7 @@ class MSELoss(Loss):
             raise ValueError(
                 f"target must have the shape of pred, {predicted.shape}, got {wanted.shape}"
             )
-        apart = predicted - wanted.astype(predicted.dtype)
-        divisor = 1 if self.reduction == "sum" else max(1, apart.size)
-        self._grad = apart * apart.dtype.type(2 / divisor)
-        return float(np.sum(np.square(apart), dtype=float)) / divisor
+        difference = predicted - wanted.astype(predicted.dtype)
+        divisor = 1 if self.reduction == "sum" else max(1, difference.size)
+        self._grad = difference * difference.dtype.type(2 / divisor)
+        return float(np.sum(np.square(difference), dtype=float)) / divisor

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: each a function from the number of steps taken to a learning rate."""
+"""Learning-rate schedules: functions of the number of steps."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from fastconv.nn.training.state_schema import COUNT, check
 
 
 class Schedule:
-    """Sets the learning rates of an optimizer: at once, and anew at every `step`.
+    """Base class: sets the learning rates of an optimizer, at once and at every `step`.
 
     Attributes
     ----------
     per_batch : bool
-        Whether `fit` is to call `step` after every batch; otherwise it does so after every epoch.
+        Whether `fit` calls `step` after every batch instead of every epoch.
     last_epoch : int
-        How often `step` was called.
+        Number of calls of `step`.
     base_lrs : list of float
-        The learning rate of every group at first.
+        Initial learning rate of every group.
     first_settings : list of dict
-        All settings of every group at first, before the schedule changed any.
+        Initial settings of every group, before the schedule changed any.
 
     Examples
     --------
@@ -54,11 +54,11 @@ class Schedule:
         self._apply()
 
     def rate(self, base_lr: float, step: int) -> float:
-        """Return the learning rate after `step` steps, for a group that began with `base_lr`."""
+        """Return the learning rate after `step` steps of a group that started with `base_lr`."""
         raise NotImplementedError
 
     def step(self) -> None:
-        """Count one more epoch, or batch, and set the learning rates."""
+        """Count an epoch, or a batch, and set the learning rates."""
         self.last_epoch += 1
         self._apply()
 
@@ -71,17 +71,16 @@ class Schedule:
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the schedule is."""
+        """Return the number of steps and the initial learning rates."""
         return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state that `state_dict` returned.
+        """Restore a state that `state_dict` returned.
 
         Raises
         ------
         ValueError
-            If it is none, or of an optimizer with another number of groups. Nothing has changed
-            then.
+            For anything else, and other numbers of groups. The schedule is then as it was.
         """
         before = self.last_epoch, self.base_lrs
         rates = (float | int,) * len(self.base_lrs)
@@ -106,11 +105,6 @@ class StepLR(Schedule):
     step_size : int
     gamma : float
 
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument.
-
     Examples
     --------
     >>> from fastconv import nn
@@ -130,7 +124,7 @@ class StepLR(Schedule):
 
 
 class CosineAnnealingLR(Schedule):
-    """From the first learning rate down to `eta_min` along half a cosine, in `T_max` steps.
+    """From the initial learning rate down to `eta_min` along half a cosine, in `T_max` steps.
 
     After that it rises again, as the cosine does.
 
@@ -139,11 +133,6 @@ class CosineAnnealingLR(Schedule):
     optimizer : Optimizer
     T_max : int
     eta_min : float
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument.
 
     References
     ----------
@@ -179,26 +168,24 @@ class OneCycleLR(Schedule):
     optimizer : Optimizer
     max_lr : float
     total_steps : int, optional
-        Or `epochs` times `steps_per_epoch`. The rate is set once at first and `total_steps` - 1
-        times by `step`; one more is allowed, as the last batch's changes nothing.
+        By default `epochs` times `steps_per_epoch`. `step` may be called that often; the last call,
+        after the last batch, changes nothing.
     epochs, steps_per_epoch : int, optional
     pct_start : float
-        The part of the steps that goes up.
+        Fraction of the steps in which the rate rises.
     anneal_strategy : {"cos", "linear"}
     cycle_momentum : bool
     base_momentum, max_momentum : float
-        At the top, and at both ends.
-    div_factor : float
-        The first learning rate is ``max_lr / div_factor``,
-    final_div_factor : float
-        the last is that divided by ``final_div_factor``.
+        At the largest rate, and at both ends.
+    div_factor, final_div_factor : float
+        The initial rate is ``max_lr / div_factor``, the last is that over ``final_div_factor``.
     three_phase : bool
-        Whether to come down to the first rate symmetrically before falling to the last.
+        Whether to return to the initial rate symmetrically before falling to the last.
 
     Raises
     ------
-    TypeError, ValueError
-        Naming the argument; also for steps beyond `total_steps`.
+    ValueError
+        Also for steps beyond `total_steps`.
 
     References
     ----------
@@ -223,6 +210,7 @@ class OneCycleLR(Schedule):
         total_steps: int | None = None,
         epochs: int | None = None,
         steps_per_epoch: int | None = None,
+        *,
         pct_start: float = 0.3,
         anneal_strategy: str = "cos",
         cycle_momentum: bool = True,
@@ -235,9 +223,8 @@ class OneCycleLR(Schedule):
         if total_steps is None:
             if epochs is None or steps_per_epoch is None:
                 raise ValueError("total_steps must be given, or epochs and steps_per_epoch")
-            total_steps = as_int("epochs", epochs, 1) * as_int(
-                "steps_per_epoch", steps_per_epoch, 1
-            )
+            size = as_int("steps_per_epoch", steps_per_epoch, 1)
+            total_steps = as_int("epochs", epochs, 1) * size
         if anneal_strategy not in ("cos", "linear"):
             raise ValueError(f"anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}")
         self.total_steps = as_int("total_steps", total_steps, 1)

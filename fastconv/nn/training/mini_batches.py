@@ -1,4 +1,4 @@
-"""Mini-batches: from arrays, shuffled by a seed, or from anything that yields them."""
+"""Mini-batches: from arrays, shuffled by a seed, or from an iterable."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from typing import Any
 
 import numpy as np
 from numpy.random import Generator, SeedSequence
-from numpy.typing import NDArray
 
-from fastconv.core.arguments import as_array
+from fastconv.core.arguments import Array, as_array
 from fastconv.nn.layer_arguments import as_number
-from fastconv.nn.training.training_identity import fingerprint
+from fastconv.nn.training.resuming import fingerprint
 
-Array = NDArray[Any]
 Pair = tuple[Array, Array]
 #: Called as ``augment(images, rng=generator)``.
 Augment = Callable[..., Array]
 
-# What random numbers are for: each purpose, epoch and batch has a generator of its own, so that
-# training goes on from any of them without a memory of those before.
+# Purposes of random numbers. Each purpose, epoch and batch has a generator of its own, so that
+# training can go on from any of them without a record of those before.
 SPLIT, SHUFFLE, AUGMENT = range(3)
 
 
@@ -64,7 +62,7 @@ class Arrays:
 
 
 class Batches:
-    """An iterable of batches, run through once an epoch."""
+    """An iterable of batches, read once an epoch."""
 
     def __init__(self, source: Any, seed: int) -> None:
         if not isinstance(source, Iterable):
@@ -78,7 +76,7 @@ class Batches:
         self.seed = seed
 
     def __len__(self) -> int:
-        """Return the number of batches, 0 if it is not known."""
+        """Return the number of batches, 0 if unknown."""
         try:
             return len(self.source)
         except TypeError:
@@ -87,8 +85,7 @@ class Batches:
     def epoch(self, number: int, skip: int = 0) -> Iterator[Pair]:
         """Yield the batches of an epoch, without the first `skip`."""
         count = 0
-        for batch in self.source:
-            count += 1
+        for count, batch in enumerate(self.source, 1):
             if count <= skip:
                 continue
             if not isinstance(batch, tuple | list) or len(batch) != 2:
@@ -100,8 +97,8 @@ class Batches:
         if not count:
             again = " in its second epoch" if number else ""
             raise ValueError(
-                f"x must yield at least one batch, got none{again}: a generator can be run "
-                "through once only, a list or a class with __iter__ again and again"
+                f"x must yield at least one batch, got none{again}: a generator can be read "
+                "only once, a list or a class with __iter__ every time"
             )
 
     def describe(self) -> dict[str, Any]:
@@ -129,7 +126,7 @@ def checked(x: Any, y: Any) -> Pair:
 
 
 def split(x: Any, y: Any, fraction: float, seed: int) -> tuple[Pair, Pair]:
-    """Return two parts, the second with about `fraction` of the samples."""
+    """Return training and validation samples, of which the latter are about `fraction`."""
     images, targets = checked(x, y)
     held = round(as_number("validation", fraction, 0, 1) * len(images))
     if not 0 < held < len(images):
@@ -139,25 +136,3 @@ def split(x: Any, y: Any, fraction: float, seed: int) -> tuple[Pair, Pair]:
     order = generator(seed, SPLIT).permutation(len(images))
     train, rest = np.sort(order[held:]), np.sort(order[:held])
     return (images[train], targets[train]), (images[rest], targets[rest])
-
-
-def shift(pixels: int) -> Augment:
-    """Return an augmentation that moves every image by up to so many pixels, each way.
-
-    What moves in is the nearest pixel of the border.
-
-    >>> images = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
-    >>> shift(1)(images, np.random.default_rng(1)).shape
-    (1, 1, 2, 2)
-    """
-
-    def shifted(images: Array, rng: Generator) -> Array:
-        height, width = images.shape[2:]
-        moves = rng.integers(-pixels, pixels + 1, (2, len(images), 1))
-        rows = np.clip(np.arange(height) + moves[0], 0, height - 1)[:, None, :, None]
-        columns = np.clip(np.arange(width) + moves[1], 0, width - 1)[:, None, None, :]
-        number = np.arange(len(images))[:, None, None, None]
-        channel = np.arange(images.shape[1])[None, :, None, None]
-        return np.asarray(images[number, channel, rows, columns])
-
-    return shifted

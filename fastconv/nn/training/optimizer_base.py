@@ -1,4 +1,4 @@
-"""What optimizers have in common: groups of parameters with settings, and a state for each."""
+"""The base class of optimizers: groups of parameters with settings, and a state for each."""
 
 from __future__ import annotations
 
@@ -7,31 +7,28 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastconv.core.arguments import as_numbers
+from fastconv.core.arguments import Array, as_numbers
 from fastconv.nn.layer_arguments import as_number
 from fastconv.nn.parameter import Parameter
 from fastconv.nn.training.state_schema import COUNT, check
 
-Array = NDArray[Any]
-
-# Of a state; `Optimizer.load_state_dict` compares the rest with its own parameters.
-_FORM = {"state": {object: dict}, "param_groups": [{"params": [int], ...: object}], ...: object}
+# `Optimizer.load_state_dict` compares the rest with its own parameters.
+_SCHEMA = {"state": {object: dict}, "param_groups": [{"params": [int], ...: object}], ...: object}
 
 
 class Optimizer:
-    """What optimizers have in common.
+    """Base class of optimizers.
 
     Attributes
     ----------
     param_groups : list of dict
         Each with its "params" and its settings ("lr", ...), which schedules change.
     state : dict
-        What is remembered for each parameter from step to step.
+        State of each parameter, kept from step to step.
     remembers : tuple of str, optional
-        The names in that, "step" for an integer and others for arrays of the parameter's shape;
-        None where nothing is known of them.
+        Names in the state: "step" is an integer, others are arrays of the parameter's shape. None
+        if unknown.
     """
 
     remembers: ClassVar[tuple[str, ...] | None] = None
@@ -43,10 +40,9 @@ class Optimizer:
             raise TypeError(
                 f"params must be an iterable, such as model.parameters(), got {params!r}"
             )
-        given = list(params)
-        groups: list[Any] = given
-        if not (given and isinstance(given[0], Mapping)):
-            groups = [{"params": given}]
+        groups: list[Any] = list(params)
+        if not (groups and isinstance(groups[0], Mapping)):
+            groups = [{"params": groups}]
         self.defaults = defaults
         self.state: dict[Parameter, dict[str, Any]] = {}
         self.param_groups: list[dict[str, Any]] = []
@@ -76,18 +72,18 @@ class Optimizer:
             raise ValueError("params must hold at least one Parameter, got none")
 
     def check(self, group: Mapping[str, Any]) -> None:
-        """Raise unless the settings of a group make sense."""
+        """Raise TypeError or ValueError for invalid settings of a group."""
         for name in ("lr", "weight_decay"):
             as_number(name, group[name], 0)
 
     def update(
         self, p: Parameter, grad: Array, state: dict[str, Any], group: Mapping[str, Any]
     ) -> None:
-        """Take one step for one parameter and its gradient."""
+        """Update one parameter by its gradient."""
         raise NotImplementedError
 
     def step(self) -> None:
-        """Change every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:
@@ -102,9 +98,8 @@ class Optimizer:
 
     def zero_grad(self) -> None:
         """Drop every parameter's gradient."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                p.grad = None
+        for p in self._parameters():
+            p.grad = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return copies of the state and the settings; parameters are numbered."""
@@ -117,15 +112,15 @@ class Optimizer:
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state that `state_dict` returned.
+        """Restore a state that `state_dict` returned.
 
         Raises
         ------
         TypeError, ValueError
-            If it is none, of other parameters or another optimizer. Nothing has changed then.
+            For anything else, other parameters or another optimizer, which is then as it was.
         """
         parameters = self._parameters()
-        check(state, _FORM, "state")
+        check(state, _SCHEMA, "state")
         numbered = {p: i for i, p in enumerate(parameters)}
         own = [[numbered[p] for p in group["params"]] for group in self.param_groups]
         given = [list(group["params"]) for group in state["param_groups"]]
@@ -146,7 +141,7 @@ class Optimizer:
             group.update(copy.deepcopy(settings_of(new)))
 
     def _check_kept(self, kept: Mapping[str, Any], number: int, shape: tuple[int, ...]) -> None:
-        """Raise ValueError unless `kept` is what is remembered for a parameter of that shape."""
+        """Raise ValueError unless `kept` is a state of a parameter of that shape."""
         if kept and self.remembers is not None and kept.keys() != {*self.remembers}:
             raise ValueError(
                 f"state must hold {', '.join(self.remembers)} for each parameter, "
@@ -173,5 +168,5 @@ class Optimizer:
 
 
 def settings_of(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a group holds besides its parameters."""
+    """Return the settings of a group: all but its parameters."""
     return {name: value for name, value in group.items() if name != "params"}

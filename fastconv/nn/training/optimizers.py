@@ -1,6 +1,6 @@
-"""Optimizers: from gradients to steps.
+"""Optimizers: SGD, Adam, AdamW; and gradient clipping.
 
-The formulas are PyTorch's, which names its sources; each stands in one loop of
+The formulas are PyTorch's, which names its sources; each is one loop in
 `fastconv.kernels.optimizer_steps`.
 """
 
@@ -10,20 +10,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastconv.core.arguments import as_computed, as_flag
+from fastconv.core.arguments import Array, as_computed, as_flag
 from fastconv.jit.compiler import RangeKernel
 from fastconv.kernels.optimizer_steps import PIECE, adam, momentum_sgd, sgd
 from fastconv.nn.layer_arguments import LARGEST, as_decay, as_number
 from fastconv.nn.parameter import Parameter
 from fastconv.nn.training.optimizer_base import Optimizer
 
-Array = NDArray[Any]
-
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum if wanted.
+    """Stochastic gradient descent, optionally with momentum.
 
     ``v = momentum * v + (1 - dampening) * g``, ``p = p - lr * v``; with Nesterov's momentum
     ``p = p - lr * (g + momentum * v)``. Weight decay adds ``weight_decay * p`` to g. The first v
@@ -35,11 +32,6 @@ class SGD(Optimizer):
         ``model.parameters()``, or groups such as ``{"params": [...], "lr": 0.1}``.
     lr, momentum, dampening, weight_decay : float
     nesterov : bool
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument.
 
     References
     ----------
@@ -77,7 +69,7 @@ class SGD(Optimizer):
         )
 
     def check(self, group: Mapping[str, Any]) -> None:
-        """Raise unless the settings of a group make sense."""
+        """Raise TypeError or ValueError for invalid settings of a group."""
         super().check(group)
         as_number("momentum", group["momentum"], 0, 1)
         as_number("dampening", group["dampening"], -LARGEST)
@@ -91,7 +83,7 @@ class SGD(Optimizer):
     def update(
         self, p: Parameter, grad: Array, state: dict[str, Any], group: Mapping[str, Any]
     ) -> None:
-        """Take one step for one parameter."""
+        """Update one parameter."""
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
         if momentum == 0:
             _over(sgd, p, grad, state, (), lr, decay)
@@ -104,7 +96,7 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Steps of about lr for every number, whatever the size of its gradient.
+    """Steps of about lr for every element, whatever the size of its gradient.
 
     ``m = β1 * m + (1 - β1) * g``, ``v = β2 * v + (1 - β2) * g²``,
     ``p = p - lr * m' / (sqrt(v') + eps)`` with ``m' = m / (1 - β1^t)``, ``v' = v / (1 - β2^t)``.
@@ -116,13 +108,8 @@ class Adam(Optimizer):
         As in `SGD`.
     lr : float
     betas : (float, float)
-        How much the running means of g and g² keep from step to step.
+        Decay rates of the running means of g and g².
     eps, weight_decay : float
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument.
 
     References
     ----------
@@ -152,7 +139,7 @@ class Adam(Optimizer):
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
     def check(self, group: Mapping[str, Any]) -> None:
-        """Raise unless the settings of a group make sense."""
+        """Raise TypeError or ValueError for invalid settings of a group."""
         super().check(group)
         as_number("eps", group["eps"], 0)
         betas = group["betas"]
@@ -164,7 +151,7 @@ class Adam(Optimizer):
     def update(
         self, p: Parameter, grad: Array, state: dict[str, Any], group: Mapping[str, Any]
     ) -> None:
-        """Take one step for one parameter."""
+        """Update one parameter."""
         if not state:
             zeros = np.zeros(p.shape, p.dtype)
             state.update(step=0, exp_avg=zeros, exp_avg_sq=zeros.copy())
@@ -186,11 +173,6 @@ class AdamW(Adam):
         As in `SGD`.
     lr, betas, eps, weight_decay
         As in `Adam`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument.
 
     References
     ----------
@@ -227,9 +209,9 @@ def _over(
     names: Sequence[str],
     *numbers: float,
 ) -> None:
-    """Take a step with the arrays of those names in the state; the gradient is only read.
+    """Run a step kernel on parameter, gradient and the named arrays of the state.
 
-    What is in the state comes from anywhere: it is brought into the form that kernels write to.
+    A state may be loaded from anywhere: its arrays are converted to what kernels can write to.
     """
     data = p.data
     for name in names:
@@ -245,3 +227,79 @@ def _over(
     arrays = data, as_computed(grad, data.dtype), *(state[name] for name in names)
     flat = (array.reshape(-1) for array in arrays)
     step(-(-data.size // PIECE), *flat, *map(float, numbers))
+
+
+def clip_grad_norm_(
+    parameters: Iterable[Parameter], max_norm: float, norm_type: float = 2.0
+) -> float:
+    """Scale all gradients together so that their norm is at most `max_norm`.
+
+    Parameters
+    ----------
+    parameters : iterable of Parameter
+    max_norm : float
+        Infinity changes nothing: the norm is only returned.
+    norm_type : float
+        2 for the Euclidean norm, ``inf`` for the largest element.
+
+    Returns
+    -------
+    float
+        The norm before.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument.
+
+    References
+    ----------
+    R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks",
+    arXiv:1211.5063.
+
+    Examples
+    --------
+    >>> p = Parameter(np.zeros(2))
+    >>> p.grad = np.array([3.0, 4.0])
+    >>> clip_grad_norm_([p], 1.0)
+    5.0
+    >>> p.grad.round(5)
+    array([0.6, 0.8])
+    """
+    as_number("max_norm", max_norm, 0, np.inf)
+    as_number("norm_type", norm_type, 0, np.inf)
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norms = [float(np.linalg.norm(grad.reshape(-1), norm_type)) for grad in grads]
+    total = float(np.linalg.norm(norms, norm_type)) if norms else 0.0
+    factor = max_norm / (total + 1e-6)
+    if factor < 1:
+        for grad in grads:
+            grad *= factor
+    return total
+
+
+def clip_grad_value_(parameters: Iterable[Parameter], clip_value: float) -> None:
+    """Clip every element of all gradients to [-clip_value, clip_value].
+
+    Parameters
+    ----------
+    parameters : iterable of Parameter
+    clip_value : float
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument.
+
+    Examples
+    --------
+    >>> p = Parameter(np.zeros(2))
+    >>> p.grad = np.array([3.0, -0.5])
+    >>> clip_grad_value_([p], 1.0)
+    >>> p.grad
+    array([ 1. , -0.5])
+    """
+    bound = as_number("clip_value", clip_value, 0, np.inf)
+    for p in parameters:
+        if p.grad is not None:
+            np.clip(p.grad, -bound, bound, out=p.grad)

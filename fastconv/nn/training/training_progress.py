@@ -1,4 +1,4 @@
-"""How training shows where it is: a bar, a line an epoch, or not at all."""
+"""How training shows its progress: a bar, one line an epoch, or nothing."""
 
 from __future__ import annotations
 
@@ -11,71 +11,44 @@ _KINDS = ("auto", "bar", "line", "silent")
 
 
 class Progress:
-    """Shows nothing; the others show something."""
+    """Prints one line an epoch, or draws bars by tqdm if that is given, or is silent."""
 
-    def begin(self, epoch: int, epochs: int, done: int, batches: int) -> None:
-        """Begin an epoch of so many batches (0: unknown), of which some are done."""
-
-    def batch(self, loss: float) -> None:
-        """Count a batch."""
-
-    def end(self, values: dict[str, float]) -> None:
-        """End the epoch."""
-
-    def close(self) -> None:
-        """Leave the screen in order."""
-
-
-class Lines(Progress):
-    """One line an epoch."""
-
-    def begin(self, epoch: int, epochs: int, done: int, batches: int) -> None:
-        """Note which epoch it is."""
-        self.title = f"epoch {epoch + 1}/{epochs}"
-
-    def end(self, values: dict[str, float]) -> None:
-        """Print the line."""
-        print(f"{self.title}: {describe(values)}", flush=True)
-
-
-class Bar(Progress):
-    """A bar of tqdm for each epoch."""
-
-    def __init__(self, tqdm: Any) -> None:
-        self.tqdm = tqdm
+    def __init__(self, silent: bool = False, tqdm: Any = None) -> None:
+        self.silent, self.tqdm = silent, tqdm
         self.bar: Any = None
 
     def begin(self, epoch: int, epochs: int, done: int, batches: int) -> None:
-        """Draw an empty bar."""
-        self.bar = self.tqdm(
-            desc=f"epoch {epoch + 1}/{epochs}", total=batches or None, initial=done, unit="batch"
-        )
+        """Begin an epoch of so many batches (0: unknown), of which some are done."""
+        self.title = f"epoch {epoch + 1}/{epochs}"
+        if self.tqdm is not None:
+            size = {"total": batches or None, "initial": done, "unit": "batch"}
+            self.bar = self.tqdm(desc=self.title, **size)
 
     def batch(self, loss: float) -> None:
-        """Let it grow."""
+        """Count a batch."""
         if self.bar is not None:
             self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
             self.bar.update()
 
     def end(self, values: dict[str, float]) -> None:
-        """Write the epoch's figures beside it."""
+        """Show the figures of the epoch."""
         if self.bar is not None:
             self.bar.set_postfix_str(describe(values))
+        elif not self.silent:
+            print(f"{self.title}: {describe(values)}", flush=True)
         self.close()
 
     def close(self) -> None:
-        """End its line."""
+        """Leave the terminal in order."""
         if self.bar is not None:
             self.bar.close()
         self.bar = None
 
 
 def make(kind: str) -> Progress:
-    """Return the progress that is asked for."""
+    """Return the progress of that kind."""
     if kind not in _KINDS:
         raise ValueError(f"progress must be one of {', '.join(map(repr, _KINDS))}, got {kind!r}")
-    if kind == "silent":
-        return Progress()
     if kind == "bar" or (kind == "auto" and sys.stderr.isatty()):
         try:
             from tqdm import tqdm
@@ -85,5 +58,5 @@ def make(kind: str) -> Progress:
                     'progress="bar" needs the package tqdm: pip install "fastconv[nn]"'
                 ) from None
         else:
-            return Bar(tqdm)
-    return Lines()
+            return Progress(tqdm=tqdm)
+    return Progress(silent=kind == "silent")
