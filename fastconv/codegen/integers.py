@@ -22,8 +22,9 @@ class Integer:
 
     def __init__(self, builder: Any, value: Any) -> None:
         self.builder = builder
-        value = value.value if isinstance(value, Integer) else value
-        self.value = ir.Constant(I64, value) if isinstance(value, int) else value
+        if isinstance(value, Integer):
+            value = value.value
+        self.value: Any = ir.Constant(I64, value) if isinstance(value, int) else value
 
     def _of(self, value: Any) -> Integer:
         return Integer(self.builder, value)
@@ -71,6 +72,16 @@ class Integer:
 def integers(builder: Any, values: Mapping[str, Any]) -> SimpleNamespace:
     """Return LLVM values by name as attributes that are `Integer`."""
     return SimpleNamespace(**{name: Integer(builder, value) for name, value in values.items()})
+
+
+def integers_at(
+    builder: Any, address: Any, names: Sequence[str], first: int = 0
+) -> SimpleNamespace:
+    """Return integers in memory as attributes: those from number `first` on, counted from there."""
+    pointer = builder.inttoptr(Integer(builder, address).value, I64.as_pointer())
+    places = (builder.gep(pointer, [ir.Constant(I64, first + i)]) for i in range(len(names)))
+    values = (Integer(builder, builder.load(place)) for place in places)
+    return SimpleNamespace(**dict(zip(names, values, strict=True)))
 
 
 def values_of(numbers: Mapping[str, Any], builder: Any) -> dict[str, Any]:
