@@ -1,8 +1,8 @@
-"""Register tiles of matrix products, straight from where the matrices lie: nothing is packed.
+"""The microkernels of matrix products in place: nothing is packed.
 
-Where rows of the second matrix are what is multiplied, lanes are over its columns (`outer`). Where
-it is given turned, as weights are, both matrices have the sum's elements side by side, and lanes
-are over these (`inner`). Tiles at the ends do their last row, or column, several times.
+If the second matrix is given as it is, vectors run over its columns (`outer`). If it is given
+transposed, as weights are, both matrices have the elements of a sum side by side, and vectors run
+over these (`inner`). Tiles at the ends compute their last row, or column, several times.
 """
 
 from __future__ import annotations
@@ -10,32 +10,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llvmlite import ir
-
+from fastconv.codegen.microkernel import Microkernel
 from fastconv.codegen.pool_microkernel import merge
 from fastconv.codegen.vector import I64, Vectors, index
 
-#: What tiles are called with, as 64-bit integers: addresses of the first row, of the first column
-#: or turned column, and of the result; elements from one row of the first matrix to the next, from
-#: one element of a sum to the next, and from one row of the others to the next; the length of the
-#: sums; rows and columns that are left; whether `outer` adds to what the result holds.
+#: What they compute a tile from, as 64-bit integers: addresses of the first row, of the first
+#: column or transposed column, and of the result; elements from one row of the first matrix to the
+#: next, from one element of a sum to the next, and from one row of the others to the next; the
+#: length of the sums; rows and columns that are left; whether `outer` adds to the result.
 ARGUMENTS = (
     *("a", "b", "out", "a_row", "a_step", "b_row", "out_row"),
     *("depth", "rows", "columns", "adds"),
 )
 
 
-class Product:
+class DenseMicrokernel(Microkernel):
     """A block of elements of a product of two matrices."""
 
     def __init__(self, builder: Any, bits: int, lanes: int, arguments: dict[str, Any]) -> None:
-        self.builder = builder
-        element = ir.FloatType() if bits == 32 else ir.DoubleType()
-        self.vector = Vectors(builder, element, lanes)
-        self.values = arguments
-        self.a, self.b, self.out = (
-            builder.inttoptr(self.values[name], element.as_pointer()) for name in ("a", "b", "out")
-        )
+        super().__init__(builder, bits, lanes, arguments)
+        self.a, self.b = self.operands("a", "b")
+        (self.out,) = self.accumulators("out")
 
     def outer(self, rows: int, vectors: int) -> None:
         """Write `rows` times as many columns as that many vectors have."""
@@ -49,71 +44,73 @@ class Product:
                 self._outer(rows, [self.vector.first(count) for count in left])
 
     def _outer(self, rows: int, masks: Sequence[Any]) -> None:
-        builder, vector, values, lanes = self.builder, self.vector, self.values, self.vector.lanes
+        builder, vector, operand = self.builder, self.vector, self.operand
+        values, lanes = self.values, vector.lanes
         numbers = self._numbers(rows, "rows")
-        starts = [vector.at(self.a, builder.mul(n, values["a_row"])) for n in numbers]
-        places = [(r, v) for r in range(rows) for v in range(len(masks))]
+        starts = [operand.at(self.a, builder.mul(n, values["a_row"])) for n in numbers]
+        positions = [(r, v) for r in range(rows) for v in range(len(masks))]
 
         def body(k: Any, sums: list[Any]) -> list[Any]:
-            row = vector.at(self.b, builder.mul(k, values["b_row"]))
+            row = operand.at(self.b, builder.mul(k, values["b_row"]))
             factors = [
-                self._load(vector.at(row, index(v * lanes)), mask) for v, mask in enumerate(masks)
+                _load(operand, operand.at(row, index(v * lanes)), mask)
+                for v, mask in enumerate(masks)
             ]
             step = builder.mul(k, values["a_step"])
-            own = [vector.broadcast(builder.load(vector.at(start, step))) for start in starts]
+            own = [operand.broadcast(builder.load(operand.at(start, step))) for start in starts]
             return [
-                vector.multiply_add(own[r], factors[v], total)
-                for (r, v), total in zip(places, sums, strict=True)
+                operand.dot(own[r], factors[v], total)
+                for (r, v), total in zip(positions, sums, strict=True)
             ]
 
-        sums = _repeat(builder, values["depth"], [vector.zero] * len(places), body)
+        sums = _repeat(builder, values["depth"], [vector.zero] * len(positions), body)
         starts = [vector.at(self.out, builder.mul(n, values["out_row"])) for n in numbers]
-        targets = [vector.at(starts[r], index(v * lanes)) for r, v in places]
+        targets = [vector.at(starts[r], index(v * lanes)) for r, v in positions]
         before = builder.block
         with builder.if_then(builder.icmp_signed("!=", values["adds"], index(0))):
             # All are read before one is written: a row may be there several times.
-            old = [self._load(at, masks[v]) for (_, v), at in zip(places, targets, strict=True)]
+            old = [
+                _load(vector, at, masks[v]) for (_, v), at in zip(positions, targets, strict=True)
+            ]
             added = [builder.fadd(a, b) for a, b in zip(old, sums, strict=True)]
             inside = builder.block
         results = [
             merge(builder, [(total, before), (new, inside)])
             for total, new in zip(sums, added, strict=True)
         ]
-        for (_, v), at, result in zip(places, targets, results, strict=True):
+        for (_, v), at, result in zip(positions, targets, results, strict=True):
             if masks[v]:
                 vector.store_masked(result, at, masks[v])
             else:
                 vector.store(result, at)
 
-    def _load(self, at: Any, mask: Any) -> Any:
-        return self.vector.load_masked(at, mask) if mask else self.vector.load(at)
-
     def inner(self, rows: int, columns: int) -> None:
         """Write ``rows * columns`` elements, at most as many as a vector has lanes."""
-        builder, vector, values = self.builder, self.vector, self.values
+        builder, vector, operand = self.builder, self.vector, self.operand
+        values = self.values
         down, across = self._numbers(rows, "rows"), self._numbers(columns, "columns")
-        left = [vector.at(self.a, builder.mul(n, values["a_row"])) for n in down]
-        right = [vector.at(self.b, builder.mul(n, values["b_row"])) for n in across]
-        places = [(r, c) for r in range(rows) for c in range(columns)]
+        left = [operand.at(self.a, builder.mul(n, values["a_row"])) for n in down]
+        right = [operand.at(self.b, builder.mul(n, values["b_row"])) for n in across]
+        positions = [(r, c) for r in range(rows) for c in range(columns)]
 
         def products(sums: list[Any], load: Callable[[Any], Any]) -> list[Any]:
             factors, own = [load(at) for at in right], [load(at) for at in left]
             return [
-                vector.multiply_add(own[r], factors[c], total)
-                for (r, c), total in zip(places, sums, strict=True)
+                operand.dot(own[r], factors[c], total)
+                for (r, c), total in zip(positions, sums, strict=True)
             ]
 
         def body(k: Any, sums: list[Any]) -> list[Any]:
-            step = builder.mul(k, index(vector.lanes))
-            return products(sums, lambda at: vector.load(vector.at(at, step)))
+            step = builder.mul(k, index(operand.lanes))
+            return products(sums, lambda at: operand.load(operand.at(at, step)))
 
-        whole = builder.sdiv(values["depth"], index(vector.lanes))
-        sums = _repeat(builder, whole, [vector.zero] * len(places), body)
-        end = builder.mul(whole, index(vector.lanes))
-        rest = vector.first(builder.sub(values["depth"], end))
+        whole = builder.sdiv(values["depth"], index(operand.lanes))
+        sums = _repeat(builder, whole, [vector.zero] * len(positions), body)
+        end = builder.mul(whole, index(operand.lanes))
+        rest = operand.first(builder.sub(values["depth"], end))
         before, some = builder.block, builder.icmp_signed("<", end, values["depth"])
         with builder.if_then(some):
-            more = products(sums, lambda at: vector.load_masked(vector.at(at, end), rest))
+            more = products(sums, lambda at: operand.load_masked(operand.at(at, end), rest))
             inside = builder.block
         totals = vector.sums(
             [
@@ -121,15 +118,19 @@ class Product:
                 for old, new in zip(sums, more, strict=True)
             ]
         )
-        for i, (r, c) in enumerate(places):
+        for i, (r, c) in enumerate(positions):
             row = vector.at(self.out, builder.mul(down[r], values["out_row"]))
             builder.store(builder.extract_element(totals, index(i)), vector.at(row, across[c]))
 
     def _numbers(self, count: int, left: str) -> list[Any]:
-        """Return the numbers below `count`, the last that there is in place of those beyond."""
+        """Return the numbers below `count`, the last one in place of those beyond."""
         builder, last = self.builder, self.builder.sub(self.values[left], index(1))
         inside = [builder.icmp_signed("<", index(n), last) for n in range(count)]
         return [builder.select(inside[n], index(n), last) for n in range(count)]
+
+
+def _load(vector: Vectors, at: Any, mask: Any) -> Any:
+    return vector.load_masked(at, mask) if mask else vector.load(at)
 
 
 def _repeat(

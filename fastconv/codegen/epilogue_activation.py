@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from llvmlite import ir
+from numba.core import cgutils
 
-from fastconv.codegen.vector import I64, Vectors
-from fastconv.core.activation import HARD_SWISH, LEAKY, SILU
+from fastconv.codegen.vector import I64, Vectors, index
+from fastconv.core.activation import CLAMP, HARD_SWISH, LEAKY, SILU
 
 
 def activate(vector: Vectors, form: Any, total: Any, low: Any, high: Any, slope: Any) -> Any:
@@ -41,6 +42,37 @@ def activate(vector: Vectors, form: Any, total: Any, low: Any, high: Any, slope:
     for value, block in results:
         result.add_incoming(value, block)
     return result
+
+
+def activated(vector: Vectors, sums: Iterable[Any], numbers: Any, form: Any) -> list[Any]:
+    """Return the activation of each of some vectors; `numbers` points to its numbers.
+
+    What is only clamped stays in its registers. All else goes through memory, so that the code for
+    it exists once.
+    """
+    builder, sums = vector.builder, list(sums)
+    low, high, slope = (
+        vector.broadcast(builder.load(builder.gep(numbers, [index(number)]))) for number in range(3)
+    )
+    kept = cgutils.alloca_once(builder, vector.type, size=index(len(sums)))
+    results = []
+    with builder.if_else(builder.icmp_signed("==", form, index(CLAMP))) as (then, otherwise):
+        with then:
+            results.append(([vector.clamp(total, low, high) for total in sums], builder.block))
+        with otherwise:
+            pointers = [builder.gep(kept, [index(number)]) for number in range(len(sums))]
+            for total, pointer in zip(sums, pointers, strict=True):
+                builder.store(total, pointer)
+            with cgutils.for_range(builder, index(len(sums))) as loop:
+                pointer = builder.gep(kept, [loop.index])
+                total = activate(vector, form, builder.load(pointer), low, high, slope)
+                builder.store(total, pointer)
+            results.append(([builder.load(pointer) for pointer in pointers], builder.block))
+    merged = [builder.phi(vector.type) for _ in sums]
+    for values, block in results:
+        for phi, value in zip(merged, values, strict=True):
+            phi.add_incoming(value, block)
+    return merged
 
 
 def leaky(vector: Vectors, y: Any, slope: Any) -> Any:

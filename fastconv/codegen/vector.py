@@ -23,16 +23,16 @@ def index(value: int) -> Any:
 
 
 def prefetch(builder: Any, pointer: Any, level: int = 1, write: bool = False) -> None:
-    """Ask for the cache line at `pointer`, and do not wait for it; any address is allowed.
+    """Prefetch the cache line at `pointer` into the caches from `level` on.
 
-    It comes into the caches from `level` on.
+    Any address is allowed.
     """
-    place, kind = ir.IntType(8).as_pointer(), [I32, I32, I32]
-    signature = ir.FunctionType(ir.VoidType(), [place, *kind])
-    ask = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
+    anything = ir.IntType(8).as_pointer()
+    signature = ir.FunctionType(ir.VoidType(), [anything, I32, I32, I32])
+    function = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
     # To read or to write; how near; data.
-    wanted = [ir.Constant(I32, value) for value in (int(write), 4 - level, 1)]
-    builder.call(ask, [builder.bitcast(pointer, place), *wanted])
+    how = [ir.Constant(I32, value) for value in (int(write), 4 - level, 1)]
+    builder.call(function, [builder.bitcast(pointer, anything), *how])
 
 
 class Vectors:
@@ -51,7 +51,7 @@ class Vectors:
     def __init__(self, builder: Any, element: Any, lanes: int) -> None:
         self.builder = builder
         self.element = element
-        self.bits = 32 if isinstance(element, ir.FloatType) else 64
+        self.bytes = 4 if isinstance(element, ir.FloatType) else 8
         self.lanes = lanes
         self.type = ir.VectorType(element, lanes)
         self.undefined = ir.Constant(self.type, ir.Undefined)
@@ -68,13 +68,13 @@ class Vectors:
 
     def load(self, pointer: Any) -> Any:
         """Return ``memory[pointer : pointer + lanes]``."""
-        place = self.builder.bitcast(pointer, self.type.as_pointer())
-        return self.builder.load(place, align=self._align)
+        typed = self.builder.bitcast(pointer, self.type.as_pointer())
+        return self.builder.load(typed, align=self.bytes)
 
     def store(self, vector: Any, pointer: Any) -> None:
         """Do ``memory[pointer : pointer + lanes] = vector``."""
-        place = self.builder.bitcast(pointer, self.type.as_pointer())
-        self.builder.store(vector, place, align=self._align)
+        typed = self.builder.bitcast(pointer, self.type.as_pointer())
+        self.builder.store(vector, typed, align=self.bytes)
 
     def mask(self, wanted: Sequence[bool]) -> Any:
         """Return ``wanted``, a constant."""
@@ -109,17 +109,17 @@ class Vectors:
         """
         arguments = [self.type.as_pointer(), I32, self._mask_type, self.type]
         load = self._declare(f"llvm.masked.load.{self._suffix}.p0", self.type, arguments)
-        place = self.builder.bitcast(pointer, self.type.as_pointer())
-        align = ir.Constant(I32, self._align)
+        typed = self.builder.bitcast(pointer, self.type.as_pointer())
+        align = ir.Constant(I32, self.bytes)
         other = self.zero if otherwise is None else otherwise
-        return self.builder.call(load, [place, align, mask, other])
+        return self.builder.call(load, [typed, align, mask, other])
 
     def store_masked(self, vector: Any, pointer: Any, mask: Any) -> None:
         """Do ``memory[pointer + i] = vector[i]`` where ``mask[i]``, touching nothing else."""
         arguments = [self.type, self.type.as_pointer(), I32, self._mask_type]
         store = self._declare(f"llvm.masked.store.{self._suffix}.p0", ir.VoidType(), arguments)
-        place = self.builder.bitcast(pointer, self.type.as_pointer())
-        self.builder.call(store, [vector, place, ir.Constant(I32, self._align), mask])
+        typed = self.builder.bitcast(pointer, self.type.as_pointer())
+        self.builder.call(store, [vector, typed, ir.Constant(I32, self.bytes), mask])
 
     def all(self, value: float) -> Any:
         """Return ``[value] * lanes``, a constant."""
@@ -136,6 +136,13 @@ class Vectors:
             return self.builder.fadd(self.builder.fmul(a, b), c)
         fma = self._declare(f"llvm.fma.{self._suffix}", self.type, [self.type] * 3)
         return self.builder.call(fma, [a, b, c])
+
+    def dot(self, a: Any, b: Any, accumulator: Any) -> Any:
+        """Return each lane of `accumulator` plus the products of a lane's numbers in a and b.
+
+        Operands of one number a lane: ``a * b + accumulator``.
+        """
+        return self.multiply_add(a, b, accumulator)
 
     def now(self, vector: Any) -> Any:
         """Return `vector`, which is computed before anything that is loaded after it.
@@ -161,11 +168,11 @@ class Vectors:
         lanes = self.lanes
         if len(vectors) == 1:
             return self.shuffle(vectors[0], self.undefined, picks)
-        picked, places = vectors[0], list(picks)
+        picked, left = vectors[0], list(picks)
         for vector in vectors[1:]:
             # What comes from a later vector may be anything for now.
-            picked = self.shuffle(picked, vector, [i if i < 2 * lanes else 0 for i in places])
-            places = [k if i < 2 * lanes else i - lanes for k, i in enumerate(places)]
+            picked = self.shuffle(picked, vector, [i if i < 2 * lanes else 0 for i in left])
+            left = [k if i < 2 * lanes else i - lanes for k, i in enumerate(left)]
         return picked
 
     def transpose(self, rows: Sequence[Any]) -> list[Any]:
@@ -186,7 +193,7 @@ class Vectors:
         return vectors
 
     def sums(self, vectors: Sequence[Any]) -> Any:
-        """Return ``[sum(vector) for vector in vectors]``, zeros behind; at most `lanes` of them.
+        """Return ``[sum(vector) for vector in vectors]``, then zeros; at most `lanes` of them.
 
         Pairs of vectors become one: half of its elements are sums of the first, half of the second.
         """
@@ -223,9 +230,9 @@ class Vectors:
         return [self.shuffle(*pair, picks) for pair in pairs for picks in (low, high)]
 
     @property
-    def _align(self) -> int:
-        """Bytes an address is a multiple of: arrays of any alignment are taken."""
-        return 4 if isinstance(self.element, ir.FloatType) else 8
+    def line(self) -> int:
+        """How many elements a cache line holds."""
+        return 64 // self.bytes
 
     def _declare(self, name: str, returned: Any, arguments: list[Any]) -> Any:
         signature = ir.FunctionType(returned, arguments)

@@ -6,8 +6,8 @@ from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from fastconv.codegen.conv_microkernel import ARGUMENTS
-from fastconv.codegen.over_channels_microkernel import FilterLanes
-from fastconv.codegen.over_width_microkernel import PixelLanes
+from fastconv.codegen.over_channels_microkernel import OverChannels
+from fastconv.codegen.over_width_microkernel import OverWidth
 from fastconv.jit.emitter import emitted_address
 
 
@@ -59,9 +59,9 @@ def tile_address(shape: TileShape) -> int:
         like = builder, shape.bits, shape.lanes, arguments, shape.apart
         if shape.lanes_over == "pixels":
             vectors = shape.columns // shape.lanes
-            PixelLanes(*like).emit(shape.filters, shape.rows, vectors, shape.pooled)
+            OverWidth(*like).emit(shape.filters, shape.rows, vectors, shape.pooled)
         else:
             vectors = shape.filters // shape.lanes
-            FilterLanes(*like).emit(shape.rows, shape.columns, vectors, shape.step)
+            OverChannels(*like).emit(shape.rows, shape.columns, vectors, shape.step)
 
     return emitted_address(shape.name, ARGUMENTS, emit)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv.codegen.dense_microkernel import Product
+from fastconv.codegen.dense_microkernel import DenseMicrokernel
 from fastconv.codegen.integers import counted, counted_together, integers, values_of
 from fastconv.jit.compiler import range_kernel, summing_kernel
 from fastconv.jit.emitter import emitted_address
@@ -118,7 +118,7 @@ def _write_tiles(builder: Any, arguments: dict[str, Any], shape: ProductShape) -
                 "columns": v.N - j,
                 "adds": k,
             }
-            kernel = Product(builder, shape.bits, shape.lanes, values_of(tile, builder))
+            kernel = DenseMicrokernel(builder, shape.bits, shape.lanes, values_of(tile, builder))
             if shape.turned:
                 kernel.inner(shape.rows, shape.columns)
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-from fastconv.codegen.depthwise_microkernel import Depthwise
+from fastconv.codegen.depthwise_microkernel import DepthwiseMicrokernel
 from fastconv.codegen.integers import counted, counted_together, integers, values_of
 from fastconv.jit.compiler import range_kernel
 from fastconv.jit.emitter import emitted_address
@@ -89,7 +89,9 @@ def _write_blocks(builder: Any, arguments: dict[str, Any], shape: DepthwiseShape
                 "out_row": v.out_row,
                 "columns": v.OW - j * apart,
             }
-            kernel = Depthwise(builder, shape.bits, shape.lanes, values_of(tile, builder))
+            kernel = DepthwiseMicrokernel(
+                builder, shape.bits, shape.lanes, values_of(tile, builder)
+            )
             sizes = shape.R, shape.S, shape.stride, rows, shape.vectors
             if shape.pooled:
                 kernel.emit_pooled(*sizes)

@@ -20,7 +20,7 @@ from fastconv.codegen.row_copies import (
     gather_block,
     transpose_block,
 )
-from fastconv.codegen.weight_grad_microkernel import GradientTile
+from fastconv.codegen.weight_grad_microkernel import WeightGradMicrokernel
 from fastconv.jit.compiler import address_of, range_kernel
 from fastconv.jit.emitter import emitted_address
 from fastconv.jit.pointers import address, call
@@ -45,7 +45,7 @@ def gradient_tile_address(shape: GradientShape) -> int:
     """Return the address of a tile's machine code; arguments are those of convolution's."""
 
     def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        tile = GradientTile(builder, shape.bits, shape.lanes, arguments)
+        tile = WeightGradMicrokernel(builder, shape.bits, shape.lanes, arguments)
         tile.emit(shape.columns, shape.filters // shape.lanes)
 
     return emitted_address(shape.name, codegen_tile.ARGUMENTS, emit)
