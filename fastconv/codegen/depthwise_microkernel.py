@@ -8,6 +8,7 @@ multiplied into all the output rows that see it.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 from fastconv.codegen.epilogue import Epilogue
@@ -109,9 +110,8 @@ class DepthwiseMicrokernel(Microkernel):
                 row = builder.mul(h, self.width)
                 for v in range(vectors):
                     pixels = self._pixels(row, S, stride[1], v, left, masks)
-                    for i, r in seen:
-                        for s, values in enumerate(pixels):
-                            sums[i, v] = operand.dot(weights[r * S + s], values, sums[i, v])
+                    for (i, r), s in product(seen, range(S)):
+                        sums[i, v] = operand.dot(weights[r * S + s], pixels[s], sums[i, v])
                 inside = builder.block
             for position in touched:
                 merged = builder.phi(vector.type)

@@ -12,6 +12,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
+from fastconv.codegen.number_types import NUMBER_TYPES
 from fastconv.runtime import cpu
 
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
@@ -35,6 +36,11 @@ def prefetch(builder: Any, pointer: Any, level: int = 1, write: bool = False) ->
     builder.call(function, [builder.bitcast(pointer, anything), *how])
 
 
+def vectors(builder: Any, bits: int, lanes: int) -> Vectors:
+    """Return vectors of floating-point numbers of so many bits."""
+    return Vectors(builder, NUMBER_TYPES[bits].operand, lanes)
+
+
 class Vectors:
     """Vectors of `lanes` elements of one type.
 
@@ -51,7 +57,7 @@ class Vectors:
     def __init__(self, builder: Any, element: Any, lanes: int) -> None:
         self.builder = builder
         self.element = element
-        self.bytes = 4 if isinstance(element, ir.FloatType) else 8
+        self.bits = 32 if isinstance(element, ir.FloatType) else 64
         self.lanes = lanes
         self.type = ir.VectorType(element, lanes)
         self.undefined = ir.Constant(self.type, ir.Undefined)
@@ -69,12 +75,12 @@ class Vectors:
     def load(self, pointer: Any) -> Any:
         """Return ``memory[pointer : pointer + lanes]``."""
         typed = self.builder.bitcast(pointer, self.type.as_pointer())
-        return self.builder.load(typed, align=self.bytes)
+        return self.builder.load(typed, align=self.bits // 8)
 
     def store(self, vector: Any, pointer: Any) -> None:
         """Do ``memory[pointer : pointer + lanes] = vector``."""
         typed = self.builder.bitcast(pointer, self.type.as_pointer())
-        self.builder.store(vector, typed, align=self.bytes)
+        self.builder.store(vector, typed, align=self.bits // 8)
 
     def mask(self, wanted: Sequence[bool]) -> Any:
         """Return ``wanted``, a constant."""
@@ -110,7 +116,7 @@ class Vectors:
         arguments = [self.type.as_pointer(), I32, self._mask_type, self.type]
         load = self._declare(f"llvm.masked.load.{self._suffix}.p0", self.type, arguments)
         typed = self.builder.bitcast(pointer, self.type.as_pointer())
-        align = ir.Constant(I32, self.bytes)
+        align = ir.Constant(I32, self.bits // 8)
         other = self.zero if otherwise is None else otherwise
         return self.builder.call(load, [typed, align, mask, other])
 
@@ -119,7 +125,7 @@ class Vectors:
         arguments = [self.type, self.type.as_pointer(), I32, self._mask_type]
         store = self._declare(f"llvm.masked.store.{self._suffix}.p0", ir.VoidType(), arguments)
         typed = self.builder.bitcast(pointer, self.type.as_pointer())
-        self.builder.call(store, [vector, typed, ir.Constant(I32, self.bytes), mask])
+        self.builder.call(store, [vector, typed, ir.Constant(I32, self.bits // 8), mask])
 
     def all(self, value: float) -> Any:
         """Return ``[value] * lanes``, a constant."""
@@ -232,7 +238,7 @@ class Vectors:
     @property
     def line(self) -> int:
         """How many elements a cache line holds."""
-        return 64 // self.bytes
+        return 512 // self.bits
 
     def _declare(self, name: str, returned: Any, arguments: list[Any]) -> Any:
         signature = ir.FunctionType(returned, arguments)

@@ -35,10 +35,11 @@ def emitted_address(name: str, arguments: Sequence[str], emit: Emit) -> int:
         is called only if the store does not have the machine code, and the function returns where
         the builder stands at the end.
     """
-    return stored_address(name, len(arguments), lambda: _compiled(name, arguments, emit))
+    return stored_address(name, len(arguments), lambda: compiled(name, arguments, emit))
 
 
-def _compiled(name: str, arguments: Sequence[str], emit: Emit) -> StoredKernel:
+def compiled(name: str, arguments: Sequence[str], emit: Emit) -> StoredKernel:
+    """Return the machine code of such a function, which nothing else knows of."""
     triple, machine = target()[0], _target_machine()
     module = ir.Module()
     module.triple, module.data_layout = triple, str(machine.target_data)

@@ -15,7 +15,7 @@ from fastconv.codegen import conv_microkernel
 from fastconv.codegen.integers import counted, integers, integers_at
 from fastconv.codegen.number_types import NUMBER_TYPES
 from fastconv.codegen.packing import clear_row, copy_row
-from fastconv.codegen.vector import Vectors
+from fastconv.codegen.vector import vectors
 from fastconv.jit.emitter import emitted_address
 
 #: What a band's copy is called with: addresses of the image's first channel and of the band, the
@@ -43,7 +43,7 @@ def band_copy_address(column_step: int, bits: int, lanes: int) -> int:
     number = NUMBER_TYPES[bits]
 
     def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        vector, size = Vectors(builder, number.operand, lanes), number.size
+        vector, size = vectors(builder, bits, lanes), number.size
         v = integers(builder, arguments)
         g = integers_at(builder, v.layer, LAYER, len(conv_microkernel.LAYER))
         with counted(builder, 0, g.C_per_group * g.sets) as both, counted(builder, 0, v.rows) as i:

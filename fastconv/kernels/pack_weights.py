@@ -8,7 +8,7 @@ from typing import Any
 from fastconv.codegen.integers import counted, integers
 from fastconv.codegen.number_types import NUMBER_TYPES
 from fastconv.codegen.packing import copy_part, transpose_block, transpose_some
-from fastconv.codegen.vector import Vectors
+from fastconv.codegen.vector import vectors
 from fastconv.jit.compiler import range_kernel
 from fastconv.jit.emitter import emitted_address
 from fastconv.jit.pointers import address, call
@@ -39,7 +39,7 @@ def packer_address(bits: int, lanes: int) -> int:
     number = NUMBER_TYPES[bits]
 
     def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        vector, size = Vectors(builder, number.operand, lanes), number.size
+        vector, size = vectors(builder, bits, lanes), number.size
         v = integers(builder, arguments)
         with (
             counted(builder, v.start, v.stop) as tile,
@@ -66,7 +66,7 @@ def turned_packer_address(bits: int, lanes: int) -> int:
     number = NUMBER_TYPES[bits]
 
     def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        vector, size = Vectors(builder, number.operand, lanes), number.size
+        vector, size = vectors(builder, bits, lanes), number.size
         v = integers(builder, arguments)
         with (
             counted(builder, v.start, v.stop) as tile,
