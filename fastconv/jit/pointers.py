@@ -14,9 +14,9 @@ def call(typingctx, address, arguments):  # type: ignore[no-untyped-def]
     def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
         integer = ir.IntType(64)
         function = ir.FunctionType(ir.VoidType(), [integer] * len(arguments))
-        place = builder.inttoptr(values[0], function.as_pointer())
+        code = builder.inttoptr(values[0], function.as_pointer())
         count = len(arguments)
-        builder.call(place, [builder.extract_value(values[1], i) for i in range(count)])
+        builder.call(code, [builder.extract_value(values[1], i) for i in range(count)])
         return context.get_dummy_value()
 
     return types.void(types.int64, arguments), generate

@@ -173,7 +173,7 @@ def _convolve_block(t, block, task, source, arrays, skip, a, g):  # type: ignore
         for j in range(block.column, block.end_column, g.tile_columns):
             j = min(j, max(task.column, last_column))
             corner = (i - task.row) * g.x_row + (j - task.column) * g.x_step
-            place = (plane + (i >> g.halved) * g.out_row + (j >> g.halved) * g.out_step) * size
+            offset = (plane + (i >> g.halved) * g.out_row + (j >> g.halved) * g.out_step) * size
             call(
                 a.microkernel,
                 (
@@ -181,8 +181,8 @@ def _convolve_block(t, block, task, source, arrays, skip, a, g):  # type: ignore
                     a.offsets + first * 8,
                     weight + first * g.tile_filters * size,
                     bias,
-                    arrays.residual + place if arrays.residual else 0,
-                    arrays.out + place,
+                    arrays.residual + offset if arrays.residual else 0,
+                    arrays.out + offset,
                     a.numbers,
                     a.layer,
                     *(taps, head, a.form, filters, task.end_column - j, ahead),

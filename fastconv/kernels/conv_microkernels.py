@@ -1,4 +1,4 @@
-"""Register tiles as machine code: one small function for each shape, called by its address."""
+"""The microkernels of convolution as machine code: one for each shape, called by its address."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from fastconv.codegen.conv_microkernel import ARGUMENTS
+from fastconv.codegen.number_types import NUMBER_TYPES
 from fastconv.codegen.over_channels_microkernel import OverChannels
 from fastconv.codegen.over_width_microkernel import OverWidth
 from fastconv.jit.emitter import emitted_address
 
 
 class TileShape(NamedTuple):
-    """What a tile is compiled for; everything else is data.
+    """What a microkernel is compiled for; everything else is data.
 
     Attributes
     ----------
     lanes_over : {"filters", "pixels"}
-        What lies side by side in a register.
+        Whether it is vectorized over output channels or over the output's width.
     filters, rows, columns : int
         What one call computes. A whole number of vectors of filters, or of columns.
     step : int
-        Input columns from one pixel to the next, if lanes are over filters; 0 if that is to be
-        read from the layer. 1 if lanes are over pixels.
+        Input columns from one pixel to the next if it is vectorized over output channels; 0 if that
+        is to be read from the layer. 1 if it is vectorized over width.
     bits, lanes : int
-        Of an element, and of a vector.
+        Of a number, and of a vector.
     apart : int
         Output columns from one pixel to the next.
     pooled : bool
-        Whether maxima of 2 x 2 squares are stored.
+        Whether maxima over 2 x 2 windows are stored.
     """
 
     lanes_over: Literal["filters", "pixels"]
@@ -44,16 +45,19 @@ class TileShape(NamedTuple):
     @property
     def name(self) -> str:
         """What the kernel is called; docs/kernels.md has the grammar."""
-        step = f"-s{self.step or 'n'}" if self.lanes_over == "filters" else ""
+        over, step = "width", ""
+        if self.lanes_over == "filters":
+            over, step = "channels", f"-s{self.step or 'n'}"
+        vector = f"{NUMBER_TYPES[self.bits].name}x{self.lanes}"
         size = f"{self.filters}x{self.rows}x{self.columns}"
-        apart = f"-o{self.apart}" if self.apart > 1 else ""
+        spacing = f"-o{self.apart}" if self.apart > 1 else ""
         pooled = "-pooled" if self.pooled else ""
-        return f"tile-{self.lanes_over}-f{self.bits}x{self.lanes}-{size}{step}{apart}{pooled}"
+        return f"conv-over-{over}-{vector}-{size}{step}{spacing}{pooled}"
 
 
 @cache
 def tile_address(shape: TileShape) -> int:
-    """Return the address of a tile's machine code, compiled or read from the store."""
+    """Return the address of a microkernel, compiled or read from the store."""
 
     def emit(builder: Any, arguments: dict[str, Any]) -> None:
         like = builder, shape.bits, shape.lanes, arguments, shape.apart

@@ -1,4 +1,4 @@
-"""Products of matrices: of a few rows by loops, of more in register tiles."""
+"""Products of matrices: of a few rows by loops, of more in register tiles, nothing packed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from fastconv.codegen.dense_microkernel import DenseMicrokernel
 from fastconv.codegen.integers import counted, counted_together, integers, values_of
+from fastconv.codegen.number_types import NUMBER_TYPES
 from fastconv.jit.compiler import range_kernel, summing_kernel
 from fastconv.jit.emitter import emitted_address
 from fastconv.jit.launch import Launch
@@ -41,19 +42,19 @@ def weighted_sums(start: int, stop: int, x: Any, weight: Any, bias: Any, out: An
 
 
 class ProductShape(NamedTuple):
-    """What a tile is compiled for: see `codegen.dense`.
+    """What a microkernel is compiled for: see `DenseMicrokernel`.
 
     Attributes
     ----------
-    turned : bool
-        Whether the second matrix is given turned, and lanes are over the sum.
+    transposed : bool
+        Whether the second matrix is given transposed: vectors then run over the sum.
     rows, columns : int
-        What one call computes.
+        What it computes.
     bits, lanes : int
-        Of an element, and of a vector.
+        Of a number, and of a vector.
     """
 
-    turned: bool
+    transposed: bool
     rows: int
     columns: int
     bits: int
@@ -62,16 +63,16 @@ class ProductShape(NamedTuple):
     @property
     def name(self) -> str:
         """What the kernel is called; docs/kernels.md has the grammar."""
-        what = "inner" if self.turned else "outer"
-        return f"product-{what}-f{self.bits}x{self.lanes}-{self.rows}x{self.columns}"
+        what, number = "inner" if self.transposed else "outer", NUMBER_TYPES[self.bits].name
+        return f"dense-{what}-{number}x{self.lanes}-{self.rows}x{self.columns}"
 
 
 @lru_cache(maxsize=8)
-def product_shape(turned: bool, dtype: np.dtype[Any]) -> ProductShape:
+def product_shape(transposed: bool, dtype: np.dtype[Any]) -> ProductShape:
     """Return the tile: two thirds of the registers are sums, or as many as a vector has lanes."""
     instructions = cpu.describe().instructions
     lanes = instructions.lanes(dtype)
-    if turned:
+    if transposed:
         rows = min(lanes, 4)
         return ProductShape(True, rows, lanes // rows, 8 * dtype.itemsize, lanes)
     rows = instructions.registers // 4
@@ -98,12 +99,12 @@ def product_address(shape: ProductShape) -> int:
 
 
 def _write_tiles(builder: Any, arguments: dict[str, Any], shape: ProductShape) -> None:
-    v, size = integers(builder, arguments), shape.bits // 8
-    run = 2**62 if shape.turned else _RUN  # lanes keep sums short where they are over the sum
+    v, size = integers(builder, arguments), NUMBER_TYPES[shape.bits].size
+    run = 2**62 if shape.transposed else _RUN  # sums over lanes are short anyway
     many = (v.M + (shape.rows - 1)) // shape.rows
     with counted_together(builder, v.start, v.stop, (many,)) as (across, down):
         i, j = down * shape.rows, across * shape.columns
-        corner = v.b + (j * v.b_row if shape.turned else j) * size
+        corner = v.b + (j * v.b_row if shape.transposed else j) * size
         with counted(builder, 0, v.depth, run) as k:
             tile = {
                 "a": v.a + (i * v.a_row + k * v.a_step) * size,
@@ -119,7 +120,7 @@ def _write_tiles(builder: Any, arguments: dict[str, Any], shape: ProductShape) -
                 "adds": k,
             }
             kernel = DenseMicrokernel(builder, shape.bits, shape.lanes, values_of(tile, builder))
-            if shape.turned:
+            if shape.transposed:
                 kernel.inner(shape.rows, shape.columns)
             else:
                 kernel.outer(shape.rows, shape.columns // shape.lanes)
@@ -127,23 +128,27 @@ def _write_tiles(builder: Any, arguments: dict[str, Any], shape: ProductShape) -
 
 @lru_cache(maxsize=256)
 def _launch(
-    turned: tuple[bool, bool], M: int, N: int, depth: int, dtype: np.dtype[Any]
+    transposed: tuple[bool, bool], M: int, N: int, depth: int, dtype: np.dtype[Any]
 ) -> tuple[int, Launch]:
     """Return how many tiles there are, and the kernel ready to be called with its arrays."""
-    shape = product_shape(turned[1], dtype)
-    steps = (1, M) if turned[0] else (depth, 1)
-    sizes = *steps, depth if turned[1] else N, N, M, N, depth
+    shape = product_shape(transposed[1], dtype)
+    steps = (1, M) if transposed[0] else (depth, 1)
+    sizes = *steps, depth if transposed[1] else N, N, M, N, depth
     return -(-M // shape.rows) * -(-N // shape.columns), Launch(product_address(shape), (), sizes)
 
 
-def product(a: Any, b: Any, out: Any, turned: tuple[bool, bool]) -> None:
+def product(a: Any, b: Any, out: Any, transposed: tuple[bool, bool]) -> None:
     """Write ``a @ b`` to `out`, no dimension empty, all of one type and C-contiguous.
 
-    `turned` says which of the two are given turned. Each sum has its order, whoever computes it.
+    `transposed` says which of the two are given transposed. The order of each sum does
+    not depend on the number of threads.
     """
-    (M, N), depth = out.shape, b.shape[turned[1]]
-    shapes = (depth, M) if turned[0] else (M, depth), (N, depth) if turned[1] else (depth, N)
-    if (a.shape, b.shape) != shapes or all(turned):
+    (M, N), depth = out.shape, b.shape[transposed[1]]
+    shapes = (
+        (depth, M) if transposed[0] else (M, depth),
+        (N, depth) if transposed[1] else (depth, N),
+    )
+    if (a.shape, b.shape) != shapes or all(transposed):
         raise ValueError(f"matrices must fit, got {a.shape} and {b.shape} for {out.shape}")
-    tiles, launch = _launch(turned, M, N, depth, out.dtype)
+    tiles, launch = _launch(transposed, M, N, depth, out.dtype)
     launch(tiles, a, out, b, M * N * depth // _LANES)

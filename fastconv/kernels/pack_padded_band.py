@@ -59,5 +59,5 @@ def band_copy_address(column_step: int, bits: int, lanes: int) -> int:
                 copy_row(vector, to, row, width, *across, column_step)
         clear_row(vector, v.target + g.C_per_group * g.band_plane * size, g.behind)
 
-    name = f"band-{number.name}x{lanes}-{column_step or 'n'}"
+    name = f"padded-band-{number.name}x{lanes}-{column_step or 'n'}"
     return emitted_address(name, ARGUMENTS, emit)

@@ -17,7 +17,7 @@ from fastconv.jit.pointers import address, call
 #: (groups, filters, taps), of where these tiles go, (tiles, taps, tile_filters), and of the row
 #: that each tap gets (int64); tiles and filters of a group, elements from filter to filter, taps.
 ARGUMENTS = (
-    *("start", "stop", "source", "target", "places", "tiles", "filters", "pitch", "taps"),
+    *("start", "stop", "source", "target", "rows", "tiles", "filters", "pitch", "taps"),
     "tile_filters",
 )
 
@@ -25,7 +25,7 @@ ARGUMENTS = (
 #: degrees: rows are those of the first channel's taps, negative for a tap that is left out, and
 #: `step` apart from one channel to the next.
 ROTATED_ARGUMENTS = (
-    *("start", "stop", "source", "target", "places", "tiles", "filters", "channels", "window"),
+    *("start", "stop", "source", "target", "rows", "tiles", "filters", "channels", "window"),
     *("taps", "step", "tile_filters"),
 )
 
@@ -50,8 +50,8 @@ def packer_address(bits: int, lanes: int) -> int:
             target = v.target + ((tile - v.start) * v.taps * v.tile_filters + first) * size
             with counted(builder, 0, v.taps, lanes) as tap:
                 left = v.filters - k, v.taps - tap, v.tile_filters - first
-                rows = source + tap * size, v.pitch, v.places + tap * 8
-                transpose_block(vector, target, v.tile_filters, *rows, *left)
+                block = source + tap * size, v.pitch, v.rows + tap * 8
+                transpose_block(vector, target, v.tile_filters, *block, *left)
 
     return emitted_address(f"pack-{number.name}x{lanes}", ARGUMENTS, emit)
 
@@ -77,33 +77,40 @@ def turned_packer_address(bits: int, lanes: int) -> int:
             filters = v.filters - c
             row = ((tile // v.tiles * v.channels + k) * v.filters + c) * v.window
             row = v.source + row * size
-            place = ((tile - v.start) * v.taps + k * v.step) * v.tile_filters + first
-            to = v.target + place * size
+            to = ((tile - v.start) * v.taps + k * v.step) * v.tile_filters + first
+            to = v.target + to * size
             with builder.if_else(v.window.compare("==", 1)) as (single, several):
                 with single:
                     copy_part(vector, to, row, filters, wide)
                 with several, counted(builder, 0, v.window, lanes) as tap:
-                    rows = row + tap * size, v.window, v.places + tap * 8
+                    block = row + tap * size, v.window, v.rows + tap * 8
                     left = filters, v.window - tap, wide
-                    transpose_some(vector, to, v.tile_filters, *rows, *left)
+                    transpose_some(vector, to, v.tile_filters, *block, *left)
 
     return emitted_address(f"pack-rotated-{number.name}x{lanes}", ROTATED_ARGUMENTS, emit)
 
 
 @range_kernel
 def pack_tiles(
-    start: int, stop: int, pack: int, turned: int, weight: Any, places: Any, sizes: Any, packed: Any
+    start: int,
+    stop: int,
+    pack: int,
+    rotated: int,
+    weight: Any,
+    rows: Any,
+    sizes: Any,
+    packed: Any,
 ) -> None:
     """Pack tiles `start` to `stop` of filters, counted over all groups.
 
     `pack` is the address of one of the two packers above, `sizes` are the numbers that it takes.
-    `packed` is (tiles, taps, filters of a tile), flat.
+    `rows` says which row of a tile each tap gets. `packed` is (tiles, taps, filters of a tile), flat.
     """
-    step = sizes[len(sizes) - 1] * sizes[len(sizes) - 2 - turned]
+    step = sizes[len(sizes) - 1] * sizes[len(sizes) - 2 - rotated]
     target = address(packed) + start * step * packed.itemsize
-    if turned:
+    if rotated:
         numbers = (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6])
-        call(pack, (start, stop, address(weight), target, address(places), *numbers))
+        call(pack, (start, stop, address(weight), target, address(rows), *numbers))
     else:
         straight = (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4])
-        call(pack, (start, stop, address(weight), target, address(places), *straight))
+        call(pack, (start, stop, address(weight), target, address(rows), *straight))
