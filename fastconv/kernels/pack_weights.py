@@ -104,7 +104,8 @@ def pack_tiles(
     """Pack tiles `start` to `stop` of filters, counted over all groups.
 
     `pack` is the address of one of the two packers above, `sizes` are the numbers that it takes.
-    `rows` says which row of a tile each tap gets. `packed` is (tiles, taps, filters of a tile), flat.
+    `rows` says which row of a tile each tap gets. `packed` is (tiles, taps, filters of a tile),
+    flat.
     """
     step = sizes[len(sizes) - 1] * sizes[len(sizes) - 2 - rotated]
     target = address(packed) + start * step * packed.itemsize
