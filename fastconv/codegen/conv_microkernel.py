@@ -25,14 +25,15 @@ convolution algorithm", arXiv:1907.02129.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from numba.core import cgutils
 
 from fastconv.codegen.epilogue import Epilogue
+from fastconv.codegen.integers import Integer, integer_at, integers_at
 from fastconv.codegen.microkernel import Microkernel
-from fastconv.codegen.vector import I64, index, prefetch
+from fastconv.codegen.vector import index, prefetch
 
 #: What a microkernel is called with, all as 64-bit integers. Those up to `layer` are addresses;
 #: `residual` may be 0, `numbers` are those of the activation. The first run of taps has `head` of
@@ -56,30 +57,28 @@ class ConvMicrokernel(Microkernel):
     """Base of both; `spacing` is the distance of neighbouring pixels in the output, in columns."""
 
     def __init__(
-        self, builder: Any, bits: int, lanes: int, arguments: dict[str, Any], spacing: int = 1
+        self,
+        builder: Any,
+        bits: int,
+        lanes: int,
+        arguments: Mapping[str, Any],
+        spacing: int = 1,
     ) -> None:
         super().__init__(builder, bits, lanes, arguments)
-        values = arguments
-        self.filters, self.columns = values["filters"], values["columns"]
+        v = self.v
         self.x, self.weight = self.operands("x", "weight")
         (self.bias,) = self.accumulators("bias")
-        layer = builder.inttoptr(values["layer"], I64.as_pointer())
-        self.run, self.x_row, self.x_step, out_row, out_plane = (
-            builder.load(builder.gep(layer, [index(number)])) for number in range(len(LAYER))
-        )
-        out, residual, numbers, form = (
-            values[name] for name in ("out", "residual", "numbers", "form")
-        )
-        rows = out_row, out_plane
-        self.epilogue = Epilogue(self.vector, out, residual, numbers, form, *rows, spacing)
+        self.layer = g = integers_at(builder, v.layer, LAYER)
+        fused = v.out, v.residual, v.numbers, v.form, g.out_row, g.out_plane
+        self.epilogue = Epilogue(self.vector, *fused, spacing)
 
     def prefetch_next(self, pointer: Any, elements: int) -> None:
         """Prefetch what the same tile of the next block reads where this one reads `pointer`."""
-        builder, ahead = self.builder, self.values["ahead"]
+        builder, ahead = self.builder, self.v.ahead
         # With no distance, what is near anyway: prefetching what is on its way costs time.
-        wanted = builder.icmp_signed("!=", ahead, index(0))
+        wanted = ahead.compare("!=", 0)
         for first in range(0, elements, self.operand.line):
-            there = self.operand.at(pointer, ahead, index(first))
+            there = self.operand.at(pointer, ahead, first)
             near = builder.bitcast(self.bias, there.type)
             prefetch(builder, builder.select(wanted, there, near), level=2)
 
@@ -92,9 +91,9 @@ class ConvMicrokernel(Microkernel):
         Taps left out because they lie in the padding change no bit: the others are cut into the
         same runs, and a run of zeros adds nothing.
         """
-        builder, vector, taps = self.builder, self.vector, self.values["taps"]
+        builder, vector, taps = self.builder, self.vector, self.v.taps.value
         memory = cgutils.alloca_once(builder, vector.type, size=index(len(start)))
-        totals = [builder.gep(memory, [index(i)]) for i in range(len(start))]
+        totals = [vector.at(memory, i) for i in range(len(start))]
         before = builder.block
         run, keep, copy, add, again, last, merge, done = (
             builder.append_basic_block(name)
@@ -103,7 +102,7 @@ class ConvMicrokernel(Microkernel):
         builder.branch(run)
         builder.position_at_end(run)
         zeros = [vector.zero] * len(start)
-        begin, end, *sums = self._phis(before, [index(0), self.values["head"], *zeros])
+        begin, end, *sums = self._phis(before, [index(0), self.v.head.value, *zeros])
         stop = builder.select(builder.icmp_signed("<", end, taps), end, taps)
         updated = self._one_run(begin, stop, sums, body)
         is_first = builder.icmp_signed("==", begin, index(0))
@@ -118,7 +117,7 @@ class ConvMicrokernel(Microkernel):
                 builder.store(kept, total)
             builder.branch(again)
         builder.position_at_end(again)
-        following = [stop, builder.add(stop, self.run), *zeros]
+        following = [stop, builder.add(stop, self.layer.run.value), *zeros]
         for phi, value in zip([begin, end, *sums], following, strict=True):
             phi.add_incoming(value, again)
         builder.branch(run)
@@ -144,9 +143,8 @@ class ConvMicrokernel(Microkernel):
         builder.branch(loop)
         builder.position_at_end(loop)
         tap, *old = self._phis(before, [begin, *sums])
-        offsets = builder.inttoptr(self.values["offsets"], I64.as_pointer())
-        corner = builder.gep(self.x, [builder.load(builder.gep(offsets, [tap]))])
-        updated = body(tap, corner, old)
+        corner = self.operand.at(self.x, integer_at(builder, self.v.offsets, tap))
+        updated = body(Integer(builder, tap), corner, old)
         following = builder.add(tap, index(1))
         for phi, value in zip([tap, *old], [following, *updated], strict=True):
             phi.add_incoming(value, loop)

@@ -8,13 +8,15 @@ multiplied into all the output rows that see it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from itertools import product
 from typing import Any
 
 from fastconv.codegen.epilogue import Epilogue
 from fastconv.codegen.epilogue_max_pool import store_maxima
 from fastconv.codegen.microkernel import Microkernel
-from fastconv.codegen.vector import index
+from fastconv.codegen.vector import updated_if
 
 #: What it computes a tile from, as 64-bit integers: addresses of the channel's plane and of its
 #: filter, its bias and the tile's corner in the output and in the residual (or 0), the numbers
@@ -39,16 +41,12 @@ class DepthwiseMicrokernel(Microkernel):
     `out_row` is then that of the maxima, and there is no residual.
     """
 
-    def __init__(self, builder: Any, bits: int, lanes: int, arguments: dict[str, Any]) -> None:
+    def __init__(self, builder: Any, bits: int, lanes: int, arguments: Mapping[str, Any]) -> None:
         super().__init__(builder, bits, lanes, arguments)
         self.x, self.weight = self.operands("x", "weight")
         (self.bias,) = self.accumulators("bias")
-        self.left, self.columns, self.width = (arguments[n] for n in ("left", "columns", "width"))
-        out, residual, numbers, form, out_row = (
-            arguments[name] for name in ("out", "residual", "numbers", "form", "out_row")
-        )
-        rows = out_row, index(0)
-        self.epilogue = Epilogue(self.vector, out, residual, numbers, form, *rows)
+        v = self.v
+        self.epilogue = Epilogue(self.vector, v.out, v.residual, v.numbers, v.form, v.out_row, 0)
 
     def emit(
         self,
@@ -68,14 +66,14 @@ class DepthwiseMicrokernel(Microkernel):
             every = [v for p in positions for v in vector.interleave([sums[p], others[p]])]
             positions = [(i, v) for i in range(rows) for v in range(2 * vectors)]
         columns = len(positions) // rows * vector.lanes
-        self.epilogue.rows(every, positions, columns, index(1), self.columns)
+        self.epilogue.rows(every, positions, columns, 1, self.v.columns)
 
     def emit_pooled(self, R: int, S: int, stride: tuple[int, int], rows: int, vectors: int) -> None:
         """Write the microkernel that stores maxima over 2 x 2 windows."""
         sums, epilogue = self._sums(R, S, stride, rows, vectors), self.epilogue
         ready = epilogue.activated(epilogue.scaled([*sums.values()], len(sums)))
         of = dict(zip(sums, ready, strict=True))
-        store_maxima(self.vector, of, epilogue.out, epilogue.out_row, self.columns)
+        store_maxima(self.vector, of, epilogue.out, epilogue.out_row, self.v.columns)
 
     def _sums(
         self,
@@ -91,39 +89,38 @@ class DepthwiseMicrokernel(Microkernel):
         The second filter begins with tap number `second`.
         """
         builder, vector, operand = self.builder, self.vector, self.operand
-        left = self.values["left_odd"] if second else self.left
+        left = self.v.left_odd if second else self.v.left
         positions = [(i, v) for i in range(rows) for v in range(vectors)]
         sums = dict.fromkeys(positions, vector.broadcast(builder.load(self.bias)))
         weights = [
-            operand.broadcast(builder.load(operand.at(self.weight, index(second + tap))))
+            operand.broadcast(builder.load(operand.at(self.weight, second + tap)))
             for tap in range(R * S)
         ]
         masks = self._masks(S, stride[1], vectors, left)
+
+        def with_row(h: Any, seen: list[tuple[int, int]]) -> list[Any]:
+            row, new = h * self.v.width, dict(sums)
+            for v in range(vectors):
+                pixels = self._pixels(row, S, stride[1], v, left, masks)
+                for (i, r), s in product(seen, range(S)):
+                    new[i, v] = operand.dot(weights[r * S + s], pixels[s], new[i, v])
+            return [new[i, v] for i, _ in seen for v in range(vectors)]
+
         for number in range((rows - 1) * stride[0] + R):
             # This row of input is tap r of output row i.
-            seen = [(i, number - i * stride[0]) for i in range(rows)]
-            seen = [(i, r) for i, r in seen if 0 <= r < R]
-            touched = [(i, v) for i, _ in seen for v in range(vectors)]
-            before, kept = builder.block, dict(sums)
-            h = builder.add(self.values["top"], index(number))
-            with builder.if_then(builder.icmp_unsigned("<", h, self.values["height"])):
-                row = builder.mul(h, self.width)
-                for v in range(vectors):
-                    pixels = self._pixels(row, S, stride[1], v, left, masks)
-                    for (i, r), s in product(seen, range(S)):
-                        sums[i, v] = operand.dot(weights[r * S + s], pixels[s], sums[i, v])
-                inside = builder.block
-            for position in touched:
-                merged = builder.phi(vector.type)
-                merged.add_incoming(kept[position], before)
-                merged.add_incoming(sums[position], inside)
-                sums[position] = merged
+            taps = [(i, number - i * stride[0]) for i in range(rows)]
+            seen = [(i, r) for i, r in taps if 0 <= r < R]
+            positions = [(i, v) for i, _ in seen for v in range(vectors)]
+            h, old = self.v.top + number, [sums[position] for position in positions]
+            inside = builder.icmp_unsigned("<", h.value, self.v.height.value)
+            new = updated_if(builder, inside, old, partial(with_row, h, seen))
+            sums.update(zip(positions, new, strict=True))
         return sums
 
     def _masks(self, S: int, stride: int, vectors: int, left: Any) -> dict[int, Any]:
         """Return the masks of the loads that `_pixels` does, by their first column."""
         return {
-            column: self.operand.within(self.builder.add(left, index(column)), self.width)
+            column: self.operand.within(left + column, self.v.width)
             for v in range(vectors)
             for s in range(S)
             for column in self._columns(s, stride, v)
@@ -138,14 +135,14 @@ class DepthwiseMicrokernel(Microkernel):
         self, row: Any, S: int, stride: int, v: int, left: Any, masks: dict[int, Any]
     ) -> list[Any]:
         """Return what each tap of a row sees: of two vectors, the even or the odd elements."""
-        builder, operand = self.builder, self.operand
+        operand = self.operand
         loaded: dict[int, Any] = {}
         pixels = []
         for s in range(S):
             columns = self._columns(s, stride, v)
             for column in columns:
                 if column not in loaded:
-                    source = operand.at(self.x, builder.add(row, builder.add(left, index(column))))
+                    source = operand.at(self.x, row + (left + column))
                     loaded[column] = operand.load_masked(source, masks[column])
             parts = [loaded[column] for column in columns]
             if stride == 1:

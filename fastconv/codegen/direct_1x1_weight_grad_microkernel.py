@@ -81,7 +81,7 @@ class PlaneProduct:
         for j in range(columns):
             value = load(vector.at(near, builder.mul(v["near_plane"], index(j))))
             for factor, total in zip(factors, totals[j::columns], strict=True):
-                product = vector.dot(factor, value, builder.load(total))
+                product = vector.multiply_add(factor, value, builder.load(total))
                 builder.store(vector.now(product), total)
 
     def _add(self, totals: list[Any]) -> None:

@@ -92,7 +92,7 @@ class PixelGradient:
                     for t, value in enumerate(self._pixels(x, i, taps, step, places)):
                         own = totals[t :: taps.sums // taps.filters]
                         for g, total in zip(grads, own, strict=True):
-                            product = vector.dot(g, value, builder.load(total))
+                            product = vector.multiply_add(g, value, builder.load(total))
                             builder.store(vector.now(product), total)
         self._add([builder.load(total) for total in totals])
 

@@ -9,7 +9,8 @@ from typing import Any
 from numba.core import cgutils
 
 from fastconv.codegen.epilogue_activation import activate, activated
-from fastconv.codegen.vector import Vectors, index, prefetch
+from fastconv.codegen.integers import Integer, counted, pointer_to
+from fastconv.codegen.vector import Vectors, index, prefetch, updated_if
 from fastconv.core.activation import CLAMP
 
 
@@ -19,12 +20,12 @@ class Epilogue:
     Parameters
     ----------
     vector : Vectors
-    out, residual, numbers : LLVM integers
+    out, residual, numbers : integers
         Addresses: of the tile's first output, of the same element of the residual or 0, and of
         the numbers of the activation.
-    form : LLVM integer
+    form : integer
         The activation's form.
-    out_row, out_plane : LLVM integers
+    out_row, out_plane : integers
         Elements from one row, and from one channel, of the output to the next.
     spacing : int
         Elements from one pixel to the next; what is between stays as it is. If it is more than 1,
@@ -46,17 +47,17 @@ class Epilogue:
         spacing: int = 1,
         scales: Sequence[Any] | None = None,
     ) -> None:
-        self.vector, self.form, self.spacing, self._scales = vector, form, spacing, scales
-        self.out_row, self.out_plane = out_row, out_plane
         builder = vector.builder
-        self.out, self.residual, self._numbers = (
-            builder.inttoptr(address, vector.element.as_pointer())
-            for address in (out, residual, numbers)
+        self.vector, self.spacing, self._scales = vector, spacing, scales
+        self.form, self.out_row, self.out_plane = (
+            Integer(builder, number) for number in (form, out_row, out_plane)
         )
-        self.has_residual = builder.icmp_signed("!=", residual, index(0))
+        self.out, self.residual, self._numbers = (
+            pointer_to(vector, address) for address in (out, residual, numbers)
+        )
+        self.has_residual = Integer(builder, residual).compare("!=", 0)
         self.low, self.high, self.slope = (
-            vector.broadcast(builder.load(builder.gep(self._numbers, [index(number)])))
-            for number in range(3)
+            vector.broadcast(builder.load(vector.at(self._numbers, number))) for number in range(3)
         )
 
     def scaled(self, sums: list[Any], positions: int) -> list[Any]:
@@ -68,53 +69,48 @@ class Epilogue:
 
     def activated(self, sums: list[Any]) -> list[Any]:
         """Return the activation of sums that are not stored as they are."""
-        return activated(self.vector, sums, self._numbers, self.form)
+        return activated(self.vector, sums, self._numbers, self.form.value)
 
     def prefetch_output(self, filters: int, rows: int, columns: int) -> None:
         """Prefetch the cache lines that a tile will be stored to, if it fills them."""
         if self.spacing > 1:
             return
-        builder, line = self.vector.builder, self.vector.line
         for k, i in product(range(filters), range(rows)):
-            offset = builder.add(
-                builder.mul(self.out_plane, index(k)), builder.mul(self.out_row, index(i))
-            )
-            for first in range(0, columns, line):
-                prefetch(builder, self.vector.at(self.out, offset, index(first)), write=True)
+            offset = self.out_plane * k + self.out_row * i
+            for first in range(0, columns, self.vector.line):
+                line = self.vector.at(self.out, offset, first)
+                prefetch(self.vector.builder, line, write=True)
 
     def one(self, total: Any, offset: Any, columns_left: Any = None) -> None:
         """Store a vector `offset` elements behind the first output, as far as columns are left."""
-        masks = None if columns_left is None else self._masks(columns_left)
+        builder = self.vector.builder
+        masks = None if columns_left is None else self._masks(Integer(builder, columns_left))
         self._fused(total, offset, masks)
 
     def _fused(self, total: Any, offset: Any, masks: list[Any] | None) -> None:
         """Add the residual, apply the activation, and store."""
         vector, builder = self.vector, self.vector.builder
-        if self.spacing == 1:
-            before = builder.block
-            with builder.if_then(self.has_residual):
-                source = builder.gep(self.residual, [offset])
-                added = vector.load_masked(source, masks[0]) if masks else vector.load(source)
-                with_residual = builder.fadd(total, added)
-                inside = builder.block
-            merged = builder.phi(vector.type)
-            merged.add_incoming(total, before)
-            merged.add_incoming(with_residual, inside)
-            total = merged
-        total = activate(vector, self.form, total, self.low, self.high, self.slope)
-        self._write(total, builder.gep(self.out, [offset]), masks)
 
-    def _masks(self, columns_left: Any) -> list[Any]:
+        def with_residual() -> list[Any]:
+            source = vector.at(self.residual, offset)
+            added = vector.load_masked(source, masks[0]) if masks else vector.load(source)
+            return [builder.fadd(total, added)]
+
+        if self.spacing == 1:
+            (total,) = updated_if(builder, self.has_residual, [total], with_residual)
+        total = activate(vector, self.form.value, total, self.low, self.high, self.slope)
+        self._write(total, vector.at(self.out, offset), masks)
+
+    def _masks(self, columns_left: Integer) -> list[Any]:
         """Return where to write each vector of memory that a vector of pixels is spread over."""
-        vector, builder, spacing = self.vector, self.vector.builder, self.spacing
-        end = builder.mul(columns_left, index(spacing))
+        vector, end = self.vector, columns_left * self.spacing
         return [
-            builder.and_(
-                vector.first(builder.sub(end, index(part * vector.lanes))),
-                vector.mask([element % spacing == 0 for element in self._elements(part)]),
-            )
-            for part in range(spacing)
+            vector.builder.and_(vector.first(end - part * vector.lanes), self._written(part))
+            for part in range(self.spacing)
         ]
+
+    def _written(self, part: int) -> Any:
+        return self.vector.mask([n % self.spacing == 0 for n in self._elements(part)])
 
     def _elements(self, part: int) -> range:
         return range(part * self.vector.lanes, (part + 1) * self.vector.lanes)
@@ -122,17 +118,14 @@ class Epilogue:
     def _write(self, total: Any, out: Any, masks: list[Any] | None) -> None:
         """Write a vector of pixels to memory, `spacing` elements from one another."""
         vector = self.vector
+        if self.spacing == 1 and masks is None:
+            vector.store(total, out)
+            return
         for part in range(self.spacing):
             picks = [element // self.spacing for element in self._elements(part)]
             spread = vector.shuffle(total, vector.undefined, picks) if self.spacing > 1 else total
-            to = vector.at(out, index(part * vector.lanes))
-            if masks is not None:
-                vector.store_masked(spread, to, masks[part])
-            elif self.spacing == 1:
-                vector.store(spread, to)
-            else:
-                wanted = vector.mask([n % self.spacing == 0 for n in self._elements(part)])
-                vector.store_masked(spread, to, wanted)
+            mask = self._written(part) if masks is None else masks[part]
+            vector.store_masked(spread, vector.at(out, part * vector.lanes), mask)
 
     def rows(
         self,
@@ -151,20 +144,14 @@ class Epilogue:
         """
         vector, builder, lanes = self.vector, self.vector.builder, self.vector.lanes
         sums, filters = self.scaled(sums, len(positions)), len(sums) // len(positions)
-        across = [
-            builder.add(builder.mul(self.out_row, index(i)), index(v * lanes * self.spacing))
-            for i, v in positions
-        ]
-        masks = {v: self._masks(builder.sub(columns_left, index(v * lanes))) for _, v in positions}
-        plain = builder.icmp_signed(">=", filters_left, index(filters))
-        for condition in (
-            builder.icmp_signed("==", self.form, index(CLAMP)),
-            builder.not_(self.has_residual),
-        ):
+        left = Integer(builder, columns_left)
+        across = [self.out_row * i + v * lanes * self.spacing for i, v in positions]
+        masks = {v: self._masks(left - v * lanes) for _, v in positions}
+        plain = Integer(builder, filters_left).compare(">=", filters)
+        for condition in (self.form.compare("==", CLAMP), builder.not_(self.has_residual)):
             plain = builder.and_(plain, condition)
-        whole = builder.icmp_signed(">=", columns_left, index(columns))
         with builder.if_else(plain) as (then, otherwise):
-            with then, builder.if_else(whole) as (unmasked, masked):
+            with then, builder.if_else(left.compare(">=", columns)) as (unmasked, masked):
                 with unmasked:
                     self._straight(sums, positions, across, None)
                 with masked:
@@ -172,13 +159,11 @@ class Epilogue:
             with otherwise:
                 kept = cgutils.alloca_once(builder, vector.type, size=index(len(sums)))
                 for number, total in enumerate(sums):
-                    builder.store(total, builder.gep(kept, [index(number)]))
-                with cgutils.for_range(builder, filters_left) as loop:
-                    first = builder.mul(loop.index, index(len(positions)))
-                    plane = builder.mul(loop.index, self.out_plane)
+                    builder.store(total, vector.at(kept, number))
+                with counted(builder, 0, filters_left) as k:
                     for p, (_, v) in enumerate(positions):
-                        total = builder.load(builder.gep(kept, [builder.add(first, index(p))]))
-                        self._fused(total, builder.add(plane, across[p]), masks[v])
+                        total = builder.load(vector.at(kept, k * len(positions) + p))
+                        self._fused(total, self.out_plane * k + across[p], masks[v])
 
     def _straight(
         self,
@@ -188,9 +173,9 @@ class Epilogue:
         masks: dict[int, list[Any]] | None,
     ) -> None:
         """Clamp and store all sums, each vector of a row where its masks allow."""
-        vector, builder = self.vector, self.vector.builder
+        vector = self.vector
         for number, total in enumerate(sums):
             k, p = divmod(number, len(positions))
-            offset = builder.add(builder.mul(self.out_plane, index(k)), across[p])
-            total, out = vector.clamp(total, self.low, self.high), builder.gep(self.out, [offset])
+            out = vector.at(self.out, self.out_plane * k + across[p])
+            total = vector.clamp(total, self.low, self.high)
             self._write(total, out, None if masks is None else masks[positions[p][1]])

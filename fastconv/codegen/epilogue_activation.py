@@ -9,6 +9,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
+from fastconv.codegen.integers import counted
 from fastconv.codegen.vector import I64, Vectors, index
 from fastconv.core.activation import CLAMP, HARD_SWISH, LEAKY, SILU
 
@@ -52,7 +53,7 @@ def activated(vector: Vectors, sums: Iterable[Any], numbers: Any, form: Any) -> 
     """
     builder, sums = vector.builder, list(sums)
     low, high, slope = (
-        vector.broadcast(builder.load(builder.gep(numbers, [index(number)]))) for number in range(3)
+        vector.broadcast(builder.load(vector.at(numbers, number))) for number in range(3)
     )
     kept = cgutils.alloca_once(builder, vector.type, size=index(len(sums)))
     results = []
@@ -60,11 +61,11 @@ def activated(vector: Vectors, sums: Iterable[Any], numbers: Any, form: Any) -> 
         with then:
             results.append(([vector.clamp(total, low, high) for total in sums], builder.block))
         with otherwise:
-            pointers = [builder.gep(kept, [index(number)]) for number in range(len(sums))]
+            pointers = [vector.at(kept, number) for number in range(len(sums))]
             for total, pointer in zip(sums, pointers, strict=True):
                 builder.store(total, pointer)
-            with cgutils.for_range(builder, index(len(sums))) as loop:
-                pointer = builder.gep(kept, [loop.index])
+            with counted(builder, 0, len(sums)) as number:
+                pointer = vector.at(kept, number)
                 total = activate(vector, form, builder.load(pointer), low, high, slope)
                 builder.store(total, pointer)
             results.append(([builder.load(pointer) for pointer in pointers], builder.block))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastconv.codegen.integers import Integer
 from fastconv.codegen.pool_microkernel import both_ways
 from fastconv.codegen.vector import Vectors, index
 
@@ -28,7 +29,8 @@ def store_maxima(
     """
     builder, lanes = vector.builder, vector.lanes
     rows, vectors = (1 + max(numbers) for numbers in zip(*sums, strict=True))
-    left, maxima = builder.ashr(columns, index(1)), vector
+    columns, out_row = Integer(builder, columns), Integer(builder, out_row)
+    left, maxima = Integer(builder, builder.ashr(columns.value, index(1))), vector
     found = {}
     for i in range(0, rows, 2):
         if vectors == 1:  # both rows, each half a vector, together
@@ -45,14 +47,13 @@ def store_maxima(
 
     def write(masked: bool) -> None:
         for (i, v), value in found.items():
-            to = vector.at(out, builder.mul(out_row, index(i)), index(v * lanes))
+            to = vector.at(out, out_row * i, v * lanes)
             if masked:
-                mask = maxima.first(builder.sub(left, index(v * lanes)))
-                maxima.store_masked(value, to, mask)
+                maxima.store_masked(value, to, maxima.first(left - v * lanes))
             else:
                 maxima.store(value, to)
 
-    both_ways(builder, builder.icmp_signed(">=", left, index(vectors * lanes // 2)), write)
+    both_ways(builder, left.compare(">=", vectors * lanes // 2), write)
 
 
 def _larger(vector: Vectors, old: Any, new: Any) -> Any:

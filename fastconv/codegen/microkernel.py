@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from fastconv.codegen.integers import integers, pointer_to
 from fastconv.codegen.number_types import NUMBER_TYPES
 from fastconv.codegen.vector import Vectors
 
@@ -16,22 +18,19 @@ class Microkernel:
     builder : llvmlite.ir.IRBuilder
     bits, lanes : int
         Bits of a number that is read, and lanes of a vector.
-    arguments : dict of LLVM values
-        What it is called with, 64-bit integers by name.
+    arguments : dict
+        What it is called with, 64-bit integers by name: LLVM values, or as `integers` has them.
     """
 
-    def __init__(self, builder: Any, bits: int, lanes: int, arguments: dict[str, Any]) -> None:
-        self.builder, self.values, self.number = builder, arguments, NUMBER_TYPES[bits]
-        self.operand = Vectors(builder, self.number.operand, lanes)
-        self.vector = Vectors(builder, self.number.accumulator, lanes)
+    def __init__(self, builder: Any, bits: int, lanes: int, arguments: Mapping[str, Any]) -> None:
+        self.builder, self.v, number = builder, integers(builder, arguments), NUMBER_TYPES[bits]
+        self.operand = Vectors(builder, number.operand, lanes)
+        self.vector = Vectors(builder, number.accumulator, lanes)
 
     def operands(self, *names: str) -> list[Any]:
         """Return arguments as pointers to what is multiplied."""
-        return [self._pointer(name, self.number.operand) for name in names]
+        return [pointer_to(self.operand, getattr(self.v, name)) for name in names]
 
     def accumulators(self, *names: str) -> list[Any]:
         """Return arguments as pointers to what has the type of sums."""
-        return [self._pointer(name, self.number.accumulator) for name in names]
-
-    def _pointer(self, name: str, element: Any) -> Any:
-        return self.builder.inttoptr(self.values[name], element.as_pointer())
+        return [pointer_to(self.vector, getattr(self.v, name)) for name in names]

@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import Any
 
 from fastconv.codegen.conv_microkernel import ConvMicrokernel
-from fastconv.codegen.vector import index
 
 
 class OverChannels(ConvMicrokernel):
@@ -27,18 +26,16 @@ class OverChannels(ConvMicrokernel):
         builder, vector, operand, lanes = self.builder, self.vector, self.operand, self.vector.lanes
         bias = [
             vector.load_masked(
-                vector.at(self.bias, index(v * lanes)),
-                vector.first(builder.sub(self.filters, index(v * lanes))),
+                vector.at(self.bias, v * lanes), vector.first(self.v.filters - v * lanes)
             )
             for v in range(vectors)
         ]
-        along = range(columns)
-        steps = [index(j * step) if step else builder.mul(self.x_step, index(j)) for j in along]
-        down = [builder.mul(self.x_row, index(i)) for i in range(rows)]
+        steps = [j * step if step else self.layer.x_step * j for j in range(columns)]
+        down = [self.layer.x_row * i for i in range(rows)]
 
         def body(tap: Any, corner: Any, sums: list[Any]) -> list[Any]:
-            first = operand.at(self.weight, builder.mul(tap, index(vectors * lanes)))
-            weights = [operand.load(operand.at(first, index(v * lanes))) for v in range(vectors)]
+            first = operand.at(self.weight, tap * (vectors * lanes))
+            weights = [operand.load(operand.at(first, v * lanes)) for v in range(vectors)]
             for row in down:
                 self.prefetch_next(operand.at(corner, row), columns * max(step, 1))
             updated = []
@@ -70,4 +67,4 @@ class OverChannels(ConvMicrokernel):
             for number in range(len(positions))
         ]
         width = -(-columns // lanes) * lanes
-        self.epilogue.rows(ordered, positions, width, self.filters, index(columns))
+        self.epilogue.rows(ordered, positions, width, self.v.filters, columns)

@@ -12,7 +12,6 @@ from typing import Any
 
 from fastconv.codegen.conv_microkernel import ConvMicrokernel
 from fastconv.codegen.epilogue_max_pool import store_maxima
-from fastconv.codegen.vector import index
 
 
 class OverWidth(ConvMicrokernel):
@@ -26,21 +25,19 @@ class OverWidth(ConvMicrokernel):
         """
         builder, operand, lanes = self.builder, self.operand, self.vector.lanes
         positions = [(i, v) for i in range(rows) for v in range(vectors)]
-        down = [builder.mul(self.x_row, index(i)) for i in range(rows)]
+        down = [self.layer.x_row * i for i in range(rows)]
         side = 2 if pooled else 1
         self.epilogue.prefetch_output(filters, rows // side, vectors * lanes // side)
         bias = self._bias(filters)
 
         def body(tap: Any, corner: Any, sums: list[Any]) -> list[Any]:
-            weights = builder.gep(self.weight, [builder.mul(tap, index(filters))])
-            pixels = [
-                operand.load(operand.at(corner, down[i], index(v * lanes))) for i, v in positions
-            ]
+            weights = operand.at(self.weight, tap * filters)
+            pixels = [operand.load(operand.at(corner, down[i], v * lanes)) for i, v in positions]
             for row in down:
                 self.prefetch_next(operand.at(corner, row), vectors * lanes)
             updated = []
             for k in range(filters):
-                weight = operand.broadcast(builder.load(builder.gep(weights, [index(k)])))
+                weight = operand.broadcast(builder.load(operand.at(weights, k)))
                 for p, values in enumerate(pixels):
                     total = sums[k * len(positions) + p]
                     updated.append(operand.dot(weight, values, total))
@@ -50,26 +47,23 @@ class OverWidth(ConvMicrokernel):
         if pooled:
             self._store_maxima(sums, filters, positions)
         else:
-            self.epilogue.rows(sums, positions, vectors * lanes, self.filters, self.columns)
+            self.epilogue.rows(sums, positions, vectors * lanes, self.v.filters, self.v.columns)
 
     def _bias(self, filters: int) -> list[Any]:
         """Return the bias of each filter as a vector, the last one for those beyond."""
-        builder, bias = self.builder, []
-        last = builder.sub(self.filters, index(1))
-        for k in range(filters):
-            there = builder.icmp_signed("<", index(k), self.filters)
-            number = builder.select(there, index(k), last)
-            bias.append(self.vector.broadcast(builder.load(builder.gep(self.bias, [number]))))
-        return bias
+        last = self.v.filters - 1
+        existing = [last.at_most(k) for k in range(filters)]
+        bias = [self.builder.load(self.vector.at(self.bias, k)) for k in existing]
+        return [self.vector.broadcast(value) for value in bias]
 
     def _store_maxima(
         self, sums: list[Any], filters: int, positions: list[tuple[int, int]]
     ) -> None:
         """Apply the activation, and store maxima of those filters that are left."""
-        builder, epilogue = self.builder, self.epilogue
+        epilogue = self.epilogue
         ready = epilogue.activated(epilogue.scaled(sums, len(positions)))
         for k in range(filters):
             own = dict(zip(positions, ready[k * len(positions) :], strict=False))
-            with builder.if_then(builder.icmp_signed("<", index(k), self.filters)):
-                plane = self.vector.at(epilogue.out, builder.mul(epilogue.out_plane, index(k)))
-                store_maxima(self.vector, own, plane, epilogue.out_row, self.columns)
+            with self.builder.if_then(self.v.filters.compare(">", k)):
+                plane = self.vector.at(epilogue.out, epilogue.out_plane * k)
+                store_maxima(self.vector, own, plane, epilogue.out_row, self.v.columns)

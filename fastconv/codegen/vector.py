@@ -6,7 +6,7 @@ Python beside it; the tests hold the two against each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -21,6 +21,11 @@ I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 def index(value: int) -> Any:
     """Return a constant for addresses and counts."""
     return ir.Constant(I64, value)
+
+
+def number(value: Any) -> Any:
+    """Return the LLVM value of an integer, Python's or one of `fastconv.codegen.integers`."""
+    return index(value) if isinstance(value, int) else getattr(value, "value", value)
 
 
 def prefetch(builder: Any, pointer: Any, level: int = 1, write: bool = False) -> None:
@@ -39,6 +44,21 @@ def prefetch(builder: Any, pointer: Any, level: int = 1, write: bool = False) ->
 def vectors(builder: Any, bits: int, lanes: int) -> Vectors:
     """Return vectors of floating-point numbers of so many bits."""
     return Vectors(builder, NUMBER_TYPES[bits].operand, lanes)
+
+
+def updated_if(
+    builder: Any, condition: Any, values: Sequence[Any], update: Callable[[], Sequence[Any]]
+) -> list[Any]:
+    """Return what `update` writes where the condition holds, else `values`, as many of them."""
+    before = builder.block
+    with builder.if_then(condition):
+        updated = update()
+        after = builder.block
+    merged = [builder.phi(value.type) for value in values]
+    for phi, old, new in zip(merged, values, updated, strict=True):
+        phi.add_incoming(old, before)
+        phi.add_incoming(new, after)
+    return merged
 
 
 class Vectors:
@@ -69,7 +89,7 @@ class Vectors:
     def at(self, pointer: Any, *offsets: Any) -> Any:
         """Return ``pointer + sum(offsets)``, counted in elements."""
         for offset in offsets:
-            pointer = self.builder.gep(pointer, [offset])
+            pointer = self.builder.gep(pointer, [number(offset)])
         return pointer
 
     def load(self, pointer: Any) -> Any:
@@ -90,18 +110,19 @@ class Vectors:
         """Return the mask ``[i < count for i in range(lanes)]``."""
         lane_numbers = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
         undefined = ir.Constant(lane_numbers.type, ir.Undefined)
-        one = self.builder.insert_element(undefined, count, ir.Constant(I32, 0))
+        one = self.builder.insert_element(undefined, number(count), ir.Constant(I32, 0))
         counts = self.shuffle(one, undefined, [0] * self.lanes)
         return self.builder.icmp_signed("<", lane_numbers, counts)
 
     def within(self, start: Any, size: Any) -> Any:
         """Return ``[0 <= start + i < size for i in range(lanes)]``; all numbers below 2**31."""
-        number = I32 if isinstance(self.element, ir.FloatType) else I64
-        lanes = ir.Constant(ir.VectorType(number, self.lanes), list(range(self.lanes)))
+        integer = I32 if isinstance(self.element, ir.FloatType) else I64
+        lanes = ir.Constant(ir.VectorType(integer, self.lanes), list(range(self.lanes)))
         undefined = ir.Constant(lanes.type, ir.Undefined)
 
         def spread(value: Any) -> Any:
-            value = self.builder.trunc(value, number) if number is I32 else value
+            value = number(value)
+            value = self.builder.trunc(value, integer) if integer is I32 else value
             one = self.builder.insert_element(undefined, value, ir.Constant(I32, 0))
             return self.shuffle(one, undefined, [0] * self.lanes)
 

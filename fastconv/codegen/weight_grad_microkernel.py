@@ -19,7 +19,6 @@ from __future__ import annotations
 from typing import Any
 
 from fastconv.codegen.conv_microkernel import ConvMicrokernel
-from fastconv.codegen.vector import index
 
 
 class WeightGradMicrokernel(ConvMicrokernel):
@@ -31,12 +30,10 @@ class WeightGradMicrokernel(ConvMicrokernel):
         positions = [(j, v) for j in range(columns) for v in range(vectors)]
 
         def body(pixel: Any, corner: Any, sums: list[Any]) -> list[Any]:
-            row = operand.at(self.weight, builder.mul(pixel, index(vectors * lanes)))
-            grads = [operand.load(operand.at(row, index(v * lanes))) for v in range(vectors)]
-            values = [
-                operand.broadcast(builder.load(operand.at(corner, index(j))))
-                for j in range(columns)
-            ]
+            row = operand.at(self.weight, pixel * (vectors * lanes))
+            grads = [operand.load(operand.at(row, v * lanes)) for v in range(vectors)]
+            loaded = [builder.load(operand.at(corner, j)) for j in range(columns)]
+            values = [operand.broadcast(value) for value in loaded]
             return [
                 operand.dot(values[j], grads[v], total)
                 for (j, v), total in zip(positions, sums, strict=True)
@@ -44,15 +41,12 @@ class WeightGradMicrokernel(ConvMicrokernel):
 
         sums = self.over_taps([vector.zero] * len(positions), body)
         epilogue = self.epilogue
-        offsets = [
-            builder.add(builder.mul(epilogue.out_row, index(j)), index(v * lanes))
-            for j, v in positions
-        ]
+        offsets = [epilogue.out_row * j + v * lanes for j, v in positions]
         with builder.if_else(epilogue.has_residual) as (adding, alone):
             with adding:
                 for total, offset in zip(sums, offsets, strict=True):
-                    before = vector.load(builder.gep(epilogue.residual, [offset]))
-                    vector.store(builder.fadd(before, total), builder.gep(epilogue.out, [offset]))
+                    before = vector.load(vector.at(epilogue.residual, offset))
+                    vector.store(builder.fadd(before, total), vector.at(epilogue.out, offset))
             with alone:
                 for total, offset in zip(sums, offsets, strict=True):
-                    vector.store(total, builder.gep(epilogue.out, [offset]))
+                    vector.store(total, vector.at(epilogue.out, offset))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv.codegen.dense_microkernel import DenseMicrokernel
-from fastconv.codegen.integers import counted, counted_together, integers, values_of
+from fastconv.codegen.integers import counted, counted_together, integers
 from fastconv.codegen.number_types import NUMBER_TYPES
 from fastconv.jit.compiler import range_kernel, summing_kernel
 from fastconv.jit.emitter import emitted_address
@@ -119,7 +119,7 @@ def _write_tiles(builder: Any, arguments: dict[str, Any], shape: ProductShape) -
                 "columns": v.N - j,
                 "adds": k,
             }
-            kernel = DenseMicrokernel(builder, shape.bits, shape.lanes, values_of(tile, builder))
+            kernel = DenseMicrokernel(builder, shape.bits, shape.lanes, tile)
             if shape.transposed:
                 kernel.inner(shape.rows, shape.columns)
             else:

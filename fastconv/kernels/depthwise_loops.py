@@ -11,7 +11,6 @@ from fastconv.codegen.integers import (
     counted_together,
     integers,
     integers_at,
-    values_of,
 )
 from fastconv.codegen.number_types import NUMBER_TYPES
 from fastconv.jit.compiler import range_kernel
@@ -102,8 +101,7 @@ def _write_rows(builder: Any, v: Any, g: Any, corner: tuple[Any, Any], shape: An
             "out_row": g.out_row,
             "columns": g.OW - j * spacing,
         }
-        values = values_of(tile, builder)
-        kernel = DepthwiseMicrokernel(builder, shape.bits, shape.lanes, values)
+        kernel = DepthwiseMicrokernel(builder, shape.bits, shape.lanes, tile)
         sizes = shape.R, shape.S, shape.stride, shape.rows, shape.vectors
         if shape.pooled:
             kernel.emit_pooled(*sizes)
