@@ -69,7 +69,7 @@ class Vectors:
     builder : llvmlite.ir.IRBuilder
         Where instructions are written.
     element : llvmlite.ir.Type
-        ``ir.FloatType()`` or ``ir.DoubleType()``; ``I64`` for what does not calculate.
+        ``ir.FloatType()``, ``ir.DoubleType()``, or integers, which do not calculate.
     lanes : int
         Elements of a vector; a power of two.
     """
@@ -77,14 +77,13 @@ class Vectors:
     def __init__(self, builder: Any, element: Any, lanes: int) -> None:
         self.builder = builder
         self.element = element
-        self.bits = 32 if isinstance(element, ir.FloatType) else 64
         self.lanes = lanes
         self.type = ir.VectorType(element, lanes)
         self.undefined = ir.Constant(self.type, ir.Undefined)
         self.zero = ir.Constant(self.type, None)
         self._mask_type = ir.VectorType(I1, lanes)
-        kind = "f32" if isinstance(element, ir.FloatType) else "i64" if element == I64 else "f64"
-        self._suffix = f"v{lanes}{kind}"
+        kind = {"float": "f32", "double": "f64"}.get(str(element), str(element))
+        self.bits, self._suffix = int(kind[1:]), f"v{lanes}{kind}"
 
     def at(self, pointer: Any, *offsets: Any) -> Any:
         """Return ``pointer + sum(offsets)``, counted in elements."""
@@ -116,13 +115,13 @@ class Vectors:
 
     def within(self, start: Any, size: Any) -> Any:
         """Return ``[0 <= start + i < size for i in range(lanes)]``; all numbers below 2**31."""
-        integer = I32 if isinstance(self.element, ir.FloatType) else I64
+        integer = ir.IntType(self.bits)
         lanes = ir.Constant(ir.VectorType(integer, self.lanes), list(range(self.lanes)))
         undefined = ir.Constant(lanes.type, ir.Undefined)
 
         def spread(value: Any) -> Any:
             value = number(value)
-            value = self.builder.trunc(value, integer) if integer is I32 else value
+            value = self.builder.trunc(value, integer) if self.bits < 64 else value
             one = self.builder.insert_element(undefined, value, ir.Constant(I32, 0))
             return self.shuffle(one, undefined, [0] * self.lanes)
 
