@@ -7,6 +7,7 @@ Prints the instruction set; any wrong result is an AssertionError.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 from collections.abc import Callable
 from functools import cache
@@ -18,9 +19,9 @@ from guarded_memory import Array, guarded
 from numba.core import types
 from numba.extending import intrinsic
 
-from fastconv.codegen import epilogue_activation
-from fastconv.codegen.row_copies import clear_row, copy_row, gather_block, transpose_block
-from fastconv.codegen.vector import I64, Vectors
+from fastconv.codegen import epilogue_activation, packing
+from fastconv.codegen.vector import I64, Vectors, vectors
+from fastconv.jit import emitter, machine_code
 from fastconv.runtime import cpu
 
 SLOPE = 0.1
@@ -34,29 +35,31 @@ def lanes_of(dtype: Any) -> int:
 # Rows -------------------------------------------------------------------------------------------
 
 
+def block_function(write: Callable[..., None], arguments: int, dtype: Any, *constants: int) -> Any:
+    """Return a block of `packing` as a function of integers, compiled for this process alone."""
+    names = [f"argument{number}" for number in range(arguments)]
+    symbol = "-".join(map(str, (write.__name__, np.dtype(dtype).name, *constants)))
+
+    def emit(builder: Any, values: dict[str, Any]) -> None:
+        vector = vectors(builder, 8 * np.dtype(dtype).itemsize, lanes_of(dtype))
+        write(vector, *values.values(), *constants)
+
+    code = emitter.compiled(symbol, names, emit)
+    (address,) = machine_code.load(code.code, *code.symbols)
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)(address)
+
+
 @cache
-def row_functions(lanes: int, bits: int) -> tuple[Any, dict[int, Any]]:
+def row_functions(dtype: Any) -> tuple[Any, dict[int, Any]]:
     """Return what clears rows, and what copies them by steps; 3 is one that is known later."""
-
-    @numba.njit
-    def clear(target: int, count: int) -> None:
-        clear_row(target, count, bits, lanes)
-
-    def copier(step: int) -> Any:
-        @numba.njit
-        def copy(target: int, row: int, width: int, left: int, distance: int, count: int) -> None:
-            copy_row(target, row, width, left, distance, count, step, bits, lanes)
-
-        return copy
-
-    return clear, {1: copier(1), 2: copier(2), 3: copier(0)}
+    copiers = {step or 3: block_function(packing.copy_row, 6, dtype, step) for step in (1, 2, 0)}
+    return block_function(packing.clear_row, 2, dtype), copiers
 
 
 def check_rows(dtype: Any, at_end: bool) -> None:
     """Find what was asked for, zeros to the end of the vector, and not one element more."""
-    lanes, bits = lanes_of(dtype), 8 * np.dtype(dtype).itemsize
-    rng = np.random.default_rng(lanes)
-    clear, copiers = row_functions(lanes, bits)
+    lanes, rng = lanes_of(dtype), np.random.default_rng(lanes_of(dtype))
+    clear, copiers = row_functions(dtype)
 
     def room(count: int) -> Array:
         """One vector more than was asked for."""
@@ -83,35 +86,15 @@ def check_rows(dtype: Any, at_end: bool) -> None:
 
 
 @cache
-def transposer(step: int, lanes: int, bits: int) -> Any:
-    @numba.njit
-    def transpose(
-        target: int,
-        to_row: int,
-        source: int,
-        of_row: int,
-        places: int,
-        rows: int,
-        columns: int,
-        wide: int,
-    ) -> None:
-        transpose_block(
-            target, to_row, source, of_row, places, rows, columns, wide, step, bits, lanes
-        )
-
-    return transpose
+def transposers(dtype: Any) -> dict[int, Any]:
+    return {step: block_function(packing.transpose_block, 8, dtype, step) for step in (1, 2)}
 
 
 def check_transpose_block(dtype: Any, at_end: bool) -> None:
     """Columns become rows; places without a row get zeros; nothing else is touched."""
-    lanes, bits = lanes_of(dtype), 8 * np.dtype(dtype).itemsize
-    rng = np.random.default_rng(lanes)
-
-    transposers = {step: transposer(step, lanes, bits) for step in (1, 2)}
+    lanes, rng = lanes_of(dtype), np.random.default_rng(lanes_of(dtype))
     sizes = sorted({1, 2, lanes - 1, lanes, lanes + 1, 3 * lanes})
-    for step, rows, columns, wide in itertools.product(
-        transposers, (-lanes, 0, *sizes), sizes, sizes
-    ):
+    for step, rows, columns, wide in itertools.product((1, 2), (-lanes, 0, *sizes), sizes, sizes):
         # No more than one vector of each is looked at; rows that are not there are zeros.
         seen = max(0, min(rows, lanes)), min(columns, lanes), min(wide, lanes)
         of_row, to_row = step * columns + int(rng.integers(3)), wide + int(rng.integers(3))
@@ -125,24 +108,19 @@ def check_transpose_block(dtype: Any, at_end: bool) -> None:
             expected[places[c] * to_row + r] = values[r * of_row + c * step] if r < seen[0] else 0
         source, target = guarded(values, at_end), guarded(np.full_like(expected, 7), at_end)
         addresses = target.ctypes.data, to_row, source.ctypes.data, of_row, places.ctypes.data
-        transposers[step](*addresses, rows, columns, wide)
+        transposers(dtype)[step](*addresses, rows, columns, wide)
         np.testing.assert_array_equal(target, expected, str((step, rows, columns, wide)))
 
 
 @cache
-def gatherer(lanes: int, bits: int) -> Any:
-    @numba.njit
-    def gather(target: int, to_row: int, source: int, places: int, rows: int, columns: int) -> None:
-        gather_block(target, to_row, source, places, rows, columns, bits, lanes)
-
-    return gather
+def gatherer(dtype: Any) -> Any:
+    return block_function(packing.gather_block, 6, dtype)
 
 
 def check_gather_block(dtype: Any, at_end: bool) -> None:
     """Vectors from anywhere become columns; nothing else is touched."""
-    lanes, bits = lanes_of(dtype), 8 * np.dtype(dtype).itemsize
-    rng = np.random.default_rng(lanes)
-    gather = gatherer(lanes, bits)
+    lanes, rng = lanes_of(dtype), np.random.default_rng(lanes_of(dtype))
+    gather = gatherer(dtype)
     sizes = sorted({1, 2, lanes - 1, lanes, lanes + 1, 3 * lanes})
     for rows, columns in itertools.product(sizes, sizes):
         seen = min(rows, lanes), min(columns, lanes)

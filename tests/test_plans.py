@@ -344,5 +344,5 @@ def test_few_kernels_serve_a_whole_network(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr[-2000:]
         kernels = done.stdout.split()
-        assert any(name.startswith("tile-") for name in kernels)
+        assert any(name.startswith("conv-over-") for name in kernels)
         assert len(kernels) <= most, kernels

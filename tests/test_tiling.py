@@ -24,8 +24,9 @@ from fastconv.codegen import conv_microkernel as codegen_tile
 from fastconv.convolution import implicit_gemm_and_direct
 from fastconv.convolution.blocking import tile_search, tile_shapes
 from fastconv.core.conv_problem import Conv2dProblem
+from fastconv.core.records import record_of
 from fastconv.kernels import pack_padded_band
-from fastconv.kernels.conv_loops import convolve
+from fastconv.kernels.conv_loops import ARGUMENTS, convolve
 from fastconv.runtime import cpu
 
 Array = NDArray[Any]
@@ -68,12 +69,20 @@ def follow(found: tile_search.Tiling, record: Any, worker: int, skip: bool = Fal
         note(pack_padded_band.ARGUMENTS, log.copies),
     )
     addresses = [ctypes.cast(function, ctypes.c_void_p).value for function in (tile, copy)]
-    a = arrays
-    convolve.serial(
-        *(worker, worker + 1, *addresses),
-        *(a["x"], a["weight"], a["bias"], a["residual"], a["out"], a["numbers"]),
-        *(0, int(skip), found.offsets, found.cuts, a["bands"], record),
+    arguments = record_of(
+        ARGUMENTS,
+        microkernel=addresses[0],
+        band_copy=addresses[1],
+        layer=record,
+        offsets=found.offsets,
+        starts=found.cuts,
+        numbers=arrays["numbers"],
+        form=0,
     )
+    inputs = (arrays[name] for name in ("x", "weight", "bias", "residual", "out", "bands"))
+    convolve.serial(worker, worker + 1, *inputs, int(skip), arguments)
+    for call in log.copies:
+        call |= {name: int(record[name][0]) for name in pack_padded_band.LAYER}
     for call in log.tiles:
         call["first"], left = divmod(call["offsets"] - found.offsets.ctypes.data, 8)
         assert left == 0
@@ -140,23 +149,23 @@ def what_is_copied(p: Conv2dProblem, found: tile_search.Tiling, copy: dict[str, 
     image = places_in_the_image(p)
     size = g.band_bytes // p.itemsize
     row = a["phases"] * a["phase_width"]
-    assert (a["channels"], a["height"], a["width"]) == (p.C_per_group, p.H, p.W)
+    assert (a["C_per_group"], a["H"], a["W"]) == (p.C_per_group, p.H, p.W)
     # From front to back: what is written beyond a row is written over later, or not read.
     assert 0 < a["rows"] * row <= a["set_size"]
-    assert 0 < a["sets"] * a["set_size"] <= a["plane"]
-    end = a["channels"] * a["plane"]
+    assert 0 < a["sets"] * a["set_size"] <= a["band_plane"]
+    end = a["C_per_group"] * a["band_plane"]
     assert end + lanes - 1 < size
     assert end + -(-a["behind"] // lanes) * lanes <= size
     band = np.full(size, -1)
     c, r, i, phase, k = np.indices(
-        (a["channels"], a["sets"], a["rows"], a["phases"], a["phase_width"]), sparse=True
+        (a["C_per_group"], a["sets"], a["rows"], a["phases"], a["phase_width"]), sparse=True
     )
     h = a["top"] + r * a["set_step"] + i * a["row_step"] + p.padding[0][0]
-    w = a["left"] + phase + k * a["step"] + p.padding[1][0]
+    w = a["left"] + phase + k * a["band_step"] + p.padding[1][0]
     last_h, last_w = image.shape[1] - 1, image.shape[2] - 1
     near_h, near_w = np.clip(h, 0, last_h), np.clip(w, 0, last_w)
     inside, numbers = (near_h == h) & (near_w == w), image[c, near_h, near_w]
-    at = c * a["plane"] + r * a["set_size"] + i * row + phase * a["phase_width"] + k
+    at = c * a["band_plane"] + r * a["set_size"] + i * row + phase * a["phase_width"] + k
     band[at] = np.where(inside, numbers, -1)
     return band
 

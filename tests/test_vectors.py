@@ -43,8 +43,8 @@ def run_block(typingctx, name, lanes, source, target):  # type: ignore[no-untype
             results = [rows[0], rows[1]]
         elif block == "broadcast":
             results = [vector.broadcast(builder.load(vector.at(read, index(1))))]
-        elif block == "multiply_add":
-            results = [vector.multiply_add(rows[0], rows[1], rows[-1])]
+        elif block in ("multiply_add", "dot"):
+            results = [getattr(vector, block)(rows[0], rows[1], rows[-1])]
         elif block == "shuffle":
             results = [vector.shuffle(rows[0], rows[1], picks(n))]
         elif block == "pick":
@@ -116,7 +116,7 @@ def plain(block: str, rows: Array) -> list[list[float]]:
         return [list(rows[0]), list(rows[1])]
     if block == "broadcast":
         return [[rows[0, 1]] * lanes]
-    if block == "multiply_add":
+    if block in ("multiply_add", "dot"):
         return [[a * b + c for a, b, c in zip(rows[0], rows[1], rows[-1], strict=True)]]
     if block == "shuffle":
         return [[[*rows[0], *rows[1]][i] for i in picks(lanes)]]
@@ -161,7 +161,7 @@ def plain(block: str, rows: Array) -> list[list[float]]:
 @pytest.mark.parametrize(
     "block",
     [
-        *("load and store", "broadcast", "multiply_add", "shuffle", "transpose", "sums"),
+        *("load and store", "broadcast", "multiply_add", "dot", "shuffle", "transpose", "sums"),
         *("all", "clamp", "first", "within", "load_masked", "store_masked"),
         *("load_masked otherwise", "pick"),
     ],

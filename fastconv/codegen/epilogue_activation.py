@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from llvmlite import ir
+from numba.core import cgutils
 
-from fastconv.codegen.vector import I64, Vectors
-from fastconv.core.activation import HARD_SWISH, LEAKY, SILU
+from fastconv.codegen.integers import counted
+from fastconv.codegen.vector import I64, Vectors, index
+from fastconv.core.activation import CLAMP, HARD_SWISH, LEAKY, SILU
 
 
 def activate(vector: Vectors, form: Any, total: Any, low: Any, high: Any, slope: Any) -> Any:
@@ -41,6 +43,37 @@ def activate(vector: Vectors, form: Any, total: Any, low: Any, high: Any, slope:
     for value, block in results:
         result.add_incoming(value, block)
     return result
+
+
+def activated(vector: Vectors, sums: Iterable[Any], numbers: Any, form: Any) -> list[Any]:
+    """Return the activation of each of some vectors; `numbers` points to its numbers.
+
+    What is only clamped stays in its registers. All else goes through memory, so that the code for
+    it exists once.
+    """
+    builder, sums = vector.builder, list(sums)
+    low, high, slope = (
+        vector.broadcast(builder.load(vector.at(numbers, number))) for number in range(3)
+    )
+    kept = cgutils.alloca_once(builder, vector.type, size=index(len(sums)))
+    results = []
+    with builder.if_else(builder.icmp_signed("==", form, index(CLAMP))) as (then, otherwise):
+        with then:
+            results.append(([vector.clamp(total, low, high) for total in sums], builder.block))
+        with otherwise:
+            pointers = [vector.at(kept, number) for number in range(len(sums))]
+            for total, pointer in zip(sums, pointers, strict=True):
+                builder.store(total, pointer)
+            with counted(builder, 0, len(sums)) as number:
+                pointer = vector.at(kept, number)
+                total = activate(vector, form, builder.load(pointer), low, high, slope)
+                builder.store(total, pointer)
+            results.append(([builder.load(pointer) for pointer in pointers], builder.block))
+    merged = [builder.phi(vector.type) for _ in sums]
+    for values, block in results:
+        for phi, value in zip(merged, values, strict=True):
+            phi.add_incoming(value, block)
+    return merged
 
 
 def leaky(vector: Vectors, y: Any, slope: Any) -> Any:

@@ -1,21 +1,20 @@
-"""The register tile with filters in the lanes: a few pixels times a few vectors of filters.
+"""The microkernel vectorized over output channels: a few pixels times a few vectors of filters.
 
 Each tap loads its filters' weights as vectors, broadcasts one input element a pixel, multiplies
 and adds. Pixels may lie anywhere, so every stride is as good as another, and a tile of 7 pixels
 wastes nothing on a map 7 pixels wide. The output keeps the pixels of one channel together,
-however, so the sums are transposed in registers before they are stored: this layout is for sums
-over many taps.
+however, so the sums are transposed in registers before they are stored: it suits sums over many
+taps.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastconv.codegen.conv_microkernel import Tile
-from fastconv.codegen.vector import index
+from fastconv.codegen.conv_microkernel import ConvMicrokernel
 
 
-class FilterLanes(Tile):
+class OverChannels(ConvMicrokernel):
     """``rows * columns`` pixels times ``vectors * lanes`` filters.
 
     `step` is the distance of neighbouring pixels in the input as a constant, which saves address
@@ -23,31 +22,29 @@ class FilterLanes(Tile):
     """
 
     def emit(self, rows: int, columns: int, vectors: int, step: int) -> None:
-        """Write the whole tile."""
-        builder, vector, lanes = self.builder, self.vector, self.vector.lanes
+        """Write the whole microkernel."""
+        builder, vector, operand, lanes = self.builder, self.vector, self.operand, self.vector.lanes
         bias = [
             vector.load_masked(
-                vector.at(self.bias, index(v * lanes)),
-                vector.first(builder.sub(self.filters, index(v * lanes))),
+                vector.at(self.bias, v * lanes), vector.first(self.v.filters - v * lanes)
             )
             for v in range(vectors)
         ]
-        along = range(columns)
-        steps = [index(j * step) if step else builder.mul(self.x_step, index(j)) for j in along]
-        down = [builder.mul(self.x_row, index(i)) for i in range(rows)]
+        steps = [j * step if step else self.layer.x_step * j for j in range(columns)]
+        down = [self.layer.x_row * i for i in range(rows)]
 
         def body(tap: Any, corner: Any, sums: list[Any]) -> list[Any]:
-            place = vector.at(self.weight, builder.mul(tap, index(vectors * lanes)))
-            weights = [vector.load(vector.at(place, index(v * lanes))) for v in range(vectors)]
+            first = operand.at(self.weight, tap * (vectors * lanes))
+            weights = [operand.load(operand.at(first, v * lanes)) for v in range(vectors)]
             for row in down:
-                self.fetch_ahead(vector.at(corner, row), columns * max(step, 1))
+                self.prefetch_next(operand.at(corner, row), columns * max(step, 1))
             updated = []
             for pixel in range(rows * columns):
                 i, j = divmod(pixel, columns)
-                value = vector.broadcast(builder.load(vector.at(corner, down[i], steps[j])))
+                value = operand.broadcast(builder.load(operand.at(corner, down[i], steps[j])))
                 for v in range(vectors):
                     total = sums[pixel * vectors + v]
-                    updated.append(vector.multiply_add(value, weights[v], total))
+                    updated.append(operand.dot(value, weights[v], total))
             return updated
 
         sums = self.over_taps(bias * (rows * columns), body)
@@ -56,18 +53,18 @@ class FilterLanes(Tile):
     def _store(self, sums: list[Any], rows: int, columns: int, vectors: int) -> None:
         """Transpose blocks of up to `lanes` neighbouring pixels; then a row is as in memory."""
         vector, lanes = self.vector, self.vector.lanes
-        places = [(i, v) for i in range(rows) for v in range(-(-columns // lanes))]
+        positions = [(i, v) for i in range(rows) for v in range(-(-columns // lanes))]
         blocks = []
-        for i, block in places:
+        for i, block in positions:
             first, count = i * columns + block * lanes, min(lanes, columns - block * lanes)
             for v in range(vectors):
                 pixels = [sums[(first + p) * vectors + v] for p in range(count)]
                 blocks.append(vector.transpose(pixels + [vector.undefined] * (lanes - count)))
         ordered = [
-            blocks[place * vectors + v][k]
+            blocks[number * vectors + v][k]
             for v in range(vectors)
             for k in range(lanes)
-            for place in range(len(places))
+            for number in range(len(positions))
         ]
         width = -(-columns // lanes) * lanes
-        self.store.rows(ordered, places, width, self.filters, index(columns))
+        self.epilogue.rows(ordered, positions, width, self.v.filters, columns)

@@ -1,62 +1,69 @@
-"""The register tile with pixels in the lanes: a few filters times a few vectors of pixels.
+"""The microkernel vectorized over the output's width: a few filters times a few vectors of pixels.
 
 Each tap loads vectors of neighbouring pixels, broadcasts one weight a filter, multiplies and
-adds. Sums lie in registers as they will lie in memory, so storing costs nothing extra: this
-layout is for maps with room for whole vectors, and for few taps. Neighbouring output pixels must
-be neighbours in what is read.
+adds. Sums lie in registers as they will lie in memory, so storing costs nothing extra: it suits
+maps with room for whole vectors, and few taps. Neighbouring output pixels must be neighbours in
+what is read.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastconv.codegen.conv_microkernel import Tile
-from fastconv.codegen.epilogue_max_pool import activated, store_largest
-from fastconv.codegen.vector import index
+from fastconv.codegen.conv_microkernel import ConvMicrokernel
+from fastconv.codegen.epilogue_max_pool import store_maxima
 
 
-class PixelLanes(Tile):
+class OverWidth(ConvMicrokernel):
     """`filters` filters times `rows` rows of ``vectors * lanes`` pixels."""
 
     def emit(self, filters: int, rows: int, vectors: int, pooled: bool = False) -> None:
-        """Write the whole tile.
+        """Write the whole microkernel.
 
-        If `pooled`, the maxima of 2 x 2 squares are stored, of an even number of rows and vectors,
-        or of one vector: `out_row` and `out_plane` are then theirs, and there is no residual.
+        If `pooled`, maxima over 2 x 2 windows are stored, of an even number of rows and vectors, or
+        of one vector: `out_row` and `out_plane` are then theirs, and there is no residual.
         """
-        builder, vector, lanes = self.builder, self.vector, self.vector.lanes
-        places = [(i, v) for i in range(rows) for v in range(vectors)]
-        down = [builder.mul(self.x_row, index(i)) for i in range(rows)]
-        last = builder.sub(self.filters, index(1))
-        bias = []
+        builder, operand, lanes = self.builder, self.operand, self.vector.lanes
+        positions = [(i, v) for i in range(rows) for v in range(vectors)]
+        down = [self.layer.x_row * i for i in range(rows)]
         side = 2 if pooled else 1
-        self.store.fetch(filters, rows // side, vectors * lanes // side)
-        for k in range(filters):
-            there = builder.icmp_signed("<", index(k), self.filters)
-            place = builder.select(there, index(k), last)
-            bias.append(vector.broadcast(builder.load(builder.gep(self.bias, [place]))))
+        self.epilogue.prefetch_output(filters, rows // side, vectors * lanes // side)
+        bias = self._bias(filters)
 
         def body(tap: Any, corner: Any, sums: list[Any]) -> list[Any]:
-            weights = builder.gep(self.weight, [builder.mul(tap, index(filters))])
-            pixels = [vector.load(vector.at(corner, down[i], index(v * lanes))) for i, v in places]
+            weights = operand.at(self.weight, tap * filters)
+            pixels = [operand.load(operand.at(corner, down[i], v * lanes)) for i, v in positions]
             for row in down:
-                self.fetch_ahead(vector.at(corner, row), vectors * lanes)
+                self.prefetch_next(operand.at(corner, row), vectors * lanes)
             updated = []
             for k in range(filters):
-                weight = vector.broadcast(builder.load(builder.gep(weights, [index(k)])))
+                weight = operand.broadcast(builder.load(operand.at(weights, k)))
                 for p, values in enumerate(pixels):
-                    total = sums[k * len(places) + p]
-                    updated.append(vector.multiply_add(weight, values, total))
+                    total = sums[k * len(positions) + p]
+                    updated.append(operand.dot(weight, values, total))
             return updated
 
-        sums = self.over_taps([b for b in bias for _ in places], body)
-        if not pooled:
-            self.store.rows(sums, places, vectors * lanes, self.filters, self.columns)
-            return
-        ready = activated(vector, sums, self.numbers, self.form)
-        out = builder.inttoptr(self.out, vector.element.as_pointer())
+        sums = self.over_taps([b for b in bias for _ in positions], body)
+        if pooled:
+            self._store_maxima(sums, filters, positions)
+        else:
+            self.epilogue.rows(sums, positions, vectors * lanes, self.v.filters, self.v.columns)
+
+    def _bias(self, filters: int) -> list[Any]:
+        """Return the bias of each filter as a vector, the last one for those beyond."""
+        last = self.v.filters - 1
+        existing = [last.at_most(k) for k in range(filters)]
+        bias = [self.builder.load(self.vector.at(self.bias, k)) for k in existing]
+        return [self.vector.broadcast(value) for value in bias]
+
+    def _store_maxima(
+        self, sums: list[Any], filters: int, positions: list[tuple[int, int]]
+    ) -> None:
+        """Apply the activation, and store maxima of those filters that are left."""
+        epilogue = self.epilogue
+        ready = epilogue.activated(epilogue.scaled(sums, len(positions)))
         for k in range(filters):
-            own = dict(zip(places, ready[k * len(places) :], strict=False))
-            with builder.if_then(builder.icmp_signed("<", index(k), self.filters)):
-                plane = vector.at(out, builder.mul(self.out_plane, index(k)))
-                store_largest(vector, own, plane, self.out_row, self.columns)
+            own = dict(zip(positions, ready[k * len(positions) :], strict=False))
+            with self.builder.if_then(self.v.filters.compare(">", k)):
+                plane = self.vector.at(epilogue.out, epilogue.out_plane * k)
+                store_maxima(self.vector, own, plane, epilogue.out_row, self.v.columns)

@@ -6,12 +6,13 @@ Python beside it; the tests hold the two against each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils
 
+from fastconv.codegen.number_types import NUMBER_TYPES
 from fastconv.runtime import cpu
 
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
@@ -22,17 +23,42 @@ def index(value: int) -> Any:
     return ir.Constant(I64, value)
 
 
-def prefetch(builder: Any, pointer: Any, level: int = 1, write: bool = False) -> None:
-    """Ask for the cache line at `pointer`, and do not wait for it; any address is allowed.
+def number(value: Any) -> Any:
+    """Return the LLVM value of an integer, Python's or one of `fastconv.codegen.integers`."""
+    return index(value) if isinstance(value, int) else getattr(value, "value", value)
 
-    It comes into the caches from `level` on.
+
+def prefetch(builder: Any, pointer: Any, level: int = 1, write: bool = False) -> None:
+    """Prefetch the cache line at `pointer` into the caches from `level` on.
+
+    Any address is allowed.
     """
-    place, kind = ir.IntType(8).as_pointer(), [I32, I32, I32]
-    signature = ir.FunctionType(ir.VoidType(), [place, *kind])
-    ask = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
+    anything = ir.IntType(8).as_pointer()
+    signature = ir.FunctionType(ir.VoidType(), [anything, I32, I32, I32])
+    function = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
     # To read or to write; how near; data.
-    wanted = [ir.Constant(I32, value) for value in (int(write), 4 - level, 1)]
-    builder.call(ask, [builder.bitcast(pointer, place), *wanted])
+    how = [ir.Constant(I32, value) for value in (int(write), 4 - level, 1)]
+    builder.call(function, [builder.bitcast(pointer, anything), *how])
+
+
+def vectors(builder: Any, bits: int, lanes: int) -> Vectors:
+    """Return vectors of floating-point numbers of so many bits."""
+    return Vectors(builder, NUMBER_TYPES[bits].operand, lanes)
+
+
+def updated_if(
+    builder: Any, condition: Any, values: Sequence[Any], update: Callable[[], Sequence[Any]]
+) -> list[Any]:
+    """Return what `update` writes where the condition holds, else `values`, as many of them."""
+    before = builder.block
+    with builder.if_then(condition):
+        updated = update()
+        after = builder.block
+    merged = [builder.phi(value.type) for value in values]
+    for phi, old, new in zip(merged, values, updated, strict=True):
+        phi.add_incoming(old, before)
+        phi.add_incoming(new, after)
+    return merged
 
 
 class Vectors:
@@ -43,7 +69,7 @@ class Vectors:
     builder : llvmlite.ir.IRBuilder
         Where instructions are written.
     element : llvmlite.ir.Type
-        ``ir.FloatType()`` or ``ir.DoubleType()``; ``I64`` for what does not calculate.
+        ``ir.FloatType()``, ``ir.DoubleType()``, or integers, which do not calculate.
     lanes : int
         Elements of a vector; a power of two.
     """
@@ -51,30 +77,29 @@ class Vectors:
     def __init__(self, builder: Any, element: Any, lanes: int) -> None:
         self.builder = builder
         self.element = element
-        self.bits = 32 if isinstance(element, ir.FloatType) else 64
         self.lanes = lanes
         self.type = ir.VectorType(element, lanes)
         self.undefined = ir.Constant(self.type, ir.Undefined)
         self.zero = ir.Constant(self.type, None)
         self._mask_type = ir.VectorType(I1, lanes)
-        kind = "f32" if isinstance(element, ir.FloatType) else "i64" if element == I64 else "f64"
-        self._suffix = f"v{lanes}{kind}"
+        kind = {"float": "f32", "double": "f64"}.get(str(element), str(element))
+        self.bits, self._suffix = int(kind[1:]), f"v{lanes}{kind}"
 
     def at(self, pointer: Any, *offsets: Any) -> Any:
         """Return ``pointer + sum(offsets)``, counted in elements."""
         for offset in offsets:
-            pointer = self.builder.gep(pointer, [offset])
+            pointer = self.builder.gep(pointer, [number(offset)])
         return pointer
 
     def load(self, pointer: Any) -> Any:
         """Return ``memory[pointer : pointer + lanes]``."""
-        place = self.builder.bitcast(pointer, self.type.as_pointer())
-        return self.builder.load(place, align=self._align)
+        typed = self.builder.bitcast(pointer, self.type.as_pointer())
+        return self.builder.load(typed, align=self.bits // 8)
 
     def store(self, vector: Any, pointer: Any) -> None:
         """Do ``memory[pointer : pointer + lanes] = vector``."""
-        place = self.builder.bitcast(pointer, self.type.as_pointer())
-        self.builder.store(vector, place, align=self._align)
+        typed = self.builder.bitcast(pointer, self.type.as_pointer())
+        self.builder.store(vector, typed, align=self.bits // 8)
 
     def mask(self, wanted: Sequence[bool]) -> Any:
         """Return ``wanted``, a constant."""
@@ -84,18 +109,19 @@ class Vectors:
         """Return the mask ``[i < count for i in range(lanes)]``."""
         lane_numbers = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
         undefined = ir.Constant(lane_numbers.type, ir.Undefined)
-        one = self.builder.insert_element(undefined, count, ir.Constant(I32, 0))
+        one = self.builder.insert_element(undefined, number(count), ir.Constant(I32, 0))
         counts = self.shuffle(one, undefined, [0] * self.lanes)
         return self.builder.icmp_signed("<", lane_numbers, counts)
 
     def within(self, start: Any, size: Any) -> Any:
         """Return ``[0 <= start + i < size for i in range(lanes)]``; all numbers below 2**31."""
-        number = I32 if isinstance(self.element, ir.FloatType) else I64
-        lanes = ir.Constant(ir.VectorType(number, self.lanes), list(range(self.lanes)))
+        integer = ir.IntType(self.bits)
+        lanes = ir.Constant(ir.VectorType(integer, self.lanes), list(range(self.lanes)))
         undefined = ir.Constant(lanes.type, ir.Undefined)
 
         def spread(value: Any) -> Any:
-            value = self.builder.trunc(value, number) if number is I32 else value
+            value = number(value)
+            value = self.builder.trunc(value, integer) if self.bits < 64 else value
             one = self.builder.insert_element(undefined, value, ir.Constant(I32, 0))
             return self.shuffle(one, undefined, [0] * self.lanes)
 
@@ -109,17 +135,17 @@ class Vectors:
         """
         arguments = [self.type.as_pointer(), I32, self._mask_type, self.type]
         load = self._declare(f"llvm.masked.load.{self._suffix}.p0", self.type, arguments)
-        place = self.builder.bitcast(pointer, self.type.as_pointer())
-        align = ir.Constant(I32, self._align)
+        typed = self.builder.bitcast(pointer, self.type.as_pointer())
+        align = ir.Constant(I32, self.bits // 8)
         other = self.zero if otherwise is None else otherwise
-        return self.builder.call(load, [place, align, mask, other])
+        return self.builder.call(load, [typed, align, mask, other])
 
     def store_masked(self, vector: Any, pointer: Any, mask: Any) -> None:
         """Do ``memory[pointer + i] = vector[i]`` where ``mask[i]``, touching nothing else."""
         arguments = [self.type, self.type.as_pointer(), I32, self._mask_type]
         store = self._declare(f"llvm.masked.store.{self._suffix}.p0", ir.VoidType(), arguments)
-        place = self.builder.bitcast(pointer, self.type.as_pointer())
-        self.builder.call(store, [vector, place, ir.Constant(I32, self._align), mask])
+        typed = self.builder.bitcast(pointer, self.type.as_pointer())
+        self.builder.call(store, [vector, typed, ir.Constant(I32, self.bits // 8), mask])
 
     def all(self, value: float) -> Any:
         """Return ``[value] * lanes``, a constant."""
@@ -136,6 +162,13 @@ class Vectors:
             return self.builder.fadd(self.builder.fmul(a, b), c)
         fma = self._declare(f"llvm.fma.{self._suffix}", self.type, [self.type] * 3)
         return self.builder.call(fma, [a, b, c])
+
+    def dot(self, a: Any, b: Any, accumulator: Any) -> Any:
+        """Return each lane of `accumulator` plus the products of a lane's numbers in a and b.
+
+        Operands of one number a lane: ``a * b + accumulator``.
+        """
+        return self.multiply_add(a, b, accumulator)
 
     def now(self, vector: Any) -> Any:
         """Return `vector`, which is computed before anything that is loaded after it.
@@ -161,11 +194,11 @@ class Vectors:
         lanes = self.lanes
         if len(vectors) == 1:
             return self.shuffle(vectors[0], self.undefined, picks)
-        picked, places = vectors[0], list(picks)
+        picked, left = vectors[0], list(picks)
         for vector in vectors[1:]:
             # What comes from a later vector may be anything for now.
-            picked = self.shuffle(picked, vector, [i if i < 2 * lanes else 0 for i in places])
-            places = [k if i < 2 * lanes else i - lanes for k, i in enumerate(places)]
+            picked = self.shuffle(picked, vector, [i if i < 2 * lanes else 0 for i in left])
+            left = [k if i < 2 * lanes else i - lanes for k, i in enumerate(left)]
         return picked
 
     def transpose(self, rows: Sequence[Any]) -> list[Any]:
@@ -186,7 +219,7 @@ class Vectors:
         return vectors
 
     def sums(self, vectors: Sequence[Any]) -> Any:
-        """Return ``[sum(vector) for vector in vectors]``, zeros behind; at most `lanes` of them.
+        """Return ``[sum(vector) for vector in vectors]``, then zeros; at most `lanes` of them.
 
         Pairs of vectors become one: half of its elements are sums of the first, half of the second.
         """
@@ -223,9 +256,9 @@ class Vectors:
         return [self.shuffle(*pair, picks) for pair in pairs for picks in (low, high)]
 
     @property
-    def _align(self) -> int:
-        """Bytes an address is a multiple of: arrays of any alignment are taken."""
-        return 4 if isinstance(self.element, ir.FloatType) else 8
+    def line(self) -> int:
+        """How many elements a cache line holds."""
+        return 512 // self.bits
 
     def _declare(self, name: str, returned: Any, arguments: list[Any]) -> Any:
         signature = ir.FunctionType(returned, arguments)

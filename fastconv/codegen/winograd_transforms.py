@@ -22,8 +22,9 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from fastconv.codegen.constant_matrix import times
-from fastconv.codegen.epilogue import Store
-from fastconv.codegen.epilogue_max_pool import activated, largest
+from fastconv.codegen.epilogue import Epilogue
+from fastconv.codegen.epilogue_activation import activated
+from fastconv.codegen.epilogue_max_pool import largest
 from fastconv.codegen.row_copies import every, vectors_of
 from fastconv.codegen.vector import Vectors, index
 from fastconv.codegen.winograd_matrices import Matrix, winograd
@@ -260,7 +261,7 @@ def gather_row(  # type: ignore[no-untyped-def]
         vector, step = vectors_of(builder, bits, lanes), m.literal_value
         source, out, residual, numbers, form, count, plane, width = arguments[:8]
         of = builder.inttoptr(source, vector.element.as_pointer())
-        store = Store(vector, out, residual, numbers, form, index(0), index(0))
+        store = Epilogue(vector, out, residual, numbers, form, index(0), index(0))
         _gather(vector, of, count, plane, width, step, store.one)
         return context.get_dummy_value()
 

@@ -42,7 +42,8 @@ from fastconv.convolution.weight_grad import (
 from fastconv.core.activation import Activation
 from fastconv.core.cached import cached_property
 from fastconv.core.conv_problem import Conv2dProblem, Direction
-from fastconv.kernels.conv_loops import convolve
+from fastconv.core.records import record_of
+from fastconv.kernels.conv_loops import ARGUMENTS, convolve
 from fastconv.kernels.conv_microkernels import tile_address
 from fastconv.kernels.pack_padded_band import band_copy_address
 from fastconv.runtime import threads
@@ -149,8 +150,8 @@ class _TiledLaunch(Launch):
         self._none = as_read_only(np.empty(0, problem.dtype))
         self._code = self.find_code()
 
-    def find_code(self) -> tuple[int, dict[int, tuple[Tiling, int]]]:
-        """Return the tile, and for a number of threads the tiling and what copies its bands."""
+    def find_code(self) -> tuple[int, dict[int, tuple[Tiling, Array]]]:
+        """Return the tile, and for a number of threads the tiling and what kernels read."""
         return tile_address(self._shape), {}
 
     @cached_property
@@ -173,26 +174,30 @@ class _TiledLaunch(Launch):
         if found is None:
             tiling = tiling_of(self._problem, self._shape, count, self._target)
             step = tiling.step if tiling.step <= 2 else 0
-            found = tiling, band_copy_address(step, self._shape.bits, self._shape.lanes)
+            arguments = record_of(
+                ARGUMENTS,
+                microkernel=tile,
+                band_copy=band_copy_address(step, self._shape.bits, self._shape.lanes),
+                layer=tiling.record,
+                offsets=tiling.offsets,
+                starts=tiling.cuts,
+                numbers=self._numbers,
+                form=self._form,
+            )
+            found = tiling, arguments
             tilings[count] = found
-        tiling, copy = found
+        tiling, arguments = found
         with scratch("bands", tiling.workers * tiling.band_bytes) as bands:
             convolve(
                 tiling.workers,
-                tile,
-                copy,
                 x.reshape(-1),
                 self._weight,
                 self._bias,
                 self._none if residual is None else residual.reshape(-1),
                 out.reshape(-1),
-                self._numbers,
-                self._form,
-                self._skip,
-                tiling.offsets,
-                tiling.cuts,
                 bands,
-                tiling.record,
+                self._skip,
+                arguments,
             )
 
 

@@ -1,8 +1,8 @@
-"""Convolution by register tiles: the loops around the tiles.
+"""Convolution in register tiles: the loops around the microkernel.
 
-The work is a grid of tasks: image, group, band of output rows, band of output columns, part of
-the filters. Each worker takes a contiguous range of them. Where the input needs a zero margin,
-or its columns taken apart, a task first copies its band into the worker's buffer.
+The work is a grid of tasks: image and group, band of output rows, band of output columns, part of
+the filters. Each worker takes a contiguous range of them. Where the input needs padding, or its
+columns deinterleaved, a task first copies its band of the input into the worker's buffer.
 
 Within a task the pixels are taken in blocks, and all filters of the task pass over a block before
 the next: what the tiles of a block read stays in the caches meanwhile.
@@ -13,191 +13,188 @@ element computed twice gets the same value twice. Bands do not overlap.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
+from fastconv.codegen import conv_microkernel
+from fastconv.core.records import record_type
+from fastconv.jit.compiler import inner_kernel, range_kernel
+from fastconv.jit.pointers import address, call, integer_at, record_at
+from fastconv.kernels import pack_padded_band
 
-from fastconv.codegen import conv_microkernel as codegen_tile
-from fastconv.jit.compiler import range_kernel
-from fastconv.jit.pointers import address, call
-
-#: The numbers that the loops read from the layer's record; tiles read the first few. `halved` is 1
-#: where maxima of squares are stored, else 0.
-FIELDS = (
-    *codegen_tile.LAYER,
-    *("itemsize", "groups", "C_per_group", "K_per_group", "H", "W"),
-    *("R", "row_taps", "dilation_h", "stride_h", "stride_w", "pad_top", "pad_left", "span_h"),
+#: The numbers of a layer that is cut into tasks; microkernels read the first few, and what copies
+#: bands the next. `halved` is 1 where maxima of 2 x 2 outputs are stored, else 0.
+LAYOUT = record_type(
+    *conv_microkernel.LAYER,
+    *pack_padded_band.LAYER,
+    *("itemsize", "groups", "K_per_group", "R", "row_taps", "dilation_h", "stride_h", "stride_w"),
+    *("pad_top", "pad_left", "span_h"),
     *("tile_filters", "tile_rows", "tile_columns", "filter_tiles", "block_rows", "block_columns"),
     *("row_bands", "column_bands", "parts", "tasks", "workers"),
-    *("copied", "band_bytes", "band_plane", "band_step", "phases"),
-    *("sets", "set_step", "set_size", "row_step"),
-    *("phase_width", "behind", "out_step", "halved"),
+    *("copied", "band_bytes", "out_step", "halved"),
 )
-LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
+
+#: What is the same for every input: addresses of machine code (of the microkernel and of what
+#: copies bands), of the layer's record, of the offset of each tap, of where bands of rows, bands of
+#: columns and parts begin (each list with its end), and of the activation's numbers; its form.
+ARGUMENTS = record_type(
+    *("microkernel", "band_copy", "layer", "offsets", "starts", "numbers", "form")
+)
+
+
+class Arrays(NamedTuple):
+    """Addresses of the first elements; that of the residual is 0 if there is none."""
+
+    x: int
+    weight: int
+    bias: int
+    residual: int
+    out: int
+
+
+class Task(NamedTuple):
+    """An image of one group, rows and columns of the output, and tiles of filters."""
+
+    image: int
+    row: int
+    end_row: int
+    column: int
+    end_column: int
+    tile: int
+    end_tile: int
+
+
+class Block(NamedTuple):
+    """Rows and columns of the output, and how far from it the input of the next block is."""
+
+    row: int
+    end_row: int
+    column: int
+    end_column: int
+    next_block: int
 
 
 @range_kernel
 def convolve(
     start: int,
     stop: int,
-    tile: int,
-    band_copy: int,
     x: Any,
     weight: Any,
     bias: Any,
     residual: Any,
     out: Any,
-    numbers: Any,
-    form: int,
-    skip: int,
-    offsets: Any,
-    cuts: Any,
     bands: Any,
-    layer: Any,
+    skip: int,
+    arguments: Any,
 ) -> None:
     """Work through the tasks of workers `start` to `stop`.
 
-    `tile` and `band_copy` are addresses of machine code. All arrays are flat: `weight` is
-    (groups, filter tiles, taps, filters of a tile), with zeros where there is no filter; `bias`
-    is (K,); `out` begins with the first element to be written, and `residual` is shaped like it or
-    empty; `numbers` and `form` are the activation's;
-    `skip` says whether rows of the kernel that lie in the margin may be left out;
-    `offsets` says where a tap's element lies; `cuts` holds the first row, column and filter tile
-    of each band and part, each list with its end; `bands` has room for every worker.
+    All arrays are flat: `weight` is (groups, filter tiles, taps, filters of a tile), with zeros
+    where there is no filter; `bias` is (K,); `out` begins with the first element to be written, and
+    `residual` is shaped like it or empty; `bands` has room for every worker. `skip` says whether
+    rows of the kernel that lie in the padding may be left out; `arguments` is a record of
+    `ARGUMENTS`.
     """
-    g = layer[0]
-    size = g.itemsize
-    row_starts, column_starts = cuts[: g.row_bands + 1], cuts[g.row_bands + 1 :]
-    part_starts = column_starts[g.column_bands + 1 :]
+    a = arguments[0]
+    g = record_at(a.layer, LAYOUT)
+    added = address(residual) if residual.size else 0
+    arrays = Arrays(address(x), address(weight), address(bias), added, address(out))
     for worker in range(start, stop):
-        buffer = address(bands) + worker * g.band_bytes
-        task = worker * g.tasks // g.workers
-        last = (worker + 1) * g.tasks // g.workers
-        image, rest = divmod(task, g.row_bands * g.column_bands * g.parts)
-        row_band, rest = divmod(rest, g.column_bands * g.parts)
-        column_band, part = divmod(rest, g.parts)
-        fresh = True
-        while task < last:
-            row0, row1 = row_starts[row_band], row_starts[row_band + 1]
-            column0, column1 = column_starts[column_band], column_starts[column_band + 1]
-            start_of_image = image * g.C_per_group * g.H * g.W
-            source = address(x) + start_of_image * size
-            # The task that comes next, and where it will begin to read.
-            next_part, next_column_band, next_row_band, next_image = (
-                part + 1,
-                column_band,
-                row_band,
-                image,
-            )
-            if next_part == g.parts:
-                next_part = 0
-                next_column_band += 1
-                if next_column_band == g.column_bands:
-                    next_column_band = 0
-                    next_row_band += 1
-                    if next_row_band == g.row_bands:
-                        next_row_band = 0
-                        next_image += 1
-            afterwards = (
-                (next_image - image) * g.C_per_group * g.H * g.W
-                + (row_starts[next_row_band] - row0) * g.stride_h * g.W
-                + (column_starts[next_column_band] - column0) * g.stride_w
-            )
+        band = address(bands) + worker * g.band_bytes
+        first, last = worker * g.tasks // g.workers, (worker + 1) * g.tasks // g.workers
+        for number in range(first, last):
+            task = _task(number, a, g)
+            corner = task.row * g.stride_h, task.column * g.stride_w
+            source = arrays.x + task.image * g.C_per_group * g.H * g.W * g.itemsize
             if g.copied:
-                if fresh:
-                    call(
-                        band_copy,
-                        (
-                            source,
-                            buffer,
-                            g.C_per_group,
-                            g.H,
-                            g.W,
-                            row0 * g.stride_h - g.pad_top,
-                            column0 * g.stride_w - g.pad_left,
-                            g.band_step,
-                            g.phases,
-                            g.sets,
-                            g.set_step,
-                            g.row_step,
-                            ((row1 - row0 - 1) * g.stride_h + g.span_h - 1) // g.row_step + 1,
-                            g.set_size,
-                            g.band_plane,
-                            g.phase_width,
-                            g.behind,
-                        ),
-                    )
-                    fresh = False
-                source = buffer
+                # All parts of the filters read the same band.
+                if number == first or task.tile == 0:
+                    rows = (task.end_row - task.row - 1) * g.stride_h + g.span_h
+                    rows = (rows - 1) // g.row_step + 1
+                    top, left = corner[0] - g.pad_top, corner[1] - g.pad_left
+                    call(a.band_copy, (source, band, top, left, rows, a.layer))
+                source = band
             else:
-                source += (row0 * g.stride_h * g.W + column0 * g.stride_w) * size
-            group = image % g.groups
-            last_row, last_column = row1 - g.tile_rows, max(column0, column1 - g.tile_columns)
-            for block_row in range(row0, row1, g.block_rows):
-                for block_column in range(column0, column1, g.block_columns):
-                    # The last filters that pass over a block ask for the next one.
-                    next_block = afterwards
-                    if block_column + g.block_columns < column1:
-                        next_block = (block_column + g.block_columns - column0) * g.x_step
-                        next_block += (block_row - row0) * g.x_row
-                    elif block_row + g.block_rows < row1:
-                        next_block = (block_row + g.block_rows - row0) * g.x_row
-                    next_block -= (block_column - column0) * g.x_step
-                    next_block -= (block_row - row0) * g.x_row
-                    for t in range(part_starts[part], part_starts[part + 1]):
-                        ahead = 0
-                        if not g.copied and t == part_starts[part + 1] - 1:
-                            ahead = next_block
-                        k = t * g.tile_filters
-                        filters = min(g.tile_filters, g.K_per_group - k)
-                        packed = (group * g.filter_tiles + t) * g.tile_filters * g.R * g.row_taps
-                        offset = group * g.K_per_group + k
-                        plane = (image * g.K_per_group + k) * g.out_plane
-                        for i in range(block_row, min(row1, block_row + g.block_rows), g.tile_rows):
-                            i = min(i, last_row)
-                            r0, r1 = 0, g.R
-                            if skip:
-                                top = i * g.stride_h - g.pad_top
-                                bottom = top + (g.tile_rows - 1) * g.stride_h
-                                r0 = max(0, -(bottom // g.dilation_h))
-                                r1 = min(g.R, -((top - g.H) // g.dilation_h))
-                                if r1 <= r0:  # all margin: zeros come out
-                                    r0, r1 = 0, 1
-                            first = r0 * g.row_taps
-                            head = g.run - first % g.run
-                            for j in range(
-                                block_column,
-                                min(column1, block_column + g.block_columns),
-                                g.tile_columns,
-                            ):
-                                j = min(j, last_column)
-                                row = plane + (i >> g.halved) * g.out_row
-                                place = (row + (j >> g.halved) * g.out_step) * size
-                                corner = (i - row0) * g.x_row + (j - column0) * g.x_step
-                                call(
-                                    tile,
-                                    (
-                                        source + corner * size,
-                                        address(offsets) + first * 8,
-                                        address(weight) + (packed + first * g.tile_filters) * size,
-                                        address(bias) + offset * size,
-                                        address(residual) + place if residual.size else 0,
-                                        address(out) + place,
-                                        address(numbers),
-                                        address(layer),
-                                        (r1 - r0) * g.row_taps,
-                                        head,
-                                        form,
-                                        filters,
-                                        column1 - j,
-                                        ahead,
-                                    ),
-                                )
-            task += 1
-            fresh = fresh or next_part == 0
-            part, column_band, row_band, image = (
-                next_part,
-                next_column_band,
-                next_row_band,
-                next_image,
+                source += (corner[0] * g.W + corner[1]) * g.itemsize
+            _convolve_task(task, _task(number + 1, a, g), source, arrays, skip, a, g)
+
+
+@inner_kernel
+def _task(number, a, g):  # type: ignore[no-untyped-def]
+    """Return what a task computes; that after the last one begins where there is no image."""
+    number, part = divmod(number, g.parts)
+    number, j = divmod(number, g.column_bands)
+    image, i = divmod(number, g.row_bands)
+    columns = a.starts + 8 * (g.row_bands + 1)
+    parts = columns + 8 * (g.column_bands + 1)
+    rows = integer_at(a.starts, i), integer_at(a.starts, i + 1)
+    columns_of = integer_at(columns, j), integer_at(columns, j + 1)
+    return Task(image, *rows, *columns_of, integer_at(parts, part), integer_at(parts, part + 1))
+
+
+@inner_kernel
+def _convolve_task(task, following, source, arrays, skip, a, g):  # type: ignore[no-untyped-def]
+    """Do a task whose input begins at `source`, block by block."""
+    next_task = (following.image - task.image) * g.C_per_group * g.H * g.W
+    next_task += (following.row - task.row) * g.stride_h * g.W
+    next_task += (following.column - task.column) * g.stride_w
+    for row in range(task.row, task.end_row, g.block_rows):
+        for column in range(task.column, task.end_column, g.block_columns):
+            end_row = min(task.end_row, row + g.block_rows)
+            end_column = min(task.end_column, column + g.block_columns)
+            here = (row - task.row) * g.x_row + (column - task.column) * g.x_step
+            next_block = next_task - here
+            if end_column < task.end_column:
+                next_block = g.block_columns * g.x_step
+            elif end_row < task.end_row:
+                next_block = g.block_rows * g.x_row - (column - task.column) * g.x_step
+            block = Block(row, end_row, column, end_column, next_block)
+            for t in range(task.tile, task.end_tile):
+                _convolve_block(t, block, task, source, arrays, skip, a, g)
+
+
+@inner_kernel
+def _convolve_block(t, block, task, source, arrays, skip, a, g):  # type: ignore[no-untyped-def]
+    """Convolve a block with a tile of filters."""
+    size, k = g.itemsize, t * g.tile_filters
+    filters = min(g.tile_filters, g.K_per_group - k)
+    group = task.image % g.groups
+    weight = (group * g.filter_tiles + t) * g.tile_filters * g.R * g.row_taps
+    weight = arrays.weight + weight * size
+    bias = arrays.bias + (group * g.K_per_group + k) * size
+    plane = (task.image * g.K_per_group + k) * g.out_plane
+    # The last filters that pass over a block prefetch the next one.
+    ahead = 0 if g.copied or t < task.end_tile - 1 else block.next_block
+    last_row, last_column = task.end_row - g.tile_rows, task.end_column - g.tile_columns
+    for i in range(block.row, block.end_row, g.tile_rows):
+        i = min(i, last_row)
+        r0, r1 = _kernel_rows(i, g) if skip else (0, g.R)
+        taps, first = (r1 - r0) * g.row_taps, r0 * g.row_taps
+        head = g.run - first % g.run
+        for j in range(block.column, block.end_column, g.tile_columns):
+            j = min(j, max(task.column, last_column))
+            corner = (i - task.row) * g.x_row + (j - task.column) * g.x_step
+            offset = (plane + (i >> g.halved) * g.out_row + (j >> g.halved) * g.out_step) * size
+            call(
+                a.microkernel,
+                (
+                    source + corner * size,
+                    a.offsets + first * 8,
+                    weight + first * g.tile_filters * size,
+                    bias,
+                    arrays.residual + offset if arrays.residual else 0,
+                    arrays.out + offset,
+                    a.numbers,
+                    a.layer,
+                    *(taps, head, a.form, filters, task.end_column - j, ahead),
+                ),
             )
+
+
+@inner_kernel
+def _kernel_rows(i, g):  # type: ignore[no-untyped-def]
+    """Return the rows of the kernel that see the image from a tile at output row `i`."""
+    top = i * g.stride_h - g.pad_top
+    bottom = top + (g.tile_rows - 1) * g.stride_h
+    r0 = max(0, -(bottom // g.dilation_h))
+    r1 = min(g.R, -((top - g.H) // g.dilation_h))
+    return (r0, r1) if r0 < r1 else (0, 1)  # all padding: zeros come out

@@ -5,20 +5,24 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-from numba.core import cgutils, types
-from numba.extending import intrinsic
-
-from fastconv.codegen.depthwise_microkernel import ARGUMENTS as TILE_ARGUMENTS
-from fastconv.codegen.depthwise_microkernel import Depthwise
-from fastconv.jit.compiler import address_of, range_kernel
+from fastconv.codegen.depthwise_microkernel import DepthwiseMicrokernel
+from fastconv.codegen.integers import (
+    counted,
+    counted_together,
+    integers,
+    integers_at,
+)
+from fastconv.codegen.number_types import NUMBER_TYPES
+from fastconv.jit.compiler import range_kernel
+from fastconv.jit.emitter import emitted_address
 from fastconv.jit.pointers import address, call
 
 
 class DepthwiseShape(NamedTuple):
-    """What a kernel is compiled for: taps, stride, and the tile; see `codegen.depthwise`.
+    """What a kernel is compiled for: taps, stride, and the tile; see `DepthwiseMicrokernel`.
 
     With `odd` the even columns of the output are from R x S taps, the odd ones from R x `odd`. If
-    `pooled`, maxima of 2 x 2 squares are stored.
+    `pooled`, maxima over 2 x 2 windows are stored.
     """
 
     R: int
@@ -39,82 +43,70 @@ class DepthwiseShape(NamedTuple):
         odd = "" if self.odd is None else f"+{self.odd}"
         pooled = "-pooled" if self.pooled else ""
         taps = f"{self.R}x{self.S}{odd}-s{down}x{across}"
-        return f"depthwise-f{self.bits}x{self.lanes}-{tile}-{taps}{pooled}"
+        return f"depthwise-{NUMBER_TYPES[self.bits].name}x{self.lanes}-{tile}-{taps}{pooled}"
 
 
-_shapes: dict[str, DepthwiseShape] = {}
-
-
-@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
-def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
-    """Write the tile of the kernel of that name."""
-    shape = _shapes[name.literal_value]
-
-    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
-        numbers = cgutils.unpack_tuple(builder, values[1])
-        tile = Depthwise(builder, shape.bits, shape.lanes, numbers)
-        sizes = shape.R, shape.S, shape.stride, shape.rows, shape.vectors
-        if shape.pooled:
-            tile.emit_pooled(*sizes)
-        else:
-            tile.emit(*sizes, shape.odd)
-        return context.get_dummy_value()
-
-    return types.void(name, arguments), generate
-
-
-#: The numbers of a layer, as the kernel wants them after the range of blocks and the addresses.
+#: The numbers of a layer, in the order in which the kernel reads them.
 LAYER = (
     *("form", "C", "K", "multiplier", "H", "W", "OH", "OW", "pad_top", "pad_left"),
     *("pad_odd", "out_row", "out_plane"),
 )
-_ADDRESSES = ("x", "weight", "bias", "residual", "out", "numbers")
+#: What the kernel is called with: a range of blocks, and addresses.
+ARGUMENTS = (*("start", "stop", "x", "weight", "bias", "residual", "out", "numbers", "layer"),)
 
 
 @cache
 def depthwise_address(shape: DepthwiseShape) -> int:
-    """Return the address of the machine code that computes a range of blocks of rows."""
-    name, size = shape.name, shape.bits // 8
-    _shapes[name] = shape
-    rows, columns = shape.rows, shape.vectors * shape.lanes
-    down, across = shape.stride
+    """Return the address of the machine code that computes a range of blocks.
+
+    A block is `rows` rows of one plane of the output.
+    """
+
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        v, size, rows = integers(builder, arguments), NUMBER_TYPES[shape.bits].size, shape.rows
+        g = integers_at(builder, v.layer, LAYER)
+        side, many = 2 if shape.pooled else 1, (g.OH + (rows - 1)) // rows
+        with counted_together(builder, v.start, v.stop, (g.K, many)) as (image, k, block):
+            i = (block * rows).at_most(g.OH - rows)
+            v.source = v.x + (image * g.C + k // g.multiplier) * g.H * g.W * size
+            v.line = (image * g.K + k) * g.out_plane + i // side * g.out_row
+            _write_rows(builder, v, g, (k, i), shape)
+
+    return emitted_address(shape.name, ARGUMENTS, emit)
+
+
+def _write_rows(builder: Any, v: Any, g: Any, corner: tuple[Any, Any], shape: Any) -> None:
+    """Write the loop over the tiles of a block: filter k, rows i and following."""
+    (k, i), size = corner, NUMBER_TYPES[shape.bits].size
+    columns = shape.vectors * shape.lanes
     # Of a pair, columns are counted in twos.
-    taps, apart = shape.R * (shape.S + (shape.odd or 0)), 1 if shape.odd is None else 2
-    side = 2 if shape.pooled else 1
-    assert len(TILE_ARGUMENTS) == 14
-
-    def blocks(  # type: ignore[no-untyped-def]
-        start, stop, x, weight, bias, residual, out, numbers,
-        form, C, K, multiplier, H, W, OH, OW, pad_top, pad_left, pad_odd, out_row, out_plane,
-    ):  # fmt: skip
-        many = -(-OH // rows)
-        plane, block = divmod(start, many)
-        image, k = divmod(plane, K)
-        wide = -(-OW // apart)
-        for _ in range(start, stop):
-            i = min(block * rows, OH - rows)
-            source = x + (image * C + k // multiplier) * H * W * size
-            for j in range(0, wide, columns):
-                j = max(0, min(j, wide - columns))
-                row = (image * K + k) * out_plane + i // side * out_row
-                place = (row + j * apart // side) * size
-                added = residual + place if residual else 0
-                filter_ = weight + k * taps * size
-                top, left = i * down - pad_top, j * across - pad_left
-                _write_tile(
-                    name,
-                    (
-                        source, filter_, bias + k * size, out + place, added, numbers, form,
-                        H, W, top, left, j - pad_odd, out_row, OW - j * apart,
-                    ),
-                )  # fmt: skip
-            block += 1
-            if block == many:
-                block, k = 0, k + 1
-                if k == K:
-                    k, image = 0, image + 1
-
-    return address_of(blocks, name, 2 + len(_ADDRESSES) + len(LAYER))
+    taps, spacing = shape.R * (shape.S + (shape.odd or 0)), 1 if shape.odd is None else 2
+    side, wide = 2 if shape.pooled else 1, (g.OW + (spacing - 1)) // spacing
+    with counted(builder, 0, wide, columns) as first:
+        j = first.at_most(wide - columns).at_least(0)
+        begin = (v.line + j * spacing // side) * size
+        tile = {
+            "x": v.source,
+            "weight": v.weight + k * (taps * size),
+            "bias": v.bias + k * size,
+            "out": v.out + begin,
+            "residual": v.residual.choose(v.residual.compare("!=", 0), v.residual + begin, 0),
+            "numbers": v.numbers,
+            "form": g.form,
+            "height": g.H,
+            "width": g.W,
+            "top": i * shape.stride[0] - g.pad_top,
+            "left": j * shape.stride[1] - g.pad_left,
+            "left_odd": j - g.pad_odd,
+            "out_row": g.out_row,
+            "columns": g.OW - j * spacing,
+        }
+        kernel = DepthwiseMicrokernel(builder, shape.bits, shape.lanes, tile)
+        sizes = shape.R, shape.S, shape.stride, shape.rows, shape.vectors
+        if shape.pooled:
+            kernel.emit_pooled(*sizes)
+        else:
+            kernel.emit(*sizes, shape.odd)
 
 
 @range_kernel
@@ -132,21 +124,9 @@ def run_blocks(
 ) -> None:
     """Call the machine code `code`, of `depthwise_address`, for blocks `start` to `stop`.
 
-    A block is `rows` rows of one plane of the output; `layer` holds the numbers `LAYER`. `out`
-    begins with the first element to be written; `residual` is shaped like it or empty.
+    `layer` holds the numbers `LAYER`. `out` begins with the first element to be written; `residual`
+    is shaped like it or empty.
     """
-    g = layer
-    call(
-        code,
-        (
-            start,
-            stop,
-            address(x),
-            address(weight),
-            address(bias),
-            address(residual) if residual.size else 0,
-            address(out),
-            address(numbers),
-            *(g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7], g[8], g[9], g[10], g[11], g[12]),
-        ),
-    )
+    added = address(residual) if residual.size else 0
+    inputs = address(x), address(weight), address(bias), added
+    call(code, (start, stop, *inputs, address(out), address(numbers), address(layer)))

@@ -45,7 +45,7 @@ class Tiling(NamedTuple):
     Attributes
     ----------
     record : ndarray of one record
-        The numbers `fastconv.kernels.conv_loops.FIELDS`.
+        The numbers `fastconv.kernels.conv_loops.LAYOUT`.
     offsets : ndarray of int64, (taps,)
         Where each tap (r, c, s) reads, in elements from where its tile begins.
     cuts : ndarray of int64

@@ -1,0 +1,218 @@
+"""What packing is made of: rows of elements cleared and copied, blocks transposed, by vectors.
+
+Targets and sources are addresses. Copying may write up to one vector beyond the end of a row: its
+targets are buffers with that much room, filled from front to back. Reading never exceeds a row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from fastconv.codegen.integers import Integer, counted, integer_at, pointer_to
+from fastconv.codegen.vector import Vectors
+
+
+def clear_row(vector: Vectors, target: Any, count: Any) -> None:
+    """Write ``target[:count] = 0``."""
+    builder, count = vector.builder, Integer(vector.builder, count)
+    with counted(builder, 0, count, vector.lanes) as k:
+        to, left = pointer_to(vector, target, k), count - k
+        with builder.if_else(left.compare(">=", vector.lanes)) as (whole, partly):
+            with whole:
+                vector.store(vector.zero, to)
+            with partly:
+                vector.store_masked(vector.zero, to, vector.first(left.value))
+
+
+def copy_row(
+    vector: Vectors,
+    target: Any,
+    row: Any,
+    width: Any,
+    left: Any,
+    distance: Any,
+    count: Any,
+    step: int,
+) -> None:
+    """Write ``target[k] = row[left + k * distance]`` for k below `count`, 0 where that is outside.
+
+    The row has the columns 0 to `width`. `distance` is `step`, 1 or 2, unless that is 0.
+    """
+    builder = vector.builder
+    width, left, distance = (Integer(builder, number) for number in (width, left, distance))
+    with counted(builder, 0, count, vector.lanes if step else 1) as k:
+        to, column = pointer_to(vector, target, k), left + k * (step or distance)
+        if step:
+            _copy_vector(vector, to, row, column, width, step)
+        else:
+            inside = builder.icmp_unsigned("<", column.value, width.value)
+            with builder.if_else(inside) as (exists, outside):
+                with exists:
+                    builder.store(builder.load(pointer_to(vector, row, column)), to)
+                with outside:
+                    builder.store(ir.Constant(vector.element, 0.0), to)
+
+
+def _copy_vector(vector: Vectors, to: Any, row: Any, first: Any, width: Any, step: int) -> None:
+    """Copy every `step`-th element from `first` on; where the row ends within, by mask."""
+    builder = vector.builder
+    parts = [first + part * vector.lanes for part in range(step)]
+    sources = [pointer_to(vector, row, part) for part in parts]
+    end = first + step * vector.lanes
+    inside = builder.and_(first.compare(">=", 0), end.compare("<=", width))
+    with builder.if_else(inside) as (whole, partly):
+        with whole:
+            vector.store(_every(vector, [vector.load(source) for source in sources]), to)
+        with partly:
+            masks = [vector.within(part.value, width.value) for part in parts]
+            both = zip(sources, masks, strict=True)
+            vector.store(_every(vector, [vector.load_masked(*pair) for pair in both]), to)
+
+
+def copy_part(vector: Vectors, target: Any, source: Any, count: Any, wide: Any) -> None:
+    """Write ``target[k] = source[k]`` for k below `wide`, 0 from `count` on; at most `lanes`."""
+    there, wanted = (vector.first(Integer(vector.builder, n).value) for n in (count, wide))
+    loaded = vector.load_masked(pointer_to(vector, source), there)
+    vector.store_masked(loaded, pointer_to(vector, target), wanted)
+
+
+def transpose_block(
+    vector: Vectors,
+    target: Any,
+    to_row: Any,
+    source: Any,
+    of_row: Any,
+    numbers: Any,
+    rows: Any,
+    columns: Any,
+    wide: Any,
+    step: int = 1,
+) -> None:
+    """Write ``target[numbers[c], r] = source[r, c * step]`` for r below `wide`, c below `columns`.
+
+    `numbers` is the address of row numbers (int64); `to_row` and `of_row` are elements from row to
+    row. The source has `rows` rows, which may be fewer than `wide`: then zeros are written. At most
+    `lanes` of each are used. `step` is 1 or 2.
+    """
+    builder, lanes = vector.builder, vector.lanes
+    rows, columns, wide = (Integer(builder, number) for number in (rows, columns, wide))
+
+    def store(column: Any, c: int, mask: Any = None) -> None:
+        to = pointer_to(vector, target, integer_at(builder, numbers, c) * to_row)
+        if mask is None:
+            vector.store(column, to)
+        else:
+            vector.store_masked(column, to, mask)
+
+    # The usual block is whole, and then needs no masks. What follows the last column of a row may
+    # not exist.
+    narrow, full = vector.first(wide.value), wide.compare(">=", lanes)
+    inside = builder.and_(rows.compare(">=", lanes), columns.compare(">=", lanes + step - 1))
+    with builder.if_else(inside) as (whole, partly):
+        with whole:
+            block = _transposed(vector, source, of_row, step)
+            with builder.if_else(full) as (unmasked, masked):
+                with unmasked:
+                    _each(store, block)
+                with masked:
+                    _each(store, block, narrow)
+        with partly:
+            for c, column in enumerate(
+                _part_transposed(vector, source, of_row, rows, columns, step)
+            ):
+                with builder.if_then(columns.compare(">", c)):
+                    store(column, c, narrow)
+
+
+def _each(store: Any, block: list[Any], *mask: Any) -> None:
+    for c, column in enumerate(block):
+        store(column, c, *mask)
+
+
+def transpose_some(
+    vector: Vectors,
+    target: Any,
+    to_row: Any,
+    source: Any,
+    of_row: Any,
+    numbers: Any,
+    rows: Any,
+    columns: Any,
+    wide: Any,
+) -> None:
+    """Do what `transpose_block` does, but leave out columns whose number is negative.
+
+    Blocks are taken to be seldom whole.
+    """
+    builder = vector.builder
+    rows, columns, wide = (Integer(builder, number) for number in (rows, columns, wide))
+    mask = vector.first(wide.value)
+    for c, column in enumerate(_part_transposed(vector, source, of_row, rows, columns)):
+        with builder.if_then(columns.compare(">", c)):
+            number = integer_at(builder, numbers, c)
+            with builder.if_then(number.compare(">=", 0)):
+                vector.store_masked(column, pointer_to(vector, target, number * to_row), mask)
+
+
+def gather_block(
+    vector: Vectors, target: Any, to_row: Any, source: Any, offsets: Any, rows: Any, columns: Any
+) -> None:
+    """Write ``target[r, c] = source[offsets[c] + r]`` for r below `rows` and c below `columns`.
+
+    `offsets` is the address of int64, `to_row` are elements from row to row of the target. At most
+    `lanes` of each are used; so many elements of the source are read at each offset, and so many
+    offsets.
+    """
+    builder, lanes = vector.builder, vector.lanes
+    rows, columns = Integer(builder, rows), Integer(builder, columns)
+    found = [integer_at(builder, offsets, c) for c in range(lanes)]
+    block = vector.transpose([vector.load(pointer_to(vector, source, each)) for each in found])
+    targets = [pointer_to(vector, target, Integer(builder, to_row) * r) for r in range(lanes)]
+    inside = builder.and_(rows.compare(">=", lanes), columns.compare(">=", lanes))
+    with builder.if_else(inside) as (whole, partly):
+        with whole:
+            for row, to in zip(block, targets, strict=True):
+                vector.store(row, to)
+        with partly:
+            mask = vector.first(columns.value)
+            for r, row in enumerate(block):
+                with builder.if_then(rows.compare(">", r)):
+                    vector.store_masked(row, targets[r], mask)
+
+
+def _transposed(vector: Vectors, source: Any, of_row: Any, step: int) -> list[Any]:
+    """Return the columns of a whole block."""
+    block = []
+    for r in range(vector.lanes):
+        start = Integer(vector.builder, of_row) * r
+        parts = [start + part * vector.lanes for part in range(step)]
+        loaded = [vector.load(pointer_to(vector, source, part)) for part in parts]
+        block.append(_every(vector, loaded))
+    return vector.transpose(block)
+
+
+def _part_transposed(
+    vector: Vectors, source: Any, of_row: Any, rows: Any, columns: Any, step: int = 1
+) -> list[Any]:
+    """Return the columns of a block of which so many rows and columns exist, zeros beyond."""
+    builder, lanes = vector.builder, vector.lanes
+    end = columns * step - (step - 1)
+    there = [vector.first((end - part * lanes).value) for part in range(step)]
+    none = vector.first(Integer(builder, 0).value)
+    block = []
+    for r in range(lanes):
+        start, wanted = Integer(builder, of_row) * r, rows.compare(">", r)
+        masks = [builder.select(wanted, mask, none) for mask in there]
+        parts = [pointer_to(vector, source, start + part * lanes) for part in range(step)]
+        loaded = [vector.load_masked(*pair) for pair in zip(parts, masks, strict=True)]
+        block.append(_every(vector, loaded))
+    return vector.transpose(block)
+
+
+def _every(vector: Vectors, loaded: list[Any]) -> Any:
+    """Return every second element of two vectors; one vector as it is."""
+    if len(loaded) == 1:
+        return loaded[0]
+    return vector.shuffle(loaded[0], loaded[1], range(0, 2 * vector.lanes, 2))
