@@ -18,7 +18,7 @@ from fastconv.core.arguments import (
     result_dtypes,
 )
 from fastconv.core.geometry import IntPair, Padding
-from fastconv.kernels.channel_loops import PIECE, bias_grad, rectify_grad
+from fastconv.kernels.channel_loops import PIECE, bias_grad, relu_grad
 from fastconv.runtime import output_memory
 from fastconv.select.plan import choose
 
@@ -132,7 +132,7 @@ def rectified_grad(grad: Array, output: Array) -> Array:
     if output.dtype != out.dtype:  # in which it might become 0
         output = output != 0
     flat = (as_computed(array, out.dtype).reshape(-1) for array in (grad, output))
-    rectify_grad.small(out.size, -(-out.size // PIECE), *flat, out.reshape(-1))
+    relu_grad.small(out.size, -(-out.size // PIECE), *flat, out.reshape(-1))
     return out
 
 
@@ -140,8 +140,7 @@ def bias_gradient(grad: Array) -> Array:
     """Return the sum of every channel of a gradient, (N, K, OH, OW) or (K, OH, OW)."""
     K, OH, OW = grad.shape[-3:]
     totals = np.zeros(K)
-    planes = as_computed(grad, grad.dtype).reshape(-1, K, OH * OW)
-    bias_grad.small(planes.size, K, planes, planes, False, totals)
+    bias_grad.small(grad.size, K, as_computed(grad, grad.dtype).reshape(-1), OH * OW, totals)
     return totals.astype(grad.dtype)
 
 

@@ -96,10 +96,12 @@ class SGD(Optimizer):
         if momentum == 0:
             _over(sgd, p, grad, state, (), lr, decay)
             return
-        kept = 1 - group["dampening"]
+        new = 1 - group["dampening"]
         if "momentum_buffer" not in state:  # the first velocity is the gradient
-            state["momentum_buffer"], kept = np.zeros(p.shape, p.dtype), 1.0
-        numbers = lr, decay, momentum, kept, bool(group["nesterov"])
+            state["momentum_buffer"], new = np.zeros(p.shape, p.dtype), 1.0
+        # Nesterov's momentum looks ahead.
+        direct, along = (1.0, momentum) if group["nesterov"] else (0.0, 1.0)
+        numbers = lr, decay, momentum, new, direct, along
         _over(momentum_sgd, p, grad, state, ("momentum_buffer",), *numbers)
 
 
@@ -173,7 +175,8 @@ class Adam(Optimizer):
         rate = group["lr"] / (1 - beta1 ** state["step"])
         root = (1 - beta2 ** state["step"]) ** 0.5
         added, shrink = (0.0, 1 - group["lr"] * decay) if self.decoupled else (decay, 1.0)
-        numbers = rate, root, group["eps"], beta1, beta2, added, shrink
+        kept = beta1, 1 - beta1, beta2, 1 - beta2
+        numbers = rate, root, group["eps"], added, shrink, *kept
         _over(adam, p, grad, state, ("exp_avg", "exp_avg_sq"), *numbers)
 
 
@@ -244,4 +247,6 @@ def _over(
         state[name] = kept
     arrays = data, as_computed(grad, data.dtype), *(state[name] for name in names)
     flat = (array.reshape(-1) for array in arrays)
-    step(-(-data.size // PIECE), *flat, *map(float, numbers))
+    with np.errstate(over="ignore"):  # beyond float32 is infinity
+        given = np.array(numbers, float).astype(data.dtype)
+    step(-(-data.size // PIECE), *flat, given)
