@@ -12,8 +12,8 @@ from fastconv.core.arguments import as_batch, as_computed, as_numbers, check_sha
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import (
     IntPair,
-    Margins,
     Padding,
+    PaddingPairs,
     as_int,
     as_pair,
     as_result_size,
@@ -131,8 +131,8 @@ def conv_transpose2d(
 
 
 def reached(
-    sizes: tuple[int, int], extra: tuple[int, int], cut: Margins
-) -> tuple[tuple[int, int], Margins]:
+    sizes: tuple[int, int], extra: tuple[int, int], cut: PaddingPairs
+) -> tuple[tuple[int, int], PaddingPairs]:
     """Return height and width without the rows and columns of output padding that no tap reaches.
 
     The convolution whose input gradient those are has exactly the outputs (H, W): the padding
@@ -161,7 +161,7 @@ def _resolve_cut(
     kernel: tuple[int, int],
     step: tuple[int, int],
     gap: tuple[int, int],
-) -> Margins:
+) -> PaddingPairs:
     if isinstance(padding, str) and padding in ("same", "same_lower"):
         raise ValueError(
             f"padding must be given in pixels, got {padding!r}, which leaves the output size of a "
@@ -176,7 +176,7 @@ def _resolve_extra(
     step: tuple[int, int],
     gap: tuple[int, int],
     spans: tuple[int, int],
-    cut: Margins,
+    cut: PaddingPairs,
 ) -> tuple[int, int]:
     """Return the output padding that is given, or that makes the result as large as wanted."""
     given = as_pair("output_padding", output_padding, 0)

@@ -12,7 +12,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from fastconv.codegen.pool_microkernel import merge
+from fastconv.codegen.pool_tile import merge
 from fastconv.codegen.vector import I64, Vectors, index
 
 #: What tiles are called with, as 64-bit integers: addresses of the first row, of the first column

@@ -12,7 +12,7 @@ from typing import Any
 from numba.core import cgutils
 
 from fastconv.codegen.epilogue_activation import activate
-from fastconv.codegen.pool_microkernel import both_ways
+from fastconv.codegen.pool_tile import both_ways
 from fastconv.codegen.vector import Vectors, index
 from fastconv.core.activation import CLAMP
 

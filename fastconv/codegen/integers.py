@@ -23,7 +23,7 @@ class Integer:
     def __init__(self, builder: Any, value: Any) -> None:
         self.builder = builder
         value = value.value if isinstance(value, Integer) else value
-        self.value = ir.Constant(I64, value) if isinstance(value, int) else value
+        self.value: Any = ir.Constant(I64, value) if isinstance(value, int) else value
 
     def _of(self, value: Any) -> Integer:
         return Integer(self.builder, value)

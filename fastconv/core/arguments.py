@@ -89,6 +89,20 @@ def check_batched_alike(**single: bool) -> None:
         raise ValueError(f"all or none of these must have a batch axis, got {said}")
 
 
+def as_gradient(grad_output: Any, input_shape: Any) -> tuple[Array, tuple[int, ...], bool]:
+    """Return a gradient as a batch, the input's shape, and whether both were of one image."""
+    grad, single = as_batch("grad_output", grad_output)
+    shape, single_shape = as_batch_shape("input_shape", input_shape)
+    check_batched_alike(grad_output=single, input_shape=single_shape)
+    return grad, shape, single
+
+
+def as_returned(array: Array, dtype: DTypeLike, single: bool) -> Array:
+    """Return a result in the type to return, and without the batch axis if it is `single`."""
+    array = array.astype(dtype, copy=False)
+    return array[0] if single else array
+
+
 def _real(name: str, value: Any) -> Array:
     """Return `value` as an array of real numbers."""
     if type(value) is not np.ndarray:

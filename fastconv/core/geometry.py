@@ -18,8 +18,8 @@ IntPair: TypeAlias = "int | tuple[int] | tuple[int, int]"
 Padding: TypeAlias = "IntPair | str | tuple[tuple[int, int], tuple[int, int]]"
 #: Padding that has a name: what it is in pixels follows from the other sizes.
 NAMED_PADDING = ("same", "same_lower", "valid")
-#: ((top, bottom), (left, right))
-Margins: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
+#: Padding in numbers: ((top, bottom), (left, right)).
+PaddingPairs: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 
 # Sizes up to here keep every product of sizes and strides well inside a signed 64-bit integer.
 LARGEST_SIZE = 2**31 - 1
@@ -95,6 +95,18 @@ def as_result_size(value: Any, axes: int) -> tuple[int, int]:
     return height, width
 
 
+def as_image_shape(name: str, value: Any) -> tuple[int, int, int, int]:
+    """Return a shape (N, C, H, W) of images that have pixels; `name` is the argument's."""
+    N, C, H, W = as_ints(name, value, 4, 0)
+    require_tensor(f"{name} {(N, C, H, W)}", (N, C, H, W))
+    if 0 in (C, H, W):  # the sizes, not the shape: one image was given without N
+        raise ValueError(
+            f"{name} must have C, H and W of at least 1, got C={C}, H={H}, W={W}: only a batch "
+            "can be empty"
+        )
+    return N, C, H, W
+
+
 def extent(kernel: int, dilation: int) -> int:
     """Return how many input positions a dilated kernel spans.
 
@@ -127,7 +139,7 @@ def resolve_padding(
     kernel: tuple[int, int],
     stride: tuple[int, int],
     dilation: tuple[int, int],
-) -> Margins:
+) -> PaddingPairs:
     """Return any accepted form of `padding` as ((top, bottom), (left, right))."""
     if isinstance(padding, str):
         if padding == "valid":
@@ -203,7 +215,7 @@ def require_windows(
     size: tuple[int, int],
     kernel: tuple[int, int],
     dilation: tuple[int, int],
-    padding: Margins,
+    padding: PaddingPairs,
 ) -> None:
     """Raise ValueError unless a kernel, given as the argument `name`, fits its padded input."""
     for axis, word in enumerate(("height", "width")):

@@ -1,7 +1,8 @@
 """Loops over the channels of images that training needs: sums, batch normalization, ReLU.
 
 An item is a channel: what is read of it a second time comes from the cache. Arrays are flat, of
-images (N, C, pixels). Sums of a piece of a plane are in the images' type, sums of pieces in float64.
+images (N, C, pixels). Sums of a piece of a plane are in the type of the images, sums of pieces in
+float64.
 
 The output of a ReLU is 0, or positive, or NaN; where it is 0, no gradient passes.
 """

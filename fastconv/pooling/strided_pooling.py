@@ -22,7 +22,7 @@ class Windows(PoolAlgorithm):
     name = "windows"
 
     def maximum(self, x: Array, axes: Axes, out: Array, indices: Indices | None) -> None:
-        """Reduce the view with `max`, find the place with `argmax`."""
+        """Reduce the view with `max`, find its index with `argmax`."""
         rows, columns = axes
         if rows.even is None or columns.even is None:
             self._maximum_of_each(x, axes, out, indices)
@@ -45,7 +45,7 @@ class Windows(PoolAlgorithm):
     def _maximum_of_each(self, x: Array, axes: Axes, out: Array, indices: Indices | None) -> None:
         """Take the windows one after the other."""
         rows, columns = axes
-        places = np.arange(rows.size * columns.size).reshape(1, 1, rows.size, columns.size)
+        positions = np.arange(rows.size * columns.size).reshape(1, 1, rows.size, columns.size)
         for i, j in np.ndindex(rows.outputs, columns.outputs):
             if rows.empty[i] or columns.empty[j]:
                 continue
@@ -54,17 +54,17 @@ class Windows(PoolAlgorithm):
             tap = _first_largest(flat, True)
             out[:, :, i, j] = np.take_along_axis(flat, tap[..., np.newaxis], axis=-1)[..., 0]
             if indices is not None:
-                indices[:, :, i, j] = places[here].reshape(-1)[tap]
+                indices[:, :, i, j] = positions[here].reshape(-1)[tap]
 
     def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> bool:
-        """Count the places with the gradients as weights; sums are formed in float64."""
+        """Count the indices with the gradients as weights; sums are formed in float64."""
         plane = out.shape[2] * out.shape[3]
         if indices.min() < 0 or indices.max() >= plane:
             return False
         planes = out.shape[0] * out.shape[1]
         first = np.arange(planes)[:, np.newaxis] * plane
-        places = (first + indices.reshape(planes, -1)).ravel()
-        out[...] = np.bincount(places, grad.ravel(), out.size).reshape(out.shape)
+        flat = (first + indices.reshape(planes, -1)).ravel()
+        out[...] = np.bincount(flat, grad.ravel(), out.size).reshape(out.shape)
         return True
 
     def mean(self, x: Array, axes: Axes, out: Array) -> None:

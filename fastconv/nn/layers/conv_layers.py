@@ -14,7 +14,7 @@ from fastconv.api.conv2d_backward import bias_gradient, conv2d_backward
 from fastconv.api.conv_transpose2d import conv_transpose2d, reached, spanned
 from fastconv.core.arguments import as_batch_shape, as_flag
 from fastconv.core.conv_problem import Conv2dProblem
-from fastconv.core.geometry import IntPair, Margins, Padding, as_int, as_pair, resolve_padding
+from fastconv.core.geometry import IntPair, Padding, PaddingPairs, as_int, as_pair, resolve_padding
 from fastconv.nn.init import default_bias, default_weight
 from fastconv.nn.layer_arguments import RngLike, as_generator, as_image_batch
 from fastconv.nn.layers.padding_modes import check_padding_mode, pad, pad_grad
@@ -165,7 +165,7 @@ class Conv2d(_Convolution):
         )
         self.plans: dict[Any, Any] = {}  # made and looked after by fusion.py
 
-    def padded(self, x: ArrayLike) -> tuple[Array, Margins | None]:
+    def padded(self, x: ArrayLike) -> tuple[Array, PaddingPairs | None]:
         """Return `x` as images to convolve, and the pixels added around them that are not zeros."""
         images = self.images(x)
         if self.padding_mode == "zeros":
@@ -173,7 +173,7 @@ class Conv2d(_Convolution):
         sides = self._sides(images.shape)
         return pad(images, sides, self.padding_mode), sides
 
-    def _sides(self, shape: tuple[int, ...]) -> Margins:
+    def _sides(self, shape: tuple[int, ...]) -> PaddingPairs:
         check_padding_mode(self.padding_mode)
         sizes = (shape[-2], shape[-1]), self.kernel_size, self.stride, self.dilation
         return resolve_padding(self.padding, *sizes)
