@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.api.conv2d_backward import rectified_grad
+from fastconv.api.conv2d_backward import relu_gradient
 from fastconv.core.geometry import as_int
 from fastconv.nn.elementwise import in_pieces, put
 from fastconv.nn.layer_arguments import LARGEST, RngLike, as_floats, as_generator, as_number
@@ -59,7 +59,7 @@ class ReLU(Module):
 
     def _backward(self, grad: Array, alone: bool) -> Array:
         grad, y, left = self.recall(grad)
-        return grad if y is None or (left and not alone) else rectified_grad(grad, y)
+        return grad if y is None or (left and not alone) else relu_gradient(grad, y)
 
 
 class LeakyReLU(Module):
