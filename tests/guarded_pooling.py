@@ -2,7 +2,7 @@
 
 Run as ``python guarded_pooling.py COUNT [narrower]``; prints how many problems came out right. With
 "narrower" only what is written in vector instructions runs, on one thread. What the library makes
-for itself (the results, the places of maxima, its tables) is guarded too, and results are full of
+for itself (the results, the argmax of windows, its tables) is guarded too, and results are full of
 NaN before.
 """
 
@@ -149,13 +149,13 @@ def check(rng: np.random.Generator, number: int, tiles: bool) -> bool:
         image, sent = guarded(x, at_end), guarded(grad, at_end)
         right &= np.array_equal(fastconv.max_pool2d(image, *rule), values)
         problem = Pool2dProblem.from_shapes(shape, *rule, np.dtype(dtype).name)
-        found, places = max_pool_training.max_pool2d_training(image, problem)
+        found, argmax = max_pool_training.max_pool2d_training(image, problem)
         right &= np.array_equal(found, values)
-        right &= np.array_equal(max_pool_training.max_pool2d_training_grad(sent, places), back)
-        found, places = max_pool_training.max_pool2d_training(image, problem, relu=True)
+        right &= np.array_equal(max_pool_training.max_pool2d_training_grad(sent, argmax), back)
+        found, argmax = max_pool_training.max_pool2d_training(image, problem, relu=True)
         right &= np.array_equal(found, np.maximum(values, 0))
         passed = oracle.max_pool2d_grad(np.where(values > 0, grad, 0), indices, shape)
-        right &= np.array_equal(max_pool_training.max_pool2d_training_grad(sent, places), passed)
+        right &= np.array_equal(max_pool_training.max_pool2d_training_grad(sent, argmax), passed)
         found, where = fastconv.max_pool2d(image, *rule, return_indices=True)
         right &= np.array_equal(found, values) and np.array_equal(where, indices)
         if not tiles:

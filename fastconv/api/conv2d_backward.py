@@ -19,7 +19,7 @@ from fastconv.core.arguments import (
     result_dtypes,
 )
 from fastconv.core.geometry import IntPair, Padding
-from fastconv.kernels.channel_loops import PIECE, bias_grad, relu_grad
+from fastconv.kernels.channel_loops import BLOCK, bias_grad, relu_grad
 from fastconv.runtime import output_memory
 from fastconv.select.plan import choose
 
@@ -130,7 +130,7 @@ def relu_gradient(grad: Array, output: Array) -> Array:
     if output.dtype != out.dtype:  # in which it might become 0
         output = output != 0
     flat = (as_computed(array, out.dtype).reshape(-1) for array in (grad, output))
-    relu_grad.small(out.size, -(-out.size // PIECE), *flat, out.reshape(-1))
+    relu_grad.small(out.size, -(-out.size // BLOCK), *flat, out.reshape(-1))
     return out
 
 

@@ -186,8 +186,7 @@ def max_pool2d_grad(
     input_shape : (N, C, H, W) or (C, H, W)
         Shape of the pooled array.
     wide_padding : bool
-        Whether an index may be -1, that of a window without any element: its gradient goes
-        nowhere.
+        Whether an index may be -1, that of a window without any element: its gradient is dropped.
     algorithm : str
         "auto", or one of ``fastconv.pool_algorithms()``.
 
@@ -208,10 +207,9 @@ def max_pool2d_grad(
     array([[[[0., 0.],
              [0., 1.]]]])
     """
-    grad, single = as_batch("grad_output", grad_output)
-    where, single_indices = as_indices(indices)
+    grad, where, single = with_indices("grad_output", grad_output, indices)
     shape, single_shape = as_batch_shape("input_shape", input_shape)
-    check_batched_alike(grad_output=single, indices=single_indices, input_shape=single_shape)
+    check_batched_alike(grad_output=single, input_shape=single_shape)
     wide_padding = as_flag("wide_padding", wide_padding)
     wanted = *shape[:2], *grad.shape[2:]
     check_shape("grad_output", grad, wanted, "N and C as in input_shape", single)
@@ -222,21 +220,23 @@ def max_pool2d_grad(
         return as_returned(np.zeros(shape, returned), returned, single)
     out = output_memory.empty(shape, dtype)
     # As int64, an index too large for that is negative: outside, too.
-    sent, argmax = as_computed(grad, dtype), as_computed(where, "int64")
+    given, argmax = as_computed(grad, dtype), as_computed(where, "int64")
     if wide_padding:
         empty = where == NOWHERE  # as they were given: uint64 has larger numbers instead
-        sent, argmax = np.where(empty, sent.dtype.type(0), sent), np.where(empty, 0, argmax)
-    if not (out.size and chosen.maximum_grad(sent, argmax, out)):
+        given, argmax = np.where(empty, given.dtype.type(0), given), np.where(empty, 0, argmax)
+    if not (out.size and chosen.maximum_grad(given, argmax, out)):
         raise outside(where, shape[single:], "input_shape", wide_padding)
     return as_returned(out, returned, single)
 
 
-def as_indices(indices: ArrayLike) -> tuple[Array, bool]:
-    """Return the indices of maxima as a batch, and whether they were of one image."""
-    where, single = as_batch("indices", indices)
+def with_indices(name: str, value: ArrayLike, indices: ArrayLike) -> tuple[Array, Array, bool]:
+    """Return the argument `name` and indices of maxima as batches, and whether of one image."""
+    array, single = as_batch(name, value)
+    where, single_indices = as_batch("indices", indices)
     if where.dtype.kind not in "iu":
         raise TypeError(f"indices must be integers, got dtype {where.dtype}")
-    return where, single
+    check_batched_alike(**{name: single, "indices": single_indices})
+    return array, where, single
 
 
 def outside(

@@ -1,8 +1,8 @@
 """Maximum pooling for training: the argmax of a window is kept in one byte, not in eight.
 
 The byte is the number of a tap of the window. The gradient needs no more, because the windows are
-known: each pixel looks at the few windows that it is in, whether one of them names it. A ReLU may
-go with the maximum: where its output is 0, the byte names no tap.
+known: each pixel checks which of the few windows that it is in name it. A ReLU may follow the
+maximum: where its output is 0, the byte names no tap.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Argmax(NamedTuple):
     ----------
     problem : Pool2dProblem
     where : ndarray
-        Bytes, with room for a vector before and behind; or flat indices (int64), where register
-        tiles do not take the windows.
+        Bytes, padded by a vector on both sides; or flat indices (int64), where register tiles do
+        not take the windows.
     relu_output : ndarray or None
         The output of the ReLU, which indices know nothing of.
     """
@@ -52,11 +52,11 @@ def max_pool2d_training(
             np.maximum(values, 0, out=values)
         return values, Argmax(problem, indices, values if relu else None)
     values = output_memory.empty(problem.output_shape, dtype)
-    # The gradient loads whole vectors, from windows before the first one to behind the last.
+    # The gradient loads whole vectors, from windows before the first one to beyond the last.
     lanes = pool_tiles.tile_shape("max-grad", axes, dtype).lanes
-    before, behind = problem.S, lanes + problem.W + problem.padding[1][0]
+    before, after = problem.S, lanes + problem.W + problem.padding[1][0]
     rows = problem.N * problem.C * problem.OH
-    size = before + rows * pool_tiles.argmax_row(axes, dtype) + behind
+    size = before + rows * pool_tiles.argmax_row(axes, dtype) + after
     where = output_memory.empty((size,), np.uint8)[before:]
     form = "max-relu-byte" if relu else "max-byte"
     pool_tiles.run(form, axes, as_computed(x, dtype), values, where)
@@ -72,6 +72,6 @@ def max_pool2d_training_grad(grad: Array, argmax: Argmax) -> Array:
     out = output_memory.empty(problem.input_shape, problem.dtype)
     if where.dtype == np.uint8:
         pool_tiles.run("max-grad", problem.maximum_axes, grad, out, where)
-    elif out.size:  # windows without any element have an index outside, which is passed over
+    elif out.size:  # windows without any element have an index outside, which is ignored
         FASTEST.maximum_grad(grad, as_computed(where, "int64"), out)
     return out

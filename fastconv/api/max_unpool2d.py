@@ -6,14 +6,8 @@ from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.api.max_pool2d import as_indices, maximum_dtypes, outside
-from fastconv.core.arguments import (
-    as_batch,
-    as_computed,
-    as_returned,
-    check_batched_alike,
-    check_shape,
-)
+from fastconv.api.max_pool2d import maximum_dtypes, outside, with_indices
+from fastconv.core.arguments import as_computed, as_returned, check_shape
 from fastconv.core.geometry import (
     IntPair,
     Padding,
@@ -62,7 +56,7 @@ def max_unpool2d(
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, what it was, and what would be right; also where an index lies outside
+        Naming the argument, what it was, and what would be right; also where an index is outside
         the plane.
 
     Examples
@@ -74,9 +68,7 @@ def max_unpool2d(
     array([[[0., 0., 0., 0.],
             [8., 0., 0., 7.]]])
     """
-    array, single = as_batch("x", x)
-    where, single_indices = as_indices(indices)
-    check_batched_alike(x=single, indices=single_indices)
+    array, where, single = with_indices("x", x, indices)
     check_shape("indices", where, array.shape, "as x", single)
     N, C, OH, OW = array.shape
     # Without channels as in PyTorch: one image may be, images of a batch may not.
@@ -126,9 +118,7 @@ def max_unpool2d_grad(grad_output: ArrayLike, indices: ArrayLike) -> Array:
     >>> max_unpool2d_grad(np.arange(8.0).reshape(1, 2, 4), [[[4, 7]]])
     array([[[4., 7.]]])
     """
-    grad, single = as_batch("grad_output", grad_output)
-    where, single_indices = as_indices(indices)
-    check_batched_alike(grad_output=single, indices=single_indices)
+    grad, where, single = with_indices("grad_output", grad_output, indices)
     wanted = (*grad.shape[:2], *where.shape[2:])
     check_shape("indices", where, wanted, "N and C as in grad_output", single)
     dtype = maximum_dtypes(grad)[1]
@@ -148,8 +138,8 @@ def _moved(loop: RangeKernel, source: Array, indices: Array, out: Array) -> bool
 def _in_numbers(padding: Any) -> PaddingPairs:
     if isinstance(padding, str):
         raise TypeError(
-            f"padding must be in numbers here, because {padding!r} follows from the size that is "
-            "asked for: give the numbers of the pooling, or 0 with an output_size"
+            f"padding must be in numbers here, because {padding!r} follows from the size of the "
+            "result: give the numbers of the pooling, or 0 with an output_size"
         )
     return resolve_padding(padding, (1, 1), (1, 1), (1, 1), (1, 1))
 

@@ -40,7 +40,7 @@ class LargeMean(_Tile):
     """The mean of one window."""
 
     def total(self, source: Integer, row_size: Integer, rows: Integer, columns: Integer) -> Any:
-        """Return the sum of `rows` rows of `columns` elements, `row_size` elements apart."""
+        """Return the sum of `rows` rows of `columns` elements, with a distance of `row_size`."""
         builder, vector = self.builder, self.vector
         sums = cgutils.alloca_once_value(builder, vector.zero)
         with counted(builder, 0, rows) as row:
@@ -74,24 +74,24 @@ class LargeMeanGrad(_Tile):
             self.pointer(table) for table in (values.row_divisors, values.column_divisors)
         )
 
-    def emit(self, first: Integer, end: Integer, k: Integer, vectors: int, to: Integer) -> None:
+    def emit(self, first: Integer, last: Integer, k: Integer, vectors: int, to: Integer) -> None:
         """Store elements ``k : k + vectors * lanes`` of the row at `to`.
 
-        The row is in rows `first` to `end` of windows. What a window shares with it is computed
+        The row is in rows `first` to `last` of windows. What a window shares with it is computed
         once for all vectors.
         """
         builder, vector, v = self.builder, self.vector, self.v
         starts = [k + number * vector.lanes for number in range(vectors)]
         sums = [cgutils.alloca_once_value(builder, vector.zero) for _ in starts]
         with counted(builder, 0, v.OW) as j:
-            begin, behind = entry(v.left, j), entry(v.right, j)
+            begin, end = entry(v.left, j), entry(v.right, j)
             meets = builder.and_(
-                begin.compare("<", k + vectors * vector.lanes), behind.compare(">", k)
+                begin.compare("<", k + vectors * vector.lanes), end.compare(">", k)
             )
             with builder.if_then(meets):
-                share = vector.broadcast(self._share(first, end, j))
+                share = vector.broadcast(self._share(first, last, j))
                 for start, total in zip(starts, sums, strict=True):
-                    inside = vector.within((start - begin).value, (behind - begin).value)
+                    inside = vector.within((start - begin).value, (end - begin).value)
                     old = builder.load(total)
                     new = builder.fadd(old, share)
                     builder.store(builder.select(inside, new, old), total)
@@ -100,12 +100,12 @@ class LargeMeanGrad(_Tile):
             at = vector.at(self.pointer(to), start.value)
             vector.store_masked(builder.load(total), at, mask)
 
-    def _share(self, first: Integer, end: Integer, j: Integer) -> Any:
+    def _share(self, first: Integer, last: Integer, j: Integer) -> Any:
         """Return the sum of the gradients of windows (i, j), each divided by its divisors."""
         builder, vector = self.builder, self.vector
         share = cgutils.alloca_once_value(builder, vector.element(0.0))
         divisor = builder.load(vector.at(self.column_divisors, j.value))
-        with counted(builder, first, end) as i:
+        with counted(builder, first, last) as i:
             grad = builder.load(vector.at(self.grad, (i * self.v.OW + j).value))
             row = builder.load(vector.at(self.row_divisors, i.value))
             self.add_to(share, builder.fdiv(grad, builder.fmul(row, divisor)))

@@ -1,8 +1,8 @@
 """The register tile of pooling's gradients: each pixel sums what its windows give it.
 
-Seen from the input a pixel is in few windows, and which ones depends only on where it lies between
-two windows: its phase. All pixels of a phase take the same taps, so a vector of windows gives its
-gradients, or what of them belongs to a tap, to one vector of pixels. The phases of a row are
+Seen from the input a pixel is in few windows, and which ones depends only on its phase, the
+position between two windows. All pixels of a phase take the same taps, so a vector of windows gives
+its gradients, or what of them belongs to a tap, to one vector of pixels. The phases of a row are
 interleaved when they are stored. Each sum adds the windows in their order in the output.
 """
 
@@ -87,7 +87,7 @@ class PoolGrad(PoolTile):
             row = vector.broadcast(builder.load(vector.at(rows, i.value)))
             column = self.load(vector.at(columns, j.value), mask, vector.all(1.0))
             return builder.fdiv(grad, builder.fmul(row, column)), None
-        # Whole vectors of bytes are loaded: before and behind them there is room for that.
+        # Whole vectors of bytes are loaded: the argmax is padded for that.
         byte = ir.IntType(8)
         kind = ir.VectorType(byte, vector.lanes)
         at = vector.at(self.pointer(v.argmax, byte), (i * v.argmax_row + j).value)

@@ -168,24 +168,24 @@ class Pool(PoolTile):
             row = vector.broadcast(builder.load(vector.at(rows, ir.Constant(I64, i))))
             across = self.load(columns, mask, vector.all(1.0))
             value = builder.fdiv(value, builder.fmul(row, across))
-        passes = None
+        positive = None
         if self.relu:  # NaN stays NaN
-            passes = builder.fcmp_unordered(">", value, vector.zero)
-            value = builder.select(passes, value, vector.zero)
+            positive = builder.fcmp_unordered(">", value, vector.zero)
+            value = builder.select(positive, value, vector.zero)
         offset = v.out_row * i
         self.store(vector, value, vector.at(self.pointer(v.out), offset.value), mask)
         if self.argmax == BYTES:
-            self._store_bytes(i, tap, passes)
+            self._store_bytes(i, tap, positive)
         elif self.argmax == INDICES:
             self._store_indices(i, tap, offset, mask)
 
-    def _store_bytes(self, i: int, tap: Any, passes: Any) -> None:
+    def _store_bytes(self, i: int, tap: Any, positive: Any) -> None:
         """Store a whole vector of bytes: rows of the argmax have room for that."""
         builder, byte = self.builder, ir.IntType(8)
         r, s = self._row_and_column(tap)
         number = builder.add(builder.mul(r, self._numbers(self.window.S)), s)
-        if passes:
-            number = builder.select(passes, number, self._numbers(NO_TAP))
+        if positive:
+            number = builder.select(positive, number, self._numbers(NO_TAP))
         kind = ir.VectorType(byte, self.vector.lanes)
         at = self.vector.at(self.pointer(self.v.argmax, byte), (self.v.argmax_row * i).value)
         at = builder.bitcast(at, kind.as_pointer())

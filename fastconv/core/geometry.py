@@ -48,7 +48,7 @@ def as_ints(name: str, value: Any, length: int, minimum: int) -> tuple[int, ...]
         # Sets and dictionaries can be iterated too, but have no order or no values to mean.
         if isinstance(value, str | Mapping) or not hasattr(value, "__getitem__"):
             raise TypeError
-        count = len(value)  # asked first: the sequence may be longer than memory
+        count = len(value)  # before it is copied: the sequence may be longer than memory
         items = tuple(value) if count == length else ()
     except (TypeError, NotImplementedError):  # the latter from a memoryview of several axes
         raise TypeError(f"{name} must be a sequence of {length} integers, got {value!r}") from None
@@ -200,7 +200,7 @@ def output_size(
 def tap_range(size: int, outputs: int, stride: int, offset: int) -> tuple[int, int]:
     """Return the outputs [start, stop) for which one kernel tap falls inside the input.
 
-    The tap reads position `output * stride + offset`, which must lie in [0, size).
+    The tap reads position `output * stride + offset`, which must be in [0, size).
 
     >>> tap_range(size=4, outputs=4, stride=1, offset=-1)
     (1, 4)

@@ -79,7 +79,7 @@ class Pool2dProblem(WindowProblem):
         ------
         TypeError, ValueError
             As in `Conv2dProblem.from_shapes`; also where a side's padding is over half the window,
-            because a window could then lie wholly in the padding, unless `wide_padding` is True.
+            because a window could then be wholly in the padding, unless `wide_padding` is True.
         """
         N, C, H, W = as_image_shape(name, input_shape)
         R, S = as_pair("kernel_size", kernel_size, 1)

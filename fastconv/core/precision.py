@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, get_args
 
@@ -50,21 +50,7 @@ def get_precision() -> Precision:
     return _everywhere
 
 
-class _SetBack:
-    """Sets the precision of the process back when a ``with`` block ends."""
-
-    def __init__(self, before: Precision | None) -> None:
-        self._before = before
-
-    def __enter__(self) -> None:
-        """Nothing is left to do: the precision is set."""
-
-    def __exit__(self, *error: object) -> None:
-        global _everywhere
-        _everywhere = self._before
-
-
-def set_precision(precision: Precision) -> _SetBack:
+def set_precision(precision: Precision) -> ExitStack:
     """Set how exact results must be, in all threads of this process.
 
     With "highest", ``algorithm="auto"`` runs only algorithms that err as a plain sum in the dtype
@@ -99,7 +85,14 @@ def set_precision(precision: Precision) -> _SetBack:
     """
     global _everywhere
     before, _everywhere = _everywhere, _checked("precision", precision)
-    return _SetBack(before)
+    undo = ExitStack()
+    undo.callback(_restore, before)
+    return undo
+
+
+def _restore(before: Precision | None) -> None:
+    global _everywhere
+    _everywhere = before
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Loops over the channels of images that training needs: sums, batch normalization, ReLU.
 
 An item is a channel: what is read of it a second time comes from the cache. Arrays are flat, of
-images (N, C, pixels). Sums of a piece of a plane are in the type of the images, sums of pieces in
+images (N, C, pixels). Sums of a block of a plane are in the type of the images, sums of blocks in
 float64.
 
 The output of a ReLU is 0, or positive, or NaN; where it is 0, no gradient passes.
@@ -16,16 +16,16 @@ from numba import uint64
 
 from fastconv.jit.compiler import range_kernel, summing_kernel
 
-#: Elements that are summed in the images' own type; they fit the L1 cache.
-PIECE = 4096
-#: What normalization knows of one channel. `deviation` is ``sqrt(variance + eps)``.
+#: Elements that are summed in the images' own type; they fit L1.
+BLOCK = 4096
+#: What normalization knows of one channel. `std` is ``sqrt(variance + eps)``.
 CHANNEL = np.dtype(
     (
         np.record,
         [
             (name, np.float64)
             for name in (
-                *("mean", "variance", "deviation", "weight", "bias"),
+                *("mean", "variance", "std", "weight", "bias"),
                 *("weight_grad", "bias_grad"),
             )
         ],
@@ -35,15 +35,15 @@ CHANNEL = np.dtype(
 
 @range_kernel
 def relu_grad(start: int, stop: int, grad: Any, output: Any, out: Any) -> None:
-    """Write pieces `start` to `stop` of `grad` to `out`, zeros where `output` is 0."""
-    last = stop * PIECE if stop * PIECE < out.size else out.size
-    for i in range(uint64(start * PIECE), uint64(last)):
+    """Write blocks `start` to `stop` of `grad` to `out`, zeros where `output` is 0."""
+    last = stop * BLOCK if stop * BLOCK < out.size else out.size
+    for i in range(uint64(start * BLOCK), uint64(last)):
         out[i] = grad[i] if output[i] != 0 else grad.dtype.type(0)
 
 
 @summing_kernel
 def _sum(x: Any, first: int, last: int) -> Any:
-    """Return the sum of a piece."""
+    """Return the sum of a block."""
     total = x.dtype.type(0)
     for i in range(uint64(first), uint64(last)):
         total += x[i]
@@ -55,9 +55,9 @@ def _sums_about(x: Any, first: int, last: int, centre: Any) -> tuple[Any, Any]:
     """Return the sums of ``x - centre`` and of its squares."""
     total, squares = x.dtype.type(0), x.dtype.type(0)
     for i in range(uint64(first), uint64(last)):
-        apart = x[i] - centre
-        total += apart
-        squares += apart * apart
+        difference = x[i] - centre
+        total += difference
+        squares += difference * difference
     return total, squares
 
 
@@ -80,9 +80,9 @@ def bias_grad(start: int, stop: int, grad: Any, pixels: int, totals: Any) -> Non
     for c in range(start, stop):
         total = 0.0
         for plane in range(c * pixels, grad.size, totals.size * pixels):
-            for first in range(plane, plane + pixels, PIECE):
+            for first in range(plane, plane + pixels, BLOCK):
                 left = plane + pixels - first
-                total += _sum(grad, first, first + (left if left < PIECE else PIECE))
+                total += _sum(grad, first, first + (left if left < BLOCK else BLOCK))
         totals[c] = total
 
 
@@ -98,15 +98,15 @@ def normalize(
     measured: bool,
     low: Any,
 ) -> None:
-    """Write ``max((x - mean) / deviation * weight + bias, low)`` of channels to `y`.
+    """Write ``max((x - mean) / std * weight + bias, low)`` of channels to `y`.
 
-    Mean, variance and deviation are those of the batch, and stored, if they are to be `measured`.
+    With `measured`, mean and variance are those of the batch, and stored; std always is.
     Subtracting the mean first costs no digits where it is large; what it loses in the images' own
     type goes into the bias. `low` is 0 for a ReLU, else minus infinity.
 
-    For the variance, pieces have their own means and sums of squares about them; these are merged.
-    A piece's first sum is only good for a number near its mean: where that is large, its last
-    digits are lost. The sum about that number has them. Source: T. Chan, G. Golub, R. LeVeque,
+    For the variance, blocks have their own means and sums of squares about them; these are merged.
+    The first sum of a block only gives a number near its mean: where that is large, its last digits
+    are lost. The sum about that number has them. Source: T. Chan, G. Golub, R. LeVeque,
     "Algorithms for computing the sample variance", The American Statistician 37, 1983.
     """
     for c in range(start, stop):
@@ -114,21 +114,21 @@ def normalize(
         if measured:
             count, mean, squares = 0, 0.0, 0.0
             for plane in range(c * pixels, x.size, channels.size * pixels):
-                for first in range(plane, plane + pixels, PIECE):
+                for first in range(plane, plane + pixels, BLOCK):
                     left = plane + pixels - first
-                    size = left if left < PIECE else PIECE
+                    size = left if left < BLOCK else BLOCK
                     about = x.dtype.type(_sum(x, first, first + size) / size)
-                    rest, apart = _sums_about(x, first, first + size, about)
+                    rest, spread = _sums_about(x, first, first + size, about)
                     off = np.float64(rest) / size
                     shift, both = about + off - mean, count + size
                     mean += shift * size / both
-                    squares += apart - size * off * off
+                    squares += spread - size * off * off
                     squares += shift * shift * count * size / both
                     count = both
             channel.mean = mean
             channel.variance = 0.0 if squares < 0.0 else squares / count
-            channel.deviation = np.sqrt(channel.variance + eps)
-        centre, scale = x.dtype.type(channel.mean), channel.weight / channel.deviation
+        channel.std = np.sqrt(channel.variance + eps)
+        centre, scale = x.dtype.type(channel.mean), channel.weight / channel.std
         factor = x.dtype.type(scale)
         offset = x.dtype.type(channel.bias - (channel.mean - centre) * scale)
         for plane in range(c * pixels, x.size, channels.size * pixels):
@@ -160,12 +160,12 @@ def normalize_grad(
     zero = x.dtype.type(0)
     for c in range(start, stop):
         channel = channels[c]
-        centre, inverse = x.dtype.type(channel.mean), 1 / channel.deviation
+        centre, inverse = x.dtype.type(channel.mean), 1 / channel.std
         total, along = 0.0, 0.0
         for plane in range(c * pixels, x.size, channels.size * pixels):
-            for first in range(plane, plane + pixels, PIECE):
+            for first in range(plane, plane + pixels, BLOCK):
                 left = plane + pixels - first
-                last = first + (left if left < PIECE else PIECE)
+                last = first + (left if left < BLOCK else BLOCK)
                 sums = _grad_sums(grad, output, relu, x, first, last, centre)
                 total += sums[0]
                 along += sums[1]

@@ -1,6 +1,6 @@
 """Steps of optimizers: all of a formula for an element, then the next element.
 
-Arrays are flat, an item is a piece of them. `numbers` are in the arrays' own type.
+Arrays are flat, an item is a block of them. `numbers` are in the arrays' own type.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from numba import uint64
 
 from fastconv.jit.compiler import inner_kernel, range_kernel
 
-#: Elements of a piece: enough to be worth a thread.
-PIECE = 2**14
+#: Elements of a block: enough to be worth a thread.
+BLOCK = 2**14
 
 
 @inner_kernel
 def _elements(start: int, stop: int, size: int) -> range:
-    """Return the elements of pieces `start` to `stop`."""
-    last = stop * PIECE if stop * PIECE < size else size
-    return range(uint64(start * PIECE), uint64(last))
+    """Return the elements of blocks `start` to `stop`."""
+    last = stop * BLOCK if stop * BLOCK < size else size
+    return range(uint64(start * BLOCK), uint64(last))
 
 
 @range_kernel
@@ -52,9 +52,8 @@ def momentum_sgd(start: int, stop: int, p: Any, grad: Any, velocity: Any, number
 def adam(start: int, stop: int, p: Any, grad: Any, mean: Any, square: Any, numbers: Any) -> None:
     """Step along ``mean / (sqrt(square) / root + eps)``; see `fastconv.nn.Adam`.
 
-    `numbers` are the rate, `root`, `eps`, what is multiplied by the data and added to the gradient,
-    what the data are multiplied by before, and for mean and square what they keep and the
-    gradient's part in them.
+    `numbers` are the rate, `root`, `eps`, the weight decay of the gradient, the factor of the data
+    before the step, and for mean and square what they keep and the gradient's part in them.
     """
     rate, root, eps, decay, shrink = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
     keep1, new1, keep2, new2 = numbers[5], numbers[6], numbers[7], numbers[8]

@@ -40,7 +40,7 @@ def _forward(axes: Axes, dtype: str) -> tuple[int, Launch]:
 def _backward(axes: Axes, dtype: str) -> tuple[int, Launch]:
     """Return how many rows of input a plane has, and the kernel."""
     rows, columns = axes = _as_one_row(axes)
-    # The first window that a row is in, and the first behind it that it is not in.
+    # The first window that a row is in, and the first after it that it is not in.
     h = np.arange(rows.size)
     first, end = np.searchsorted(rows.stop, h, "right"), np.searchsorted(rows.start, h, "right")
     bits, lanes = _vector(columns.size, dtype)

@@ -24,7 +24,7 @@ def as_planes(tensor: Array) -> Array:
 
 
 class PoolAlgorithm:
-    """One way to compute all poolings and their gradients.
+    """An implementation of all poolings and their gradients.
 
     Arrays arrive checked: C-contiguous, inputs read-only; outputs are to be filled completely.
     x is (N, C, H, W), outputs and gradients of outputs are (N, C, OH, OW). Floating point is
@@ -53,5 +53,5 @@ class PoolAlgorithm:
         raise NotImplementedError
 
     def mean_grad(self, grad: Array, axes: Axes, out: Array) -> None:
-        """Fill `out`, shaped like x, with each gradient spread over its window."""
+        """Fill `out`, shaped like x, with the shares of each gradient in its window."""
         raise NotImplementedError

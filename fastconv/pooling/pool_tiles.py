@@ -17,8 +17,8 @@ from fastconv.runtime import cpu
 
 Array = NDArray[Any]
 
-# Each window is a kernel of its own, which takes its time to compile: there are kernels for those
-# that networks have, square ones, up to this size and stride.
+# Each window is a kernel of its own, which takes time to compile: there are kernels for those of
+# networks, as high as wide, up to this size and stride.
 LARGEST_WINDOW = 5
 LARGEST_STRIDE = 3
 # Rows of one tile where they share what they read.

@@ -130,7 +130,7 @@ class BatchNorm2d(Module):
         channels["weight"], channels["bias"] = self._factors, self._offsets
         if not self.training:
             channels["mean"] = self._exact("running_mean")
-            channels["deviation"] = np.sqrt(self._exact("running_var") + self.eps)
+            channels["variance"] = self._exact("running_var")
         y = output_memory.empty(images.shape, images.dtype)
         low = images.dtype.type(0 if rectified else -np.inf)
         numbers = channels, math.prod(images.shape[2:]), self.eps, self.training, low

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fastconv.core.arguments import as_computed, as_flag
 from fastconv.jit.compiler import RangeKernel
-from fastconv.kernels.optimizer_steps import PIECE, adam, momentum_sgd, sgd
+from fastconv.kernels.optimizer_steps import BLOCK, adam, momentum_sgd, sgd
 from fastconv.nn.layer_arguments import LARGEST, as_decay, as_number
 from fastconv.nn.parameter import Parameter
 from fastconv.nn.training.optimizer_base import Optimizer
@@ -249,4 +249,4 @@ def _over(
     flat = (array.reshape(-1) for array in arrays)
     with np.errstate(over="ignore"):  # beyond float32 is infinity
         given = np.array(numbers, float).astype(data.dtype)
-    step(-(-data.size // PIECE), *flat, given)
+    step(-(-data.size // BLOCK), *flat, given)
