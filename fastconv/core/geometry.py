@@ -58,9 +58,7 @@ def as_ints(name: str, value: Any, length: int, minimum: int) -> tuple[int, ...]
 
 
 def as_pair(name: str, value: Any, minimum: int) -> tuple[int, int]:
-    """Return `value`, one integer or a pair (height, width), as a pair.
-
-    The integer may also stand in a tuple of its own, as in PyTorch.
+    """Return one integer, one in a tuple as in PyTorch, or a pair (height, width), as a pair.
 
     >>> as_pair("stride", (2,), 1)
     (2, 2)
@@ -78,10 +76,7 @@ def as_pair(name: str, value: Any, minimum: int) -> tuple[int, int]:
 
 
 def as_result_size(value: Any, axes: int) -> tuple[int, int]:
-    """Return an `output_size`, (H, W) or a shape of so many `axes` that ends with it, as (H, W).
-
-    As in PyTorch only H and W count: the shape may be that of an array with other channels, to
-    which the result is to be joined.
+    """Return (H, W) of an `output_size`, as in PyTorch also given as a shape of so many `axes`.
 
     >>> as_result_size((2, 64, 8, 9), axes=4)
     (8, 9)
@@ -108,11 +103,7 @@ def as_image_shape(name: str, value: Any) -> tuple[int, int, int, int]:
 
 
 def extent(kernel: int, dilation: int) -> int:
-    """Return how many input positions a dilated kernel spans.
-
-    >>> extent(3, 2)
-    5
-    """
+    """Return how many input positions a dilated kernel spans: 5 for extent(3, 2)."""
     return dilation * (kernel - 1) + 1
 
 
@@ -145,11 +136,9 @@ def resolve_padding(
         if padding == "valid":
             return (0, 0), (0, 0)
         if padding in NAMED_PADDING:
-            rows, columns = (
-                same_padding(*axis, padding == "same_lower")
-                for axis in zip(size, kernel, stride, dilation, strict=True)
-            )
-            return rows, columns
+            lower = padding == "same_lower"
+            rows, columns = zip(size, kernel, stride, dilation, strict=True)
+            return same_padding(*rows, lower), same_padding(*columns, lower)
         raise ValueError(
             f"padding must be an integer, a pair, ((top, bottom), (left, right)), or one of "
             f"{', '.join(map(repr, NAMED_PADDING))}, got {padding!r}"
@@ -198,9 +187,7 @@ def output_size(
 
 
 def tap_range(size: int, outputs: int, stride: int, offset: int) -> tuple[int, int]:
-    """Return the outputs [start, stop) for which one kernel tap falls inside the input.
-
-    The tap reads position `output * stride + offset`, which must be in [0, size).
+    """Return the outputs [start, stop) whose position `output * stride + offset` is in [0, size).
 
     >>> tap_range(size=4, outputs=4, stride=1, offset=-1)
     (1, 4)

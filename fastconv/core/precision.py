@@ -1,8 +1,8 @@
 """How exact a result must be: what `algorithm="auto"` may choose from.
 
 A plain float32 sum of n products errs by a few roundings. Algorithms that transform their input
-first, such as Winograd's and the Fourier transform, need fewer products and err by more. Which
-kind an algorithm is, it says itself (`Algorithm.precision`); which kinds are wanted is set here.
+first, such as Winograd's and the Fourier transform, need fewer products and err by more. Each says
+which kind it is (`Algorithm.precision`); which kinds may run is set here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 #: Environment variable with the precision to start with.
 PRECISION_VARIABLE = "FASTCONV_PRECISION"
 
-# Of the whole process; None until somebody asks.
+# Of the whole process; None before its first use.
 _everywhere: Precision | None = None
 # Of a `with at_precision(...)`, for the thread or the asynchronous task inside it.
 _here: ContextVar[Precision | None] = ContextVar("fastconv_precision", default=None)
@@ -97,7 +97,7 @@ def _restore(before: Precision | None) -> None:
 
 @contextmanager
 def at_precision(precision: Precision) -> Iterator[None]:
-    """Ask for another precision for the time of a ``with`` block; see `set_precision`.
+    """Set another precision for the time of a ``with`` block; see `set_precision`.
 
     It holds for the thread (or the asynchronous task) that is inside the block and for the threads
     that fastconv itself uses there, as `numpy.errstate` does. Threads that the block's own code
@@ -127,11 +127,7 @@ def at_precision(precision: Precision) -> Iterator[None]:
 
 
 def suffices(offered: Precision, wanted: Precision) -> bool:
-    """Return whether an algorithm of the precision `offered` may run where `wanted` is set.
-
-    >>> suffices("highest", "high"), suffices("high", "highest")
-    (True, False)
-    """
+    """Return whether an algorithm of the precision `offered` may run where `wanted` is set."""
     return wanted == "high" or offered == "highest"
 
 

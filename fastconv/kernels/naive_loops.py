@@ -1,6 +1,6 @@
-"""Convolution as nested loops, one plane of the result an item of work.
+"""The textbook's convolution as compiled loops, one plane of the result an item of work.
 
-The order of the loops is the textbook's. A position outside the input counts as the zero it is
+A position outside the input counts as the zero it is
 padded with: 0 * infinity is NaN here, as in the sum over a zero-padded input.
 """
 

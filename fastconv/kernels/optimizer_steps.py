@@ -1,6 +1,6 @@
 """Steps of optimizers: all of a formula for an element, then the next element.
 
-Arrays are flat, an item is a block of them. `numbers` are in the arrays' own type.
+Arrays are flat, an item is a block of them. All is computed in the arrays' own type.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def _elements(start: int, stop: int, size: int) -> range:
 @range_kernel
 def sgd(start: int, stop: int, p: Any, grad: Any, numbers: Any) -> None:
     """Step along the gradient; `numbers` are the rate and the weight decay."""
-    rate, decay = numbers[0], numbers[1]
+    number = p.dtype.type
+    rate, decay = number(numbers[0]), number(numbers[1])
     for i in _elements(start, stop, p.size):
         p[i] -= rate * (grad[i] + decay * p[i])
 
@@ -38,10 +39,9 @@ def momentum_sgd(start: int, stop: int, p: Any, grad: Any, velocity: Any, number
     `numbers` are the rate, the weight decay, what the velocity keeps, the gradient's part in it,
     `direct` and `along`.
     """
-    rate, decay, keep, new, direct, along = (
-        *(numbers[0], numbers[1], numbers[2]),
-        *(numbers[3], numbers[4], numbers[5]),
-    )
+    number = p.dtype.type
+    rate, decay, keep = number(numbers[0]), number(numbers[1]), number(numbers[2])
+    new, direct, along = number(numbers[3]), number(numbers[4]), number(numbers[5])
     for i in _elements(start, stop, p.size):
         slope = grad[i] + decay * p[i]
         velocity[i] = keep * velocity[i] + new * slope
@@ -55,8 +55,11 @@ def adam(start: int, stop: int, p: Any, grad: Any, mean: Any, square: Any, numbe
     `numbers` are the rate, `root`, `eps`, the weight decay of the gradient, the factor of the data
     before the step, and for mean and square what they keep and the gradient's part in them.
     """
-    rate, root, eps, decay, shrink = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
-    keep1, new1, keep2, new2 = numbers[5], numbers[6], numbers[7], numbers[8]
+    number = p.dtype.type
+    rate, root, eps = number(numbers[0]), number(numbers[1]), number(numbers[2])
+    decay, shrink = number(numbers[3]), number(numbers[4])
+    keep1, new1 = number(numbers[5]), number(numbers[6])
+    keep2, new2 = number(numbers[7]), number(numbers[8])
     for i in _elements(start, stop, p.size):
         old = p[i] * shrink
         slope = grad[i] + decay * old

@@ -23,15 +23,7 @@ for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):
 
 
 def folder_refusal(folder: Path) -> str | None:
-    """Return why files in `folder` are not safe from others, None if they are.
-
-    The folder may be still to be made.
-
-    Raises
-    ------
-    OSError
-        If the path to the folder cannot be followed.
-    """
+    """Return why files in `folder`, which may not exist yet, are not safe from others, or None."""
     if not folder.is_absolute():
         return "it is a relative path, which means another folder in another working folder"
     if not _POSIX:
@@ -65,12 +57,7 @@ def make_private_folder(folder: Path) -> None:
 def read_private_file(path: Path, most: int) -> bytes:
     """Return the content of a regular file of this user or root that others cannot write to.
 
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-    ValueError
-        If it is no such file, or has more than `most` bytes.
+    Raise ValueError if it is no such file, or has more than `most` bytes.
     """
     _check_file(path.lstat(), most)  # before it is opened: a device may act on that
     handle = os.open(path, _OPEN)

@@ -247,6 +247,4 @@ def _over(
         state[name] = kept
     arrays = data, as_computed(grad, data.dtype), *(state[name] for name in names)
     flat = (array.reshape(-1) for array in arrays)
-    with np.errstate(over="ignore"):  # beyond float32 is infinity
-        given = np.array(numbers, float).astype(data.dtype)
-    step(-(-data.size // BLOCK), *flat, given)
+    step(-(-data.size // BLOCK), *flat, np.array(numbers, float))
