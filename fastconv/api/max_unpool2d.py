@@ -87,7 +87,7 @@ def max_unpool2d(
     require_tensor(f"output_size {shape[2:]}", shape)
     dtype = maximum_dtypes(array)[1]
     out = output_memory.empty(shape, dtype)
-    if array.size and not _moved(pool_loops.max_unpool, array, where, out):
+    if array.size and not _moved(pool_loops.scatter, array, where, out, False):
         raise outside(where, shape[single:], "planes of shape")
     return as_returned(out, dtype, single)
 
@@ -123,16 +123,16 @@ def max_unpool2d_grad(grad_output: ArrayLike, indices: ArrayLike) -> Array:
     check_shape("indices", where, wanted, "N and C as in grad_output", single)
     dtype = maximum_dtypes(grad)[1]
     out = output_memory.empty(where.shape, dtype)
-    if out.size and not _moved(pool_loops.max_unpool_grad, grad, where, out):
+    if out.size and not _moved(pool_loops.gather, grad, where, out):
         raise outside(where, grad.shape[single:], "planes of shape")
     return as_returned(out, dtype, single)
 
 
-def _moved(loop: RangeKernel, source: Array, indices: Array, out: Array) -> bool:
+def _moved(loop: RangeKernel, source: Array, indices: Array, out: Array, *rest: bool) -> bool:
     """Copy elements by a loop for all types of one size; return whether all indices were inside."""
     bits = f"u{out.itemsize}"
     source, indices = as_computed(source, out.dtype), as_computed(indices, "int64")
-    return pool_loops.by_indices(loop, source.view(bits), indices, out.view(bits))
+    return pool_loops.by_indices(loop, source.view(bits), indices, out.view(bits), *rest)
 
 
 def _in_numbers(padding: Any) -> PaddingPairs:

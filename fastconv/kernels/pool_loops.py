@@ -180,58 +180,44 @@ def mean_pool_grad(
 # to the caller's array meanwhile; a negative one is a very large one without its sign.
 
 
-def by_indices(loop: RangeKernel, source: Any, indices: Any, out: Any) -> bool:
+def by_indices(loop: RangeKernel, source: Any, indices: Any, out: Any, *rest: bool) -> bool:
     """Run one of the following loops on (N, C, ...); return whether all indices were inside."""
     planes = out.shape[0] * out.shape[1]
     wrong = np.empty(planes, np.bool_)
-    loop(planes, *(array.reshape(planes, -1) for array in (source, indices, out)), wrong)
+    loop(planes, *(array.reshape(planes, -1) for array in (source, indices, out)), wrong, *rest)
     return not wrong.any()
 
 
 @range_kernel
-def max_pool_grad(start: int, stop: int, grad: Any, indices: Any, out: Any, wrong: Any) -> None:
-    """Fill planes of `out` with the sums of the gradients at their indices."""
-    pixels = uint64(out.shape[1])
+def scatter(
+    start: int, stop: int, values: Any, indices: Any, out: Any, wrong: Any, adding: bool
+) -> None:
+    """Fill planes of `out` with values at their indices: with their sum, or the last of several."""
+    pixels, zero = uint64(out.shape[1]), out.dtype.type(0)
     for plane in range(start, stop):
         for pixel in range(pixels):
-            out[plane, pixel] = 0
-        outside = False
-        for k in range(uint64(grad.shape[1])):
-            index = uint64(indices[plane, k])
-            if index < pixels:
-                out[plane, index] += grad[plane, k]
-            else:
-                outside = True
-        wrong[plane] = outside
-
-
-@range_kernel
-def max_unpool(start: int, stop: int, values: Any, indices: Any, out: Any, wrong: Any) -> None:
-    """Fill planes of `out` with values at their indices, the last of several, and zeros."""
-    pixels = uint64(out.shape[1])
-    for plane in range(start, stop):
-        for pixel in range(pixels):
-            out[plane, pixel] = 0
+            out[plane, pixel] = zero
         outside = False
         for k in range(uint64(values.shape[1])):
             index = uint64(indices[plane, k])
             if index < pixels:
-                out[plane, index] = values[plane, k]
+                before = out[plane, index] if adding else zero
+                out[plane, index] = before + values[plane, k]
             else:
                 outside = True
         wrong[plane] = outside
 
 
 @range_kernel
-def max_unpool_grad(start: int, stop: int, grad: Any, indices: Any, out: Any, wrong: Any) -> None:
-    """Fill `out` with what `grad` has at the indices."""
-    pixels = uint64(grad.shape[1])
+def gather(start: int, stop: int, source: Any, indices: Any, out: Any, wrong: Any) -> None:
+    """Fill planes of `out` with what `source` has at their indices."""
+    pixels = uint64(source.shape[1])
     for plane in range(start, stop):
         outside = False
         for k in range(uint64(out.shape[1])):
             index = uint64(indices[plane, k])
             if index < pixels:
-                out[plane, k] = grad[plane, index]
+                out[plane, k] = source[plane, index]
             else:
                 outside = True
         wrong[plane] = outside

@@ -52,7 +52,7 @@ class Jit(PoolAlgorithm):
 
     def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> bool:
         """Take one plane as an item of work: nothing tells which windows an element is in."""
-        return pool_loops.by_indices(pool_loops.max_pool_grad, grad, indices, out)
+        return pool_loops.by_indices(pool_loops.scatter, grad, indices, out, True)
 
     def mean(self, x: Array, axes: Axes, out: Array) -> None:
         """Take some rows of the output as an item of work."""
