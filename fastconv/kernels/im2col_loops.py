@@ -1,10 +1,10 @@
 """im2col and col2im: copying patches of images into the columns of a matrix, and adding them back.
 
-A block of output pixels is an array of integers: its first channel, and the bounds of its images
-[n0, n1), rows [i0, i1) and columns [j0, j1). `columns` has shape (channels * R * S, pixels of the
-block): row (c, r, s), and in it the pixels of one image after the other.
+A block of output pixels is an array of integers: how many rows its columns have, its first channel,
+and the bounds of its images [n0, n1), rows [i0, i1) and columns [j0, j1). `columns` has the rows
+(c, r, s), and in each the pixels of one image after the other.
 
-Arrays are indexed flat and by unsigned integers: a signed index might be negative and count from
+Arrays are flat and indexed by unsigned integers: a signed index might be negative and count from
 the end, as far as the compiler knows, and that possibility would cost more than the copy itself.
 """
 
@@ -61,13 +61,12 @@ def scatter_add(target: Any, at: int, source: Any, start: int, count: int, strid
 
 @kernel
 def lower(x: Any, columns: Any, block: Any, geometry: Any) -> None:
-    """Copy the block's patches of `x`, of as many channels as there are rows, into `columns`."""
+    """Copy the block's patches of `x` into `columns`."""
     g, stride = geometry[0], geometry[0].stride_w
-    c0, n0, n1, i0, i1 = block[0], block[1], block[2], block[3], block[4]
-    j0, width = block[5], block[6] - block[5]
-    image, target, taps = x.reshape(-1), columns.reshape(-1), g.R * g.S
-    at = 0
-    for row in range(columns.shape[0]):
+    c0, n0, n1, i0, i1 = block[1], block[2], block[3], block[4], block[5]
+    j0, width = block[6], block[7] - block[6]
+    at, taps = 0, g.R * g.S
+    for row in range(block[0]):
         c, r, s = c0 + row // taps, row // g.S % g.R, row % g.S
         offset = s * g.dilation_w - g.pad_left
         first, last = reachable(g.W, j0, j0 + width, stride, offset)
@@ -75,12 +74,12 @@ def lower(x: Any, columns: Any, block: Any, geometry: Any) -> None:
             for i in range(i0, i1):
                 h = i * g.stride_h + r * g.dilation_h - g.pad_top
                 if h < 0 or h >= g.H:
-                    fill_zeros(target, at, width)
+                    fill_zeros(columns, at, width)
                 else:
                     start = ((n * g.C + c) * g.H + h) * g.W + first * stride + offset
-                    fill_zeros(target, at, first - j0)
-                    gather(target, at + first - j0, image, start, last - first, stride)
-                    fill_zeros(target, at + last - j0, j0 + width - last)
+                    fill_zeros(columns, at, first - j0)
+                    gather(columns, at + first - j0, x, start, last - first, stride)
+                    fill_zeros(columns, at + last - j0, j0 + width - last)
                 at += width
 
 
@@ -88,11 +87,10 @@ def lower(x: Any, columns: Any, block: Any, geometry: Any) -> None:
 def raise_columns(columns: Any, out: Any, block: Any, geometry: Any) -> None:
     """Add the block's columns back onto the images `out`."""
     g, stride = geometry[0], geometry[0].stride_w
-    c0, n0, n1, i0, i1 = block[0], block[1], block[2], block[3], block[4]
-    j0, width = block[5], block[6] - block[5]
-    image, source, taps = out.reshape(-1), columns.reshape(-1), g.R * g.S
-    start = 0
-    for row in range(columns.shape[0]):
+    c0, n0, n1, i0, i1 = block[1], block[2], block[3], block[4], block[5]
+    j0, width = block[6], block[7] - block[6]
+    start, taps = 0, g.R * g.S
+    for row in range(block[0]):
         c, r, s = c0 + row // taps, row // g.S % g.R, row % g.S
         offset = s * g.dilation_w - g.pad_left
         first, last = reachable(g.W, j0, j0 + width, stride, offset)
@@ -101,5 +99,5 @@ def raise_columns(columns: Any, out: Any, block: Any, geometry: Any) -> None:
                 h = i * g.stride_h + r * g.dilation_h - g.pad_top
                 if 0 <= h < g.H:
                     at = ((n * g.C + c) * g.H + h) * g.W + first * stride + offset
-                    scatter_add(image, at, source, start + first - j0, last - first, stride)
+                    scatter_add(out, at, columns, start + first - j0, last - first, stride)
                 start += width

@@ -20,15 +20,16 @@ def forward(start: int, stop: int, x: Any, weight: Any, bias: Any, out: Any, geo
         first_channel = k // g.K_per_group * g.C_per_group
         for i in range(g.OH):
             for j in range(g.OW):
-                out[n, k, i, j] = _window_sum(
-                    bias[k], x, (n, first_channel, i, j), weight, k, geometry
-                )
+                total = _window_sum(x, n, first_channel, i, j, weight, k, bias[k], geometry)
+                out[n, k, i, j] = total
 
 
 @inner_kernel
-def _window_sum(total: Any, x: Any, at: Any, weight: Any, k: int, geometry: Any) -> Any:
-    """Return `total` plus the products of one window, at (n, first channel, i, j), and a filter."""
-    g, (n, first_channel, i, j) = geometry[0], at
+def _window_sum(
+    x: Any, n: int, first: int, i: int, j: int, weight: Any, k: int, total: Any, geometry: Any
+) -> Any:
+    """Return `total` plus the products of window (i, j), from channel `first` on, and a filter."""
+    g = geometry[0]
     for c in range(g.C_per_group):
         for r in range(g.R):
             h = i * g.stride_h + r * g.dilation_h - g.pad_top
@@ -36,7 +37,7 @@ def _window_sum(total: Any, x: Any, at: Any, weight: Any, k: int, geometry: Any)
                 w = j * g.stride_w + s * g.dilation_w - g.pad_left
                 value = x.dtype.type(0)
                 if 0 <= h < g.H and 0 <= w < g.W:
-                    value = x[n, first_channel + c, h, w]
+                    value = x[n, first + c, h, w]
                 total += value * weight[k, c, r, s]
     return total
 
@@ -49,24 +50,26 @@ def input_grad(start: int, stop: int, weight: Any, grad: Any, out: Any, geometry
     for item in range(start, stop):
         n, c = item // g.C, item % g.C
         group = c // g.C_per_group
-        out[n, c] = 0
+        plane = out[n, c]
+        plane[:] = 0
         for k in range(group * K, (group + 1) * K):
-            for pixel in range(g.OH * g.OW):
-                i, j = pixel // g.OW, pixel % g.OW
-                filter_ = k, c % g.C_per_group
-                _scatter(grad[n, k, i, j], weight, filter_, out, (n, c, i, j), geometry)
+            for i in range(g.OH):
+                for j in range(g.OW):
+                    _scatter(grad[n, k, i, j], weight, k, c % g.C_per_group, plane, i, j, geometry)
 
 
 @inner_kernel
-def _scatter(value: Any, weight: Any, filter_: Any, out: Any, at: Any, geometry: Any) -> None:
-    """Add a gradient's products with a filter, (k, c), to the window at (n, c, i, j)."""
-    g, (k, filter_channel), (n, c, i, j) = geometry[0], filter_, at
+def _scatter(
+    value: Any, weight: Any, k: int, c: int, plane: Any, i: int, j: int, geometry: Any
+) -> None:
+    """Add a gradient's products with channel c of filter k to its window of a plane."""
+    g = geometry[0]
     for r in range(g.R):
         h = i * g.stride_h + r * g.dilation_h - g.pad_top
         for s in range(g.S):
             w = j * g.stride_w + s * g.dilation_w - g.pad_left
             if 0 <= h < g.H and 0 <= w < g.W:
-                out[n, c, h, w] += value * weight[k, filter_channel, r, s]
+                plane[h, w] += value * weight[k, c, r, s]
 
 
 @range_kernel

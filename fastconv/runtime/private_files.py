@@ -1,9 +1,9 @@
 """Files and folders that nobody but their user can change: where machine code may be kept.
 
-A folder is only as safe as the folders above it: a user who may write to one of them can put
-another folder there. So all folders and links of the path are checked, from the home folder on, or
-from the root if the path does not contain the home folder. Systems without POSIX permissions have
-no such check.
+A folder is only as safe as the folders above it: who may write to one of them can put another
+folder in its place. So all that lie on the way are looked at, from the home folder on, or from the
+root where the way does not pass the home folder; so is each link. On systems without POSIX
+permissions nothing is asked.
 """
 
 from __future__ import annotations
@@ -23,23 +23,31 @@ for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):
 
 
 def folder_refusal(folder: Path) -> str | None:
-    """Return why files in `folder`, which may not exist yet, are not safe from others, or None."""
+    """Return why files in `folder` are not safe from others, None if they are.
+
+    The folder may be still to be made.
+
+    Raises
+    ------
+    OSError
+        If the way to the folder cannot be followed.
+    """
     if not folder.is_absolute():
         return "it is a relative path, which means another folder in another working folder"
     if not _POSIX:
         return None
-    above = list(_folders_of(folder))
+    way = list(_folders_on_the_way(folder))
     made = folder.exists()
     with contextlib.suppress(ValueError, RuntimeError):  # not below it, or there is none
-        above = above[above.index(Path.home()) :]
-    for part in above:
-        status = part.stat()
+        way = way[way.index(Path.home()) :]
+    for place in way:
+        status = place.stat()
         if status.st_uid not in (os.getuid(), 0):
-            return f"{part} belongs to another user"
+            return f"{place} belongs to another user"
         # In a sticky folder nobody can rename what is another's, but anybody can make a file.
-        shared = status.st_mode & stat.S_ISVTX and not (made and part == above[-1])
+        shared = status.st_mode & stat.S_ISVTX and not (made and place == way[-1])
         if not shared and _others_may_write(status):
-            return f"others may write to {part}"
+            return f"others may write to {place}"
     return None
 
 
@@ -57,7 +65,12 @@ def make_private_folder(folder: Path) -> None:
 def read_private_file(path: Path, most: int) -> bytes:
     """Return the content of a regular file of this user or root that others cannot write to.
 
-    Raise ValueError if it is no such file, or has more than `most` bytes.
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError
+        If it is no such file, or has more than `most` bytes.
     """
     _check_file(path.lstat(), most)  # before it is opened: a device may act on that
     handle = os.open(path, _OPEN)
@@ -77,8 +90,8 @@ def _check_file(status: os.stat_result, most: int) -> None:
         raise ValueError(f"it has {status.st_size} bytes, more than {most}")
 
 
-def _folders_of(folder: Path) -> Iterator[Path]:
-    """Yield each folder of the path to `folder`, as far as they exist."""
+def _folders_on_the_way(folder: Path) -> Iterator[Path]:
+    """Yield each folder that is passed on the way to `folder`, as far as they exist."""
     here, links = Path(folder.anchor), 0
     yield here
     names = list(reversed(folder.parts[1:]))
