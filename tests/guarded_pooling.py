@@ -2,7 +2,7 @@
 
 Run as ``python guarded_pooling.py COUNT [narrower]``; prints how many problems came out right. With
 "narrower" only what is written in vector instructions runs, on one thread. What the library makes
-for itself (the results, the argmax of windows, its tables) is guarded too, and results are full of
+for itself (the results, the places of maxima, its tables) is guarded too, and results are full of
 NaN before.
 """
 

@@ -29,7 +29,7 @@ from fastconv.core.geometry import (
     resolve_padding,
     tap_range,
 )
-from fastconv.core.records import frozen_record
+from fastconv.core.records import record_of, record_type
 from fastconv.core.window_problem import Shape4, WindowProblem
 
 Direction = Literal["forward", "input_grad", "weight_grad"]
@@ -218,14 +218,22 @@ class Conv2dProblem(WindowProblem):
     @cached_property
     def record(self) -> NDArray[Any]:
         """The numbers above as a one-element record array: how a kernel receives them."""
-        numbers = {name: getattr(self, name) for name in _RECORDED}
-        numbers["stride_h"], numbers["stride_w"] = self.stride
-        numbers["dilation_h"], numbers["dilation_w"] = self.dilation
-        (numbers["pad_top"], _), (numbers["pad_left"], _) = self.padding
-        return frozen_record(numbers)
+        return record_of(
+            _RECORD,
+            self,
+            stride_h=self.stride[0],
+            stride_w=self.stride[1],
+            dilation_h=self.dilation[0],
+            dilation_w=self.dilation[1],
+            pad_top=self.padding[0][0],
+            pad_left=self.padding[1][0],
+        )
 
 
-_RECORDED = ["N", "C", "H", "W", "K", "R", "S", "OH", "OW", "C_per_group", "K_per_group"]
+_RECORD = record_type(
+    *("N", "C", "H", "W", "K", "R", "S", "OH", "OW", "C_per_group", "K_per_group"),
+    *("stride_h", "stride_w", "dilation_h", "dilation_w", "pad_top", "pad_left"),
+)
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:

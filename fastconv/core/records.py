@@ -1,26 +1,34 @@
-"""Numbers by name, as kernels receive them: one argument instead of many."""
+"""Records of 64-bit integers: what kernels read by name instead of taking it as an argument."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def frozen_record(numbers: Mapping[str, int]) -> NDArray[Any]:
-    """Return integers as a read-only array of one record with those fields.
+def record_type(*fields: str) -> np.dtype[Any]:
+    """Return the type of records with these fields."""
+    return np.dtype((np.record, [(name, np.int64) for name in fields]))
 
-    >>> int(frozen_record({"H": 3, "W": 4})[0].W)
-    4
+
+def record_of(layout: np.dtype[Any], source: Any = None, /, **values: Any) -> NDArray[Any]:
+    """Return a read-only array of one record: `values`, and attributes of `source` for the rest.
+
+    An array as a value stands for its address; whoever keeps the record must keep the array.
     """
-    record = np.array([tuple(numbers.values())], _dtype(tuple(numbers)))
-    record.flags.writeable = False
+    row = []
+    for name in layout.names or ():
+        value = values.pop(name) if name in values else getattr(source, name)
+        row.append(value.ctypes.data if isinstance(value, np.ndarray) else value)
+    assert not values, f"a record has no fields {list(values)}"
+    record = np.array([tuple(row)], layout)
+    freeze(record)
     return record
 
 
-@lru_cache(maxsize=8)
-def _dtype(names: tuple[str, ...]) -> np.dtype[Any]:
-    return np.dtype((np.record, [(name, np.int64) for name in names]))
+def freeze(*arrays: NDArray[Any]) -> None:
+    """Make arrays read-only."""
+    for array in arrays:
+        array.flags.writeable = False

@@ -54,4 +54,4 @@ def mean_grad_address(bits: int, lanes: int, vectors: int) -> int:
             with counted(builder, 0, v.W, vectors * lanes) as k:
                 tile.emit(first, end, k, vectors, v.target + (plane * v.H + h) * v.W * size)
 
-    return emitted_address(f"means-grad-f{bits}x{lanes}-1x{vectors * lanes}", ARGUMENTS, emit)
+    return emitted_address(f"shares-f{bits}x{lanes}-1x{vectors * lanes}", ARGUMENTS, emit)

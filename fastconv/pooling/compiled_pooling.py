@@ -16,7 +16,7 @@ import numpy as np
 from numba.core import config
 
 from fastconv.core.pool_axis import Axes, divisors
-from fastconv.core.records import frozen_record
+from fastconv.core.records import record_of, record_type
 from fastconv.kernels import pool_loops
 from fastconv.pooling import large_means, pool_tiles
 from fastconv.pooling.pool_algorithm import Array, Indices, PoolAlgorithm, lowest
@@ -80,18 +80,20 @@ def _needs_loops(axes: Axes) -> bool:
     return bool(config.DISABLE_JIT) or axes[0].step != 1 or axes[1].step != 1
 
 
+_GEOMETRY = record_type("H", "W", "OH", "OW", "stride")
+
+
 @lru_cache(maxsize=256)
 def _geometry(axes: Axes) -> Array:
     """Return the sizes that loops need, as a record."""
     rows, columns = axes
-    return frozen_record(
-        {
-            "H": rows.size,
-            "W": columns.size,
-            "OH": rows.outputs,
-            "OW": columns.outputs,
-            "stride": columns.even[1] if columns.even else 0,
-        }
+    return record_of(
+        _GEOMETRY,
+        H=rows.size,
+        W=columns.size,
+        OH=rows.outputs,
+        OW=columns.outputs,
+        stride=columns.even[1] if columns.even else 0,
     )
 
 
