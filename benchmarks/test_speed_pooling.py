@@ -13,7 +13,7 @@ from cases import PoolCase
 from timing import assert_close, measure, random_array
 
 import fastconv
-from fastconv.api.max_pool_training import max_pool2d_placed, max_pool2d_placed_grad
+from fastconv.api.max_pool_training import max_pool2d_training, max_pool2d_training_grad
 from fastconv.core.pool_problem import Pool2dProblem
 from fastconv.runtime.threads import run_tasks
 
@@ -119,11 +119,11 @@ def test_max_pool_grad_in_training(benchmark: Any, case: PoolCase) -> None:
     """What `fastconv.nn.MaxPool2d` does: places of one byte, gradients gathered."""
     x, grad = random_array(case.input_shape, 0), random_array(case.output_shape, 1)
     window = (case.kernel_size, case.stride, case.padding)
-    _, places = max_pool2d_placed(x, Pool2dProblem.from_shapes(case.input_shape, *window))
+    _, places = max_pool2d_training(x, Pool2dProblem.from_shapes(case.input_shape, *window))
     _, indices = oracle.max_pool2d(x, *window)
 
     def run() -> Any:
-        return max_pool2d_placed_grad(grad, places)
+        return max_pool2d_training_grad(grad, places)
 
     assert_close(run(), oracle.max_pool2d_grad(grad, indices, case.input_shape), ALLOWED)
     measure(benchmark, f"{case.name} max grad", run, moved_bytes(case))

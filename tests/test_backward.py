@@ -1,4 +1,4 @@
-"""`conv2d_backward`: all gradients of a convolution, a rectifier and a bias at once."""
+"""`conv2d_backward`: all gradients of a convolution, its ReLU and its bias at once."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_gradients(case: ConvCase) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("case", CONV_CASES, ids=lambda case: case.name)
-def test_behind_a_rectifier(case: ConvCase, dtype: DTypeLike) -> None:
+def test_behind_a_relu(case: ConvCase, dtype: DTypeLike) -> None:
     x, weight, grad = arrays(case, dtype)
     y = fastconv.conv2d(x, weight, None, *case.geometry, activation="relu")
     found = fastconv.conv2d_backward(x, weight, grad, *case.geometry, relu_output=y)
@@ -96,10 +96,10 @@ def test_any_layout_and_type() -> None:
     assert {array.dtype.name for array in halves if array is not None} == {"float16"}
 
 
-def test_nan_passes_a_rectifier() -> None:
+def test_nan_passes_a_relu() -> None:
     x, weight, grad = arrays(CASE)
     y = np.zeros_like(grad)
-    y[0, 0, 0, 0] = np.nan  # as after the rectifier of NaN
+    y[0, 0, 0, 0] = np.nan  # as after the ReLU of NaN
     grad[0, 1, 0, 0] = np.nan  # where nothing passes
     bias = fastconv.conv2d_backward(x, weight, grad, padding=1, need=["bias"], relu_output=y).bias
     np.testing.assert_array_equal(bias, [grad[0, 0, 0, 0], 0, 0, 0])

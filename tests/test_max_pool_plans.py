@@ -20,7 +20,7 @@ ALGORITHMS = ("auto", *fastconv.algorithms())
 FUSING = ("direct", "depthwise", "winograd_2x2", "winograd_4x4")
 ACTIVATIONS: tuple[Any, ...] = ("relu", None, "relu6", ("leaky_relu", -2.0), "silu", "hard_swish")
 
-#: Odd and even maps, wider than a tile and narrower, several bands, and margins on one side only.
+#: Odd and even maps, wider than a tile and narrower, several bands, and padding on one side only.
 WIDE = (
     ConvCase("even", (2, 3, 20, 36), (9, 3, 3, 3), padding=1),
     ConvCase("odd", (3, 2, 23, 69), (5, 2, 3, 3), padding=1),

@@ -12,7 +12,7 @@ from pooling_answers import MAKERS, max_grads, max_rule, maxima, window
 from reference import Array
 
 import fastconv
-from fastconv.api.max_pool_training import max_pool2d_placed, max_pool2d_placed_grad
+from fastconv.api.max_pool_training import max_pool2d_training, max_pool2d_training_grad
 from fastconv.core.pool_problem import Pool2dProblem
 from fastconv.pooling.compiled_pooling import Jit
 
@@ -230,18 +230,18 @@ def test_windows_of_any_size(algorithm: str) -> None:
         fastconv.max_pool2d(x, 2, 1, 2**29, dilation=2**30, algorithm=algorithm)
 
 
-# Maximum, with places of one byte ---------------------------------------------------------------
+# Maximum, with an argmax of one byte ------------------------------------------------------
 
 
 @TYPES
 @pytest.mark.parametrize("case", POOL_CASES, ids=lambda case: case.name)
-def test_placed_maxima_and_their_gradients(case: PoolCase, dtype: DTypeLike) -> None:
+def test_maxima_for_training_and_their_gradients(case: PoolCase, dtype: DTypeLike) -> None:
     problem = Pool2dProblem.from_shapes(case.input_shape, *max_rule(case), np.dtype(dtype).name)
     for make in MAKERS:
         x, grad, values, indices = maxima(make, case, dtype)
-        actual, places = max_pool2d_placed(x, problem)
+        actual, argmax = max_pool2d_training(x, problem)
         assert_identical(actual, values, dtype)
-        back = max_pool2d_placed_grad(grad, places)
+        back = max_pool2d_training_grad(grad, argmax)
         if make is make_integer_pool_inputs:
             assert_identical(back, max_grads(make, case, dtype)[0], dtype)
         # Each pixel adds its windows in their order, as a loop over the windows does.
@@ -251,12 +251,12 @@ def test_placed_maxima_and_their_gradients(case: PoolCase, dtype: DTypeLike) -> 
 
 @TYPES
 @pytest.mark.parametrize("case", POOL_CASES, ids=lambda case: case.name)
-def test_placed_maxima_of_nan_and_infinity(case: PoolCase, dtype: DTypeLike) -> None:
+def test_maxima_for_training_of_nan_and_infinity(case: PoolCase, dtype: DTypeLike) -> None:
     special = np.array([NAN, INF, -INF, -INF, -INF, -0.0, 0, 1], dtype)
     x = np.random.default_rng(3).choice(special, case.input_shape)
     _, grad = make_integer_pool_inputs(case, dtype)
     problem = Pool2dProblem.from_shapes(case.input_shape, *max_rule(case), np.dtype(dtype).name)
-    values, places = max_pool2d_placed(x, problem)
+    values, argmax = max_pool2d_training(x, problem)
     expected, indices = fastconv.max_pool2d(
         x, *max_rule(case), return_indices=True, algorithm="reference"
     )
@@ -265,32 +265,32 @@ def test_placed_maxima_of_nan_and_infinity(case: PoolCase, dtype: DTypeLike) -> 
     alone = fastconv.max_pool2d(x, *max_rule(case))
     np.testing.assert_array_equal(np.signbit(alone), np.signbit(expected))
     back = reference_pooling.max_pool2d_grad(grad, indices, case.input_shape)
-    assert_identical(max_pool2d_placed_grad(grad, places), back, dtype)
+    assert_identical(max_pool2d_training_grad(grad, argmax), back, dtype)
 
 
 @TYPES
 @pytest.mark.parametrize("case", POOL_CASES, ids=lambda case: case.name)
-def test_rectified_maxima_and_their_gradients(case: PoolCase, dtype: DTypeLike) -> None:
+def test_maxima_after_a_relu_and_their_gradients(case: PoolCase, dtype: DTypeLike) -> None:
     problem = Pool2dProblem.from_shapes(case.input_shape, *max_rule(case), np.dtype(dtype).name)
     special = np.array([NAN, INF, -INF, -0.0, 0, 1, -1, 2, -2, -3, -4], dtype)
     rng = np.random.default_rng(4)
     for x in (rng.choice(special, case.input_shape), rng.normal(size=case.input_shape)):
         x = x.astype(dtype)
-        values, places = max_pool2d_placed(x, problem)
+        values, argmax = max_pool2d_training(x, problem)
         grad = rng.normal(size=values.shape).astype(dtype)
         expected = np.maximum(values, 0)
         passed = np.where(expected != 0, grad, 0).astype(dtype)
-        rectified, others = max_pool2d_placed(x, problem, rectified=True)
-        assert_identical(rectified, expected, dtype)
-        back = max_pool2d_placed_grad(grad, others)
-        assert_identical(back, max_pool2d_placed_grad(passed, places), dtype)
+        activated, others = max_pool2d_training(x, problem, relu=True)
+        assert_identical(activated, expected, dtype)
+        back = max_pool2d_training_grad(grad, others)
+        assert_identical(back, max_pool2d_training_grad(passed, argmax), dtype)
 
 
-def test_places_are_bytes_where_windows_are_small() -> None:
+def test_an_argmax_is_a_byte_where_windows_are_small() -> None:
     x = np.zeros((2, 3, 28, 28), np.float32)
     for rule in ((2, 2), (3, 2, 1), (3, 1, 1), (5, 3, 2)):
-        values, places = max_pool2d_placed(x, Pool2dProblem.from_shapes(x.shape, *rule))
-        assert places.where.nbytes < 2.5 * values.size + 64
+        values, argmax = max_pool2d_training(x, Pool2dProblem.from_shapes(x.shape, *rule))
+        assert argmax.where.nbytes < 2.5 * values.size + 64
 
 
 def test_indices_nobody_asked_for_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:

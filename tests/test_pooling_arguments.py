@@ -54,8 +54,8 @@ def test_layers_do_what_functions_do(rule: dict[str, Any], training: bool) -> No
     with_indices = nn.MaxPool2d(**rule, return_indices=True).train(training)
     for actual, wanted in zip(with_indices(X), (values, indices), strict=True):
         assert_identical(actual, wanted, wanted.dtype)
-    rectified = nn.Sequential(nn.ReLU(), nn.MaxPool2d(**rule)).train(training)
-    assert_identical(rectified(X), np.maximum(values, 0), np.float32)
+    activated = nn.Sequential(nn.ReLU(), nn.MaxPool2d(**rule)).train(training)
+    assert_identical(activated(X), np.maximum(values, 0), np.float32)
     mean = nn.AvgPool2d(**rule, divisor_override=-2).train(training)
     means = fastconv.avg_pool2d(X, **rule, divisor_override=-2)
     assert_identical(mean(X), means, np.float32)
@@ -66,7 +66,7 @@ def test_layers_do_what_functions_do(rule: dict[str, Any], training: bool) -> No
         assert_identical(with_indices.backward(values), back, np.float32)
         passed = np.where(values > 0, values, np.float32(0))
         back = fastconv.max_pool2d_grad(passed, indices, X.shape, wide_padding=wide)
-        assert_identical(rectified.backward(values), back, np.float32)
+        assert_identical(activated.backward(values), back, np.float32)
         back = fastconv.avg_pool2d_grad(means, X.shape, **rule, divisor_override=-2)
         assert_identical(mean.backward(means), back, np.float32)
 

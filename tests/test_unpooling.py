@@ -153,7 +153,7 @@ def test_layers_of_a_network() -> None:
 
 @pytest.mark.parametrize("around", [nn.Sequential, lambda *layers: layers])
 def test_places_are_those_of_the_input(around: Any) -> None:
-    # A rectifier before it makes ties, of which the first place counts: it must not come after.
+    # A ReLU before it makes ties, of which the first index counts: it must not come after.
     x = np.array([[[[-3.0, -2.0], [-1.0, -4.0]]]], np.float32)
     layers = around(nn.ReLU(), nn.MaxPool2d(2, return_indices=True))
     for mode in (True, False):
@@ -200,7 +200,7 @@ def test_repr() -> None:
 
 
 def test_integer_cases_have_several_values_with_one_index() -> None:
-    # Else the last of them would not be asked for above.
+    # Else the last of them would not be read above.
     repeated = 0
     for case in POOL_CASES:
         indices = maxima(make_integer_pool_inputs, case, np.float32)[3]

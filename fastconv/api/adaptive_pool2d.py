@@ -7,17 +7,11 @@ from typing import Any, Literal, TypeAlias, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.api.avg_pool2d import AxesMaker, means, means_grad
-from fastconv.api.max_pool2d import as_asked, fill_maxima, maximum_dtypes
-from fastconv.core.arguments import (
-    as_batch,
-    as_batch_shape,
-    as_computed,
-    as_flag,
-    check_batched_alike,
-)
+from fastconv.api.avg_pool2d import Means, means, means_grad
+from fastconv.api.max_pool2d import fill_maxima, maxima_returned, maximum_dtypes
+from fastconv.core.arguments import as_batch, as_computed, as_flag, as_gradient
 from fastconv.core.geometry import as_int, as_pair, require_tensor
-from fastconv.core.pool_axis import Axes, adaptive_axis
+from fastconv.core.pool_axis import adaptive_axis
 from fastconv.pooling.pool_registry import find
 from fastconv.runtime import output_memory
 
@@ -55,8 +49,7 @@ def adaptive_avg_pool2d(x: ArrayLike, output_size: OutputSize, *, algorithm: str
     array([[[[7.5]]]])
     """
     array, single = as_batch("x", x)
-    outputs = _outputs(output_size, array.shape)
-    return means(array, outputs, _axes_maker("x", array.shape, outputs), algorithm, single)
+    return means(array, _windows("x", array.shape, output_size), algorithm, single)
 
 
 def adaptive_avg_pool2d_grad(
@@ -86,16 +79,13 @@ def adaptive_avg_pool2d_grad(
     >>> adaptive_avg_pool2d_grad(np.ones((1, 1, 1, 1)), (1, 1, 1, 2))
     array([[[[0.5, 0.5]]]])
     """
-    grad, single = as_batch("grad_output", grad_output)
-    shape, single_shape = as_batch_shape("input_shape", input_shape)
-    check_batched_alike(grad_output=single, input_shape=single_shape)
+    grad, shape, single = as_gradient(grad_output, input_shape)
     if 0 in grad.shape[2:]:
         raise ValueError(
             f"grad_output must not be empty in height or width, got {grad.shape[single:]}"
         )
-    outputs = (grad.shape[2], grad.shape[3])
-    axes = _axes_maker("input_shape", shape, outputs)
-    return means_grad(grad, shape, outputs, axes, algorithm, single)
+    windows = _windows("input_shape", shape, (grad.shape[2], grad.shape[3]))
+    return means_grad(grad, shape, windows, algorithm, single)
 
 
 @overload
@@ -141,7 +131,7 @@ def adaptive_max_pool2d(
     values : ndarray, (N, C, OH, OW), or (C, OH, OW) for one image
         Of the same windows as in `adaptive_avg_pool2d`.
     indices : ndarray of int64, shaped like the values
-        Only if asked for; as in `max_pool2d`.
+        Only with `return_indices`; as in `max_pool2d`.
 
     Raises
     ------
@@ -156,19 +146,18 @@ def adaptive_max_pool2d(
     """
     array, single = as_batch("x", x)
     as_flag("return_indices", return_indices)
-    outputs = _outputs(output_size, array.shape)
-    axes = _axes_maker("x", array.shape, outputs)
+    windows = _windows("x", array.shape, output_size)
     # As in PyTorch: one image may be without channels, images of a batch may not.
     if array.shape[1] == 0 and not single:
         raise ValueError(f"x must have at least one channel, got shape {array.shape}")
     chosen = find(algorithm)
     dtype, returned = maximum_dtypes(array)
-    shape = (*array.shape[:2], *outputs)
+    shape = (*array.shape[:2], *windows.outputs)
     values = output_memory.empty(shape, dtype)
     indices = output_memory.empty(shape, np.int64) if return_indices else None
     if values.size:
-        fill_maxima(as_computed(array, dtype), axes(), values, indices, chosen)
-    return as_asked(values.astype(returned, copy=False), indices, single)
+        fill_maxima(as_computed(array, dtype), windows.axes(), values, indices, chosen)
+    return maxima_returned(values, indices, returned, single)
 
 
 def as_output_size(value: Any) -> tuple[int | None, int | None]:
@@ -182,19 +171,13 @@ def as_output_size(value: Any) -> tuple[int | None, int | None]:
     return as_pair("output_size", value, 1)
 
 
-def _outputs(output_size: Any, shape: tuple[int, ...]) -> tuple[int, int]:
-    rows, columns = as_output_size(output_size)
-    return shape[2] if rows is None else rows, shape[3] if columns is None else columns
-
-
-def _axes_maker(name: str, input_shape: tuple[int, ...], outputs: tuple[int, int]) -> AxesMaker:
+def _windows(name: str, input_shape: tuple[int, ...], output_size: Any) -> Means:
+    """Return windows over the images of that shape, which the argument `name` gave."""
     N, C, H, W = input_shape
+    OH, OW = as_output_size(output_size)
+    outputs = H if OH is None else OH, W if OW is None else OW
     require_tensor(f"{name} {input_shape}", (N, C, H, W))
     require_tensor(f"output_size {outputs}", (N, C, *outputs))
     if H < 1 or W < 1:
         raise ValueError(f"{name} must have H and W of at least 1, got H={H}, W={W}")
-
-    def axes() -> Axes:
-        return adaptive_axis(H, outputs[0]), adaptive_axis(W, outputs[1])
-
-    return axes
+    return Means(outputs, lambda: (adaptive_axis(H, outputs[0]), adaptive_axis(W, outputs[1])))

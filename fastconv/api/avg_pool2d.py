@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv.core.arguments import (
     as_batch,
-    as_batch_shape,
     as_computed,
     as_flag,
-    check_batched_alike,
+    as_gradient,
+    as_returned,
     check_shape,
     result_dtypes,
 )
@@ -24,8 +24,16 @@ from fastconv.pooling.pool_registry import find
 from fastconv.runtime import output_memory
 
 Array = NDArray[Any]
-# Axes hold arrays as long as the output: they are made only where there is something to pool.
-AxesMaker = Callable[[], Axes]
+
+
+class Means(NamedTuple):
+    """How many windows down and across, and a function that makes them.
+
+    Axes hold arrays as long as the output: they are made only where there is something to pool.
+    """
+
+    outputs: tuple[int, int]
+    axes: Callable[[], Axes]
 
 
 def avg_pool2d(
@@ -54,8 +62,8 @@ def avg_pool2d(
     divisor_override : int, optional
         What sums are divided by, instead of how many positions they are of; not 0.
     wide_padding : bool
-        As in `max_pool2d`. The mean of a window that lies wholly in the padding is 0, or NaN if
-        padding does not count.
+        As in `max_pool2d`. The mean of a window wholly in the padding is 0, or NaN if padding does
+        not count.
 
     Returns
     -------
@@ -74,14 +82,9 @@ def avg_pool2d(
              [10.5, 12.5]]]])
     """
     array, single = as_batch("x", x)
-    dtype, _ = result_dtypes(array)
-    problem = Pool2dProblem.from_shapes(
-        *(array.shape, kernel_size, stride, padding, dilation, ceil_mode, dtype),
-        name="x",
-        wide_padding=wide_padding,
-    )
-    axes = _mean_axes(problem, count_include_pad, divisor_override)
-    return means(array, (problem.OH, problem.OW), axes, algorithm, single)
+    geometry = kernel_size, stride, padding, dilation, ceil_mode, result_dtypes(array)[0]
+    problem = Pool2dProblem.from_shapes(array.shape, *geometry, name="x", wide_padding=wide_padding)
+    return means(array, _means(problem, count_include_pad, divisor_override), algorithm, single)
 
 
 def avg_pool2d_grad(
@@ -105,7 +108,6 @@ def avg_pool2d_grad(
     grad_output : array-like, (N, C, OH, OW), or (C, OH, OW) for one image
     input_shape : (N, C, H, W) or (C, H, W)
     kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
-        As in `avg_pool2d`.
     dilation, wide_padding, algorithm
         As in `avg_pool2d`.
 
@@ -125,23 +127,16 @@ def avg_pool2d_grad(
     array([[[[0.25, 0.25],
              [0.25, 0.25]]]])
     """
-    grad, single = as_batch("grad_output", grad_output)
-    shape, single_shape = as_batch_shape("input_shape", input_shape)
-    check_batched_alike(grad_output=single, input_shape=single_shape)
-    dtype, _ = result_dtypes(grad)
-    problem = Pool2dProblem.from_shapes(
-        *(shape, kernel_size, stride, padding, dilation, ceil_mode, dtype),
-        wide_padding=wide_padding,
-    )
-    axes = _mean_axes(problem, count_include_pad, divisor_override)
-    return means_grad(grad, shape, (problem.OH, problem.OW), axes, algorithm, single)
+    grad, shape, single = as_gradient(grad_output, input_shape)
+    geometry = kernel_size, stride, padding, dilation, ceil_mode, result_dtypes(grad)[0]
+    problem = Pool2dProblem.from_shapes(shape, *geometry, wide_padding=wide_padding)
+    windows = _means(problem, count_include_pad, divisor_override)
+    return means_grad(grad, shape, windows, algorithm, single)
 
 
-def _mean_axes(
-    problem: Pool2dProblem, count_include_pad: bool, divisor_override: int | None
-) -> AxesMaker:
-    counted = as_flag("count_include_pad", count_include_pad)
-    return partial(pooling_axes, problem, counted, as_divisor(divisor_override))
+def _means(problem: Pool2dProblem, count_include_pad: bool, divisor_override: Any) -> Means:
+    counted, divisor = as_flag("count_include_pad", count_include_pad), as_divisor(divisor_override)
+    return Means((problem.OH, problem.OW), partial(pooling_axes, problem, counted, divisor))
 
 
 def as_divisor(value: Any) -> int | None:
@@ -152,33 +147,25 @@ def as_divisor(value: Any) -> int | None:
     return divisor
 
 
-def means(
-    array: Array, outputs: tuple[int, int], axes: AxesMaker, algorithm: str, single: bool
-) -> Array:
+def means(array: Array, windows: Means, algorithm: str, single: bool) -> Array:
     """Return the means of a checked array's windows, of a `single` image without a batch axis."""
     dtype, returned = result_dtypes(array)
     chosen = find(algorithm)
-    out = output_memory.empty((*array.shape[:2], *outputs), dtype)
+    out = output_memory.empty((*array.shape[:2], *windows.outputs), dtype)
     if out.size:
-        chosen.mean(as_computed(array, dtype), axes(), out)
-    out = out.astype(returned, copy=False)
-    return out[0] if single else out
+        chosen.mean(as_computed(array, dtype), windows.axes(), out)
+    return as_returned(out, returned, single)
 
 
 def means_grad(
-    grad: Array,
-    shape: tuple[int, ...],
-    outputs: tuple[int, int],
-    axes: AxesMaker,
-    algorithm: str,
-    single: bool,
+    grad: Array, shape: tuple[int, ...], windows: Means, algorithm: str, single: bool
 ) -> Array:
     """Return the gradients of `means` with respect to an array of that shape."""
-    check_shape("grad_output", grad, (*shape[:2], *outputs), "the pooling's output", single)
+    wanted = *shape[:2], *windows.outputs
+    check_shape("grad_output", grad, wanted, "the pooling's output", single)
     dtype, returned = result_dtypes(grad)
     chosen = find(algorithm)
     out = output_memory.empty(shape, dtype)
     if out.size:
-        chosen.mean_grad(as_computed(grad, dtype), axes(), out)
-    out = out.astype(returned, copy=False)
-    return out[0] if single else out
+        chosen.mean_grad(as_computed(grad, dtype), windows.axes(), out)
+    return as_returned(out, returned, single)

@@ -1,4 +1,4 @@
-"""All gradients of a convolution at once, and what goes before them: a rectifier, a bias."""
+"""All gradients of a convolution at once, also behind its bias and ReLU."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from fastconv.core.arguments import (
     as_batch,
     as_computed,
     as_numbers,
+    as_returned,
     check_batched_alike,
     check_shape,
     result_dtypes,
 )
 from fastconv.core.geometry import IntPair, Padding
-from fastconv.kernels.channel_loops import PIECE, bias_grad, rectify_grad
+from fastconv.kernels.channel_loops import BLOCK, bias_grad, relu_grad
 from fastconv.runtime import output_memory
 from fastconv.select.plan import choose
 
@@ -29,7 +30,7 @@ GRADIENTS = ("input", "weight", "bias")
 
 
 class Conv2dGradients(NamedTuple):
-    """The gradients that `fastconv.conv2d_backward` was asked for; None for the others.
+    """The gradients that `fastconv.conv2d_backward` computed; None for the others.
 
     Attributes
     ----------
@@ -70,7 +71,7 @@ def conv2d_backward(
         Which gradients: at least one of "input", "weight" and "bias".
     relu_output : array-like, of `grad_output`'s shape, optional
         What ``conv2d(..., activation="relu")`` returned: the gradients are then those of
-        ``sum(relu(conv2d(x, weight, bias)) * grad_output)``, which pass only where it is not 0.
+        ``sum(relu(conv2d(x, weight, bias)) * grad_output)``.
 
     Returns
     -------
@@ -106,12 +107,10 @@ def conv2d_backward(
     if relu_output is not None:
         output, single_output = as_batch("relu_output", relu_output)
         check_batched_alike(x=single, relu_output=single_output)
-        check_shape("relu_output", output, problem.output_shape, "the convolution's output", single)
-        ready = as_computed(rectified_grad(ready, output), dtype)
+        check_shape("relu_output", output, grad.shape, "the convolution's output", single)
+        ready = as_computed(relu_gradient(ready, output), dtype)
     images, filters = as_computed(images, dtype), as_computed(filters, dtype)
-    found: dict[str, Array] = {}
-    if "bias" in wanted:
-        found["bias"] = bias_gradient(ready)
+    found = {"bias": bias_gradient(ready)} if "bias" in wanted else {}
     if to_weight is not None:
         found["weight"] = np.zeros(problem.weight_shape, dtype)
         if problem.N:
@@ -120,19 +119,18 @@ def conv2d_backward(
         found["input"] = output_memory.empty(problem.input_shape, dtype)
         if problem.N:
             to_input.input_grad(problem, filters, ready, found["input"])
-    if single and to_input is not None:
-        found["input"] = found["input"][0]
-    converted = {name: array.astype(returned, copy=False) for name, array in found.items()}
-    return Conv2dGradients(*(converted.get(name) for name in GRADIENTS))
+    for name, gradient in found.items():
+        found[name] = as_returned(gradient, returned, single and name == "input")
+    return Conv2dGradients(*(found.get(name) for name in GRADIENTS))
 
 
-def rectified_grad(grad: Array, output: Array) -> Array:
-    """Return `grad` with zeros where `output`, that of a rectifier, is 0."""
+def relu_gradient(grad: Array, output: Array) -> Array:
+    """Return `grad` with zeros where `output`, that of a ReLU, is 0."""
     out = output_memory.empty(grad.shape, grad.dtype)
     if output.dtype != out.dtype:  # in which it might become 0
         output = output != 0
     flat = (as_computed(array, out.dtype).reshape(-1) for array in (grad, output))
-    rectify_grad.small(out.size, -(-out.size // PIECE), *flat, out.reshape(-1))
+    relu_grad.small(out.size, -(-out.size // BLOCK), *flat, out.reshape(-1))
     return out
 
 
@@ -140,8 +138,7 @@ def bias_gradient(grad: Array) -> Array:
     """Return the sum of every channel of a gradient, (N, K, OH, OW) or (K, OH, OW)."""
     K, OH, OW = grad.shape[-3:]
     totals = np.zeros(K)
-    planes = as_computed(grad, grad.dtype).reshape(-1, K, OH * OW)
-    bias_grad.small(planes.size, K, planes, planes, False, totals)
+    bias_grad.small(grad.size, K, as_computed(grad, grad.dtype).reshape(-1), OH * OW, totals)
     return totals.astype(grad.dtype)
 
 

@@ -8,12 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.core.arguments import as_batch, as_computed, as_numbers, check_shape, result_dtypes
+from fastconv.core.arguments import (
+    as_batch,
+    as_computed,
+    as_numbers,
+    as_returned,
+    check_shape,
+    result_dtypes,
+)
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import (
     IntPair,
-    Margins,
     Padding,
+    PaddingPairs,
     as_int,
     as_pair,
     as_result_size,
@@ -44,9 +51,7 @@ def conv_transpose2d(
     Parameters
     ----------
     x : array-like, (N, C, H, W) or (C, H, W)
-        Images, or one image.
-    weight : array-like, (C, K / groups, R, S)
-        Input channels first, as in PyTorch.
+    weight : array-like, (C, K / groups, R, S), as in PyTorch
     bias : array-like, (K,), optional
     stride, dilation : int or (int, int)
         Of the convolution whose transpose this is.
@@ -56,8 +61,8 @@ def conv_transpose2d(
         Rows and columns added at the bottom and right; below the stride or the dilation.
     groups : int
     output_size : (int, int), or a shape that ends with it, optional
-        Height and width of the result, instead of `output_padding`: a convolution with a stride
-        gives images of several sizes the size of `x`.
+        Height and width of the result, instead of `output_padding`: a stride gives images of
+        several sizes the size of `x`.
 
     Returns
     -------
@@ -85,54 +90,41 @@ def conv_transpose2d(
     array, single = as_batch("x", x)
     filters = as_numbers("weight", weight, 4)
     groups = as_int("groups", groups, 1)
-    step = as_pair("stride", stride, 1)
-    gap = as_pair("dilation", dilation, 1)
+    step, gap = as_pair("stride", stride, 1), as_pair("dilation", dilation, 1)
     _check_channels(array, filters, groups, single)
-    N, _, H, W = array.shape
-    kernel = filters.shape[2], filters.shape[3]
-    cut = _resolve_cut(padding, (H, W), kernel, step, gap)
-    spans = spanned((H, W), kernel, step, gap)
+    (H, W), (R, S) = array.shape[2:], filters.shape[2:]
+    cut = _resolve_cut(padding, (H, W), (R, S), step, gap)
+    spans = spanned((H, W), (R, S), step, gap)
     wanted = None if output_size is None else as_result_size(output_size, 4 - single)
     extra = _resolve_extra(output_padding, wanted, step, gap, spans, cut)
-    height, width = (s + e - sum(c) for s, e, c in zip(spans, extra, cut, strict=True))
-    if height < 1 or width < 1:
-        axis = 0 if height < 1 else 1
-        raise ValueError(
-            f"padding must leave an output: x of shape {array.shape[single:]} gives "
-            f"{spans[axis] + extra[axis]} rows or columns, of which padding {cut[axis]} cuts all"
-        )
-    output_shape = (N, filters.shape[1] * groups, height, width)
+    size = _output_size(spans, extra, cut, array.shape[single:])
+    output_shape = (array.shape[0], filters.shape[1] * groups, *size)
     require_tensor(f"stride {step} with dilation {gap}", output_shape)
     offsets = () if bias is None else (as_numbers("bias", bias, 1),)
     for each in offsets:
         check_shape("bias", each, (output_shape[1],), "one for each output channel")
     dtype, returned = result_dtypes(array, filters, *offsets)
     out = np.zeros(output_shape, dtype)
-    (rows, columns), sides = reached((height, width), extra, cut)
-    if N and rows and columns:
-        problem = Conv2dProblem.from_shapes(
-            (N, output_shape[1], rows, columns),
-            filters.shape,
-            step,
-            sides,
-            gap,
-            groups,
-            dtype,
-            names=("x", "weight"),
-        )
-        summed = output_memory.empty(problem.input_shape, dtype)
-        chosen = choose(problem, "input_grad")
-        chosen.input_grad(problem, as_computed(filters, dtype), as_computed(array, dtype), summed)
-        out[:, :, :rows, :columns] = summed
+    (rows, columns), pads = reached(size, extra, cut)
+    if len(array) and rows and columns:
+        inner, geometry = (*output_shape[:2], rows, columns), (step, pads, gap, groups, dtype)
+        problem = Conv2dProblem.from_shapes(inner, filters.shape, *geometry, names=("x", "weight"))
+        out[:, :, :rows, :columns] = _input_grad(problem, filters, array)
     for each in offsets:
         out += each.astype(dtype).reshape(-1, 1, 1)
-    y = out.astype(returned, copy=False)
-    return y[0] if single else y
+    return as_returned(out, returned, single)
+
+
+def _input_grad(problem: Conv2dProblem, weight: Array, grad: Array) -> Array:
+    dtype, chosen = problem.dtype, choose(problem, "input_grad")
+    out = output_memory.empty(problem.input_shape, dtype)
+    chosen.input_grad(problem, as_computed(weight, dtype), as_computed(grad, dtype), out)
+    return out
 
 
 def reached(
-    sizes: tuple[int, int], extra: tuple[int, int], cut: Margins
-) -> tuple[tuple[int, int], Margins]:
+    sizes: tuple[int, int], extra: tuple[int, int], cut: PaddingPairs
+) -> tuple[tuple[int, int], PaddingPairs]:
     """Return height and width without the rows and columns of output padding that no tap reaches.
 
     The convolution whose input gradient those are has exactly the outputs (H, W): the padding
@@ -141,8 +133,8 @@ def reached(
     (top, bottom), (left, right) = cut
     height = sizes[0] - max(0, extra[0] - bottom)
     width = sizes[1] - max(0, extra[1] - right)
-    sides = (top, max(0, bottom - extra[0])), (left, max(0, right - extra[1]))
-    return (max(0, height), max(0, width)), sides
+    pads = (top, max(0, bottom - extra[0])), (left, max(0, right - extra[1]))
+    return (max(0, height), max(0, width)), pads
 
 
 def spanned(
@@ -155,13 +147,27 @@ def spanned(
     return rows, columns
 
 
+def _output_size(
+    spans: tuple[int, int], extra: tuple[int, int], cut: PaddingPairs, shape: tuple[int, ...]
+) -> tuple[int, int]:
+    """Return height and width of the result; raise where padding leaves nothing of it."""
+    whole = spans[0] + extra[0], spans[1] + extra[1]
+    for size, pads in zip(whole, cut, strict=True):
+        if size <= sum(pads):
+            raise ValueError(
+                f"padding must leave an output: x of shape {shape} gives {size} rows or columns, "
+                f"of which padding {pads} cuts all"
+            )
+    return whole[0] - sum(cut[0]), whole[1] - sum(cut[1])
+
+
 def _resolve_cut(
     padding: Padding,
     size: tuple[int, int],
     kernel: tuple[int, int],
     step: tuple[int, int],
     gap: tuple[int, int],
-) -> Margins:
+) -> PaddingPairs:
     if isinstance(padding, str) and padding in ("same", "same_lower"):
         raise ValueError(
             f"padding must be given in pixels, got {padding!r}, which leaves the output size of a "
@@ -176,7 +182,7 @@ def _resolve_extra(
     step: tuple[int, int],
     gap: tuple[int, int],
     spans: tuple[int, int],
-    cut: Margins,
+    cut: PaddingPairs,
 ) -> tuple[int, int]:
     """Return the output padding that is given, or that makes the result as large as wanted."""
     given = as_pair("output_padding", output_padding, 0)

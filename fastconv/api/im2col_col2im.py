@@ -1,8 +1,4 @@
-"""Lowering images to columns and raising them again, as a user calls it.
-
-The transformation that im2col convolution is built on, on its own: to look at, to teach with,
-and to build other things on.
-"""
+"""im2col and col2im, as a user calls them: what im2col convolution is built on, on its own."""
 
 from __future__ import annotations
 
@@ -13,7 +9,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastconv.convolution.blocking.partition import Block
 from fastconv.convolution.im2col_jit import Im2colJit
-from fastconv.core.arguments import as_batch, as_computed, check_shape, result_dtypes
+from fastconv.core.arguments import (
+    as_batch,
+    as_computed,
+    as_returned,
+    check_shape,
+    result_dtypes,
+)
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import IntPair, Padding, as_ints, as_pair, require_tensor
 from fastconv.core.sliding_windows import windows_view
@@ -67,7 +69,7 @@ def im2col(
     padding: Padding = 0,
     stride: IntPair = 1,
 ) -> Array:
-    """Lay the patches of `x` side by side as the columns of a matrix (PyTorch's unfold).
+    """Return the patches of `x` as the columns of a matrix (PyTorch's unfold).
 
     Parameters
     ----------
@@ -103,8 +105,7 @@ def im2col(
     run_tasks(
         lambda n: _lowering.lower(problem, ready, _image(problem, n), 0, cols[n]), range(problem.N)
     )
-    lowered = cols.astype(returned, copy=False)
-    return lowered[0] if single else lowered
+    return as_returned(cols, returned, single)
 
 
 def col2im(
@@ -165,8 +166,7 @@ def col2im(
         lambda n: _lowering.raise_columns(problem, ready[n], _image(problem, n), 0, out),
         range(problem.N),
     )
-    raised = out.astype(returned, copy=False)
-    return raised[0] if single else raised
+    return as_returned(out, returned, single)
 
 
 def _window_problem(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any, Literal, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastconv.core.arguments import (
     as_batch,
     as_batch_shape,
     as_computed,
     as_flag,
+    as_returned,
     check_batched_alike,
     check_shape,
     result_dtypes,
@@ -26,7 +27,7 @@ from fastconv.runtime import output_memory
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
 
-#: The index of a window that has none, because it lies wholly in the padding.
+#: The index of a window that has none, because it is wholly in the padding.
 NOWHERE = -1
 
 
@@ -88,7 +89,7 @@ def max_pool2d(
     return_indices : bool
         Whether to return the indices of the maxima too.
     wide_padding : bool
-        Whether windows may lie wholly in the padding, as ONNX allows and PyTorch does not. Their
+        Whether windows may be wholly in the padding, as ONNX allows and PyTorch does not. Their
         maximum is 0 then, and their index -1, as in ONNX's reference.
     algorithm : str
         "auto", or one of ``fastconv.pool_algorithms()``.
@@ -97,8 +98,8 @@ def max_pool2d(
     -------
     values : ndarray, (N, C, OH, OW), or (C, OH, OW) for one image
     indices : ndarray of int64, shaped like the values
-        Only if asked for: ``h * W + w`` in the input plane. The first of equal maxima wins;
-        NaN wins over every number, and the last of several NaN, as in PyTorch.
+        Only with `return_indices`: ``h * W + w`` in the input plane. The first of equal maxima
+        wins; NaN wins over every number, and the last of several NaN, as in PyTorch.
 
     Raises
     ------
@@ -118,8 +119,8 @@ def max_pool2d(
     geometry = kernel_size, stride, padding, dilation, ceil_mode, wide_padding
     problem = problem_of(array, dtype, *geometry)
     indices = output_memory.empty(problem.output_shape, np.int64) if return_indices else None
-    values = maxima(array, problem, indices, find(algorithm)).astype(returned, copy=False)
-    return as_asked(values, indices, single)
+    values = maxima(array, problem, indices, find(algorithm))
+    return maxima_returned(values, indices, returned, single)
 
 
 def maximum_dtypes(array: Array) -> tuple[str, str]:
@@ -129,11 +130,12 @@ def maximum_dtypes(array: Array) -> tuple[str, str]:
     return array.dtype.name, array.dtype.name
 
 
-def as_asked(values: Array, indices: Indices | None, single: bool) -> Array | tuple[Array, Indices]:
-    """Return maxima, of one image without a batch axis, and their indices where there are any."""
-    if single:
-        values, indices = values[0], None if indices is None else indices[0]
-    return values if indices is None else (values, indices)
+def maxima_returned(
+    values: Array, indices: Indices | None, dtype: DTypeLike, single: bool
+) -> Array | tuple[Array, Indices]:
+    """Return maxima, of a `single` image without a batch axis, and their indices if there are."""
+    values = as_returned(values, dtype, single)
+    return values if indices is None else (values, as_returned(indices, np.int64, single))
 
 
 def maxima(
@@ -184,20 +186,19 @@ def max_pool2d_grad(
     input_shape : (N, C, H, W) or (C, H, W)
         Shape of the pooled array.
     wide_padding : bool
-        Whether an index may be -1, that of a window without any element: its gradient goes
-        nowhere.
+        Whether an index may be -1, that of a window without any element: its gradient is dropped.
     algorithm : str
         "auto", or one of ``fastconv.pool_algorithms()``.
 
     Returns
     -------
     ndarray, (N, C, H, W) or (C, H, W)
-        Where several windows have their maximum at one place, their gradients add up.
+        Where several windows have the same argmax, their gradients add up.
 
     Raises
     ------
     TypeError, ValueError
-        Also where an index lies outside the input plane.
+        Also where an index is outside the input plane.
 
     Examples
     --------
@@ -206,43 +207,44 @@ def max_pool2d_grad(
     array([[[[0., 0.],
              [0., 1.]]]])
     """
-    grad, single = as_batch("grad_output", grad_output)
-    places, single_places = as_indices(indices)
+    grad, where, single = with_indices("grad_output", grad_output, indices)
     shape, single_shape = as_batch_shape("input_shape", input_shape)
-    check_batched_alike(grad_output=single, indices=single_places, input_shape=single_shape)
+    check_batched_alike(grad_output=single, input_shape=single_shape)
     wide_padding = as_flag("wide_padding", wide_padding)
     wanted = *shape[:2], *grad.shape[2:]
     check_shape("grad_output", grad, wanted, "N and C as in input_shape", single)
-    check_shape("indices", places, grad.shape, "as grad_output", single)
+    check_shape("indices", where, grad.shape, "as grad_output", single)
     dtype, returned = result_dtypes(grad)
     chosen = find(algorithm)
-    out = output_memory.empty(shape, dtype) if grad.size else np.zeros(shape, returned)
-    if grad.size:
-        # As int64, an index too large for that is negative: outside, too.
-        sent, where = as_computed(grad, dtype), as_computed(places, "int64")
-        if wide_padding:
-            empty = places == NOWHERE  # as they were given: uint64 has larger numbers instead
-            sent, where = np.where(empty, sent.dtype.type(0), sent), np.where(empty, 0, where)
-        if not (out.size and chosen.maximum_grad(sent, where, out)):
-            raise outside(places, shape[single:], "input_shape", wide_padding)
-    out = out.astype(returned, copy=False)
-    return out[0] if single else out
+    if not grad.size:
+        return as_returned(np.zeros(shape, returned), returned, single)
+    out = output_memory.empty(shape, dtype)
+    # As int64, an index too large for that is negative: outside, too.
+    given, argmax = as_computed(grad, dtype), as_computed(where, "int64")
+    if wide_padding:
+        empty = where == NOWHERE  # as they were given: uint64 has larger numbers instead
+        given, argmax = np.where(empty, given.dtype.type(0), given), np.where(empty, 0, argmax)
+    if not (out.size and chosen.maximum_grad(given, argmax, out)):
+        raise outside(where, shape[single:], "input_shape", wide_padding)
+    return as_returned(out, returned, single)
 
 
-def as_indices(indices: ArrayLike) -> tuple[Array, bool]:
-    """Return the indices of maxima as a batch, and whether they were of one image."""
-    places, single = as_batch("indices", indices)
-    if places.dtype.kind not in "iu":
-        raise TypeError(f"indices must be integers, got dtype {places.dtype}")
-    return places, single
+def with_indices(name: str, value: ArrayLike, indices: ArrayLike) -> tuple[Array, Array, bool]:
+    """Return the argument `name` and indices of maxima as batches, and whether of one image."""
+    array, single = as_batch(name, value)
+    where, single_indices = as_batch("indices", indices)
+    if where.dtype.kind not in "iu":
+        raise TypeError(f"indices must be integers, got dtype {where.dtype}")
+    check_batched_alike(**{name: single, "indices": single_indices})
+    return array, where, single
 
 
 def outside(
-    places: Array, shape: tuple[int, ...], name: str, or_nowhere: bool = False
+    indices: Array, shape: tuple[int, ...], name: str, or_nowhere: bool = False
 ) -> ValueError:
-    """Return the error for places that are not all inside planes of that shape."""
+    """Return the error for indices that are not all inside planes of that shape."""
     H, W = shape[-2:]
-    found = f"got {places.min()} .. {places.max()}"
+    found = f"got {indices.min()} .. {indices.max()}"
     if H * W == 0:
         return ValueError(
             f"indices must lie inside the plane, but with H={H} and W={W} in {name} it has no "

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.api.max_pool2d import as_indices, maximum_dtypes, outside
-from fastconv.core.arguments import as_batch, as_computed, check_batched_alike, check_shape
+from fastconv.api.max_pool2d import maximum_dtypes, outside, with_indices
+from fastconv.core.arguments import as_computed, as_returned, check_shape
 from fastconv.core.geometry import (
     IntPair,
-    Margins,
     Padding,
+    PaddingPairs,
     as_pair,
     as_result_size,
     require_tensor,
     resolve_padding,
 )
 from fastconv.core.pool_problem import not_given
+from fastconv.jit.compiler import RangeKernel
 from fastconv.kernels import pool_loops
 from fastconv.runtime import output_memory
 
@@ -56,7 +56,7 @@ def max_unpool2d(
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, what it was, and what would be right; also where an index lies outside
+        Naming the argument, what it was, and what would be right; also where an index is outside
         the plane.
 
     Examples
@@ -68,10 +68,8 @@ def max_unpool2d(
     array([[[0., 0., 0., 0.],
             [8., 0., 0., 7.]]])
     """
-    array, single = as_batch("x", x)
-    places, single_places = as_indices(indices)
-    check_batched_alike(x=single, indices=single_places)
-    check_shape("indices", places, array.shape, "as x", single)
+    array, where, single = with_indices("x", x, indices)
+    check_shape("indices", where, array.shape, "as x", single)
     N, C, OH, OW = array.shape
     # Without channels as in PyTorch: one image may be, images of a batch may not.
     if 0 in (OH, OW) or (C == 0 and not single):
@@ -80,20 +78,18 @@ def max_unpool2d(
         )
     kernel = as_pair("kernel_size", kernel_size, 1)
     step = kernel if not_given(stride) else as_pair("stride", stride, 1)
-    sides = _in_numbers(padding)
     usual = tuple(
         (n - 1) * s - sum(pad) + k
-        for n, s, pad, k in zip((OH, OW), step, sides, kernel, strict=True)
+        for n, s, pad, k in zip((OH, OW), step, _in_numbers(padding), kernel, strict=True)
     )
     given = None if output_size is None else as_result_size(output_size, 4 - single)
     shape = (N, C, *_size(given, usual, step))
     require_tensor(f"output_size {shape[2:]}", shape)
     dtype = maximum_dtypes(array)[1]
     out = output_memory.empty(shape, dtype)
-    if array.size:
-        held, where = as_computed(array, dtype), as_computed(places, "int64")
-        _move(pool_loops.put, held, where, out, shape, single)
-    return out[0] if single else out
+    if array.size and not _moved(pool_loops.scatter, array, where, out, False):
+        raise outside(where, shape[single:], "planes of shape")
+    return as_returned(out, dtype, single)
 
 
 def max_unpool2d_grad(grad_output: ArrayLike, indices: ArrayLike) -> Array:
@@ -122,37 +118,28 @@ def max_unpool2d_grad(grad_output: ArrayLike, indices: ArrayLike) -> Array:
     >>> max_unpool2d_grad(np.arange(8.0).reshape(1, 2, 4), [[[4, 7]]])
     array([[[4., 7.]]])
     """
-    grad, single = as_batch("grad_output", grad_output)
-    places, single_places = as_indices(indices)
-    check_batched_alike(grad_output=single, indices=single_places)
-    wanted = (*grad.shape[:2], *places.shape[2:])
-    check_shape("indices", places, wanted, "N and C as in grad_output", single)
+    grad, where, single = with_indices("grad_output", grad_output, indices)
+    wanted = (*grad.shape[:2], *where.shape[2:])
+    check_shape("indices", where, wanted, "N and C as in grad_output", single)
     dtype = maximum_dtypes(grad)[1]
-    out = output_memory.empty(places.shape, dtype)
-    if out.size:
-        held, where = as_computed(grad, dtype), as_computed(places, "int64")
-        _move(pool_loops.take, held, where, out, grad.shape, single)
-    return out[0] if single else out
+    out = output_memory.empty(where.shape, dtype)
+    if out.size and not _moved(pool_loops.gather, grad, where, out):
+        raise outside(where, grad.shape[single:], "planes of shape")
+    return as_returned(out, dtype, single)
 
 
-def _move(
-    move: Any, source: Array, places: Array, target: Array, shape: tuple[int, ...], single: bool
-) -> None:
-    """Copy elements by a kernel for all types of one size; `shape` is that of the planes."""
-    bits = f"u{target.itemsize}"
-    planes = shape[0] * shape[1]
-    given, where, filled = (tensor.reshape(planes, -1) for tensor in (source, places, target))
-    wrong = np.empty(planes, np.bool_)
-    move(planes, given.view(bits), where, filled.view(bits), wrong)
-    if wrong.any():
-        raise outside(places, shape[single:], "planes of shape")
+def _moved(loop: RangeKernel, source: Array, indices: Array, out: Array, *rest: bool) -> bool:
+    """Copy elements by a loop for all types of one size; return whether all indices were inside."""
+    bits = f"u{out.itemsize}"
+    source, indices = as_computed(source, out.dtype), as_computed(indices, "int64")
+    return pool_loops.by_indices(loop, source.view(bits), indices, out.view(bits), *rest)
 
 
-def _in_numbers(padding: Any) -> Margins:
+def _in_numbers(padding: Any) -> PaddingPairs:
     if isinstance(padding, str):
         raise TypeError(
-            f"padding must be in numbers here, because {padding!r} follows from the size that is "
-            "asked for: give the numbers of the pooling, or 0 with an output_size"
+            f"padding must be in numbers here, because {padding!r} follows from the size of the "
+            "result: give the numbers of the pooling, or 0 with an output_size"
         )
     return resolve_padding(padding, (1, 1), (1, 1), (1, 1), (1, 1))
 

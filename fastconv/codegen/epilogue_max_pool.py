@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastconv.codegen.integers import Integer
-from fastconv.codegen.pool_microkernel import both_ways
+from fastconv.codegen.pool_tile import both_ways
 from fastconv.codegen.vector import Vectors, index
 
 

@@ -1,105 +1,112 @@
-"""Means over windows of any size, a row of the window at a time, and what gradients send back."""
+"""Means over windows of any size, a row of the window at a time, and their gradients."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
-from numba.core import cgutils, types
-from numba.extending import intrinsic
+from llvmlite import ir
+from numba.core import cgutils
 
-from fastconv.codegen.row_copies import every, vectors_of
+from fastconv.codegen.integers import Integer, counted
 from fastconv.codegen.vector import I64, Vectors, index
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
-def mean_window(  # type: ignore[no-untyped-def]
-    typingctx, target, source, row_size, rows, columns, row_divisor, column_divisor, bits, lanes
-):
-    """Do ``target[0] = sum(source[r, s]) / (row_divisor[0] * column_divisor[0])``.
+def entry(table: Integer, number: Integer) -> Integer:
+    """Return element `number` of an array of int64 at an address."""
+    builder = table.builder
+    array = builder.inttoptr(table.value, I64.as_pointer())
+    return Integer(builder, builder.load(builder.gep(array, [number.value])))
 
-    `target`, `source` and the divisors are addresses; the source has `rows` rows of `columns`
-    elements, `row_size` elements apart. `bits` and `lanes` are constants.
-    """
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        vector = vectors_of(builder, bits, lanes)
-        to, of, row_divisor, column_divisor = (
-            builder.inttoptr(arguments[i], vector.element.as_pointer()) for i in (0, 1, 5, 6)
-        )
-        row_size, rows, columns = arguments[2:5]
+class _Tile:
+    """A vector along a row of elements, and pointers to them."""
+
+    def __init__(self, builder: Any, bits: int, lanes: int) -> None:
+        self.builder = builder
+        element = ir.FloatType() if bits == 32 else ir.DoubleType()
+        self.vector = Vectors(builder, element, lanes)
+
+    def pointer(self, address: Integer) -> Any:
+        """Return an address as a pointer to elements."""
+        return self.builder.inttoptr(address.value, self.vector.element.as_pointer())
+
+    def add_to(self, variable: Any, value: Any) -> None:
+        """Add to a variable."""
+        self.builder.store(self.builder.fadd(self.builder.load(variable), value), variable)
+
+
+class LargeMean(_Tile):
+    """The mean of one window."""
+
+    def total(self, source: Integer, row_size: Integer, rows: Integer, columns: Integer) -> Any:
+        """Return the sum of `rows` rows of `columns` elements, with a distance of `row_size`."""
+        builder, vector = self.builder, self.vector
         sums = cgutils.alloca_once_value(builder, vector.zero)
-        with cgutils.for_range(builder, rows) as row:
-            line = vector.at(of, builder.mul(row.index, row_size))
-            with every(builder, columns, vector.lanes) as (k, _):
-                mask = vector.within(index(0), builder.sub(columns, k))
-                values = vector.load_masked(vector.at(line, k), mask)
-                builder.store(builder.fadd(builder.load(sums), values), sums)
-        divisor = builder.fmul(builder.load(row_divisor), builder.load(column_divisor))
-        builder.store(builder.fdiv(_total(vector, builder.load(sums)), divisor), to)
-        return context.get_dummy_value()
+        with counted(builder, 0, rows) as row:
+            line = vector.at(self.pointer(source), (row * row_size).value)
+            with counted(builder, 0, columns, vector.lanes) as k:
+                mask = vector.within(index(0), (columns - k).value)
+                self.add_to(sums, vector.load_masked(vector.at(line, k.value), mask))
+        values, width = builder.load(sums), vector.lanes
+        while width > 1:  # halves are added to halves
+            width //= 2
+            picks = [(k + width) % vector.lanes for k in range(vector.lanes)]
+            values = builder.fadd(values, vector.shuffle(values, values, picks))
+        return builder.extract_element(values, index(0))
 
-    return types.void(*(types.int64,) * 7, bits, lanes), generate
+    def store(self, total: Any, row_divisor: Integer, column_divisor: Integer, to: Integer) -> None:
+        """Store a sum, divided by the product of the divisors at two addresses."""
+        builder = self.builder
+        row, column = (builder.load(self.pointer(at)) for at in (row_divisor, column_divisor))
+        builder.store(builder.fdiv(total, builder.fmul(row, column)), self.pointer(to))
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
-def share_vectors(  # type: ignore[no-untyped-def]
-    typingctx, target, k, width, grad, first, end, left, right, row_divisors, column_divisors,
-    outputs, bits, lanes, vectors,
-):  # fmt: skip
-    """Do ``target[k + n] = sum(share(j) for j whose window has column k + n)``.
+class LargeMeanGrad(_Tile):
+    """Some vectors of a row of the input's gradient, of one plane with the output's at `grad`."""
 
-    This is done for n below ``vectors * lanes``: numbers of which one share is found for all.
-
-    Columns from `width` on are left out. Window j has the columns from ``left[j]`` on, before
-    ``right[j]``, and shares ``sum(grad[i, j] / (row_divisors[i] * column_divisors[j]))`` for i from
-    `first` to `end`; `outputs` windows stand in a row. `bits`, `lanes` and `vectors` are constants.
-    """
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        vector = vectors_of(builder, bits, lanes)
-        starts = [index(v * vector.lanes) for v in range(vectors.literal_value)]
-        to, grad, row_divisors, column_divisors = (
-            builder.inttoptr(arguments[i], vector.element.as_pointer()) for i in (0, 3, 8, 9)
+    def __init__(
+        self, builder: Any, bits: int, lanes: int, values: SimpleNamespace, grad: Integer
+    ) -> None:
+        super().__init__(builder, bits, lanes)
+        self.v, self.grad = values, self.pointer(grad)
+        self.row_divisors, self.column_divisors = (
+            self.pointer(table) for table in (values.row_divisors, values.column_divisors)
         )
-        left, right = (builder.inttoptr(arguments[i], I64.as_pointer()) for i in (6, 7))
-        k, width, first, end, outputs = (arguments[i] for i in (1, 2, 4, 5, 10))
+
+    def emit(self, first: Integer, last: Integer, k: Integer, vectors: int, to: Integer) -> None:
+        """Store elements ``k : k + vectors * lanes`` of the row at `to`.
+
+        The row is in rows `first` to `last` of windows. What a window shares with it is computed
+        once for all vectors.
+        """
+        builder, vector, v = self.builder, self.vector, self.v
+        starts = [k + number * vector.lanes for number in range(vectors)]
         sums = [cgutils.alloca_once_value(builder, vector.zero) for _ in starts]
-        with cgutils.for_range(builder, outputs) as column:
-            j = column.index
-            begin, behind = (builder.load(builder.gep(table, [j])) for table in (left, right))
+        with counted(builder, 0, v.OW) as j:
+            begin, end = entry(v.left, j), entry(v.right, j)
             meets = builder.and_(
-                builder.icmp_signed("<", begin, builder.add(k, index(len(starts) * vector.lanes))),
-                builder.icmp_signed(">", behind, k),
+                begin.compare("<", k + vectors * vector.lanes), end.compare(">", k)
             )
             with builder.if_then(meets):
-                share = cgutils.alloca_once_value(builder, vector.element(0.0))
-                divisor = builder.load(vector.at(column_divisors, j))
-                with cgutils.for_range_slice(builder, first, end, index(1)) as (i, _):
-                    sent = builder.load(vector.at(grad, builder.mul(i, outputs), j))
-                    row = builder.load(vector.at(row_divisors, i))
-                    sent = builder.fdiv(sent, builder.fmul(row, divisor))
-                    builder.store(builder.fadd(builder.load(share), sent), share)
-                share = vector.broadcast(builder.load(share))
+                share = vector.broadcast(self._share(first, last, j))
                 for start, total in zip(starts, sums, strict=True):
-                    from_begin = builder.sub(builder.add(k, start), begin)
-                    inside = vector.within(from_begin, builder.sub(behind, begin))
+                    inside = vector.within((start - begin).value, (end - begin).value)
                     old = builder.load(total)
                     new = builder.fadd(old, share)
                     builder.store(builder.select(inside, new, old), total)
         for start, total in zip(starts, sums, strict=True):
-            column = builder.add(k, start)
-            mask = vector.within(column, width)
-            vector.store_masked(builder.load(total), vector.at(to, column), mask)
-        return context.get_dummy_value()
+            mask = vector.within(start.value, v.W.value)
+            at = vector.at(self.pointer(to), start.value)
+            vector.store_masked(builder.load(total), at, mask)
 
-    return types.void(*(types.int64,) * 11, bits, lanes, vectors), generate
-
-
-def _total(vector: Vectors, values: Any) -> Any:
-    """Return the sum of all lanes: halves are added to halves."""
-    width = vector.lanes
-    while width > 1:
-        width //= 2
-        picks = [(k + width) % vector.lanes for k in range(vector.lanes)]
-        values = vector.builder.fadd(values, vector.shuffle(values, values, picks))
-    return vector.builder.extract_element(values, index(0))
+    def _share(self, first: Integer, last: Integer, j: Integer) -> Any:
+        """Return the sum of the gradients of windows (i, j), each divided by its divisors."""
+        builder, vector = self.builder, self.vector
+        share = cgutils.alloca_once_value(builder, vector.element(0.0))
+        divisor = builder.load(vector.at(self.column_divisors, j.value))
+        with counted(builder, first, last) as i:
+            grad = builder.load(vector.at(self.grad, (i * self.v.OW + j).value))
+            row = builder.load(vector.at(self.row_divisors, i.value))
+            self.add_to(share, builder.fdiv(grad, builder.fmul(row, divisor)))
+        return builder.load(share)

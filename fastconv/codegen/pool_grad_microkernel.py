@@ -1,150 +1,116 @@
-"""The register tile of pooling's gradients: each pixel sums what its windows send it.
+"""The register tile of pooling's gradients: each pixel sums what its windows give it.
 
-Seen from the input a pixel is in few windows, and which ones depends only on where it lies between
-two windows: its phase. All pixels of a phase take the same taps, so a vector of windows sends its
-gradients, or what of them belongs to a tap, to one vector of pixels. The phases of a row are
+Seen from the input a pixel is in few windows, and which ones depends only on its phase, the
+position between two windows. All pixels of a phase take the same taps, so a vector of windows gives
+its gradients, or what of them belongs to a tap, to one vector of pixels. The phases of a row are
 interleaved when they are stored. Each sum adds the windows in their order in the output.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from llvmlite import ir
 
-from fastconv.codegen.pool_microkernel import Window, both_ways, merge
-from fastconv.codegen.vector import Vectors, index
+from fastconv.codegen.integers import Integer
+from fastconv.codegen.pool_tile import PoolTile, both_ways
 
-#: What the tile is called with, as 64-bit integers: addresses of the planes of the output's
-#: gradient, of the places of maxima (a byte each) and of the input's gradient, of the divisors of
-#: all rows and columns of windows; the sizes of the planes, elements from one row of places to the
-#: next, the first window, and the row and column of its first tap.
+#: The tile's arguments: addresses of the planes of the output's gradient, of the argmax (a byte
+#: each) and of the input's gradient, of the divisors of all rows and columns of windows; the sizes
+#: of the planes, elements from one row of the argmax to the next, the first window, and the row and
+#: column of its first tap.
 ARGUMENTS = (
-    *("grad", "places", "out", "row_divisors", "column_divisors"),
-    *("height", "width", "out_height", "out_width", "place_row", "i", "j", "top", "left"),
+    *("grad", "argmax", "out", "row_divisors", "column_divisors"),
+    *("height", "width", "out_height", "out_width", "argmax_row", "i", "j", "top", "left"),
 )
 
 
-class PoolGrad:
+class PoolGrad(PoolTile):
     """The pixels from `rows` rows of one vector of windows on, up to where the next begin."""
 
-    def __init__(self, builder: Any, bits: int, lanes: int, arguments: dict[str, Any]) -> None:
-        self.builder = builder
-        self.element = ir.FloatType() if bits == 32 else ir.DoubleType()
-        self.vector = Vectors(builder, self.element, lanes)
-        self.values = arguments
-        self.grad, self.out, self.row_divisors, self.column_divisors = (
-            builder.inttoptr(self.values[name], self.element.as_pointer())
-            for name in ("grad", "out", "row_divisors", "column_divisors")
-        )
-        self.places = builder.inttoptr(self.values["places"], ir.IntType(8).as_pointer())
-
-    def emit(self, window: Window, rows: int, mean: bool) -> None:
+    def emit(self, mean: bool) -> None:
         """Write the whole tile."""
-        self.window, self.rows, self.mean = window, rows, mean
-        both_ways(self.builder, self._whole(), self._write)
-
-    def _back(self) -> list[int]:
-        """Return how many windows before the tile's one sends tap s there, from far to near."""
-        window = self.window
-        return list(range((window.S - 1) // window.stride[1], -1, -1))
-
-    def _whole(self) -> Any:
-        """Return whether no mask is needed."""
-        builder, values, lanes = self.builder, self.values, self.vector.lanes
-        right = builder.add(values["left"], index(lanes * self.window.stride[1]))
-        whole = builder.icmp_signed("<=", right, values["width"])
-        first = builder.sub(values["j"], index(self._back()[0]))
-        end = builder.add(values["j"], index(lanes))
-        for condition in (
-            builder.icmp_signed(">=", values["left"], index(0)),
-            builder.icmp_signed(">=", first, index(0)),
-            builder.icmp_signed("<=", end, values["out_width"]),
-        ):
-            whole = builder.and_(whole, condition)
-        return whole
+        v, lanes, across = self.v, self.vector.lanes, self.window.stride[1]
+        self.mean = mean
+        self.grad, self.out = self.pointer(v.grad), self.pointer(v.out)
+        # How many windows before the tile's one give to the tile, from far to near.
+        self.back = range((self.window.S - 1) // across, -1, -1)
+        whole = self.all_of(
+            (v.left + lanes * across).compare("<=", v.width),
+            v.left.compare(">=", 0),
+            (v.j - self.back[0]).compare(">=", 0),
+            (v.j + lanes).compare("<=", v.out_width),
+        )
+        both_ways(self.builder, whole, self._write)
 
     def _write(self, masked: bool) -> None:
-        window, builder, values = self.window, self.builder, self.values
-        down, across = window.stride
-        masks = {back: self._mask(back) if masked else None for back in self._back()}
+        v, (down, across) = self.v, self.window.stride
+        masks = {
+            back: self.within(v.j - back, v.out_width) if masked else None for back in self.back
+        }
         sums: dict[tuple[int, int], Any] = {}
-        for t in range(-((window.R - 1) // down), self.rows):
+        for t in range(-((self.window.R - 1) // down), self.rows):
             # A window of row i + t has its tap r in the tile's row number t * down + r.
-            taps = [(r, t * down + r) for r in range(window.R)]
+            taps = [(r, t * down + r) for r in range(self.window.R)]
             taps = [(r, row) for r, row in taps if 0 <= row < self.rows * down]
-            before, kept = builder.block, dict(sums)
-            i = builder.add(values["i"], index(t))
-            with builder.if_then(builder.icmp_unsigned("<", i, values["out_height"])):
-                for back, mask in masks.items():
-                    self._send(sums, i, back, mask, taps)
-                inside = builder.block
-            for place in sums:
-                old = kept.get(place, self.vector.zero)
-                if sums[place] is not old:
-                    sums[place] = merge(builder, [(old, before), (sums[place], inside)])
+            sums = self._with_windows(v.i + t, taps, masks, sums)
         for row in range(self.rows * down):
             phases = [sums.get((row, phase), self.vector.zero) for phase in range(across)]
             self._store(row, phases, masked)
 
-    def _mask(self, back: int) -> Any:
-        start = self.builder.sub(self.values["j"], index(back))
-        return self.vector.within(start, self.values["out_width"])
+    def _with_windows(
+        self, i: Integer, taps: list[tuple[int, int]], masks: dict[int, Any], sums: Any
+    ) -> dict[tuple[int, int], Any]:
+        """Return the sums of the tile's pixels with what windows of row `i` give them."""
+        across = self.window.stride[1]
 
-    def _send(
-        self,
-        sums: dict[tuple[int, int], Any],
-        i: Any,
-        back: int,
-        mask: Any,
-        taps: list[tuple[int, int]],
-    ) -> None:
-        """Add what the windows of row `i`, `back` columns before, send to the tile's pixels."""
-        builder, vector, window, values = self.builder, self.vector, self.window, self.values
-        j = builder.sub(values["j"], index(back))
-        at = builder.gep(self.grad, [builder.add(builder.mul(i, values["out_width"]), j)])
-        grad = vector.load_masked(at, mask) if mask else vector.load(at)
+        def compute() -> dict[tuple[int, int], Any]:
+            new: dict[tuple[int, int], Any] = {}
+            for back, mask in masks.items():
+                grad, argmax = self._windows(i, self.v.j - back, mask)
+                of_back = range(back * across, min((back + 1) * across, self.window.S))
+                for (r, row), s in itertools.product(taps, of_back):
+                    given, pixel = self._given(grad, argmax, r, s), (row, s % across)
+                    old = new.get(pixel, sums.get(pixel))
+                    new[pixel] = given if old is None else self.builder.fadd(old, given)
+            return new
+
+        return self.if_in_plane(i, self.v.out_height, sums, compute)
+
+    def _windows(self, i: Integer, j: Integer, mask: Any) -> tuple[Any, Any]:
+        """Return what windows give, from (i, j) on: to each tap, or to those of their argmax."""
+        builder, vector, v = self.builder, self.vector, self.v
+        grad = self.load(vector.at(self.grad, (i * v.out_width + j).value), mask)
         if self.mean:
-            row = vector.broadcast(builder.load(builder.gep(self.row_divisors, [i])))
-            at = builder.gep(self.column_divisors, [j])
-            column = vector.load_masked(at, mask, vector.all(1.0)) if mask else vector.load(at)
-            grad = builder.fdiv(grad, builder.fmul(row, column))
-            place = None
-        else:
-            place = self._load_places(builder.add(builder.mul(i, values["place_row"]), j))
-        for r, row in taps:
-            for s in range(window.S):
-                if s // window.stride[1] != back:
-                    continue
-                sent = grad
-                if place:
-                    tap = ir.Constant(place.type, [r * window.S + s] * vector.lanes)
-                    here = builder.icmp_signed("==", place, tap)
-                    sent = builder.select(here, grad, vector.zero)
-                pixel = row, s % window.stride[1]
-                sums[pixel] = builder.fadd(sums[pixel], sent) if pixel in sums else sent
+            rows, columns = self.pointer(v.row_divisors), self.pointer(v.column_divisors)
+            row = vector.broadcast(builder.load(vector.at(rows, i.value)))
+            column = self.load(vector.at(columns, j.value), mask, vector.all(1.0))
+            return builder.fdiv(grad, builder.fmul(row, column)), None
+        # Whole vectors of bytes are loaded: the argmax is padded for that.
+        byte = ir.IntType(8)
+        kind = ir.VectorType(byte, vector.lanes)
+        at = vector.at(self.pointer(v.argmax, byte), (i * v.argmax_row + j).value)
+        return grad, builder.load(builder.bitcast(at, kind.as_pointer()), align=1)
 
-    def _load_places(self, offset: Any) -> Any:
-        """Load a whole vector of bytes: before and behind the places there is room for that."""
-        builder = self.builder
-        kind = ir.VectorType(ir.IntType(8), self.vector.lanes)
-        at = builder.bitcast(builder.gep(self.places, [offset]), kind.as_pointer())
-        return builder.load(at, align=1)
+    def _given(self, grad: Any, argmax: Any, r: int, s: int) -> Any:
+        """Return what windows give to the pixels under their tap (r, s)."""
+        if argmax is None:
+            return grad
+        tap = ir.Constant(argmax.type, [r * self.window.S + s] * self.vector.lanes)
+        here = self.builder.icmp_signed("==", argmax, tap)
+        return self.builder.select(here, grad, self.vector.zero)
 
     def _store(self, row: int, phases: list[Any], masked: bool) -> None:
         """Interleave the phases of a row of pixels, and store it if it is one."""
-        builder, vector, values = self.builder, self.vector, self.values
+        builder, vector, v = self.builder, self.vector, self.v
         lanes, across = vector.lanes, len(phases)
-        h = builder.add(values["top"], index(row))
-        with builder.if_then(builder.icmp_unsigned("<", h, values["height"])):
-            line = builder.add(builder.mul(h, values["width"]), values["left"])
+        h = v.top + row
+        with builder.if_then(builder.icmp_unsigned("<", h.value, v.height.value)):
             for part in range(across):
                 numbers = range(part * lanes, (part + 1) * lanes)
                 picks = [k % across * lanes + k // across for k in numbers]
                 pixels = phases[0] if across == 1 else vector.pick(phases, picks)
-                at = builder.gep(self.out, [builder.add(line, index(part * lanes))])
-                if masked:
-                    start = builder.add(values["left"], index(part * lanes))
-                    vector.store_masked(pixels, at, vector.within(start, values["width"]))
-                else:
-                    vector.store(pixels, at)
+                w = v.left + part * lanes
+                mask = self.within(w, v.width) if masked else None
+                self.store(vector, pixels, vector.at(self.out, (h * v.width + w).value), mask)

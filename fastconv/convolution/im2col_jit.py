@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from fastconv.convolution.algorithm import Array
 from fastconv.convolution.blocking.partition import Block
 from fastconv.convolution.im2col import Im2col
@@ -25,11 +27,17 @@ class Im2colJit(Im2col):
         self, problem: Conv2dProblem, x: Array, block: Block, c0: int, columns: Array
     ) -> None:
         """As in `Im2col.lower`."""
-        kernels.lower(x, columns, c0, *block.images, *block.rows, *block.columns, problem.record)
+        given = x.reshape(-1), columns.reshape(-1)
+        kernels.lower(*given, _numbers(block, c0, columns), problem.record)
 
     def raise_columns(
         self, problem: Conv2dProblem, columns: Array, block: Block, c0: int, out: Array
     ) -> None:
         """As in `Im2col.raise_columns`."""
-        edges = (*block.images, *block.rows, *block.columns)
-        kernels.raise_columns(columns, out, c0, *edges, problem.record)
+        given = columns.reshape(-1), out.reshape(-1)
+        kernels.raise_columns(*given, _numbers(block, c0, columns), problem.record)
+
+
+def _numbers(block: Block, c0: int, columns: Array) -> Array:
+    """Return a block as the kernels take it."""
+    return np.array((len(columns), c0, *block.images, *block.rows, *block.columns))

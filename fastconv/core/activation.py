@@ -1,7 +1,7 @@
-"""What may be applied to a convolution's output before it is returned.
+"""Activations of a convolution's output.
 
-An activation is a form and three numbers, which is what kernels are told; `Activation.apply` is
-the same in NumPy, for algorithms that do not fuse it into their store. NaN stays NaN.
+Kernels get a form and three numbers; `Activation.apply` is the same in NumPy, for algorithms that
+do not fuse it into their epilogue. NaN stays NaN.
 """
 
 from __future__ import annotations
@@ -83,15 +83,8 @@ _NUMBERS = {"clip": ("low", "high"), "leaky_relu": ("slope",)}
 
 
 def as_activation(value: Any) -> Activation:
-    """Return what a user passed as an activation.
+    """Return what a user passed as an activation; raise if it is none.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If it is none; the message lists what would be.
-
-    Examples
-    --------
     >>> as_activation(("clip", -1, 1)).high
     1.0
     """

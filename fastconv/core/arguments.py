@@ -14,15 +14,7 @@ Array = NDArray[Any]
 
 
 def as_numbers(name: str, value: Any, ndim: int | None = None) -> Array:
-    """Return `value` as an array of real numbers, with `ndim` dimensions unless that is None.
-
-    Raises
-    ------
-    TypeError
-        For complex numbers, objects, text and dates, and for masked arrays.
-    ValueError
-        For another number of dimensions, or ragged lists.
-    """
+    """Return `value` as an array of real numbers, with `ndim` dimensions unless that is None."""
     array = _real(name, value)
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
@@ -32,15 +24,7 @@ def as_numbers(name: str, value: Any, ndim: int | None = None) -> Array:
 def as_batch(
     name: str, value: Any, axes: tuple[str, ...] = ("N", "C", "H", "W")
 ) -> tuple[Array, bool]:
-    """Return `value` as an array of those `axes`, and whether it had all but the first, the batch.
-
-    The result of what was computed from one image is then its only entry: ``y[0]``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `as_numbers`.
-    """
+    """Return `value` as an array of those `axes`; whether it was one image, without the first."""
     array = _real(name, value)
     if array.ndim == len(axes):
         return array, False
@@ -89,8 +73,21 @@ def check_batched_alike(**single: bool) -> None:
         raise ValueError(f"all or none of these must have a batch axis, got {said}")
 
 
+def as_gradient(grad_output: Any, input_shape: Any) -> tuple[Array, tuple[int, ...], bool]:
+    """Return a gradient as a batch, the input's shape, and whether both were of one image."""
+    grad, single = as_batch("grad_output", grad_output)
+    shape, single_shape = as_batch_shape("input_shape", input_shape)
+    check_batched_alike(grad_output=single, input_shape=single_shape)
+    return grad, shape, single
+
+
+def as_returned(array: Array, dtype: DTypeLike, single: bool) -> Array:
+    """Return a result in the type to return, and without the batch axis if it is `single`."""
+    array = array.astype(dtype, copy=False)
+    return array[0] if single else array
+
+
 def _real(name: str, value: Any) -> Array:
-    """Return `value` as an array of real numbers."""
     if type(value) is not np.ndarray:
         if isinstance(value, np.ma.MaskedArray):
             raise TypeError(
@@ -117,24 +114,18 @@ def as_array(name: str, value: Any) -> Array:
 
 
 def as_flag(name: str, value: Any) -> bool:
-    """Return `value`, a boolean of Python or NumPy, as Python's; else raise TypeError.
-
-    Whatever else is true or false was probably meant for another argument.
-    """
+    """Return a boolean as Python's; anything else was probably meant for another argument."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
 
 
-# The usual types, of which to ask NumPy takes as long as a small pooling.
+# The usual types: NumPy's answer takes as long as a small pooling.
 _COMPUTED = {np.dtype(name): (name, name) for name in ("float32", "float64")}
 
 
 def result_dtypes(*arrays: Array) -> tuple[str, str]:
-    """Return the dtypes to compute in and to return, by NumPy's promotion.
-
-    float16 is computed in float32; integers and booleans become float64.
-    """
+    """Return the dtypes to compute in (for float16 float32) and to return, by NumPy's promotion."""
     known = _COMPUTED.get(arrays[0].dtype) if len(arrays) == 1 else None
     if known is not None:
         return known
@@ -146,10 +137,10 @@ def result_dtypes(*arrays: Array) -> tuple[str, str]:
 
 
 def as_computed(array: Array, dtype: DTypeLike) -> Array:
-    """Return `array` as a read-only, C-contiguous, aligned, native array of `dtype`.
+    """Return `array`, or a copy, as a C-contiguous, aligned, native array of `dtype`.
 
-    A view where it is one already. Read-only, so that no kernel can write to a user's array,
-    and so that one compiled kernel serves writable and read-only inputs alike.
+    It is read-only, so that no kernel can write to a user's array, and so that one compiled kernel
+    serves writable and read-only inputs alike.
     """
     flags = array.flags
     if array.dtype != dtype or not (flags.c_contiguous and flags.aligned):
@@ -162,10 +153,7 @@ def as_computed(array: Array, dtype: DTypeLike) -> Array:
 def check_shape(
     name: str, array: Array, wanted: tuple[int, ...], meaning: str, single: bool = False
 ) -> None:
-    """Raise ValueError unless `array` has the shape `wanted`.
-
-    If it is `single`, that of one image, the message leaves out the batch axis of both.
-    """
+    """Raise ValueError unless `array` has the shape `wanted`, whose batch axis `single` hides."""
     if array.shape != wanted:
         raise ValueError(
             f"{name} must have shape {wanted[single:]} ({meaning}), got {array.shape[single:]}"

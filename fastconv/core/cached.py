@@ -1,4 +1,4 @@
-"""Attributes that are computed when first asked for, without a lock.
+"""Attributes that are computed at their first use, without a lock.
 
 `functools.cached_property` of Python 3.11 holds a lock, one for all objects, while it computes. A
 process that forks at that moment leaves it locked in the child for ever. Python 3.12 has none: two
@@ -16,7 +16,7 @@ if TYPE_CHECKING or sys.version_info >= (3, 12):
 else:
 
     class cached_property:
-        """An attribute that is computed when first asked for, and kept in the object."""
+        """An attribute that is computed at its first use, and kept in the object."""
 
         def __init__(self, compute: Callable[[Any], Any]) -> None:
             self._compute = compute

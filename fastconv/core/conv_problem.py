@@ -13,32 +13,31 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.core.cached import cached_property
 from fastconv.core.geometry import (
     IntPair,
-    Margins,
     Padding,
+    PaddingPairs,
+    as_image_shape,
     as_int,
     as_ints,
     as_pair,
-    output_size,
     require_tensor,
     require_windows,
     resolve_padding,
     tap_range,
 )
+from fastconv.core.records import record_of, record_type
+from fastconv.core.window_problem import Shape4, WindowProblem
 
 Direction = Literal["forward", "input_grad", "weight_grad"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
-Shape4 = tuple[int, int, int, int]
-
 
 @dataclass(frozen=True)
-class Conv2dProblem:
+class Conv2dProblem(WindowProblem):
     """One two-dimensional convolution (cross-correlation), as deep learning means it.
 
     ``out[n, k, i, j] = bias[k] + sum over c, r, s of x[n, c, h, w] * weight[k, c, r, s]``
@@ -78,7 +77,7 @@ class Conv2dProblem:
     R: int
     S: int
     stride: tuple[int, int]
-    padding: Margins
+    padding: PaddingPairs
     dilation: tuple[int, int]
     groups: int
     dtype: str
@@ -117,81 +116,20 @@ class Conv2dProblem:
             Where sizes do not fit each other; the message says which and what would be right.
         """
         numbers = *_as_tuple(stride), *_as_tuple(padding), *_as_tuple(dilation), groups
+        given = input_shape, weight_shape, stride, padding, dilation, groups, dtype, names
         # The usual case, all plain integers, is checked once.
-        if (
+        plain = (
             type(input_shape) is type(weight_shape) is tuple
             and {int}.issuperset(map(type, (*input_shape, *weight_shape, *numbers)))
             and type(dtype) is str
-        ):
-            shapes = input_shape, weight_shape
-            return _checked_once(*shapes, stride, padding, dilation, groups, dtype, names)
-        return cls._from_shapes(
-            input_shape, weight_shape, stride, padding, dilation, groups, dtype, names
         )
-
-    @classmethod
-    def _from_shapes(
-        cls,
-        input_shape: Any,
-        weight_shape: Any,
-        stride: IntPair,
-        padding: Padding,
-        dilation: IntPair,
-        groups: int,
-        dtype: str,
-        names: tuple[str, str],
-    ) -> Conv2dProblem:
-        """Check everything."""
-        input_name, weight_name = names
-        N, C, H, W = as_ints(input_name, input_shape, 4, 0)
-        require_tensor(f"{input_name} {(N, C, H, W)}", (N, C, H, W))
-        K, C_per_group, R, S = as_ints(weight_name, weight_shape, 4, 0)
-        groups = as_int("groups", groups, 1)
-        step = as_pair("stride", stride, 1)
-        gap = as_pair("dilation", dilation, 1)
-        if 0 in (C, H, W):  # the sizes, not the shape: one image was given without N
-            raise ValueError(
-                f"{input_name} must have C, H and W of at least 1, got C={C}, H={H}, W={W}: only "
-                "a batch can be empty"
-            )
-        filters = (K, C_per_group, R, S)
-        if 0 in filters:
-            raise ValueError(f"{weight_name} must not have an empty dimension, got shape {filters}")
-        if C % groups or K % groups:
-            raise ValueError(
-                f"groups must divide the input channels and the output channels, got "
-                f"groups={groups} with C={C} and K={K}"
-            )
-        if C_per_group * groups != C:
-            raise ValueError(
-                f"{weight_name} must have C / groups = {C // groups} input channels "
-                f"({input_name} has C={C}, groups={groups}), got {C_per_group} "
-                f"in shape {filters}"
-            )
-        margins = resolve_padding(padding, (H, W), (R, S), step, gap)
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-        require_windows(weight_name, (H, W), (R, S), gap, margins)
-        problem = cls(N, C, H, W, K, R, S, step, margins, gap, groups, dtype)
-        require_tensor(f"padding {margins}", problem.output_shape)
-        require_tensor(f"padding {margins}", problem.padded_shape)
-        return problem
+        return (_checked_once if plain else _checked)(*given)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the fields alone: what follows from them is made anew where it is needed."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     # Sizes -------------------------------------------------------------------------------
-
-    @cached_property
-    def OH(self) -> int:
-        """Output height."""
-        return output_size(self.H, self.R, self.stride[0], self.dilation[0], self.padding[0])
-
-    @cached_property
-    def OW(self) -> int:
-        """Output width."""
-        return output_size(self.W, self.S, self.stride[1], self.dilation[1], self.padding[1])
 
     @property
     def P(self) -> int:
@@ -214,11 +152,6 @@ class Conv2dProblem:
         return self.C_per_group * self.R * self.S
 
     @property
-    def input_shape(self) -> Shape4:
-        """(N, C, H, W)."""
-        return self.N, self.C, self.H, self.W
-
-    @property
     def weight_shape(self) -> Shape4:
         """(K, C / groups, R, S)."""
         return self.K, self.C_per_group, self.R, self.S
@@ -230,7 +163,7 @@ class Conv2dProblem:
 
     @property
     def padded_shape(self) -> Shape4:
-        """Shape of the input with its zero margins."""
+        """Shape of the input with its padding."""
         (top, bottom), (left, right) = self.padding
         return self.N, self.C, self.H + top + bottom, self.W + left + right
 
@@ -241,11 +174,6 @@ class Conv2dProblem:
 
     # Costs -------------------------------------------------------------------------------
 
-    @property
-    def itemsize(self) -> int:
-        """Bytes of one element."""
-        return 4 if self.dtype == "float32" else 8
-
     @cached_property
     def flops(self) -> int:
         """Floating-point operations, a multiplication and an addition a product.
@@ -255,19 +183,9 @@ class Conv2dProblem:
         return 2 * self.N * self.K * self.P * self.taps
 
     @property
-    def input_bytes(self) -> int:
-        """Bytes of the input."""
-        return self.N * self.C * self.H * self.W * self.itemsize
-
-    @property
     def weight_bytes(self) -> int:
         """Bytes of the weights."""
         return self.K * self.taps * self.itemsize
-
-    @property
-    def output_bytes(self) -> int:
-        """Bytes of the output."""
-        return self.N * self.K * self.P * self.itemsize
 
     @property
     def column_bytes(self) -> int:
@@ -298,19 +216,23 @@ class Conv2dProblem:
         return tap_range(self.W, self.OW, self.stride[1], offset)
 
     @cached_property
-    def record(self) -> NDArray[np.record]:
+    def record(self) -> NDArray[Any]:
         """The numbers above as a one-element record array: how a kernel receives them."""
-        values = (
-            *(self.N, self.C, self.H, self.W, self.K, self.R, self.S, self.OH, self.OW),
-            *(self.C_per_group, self.K_per_group),
-            *(*self.stride, *self.dilation, self.padding[0][0], self.padding[1][0]),
+        return record_of(
+            _RECORD,
+            self,
+            stride_h=self.stride[0],
+            stride_w=self.stride[1],
+            dilation_h=self.dilation[0],
+            dilation_w=self.dilation[1],
+            pad_top=self.padding[0][0],
+            pad_left=self.padding[1][0],
         )
-        return _frozen_record(_CONV_FIELDS, values)
 
 
-_CONV_FIELDS = (
-    "N C H W K R S OH OW C_per_group K_per_group "
-    "stride_h stride_w dilation_h dilation_w pad_top pad_left"
+_RECORD = record_type(
+    *("N", "C", "H", "W", "K", "R", "S", "OH", "OW", "C_per_group", "K_per_group"),
+    *("stride_h", "stride_w", "dilation_h", "dilation_w", "pad_top", "pad_left"),
 )
 
 
@@ -318,17 +240,43 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
     return value if type(value) is tuple else (value,)
 
 
-@lru_cache(maxsize=1024)
-def _checked_once(*arguments: Any) -> Conv2dProblem:
-    return Conv2dProblem._from_shapes(*arguments)
+def _checked(
+    input_shape: Any,
+    weight_shape: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    dtype: Any,
+    names: tuple[str, str],
+) -> Conv2dProblem:
+    """Return the problem; raise as `Conv2dProblem.from_shapes`."""
+    input_name, weight_name = names
+    N, C, H, W = as_image_shape(input_name, input_shape)
+    K, C_per_group, R, S = filters = as_ints(weight_name, weight_shape, 4, 0)
+    groups = as_int("groups", groups, 1)
+    step = as_pair("stride", stride, 1)
+    gap = as_pair("dilation", dilation, 1)
+    if 0 in filters:
+        raise ValueError(f"{weight_name} must not have an empty dimension, got shape {filters}")
+    if C % groups or K % groups:
+        raise ValueError(
+            f"groups must divide the input channels and the output channels, got "
+            f"groups={groups} with C={C} and K={K}"
+        )
+    if C_per_group * groups != C:
+        raise ValueError(
+            f"{weight_name} must have C / groups = {C // groups} input channels "
+            f"({input_name} has C={C}, groups={groups}), got {C_per_group} in shape {filters}"
+        )
+    pads = resolve_padding(padding, (H, W), (R, S), step, gap)
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    require_windows(weight_name, (H, W), (R, S), gap, pads)
+    problem = Conv2dProblem(N, C, H, W, K, R, S, step, pads, gap, groups, dtype)
+    require_tensor(f"padding {pads}", problem.output_shape)
+    require_tensor(f"padding {pads}", problem.padded_shape)
+    return problem
 
 
-@lru_cache(maxsize=8)
-def _record_dtype(fields: str) -> np.dtype[Any]:
-    return np.dtype((np.record, [(name, np.int64) for name in fields.split()]))
-
-
-def _frozen_record(fields: str, values: tuple[int, ...]) -> NDArray[np.record]:
-    record = np.array([values], dtype=_record_dtype(fields))
-    record.flags.writeable = False
-    return record
+_checked_once = lru_cache(maxsize=1024)(_checked)

@@ -18,8 +18,8 @@ IntPair: TypeAlias = "int | tuple[int] | tuple[int, int]"
 Padding: TypeAlias = "IntPair | str | tuple[tuple[int, int], tuple[int, int]]"
 #: Padding that has a name: what it is in pixels follows from the other sizes.
 NAMED_PADDING = ("same", "same_lower", "valid")
-#: ((top, bottom), (left, right))
-Margins: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
+#: Padding in numbers: ((top, bottom), (left, right)).
+PaddingPairs: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 
 # Sizes up to here keep every product of sizes and strides well inside a signed 64-bit integer.
 LARGEST_SIZE = 2**31 - 1
@@ -48,7 +48,7 @@ def as_ints(name: str, value: Any, length: int, minimum: int) -> tuple[int, ...]
         # Sets and dictionaries can be iterated too, but have no order or no values to mean.
         if isinstance(value, str | Mapping) or not hasattr(value, "__getitem__"):
             raise TypeError
-        count = len(value)  # asked first: the sequence may be longer than memory
+        count = len(value)  # before it is copied: the sequence may be longer than memory
         items = tuple(value) if count == length else ()
     except (TypeError, NotImplementedError):  # the latter from a memoryview of several axes
         raise TypeError(f"{name} must be a sequence of {length} integers, got {value!r}") from None
@@ -58,9 +58,7 @@ def as_ints(name: str, value: Any, length: int, minimum: int) -> tuple[int, ...]
 
 
 def as_pair(name: str, value: Any, minimum: int) -> tuple[int, int]:
-    """Return `value`, one integer or a pair (height, width), as a pair.
-
-    The integer may also stand in a tuple of its own, as in PyTorch.
+    """Return one integer, one in a tuple as in PyTorch, or a pair (height, width), as a pair.
 
     >>> as_pair("stride", (2,), 1)
     (2, 2)
@@ -78,10 +76,7 @@ def as_pair(name: str, value: Any, minimum: int) -> tuple[int, int]:
 
 
 def as_result_size(value: Any, axes: int) -> tuple[int, int]:
-    """Return an `output_size`, (H, W) or a shape of so many `axes` that ends with it, as (H, W).
-
-    As in PyTorch only H and W count: the shape may be that of an array with other channels, to
-    which the result is to be joined.
+    """Return (H, W) of an `output_size`, as in PyTorch also given as a shape of so many `axes`.
 
     >>> as_result_size((2, 64, 8, 9), axes=4)
     (8, 9)
@@ -95,12 +90,20 @@ def as_result_size(value: Any, axes: int) -> tuple[int, int]:
     return height, width
 
 
-def extent(kernel: int, dilation: int) -> int:
-    """Return how many input positions a dilated kernel spans.
+def as_image_shape(name: str, value: Any) -> tuple[int, int, int, int]:
+    """Return a shape (N, C, H, W) of images that have pixels; `name` is the argument's."""
+    N, C, H, W = as_ints(name, value, 4, 0)
+    require_tensor(f"{name} {(N, C, H, W)}", (N, C, H, W))
+    if 0 in (C, H, W):  # the sizes, not the shape: one image was given without N
+        raise ValueError(
+            f"{name} must have C, H and W of at least 1, got C={C}, H={H}, W={W}: only a batch "
+            "can be empty"
+        )
+    return N, C, H, W
 
-    >>> extent(3, 2)
-    5
-    """
+
+def extent(kernel: int, dilation: int) -> int:
+    """Return how many input positions a dilated kernel spans: 5 for extent(3, 2)."""
     return dilation * (kernel - 1) + 1
 
 
@@ -127,17 +130,15 @@ def resolve_padding(
     kernel: tuple[int, int],
     stride: tuple[int, int],
     dilation: tuple[int, int],
-) -> Margins:
+) -> PaddingPairs:
     """Return any accepted form of `padding` as ((top, bottom), (left, right))."""
     if isinstance(padding, str):
         if padding == "valid":
             return (0, 0), (0, 0)
         if padding in NAMED_PADDING:
-            rows, columns = (
-                same_padding(*axis, padding == "same_lower")
-                for axis in zip(size, kernel, stride, dilation, strict=True)
-            )
-            return rows, columns
+            lower = padding == "same_lower"
+            rows, columns = zip(size, kernel, stride, dilation, strict=True)
+            return same_padding(*rows, lower), same_padding(*columns, lower)
         raise ValueError(
             f"padding must be an integer, a pair, ((top, bottom), (left, right)), or one of "
             f"{', '.join(map(repr, NAMED_PADDING))}, got {padding!r}"
@@ -186,9 +187,7 @@ def output_size(
 
 
 def tap_range(size: int, outputs: int, stride: int, offset: int) -> tuple[int, int]:
-    """Return the outputs [start, stop) for which one kernel tap falls inside the input.
-
-    The tap reads position `output * stride + offset`, which must lie in [0, size).
+    """Return the outputs [start, stop) whose position `output * stride + offset` is in [0, size).
 
     >>> tap_range(size=4, outputs=4, stride=1, offset=-1)
     (1, 4)
@@ -203,7 +202,7 @@ def require_windows(
     size: tuple[int, int],
     kernel: tuple[int, int],
     dilation: tuple[int, int],
-    padding: Margins,
+    padding: PaddingPairs,
 ) -> None:
     """Raise ValueError unless a kernel, given as the argument `name`, fits its padded input."""
     for axis, word in enumerate(("height", "width")):

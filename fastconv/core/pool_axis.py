@@ -1,4 +1,4 @@
-"""Where the windows of a pooling lie along one axis.
+"""The windows of a pooling along one axis.
 
 All poolings are the same to an algorithm: window i covers the positions
 ``range(start[i], stop[i], step)`` of the input. Padding, ceil_mode and adaptive sizes only
@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.core.cached import cached_property
-from fastconv.core.geometry import extent
+from fastconv.core.geometry import extent, tap_range
 
 Indices = NDArray[np.int64]
 
-# Windows that span more positions than this, and than four times the axis, lie mostly outside it.
+# Windows that span more positions than this, and than four times the axis, are mostly outside it.
 _SMALL_SPAN = 64
 
 
@@ -39,9 +39,9 @@ class Axis:
         What a mean divides by along this axis: the positions that a window counts, those inside
         the input or those in the padding too.
     even : (int, int, int) or None
-        (first start before clipping, distance of windows, taps a window), where all windows are
-        alike. None where only `start` and `stop` tell what they are: for adaptive windows of
-        differing sizes, windows that lie mostly outside the input, and where one does wholly.
+        (first start before clipping, stride, taps of a window), where all windows are alike. None
+        where only `start` and `stop` tell what they are: for adaptive windows of differing sizes,
+        windows that are mostly outside the input, and where one is wholly.
     """
 
     size: int
@@ -62,13 +62,27 @@ class Axis:
         return _frozen(np.stack([self.start, self.stop, np.full_like(self.start, self.step)], 1))
 
     @cached_property
+    def tap_table(self) -> Indices:
+        """For each tap of even windows, where it is inside: first window, windows, position."""
+        assert self.even is not None
+        start, stride, taps = self.even
+        offsets = [start + tap * self.step for tap in range(taps)]
+        spans = [tap_range(self.size, self.outputs, stride, offset) for offset in offsets]
+        return _frozen(
+            [
+                (first, last - first, first * stride + offset)
+                for (first, last), offset in zip(spans, offsets, strict=True)
+            ]
+        )
+
+    @cached_property
     def empty(self) -> NDArray[np.bool_]:
-        """Whether each window lies wholly outside the input."""
+        """Whether each window is wholly outside the input."""
         return self.start >= self.stop
 
     @cached_property
     def some_empty(self) -> bool:
-        """Whether any window lies wholly outside the input."""
+        """Whether any window is wholly outside the input."""
         return bool(self.empty.any())
 
     def window(self, i: int) -> slice:
@@ -85,10 +99,10 @@ def divisors(axis: Axis, dtype: str) -> NDArray[Any]:
     return axis.divisor.astype(dtype)
 
 
-def _frozen(values: Indices) -> Indices:
-    values = np.ascontiguousarray(values, np.int64)
-    values.flags.writeable = False
-    return values
+def _frozen(values: Any) -> Indices:
+    array = np.ascontiguousarray(values, np.int64)
+    array.flags.writeable = False
+    return array
 
 
 def even_axis(

@@ -11,20 +11,19 @@ from numpy.typing import NDArray
 
 from fastconv.core.arguments import as_flag
 from fastconv.core.cached import cached_property
-from fastconv.core.conv_problem import Shape4
 from fastconv.core.geometry import (
     IntPair,
-    Margins,
     Padding,
-    as_ints,
+    PaddingPairs,
+    as_image_shape,
     as_pair,
     extent,
-    output_size,
     require_tensor,
     require_windows,
     resolve_padding,
 )
 from fastconv.core.pool_axis import Axes, even_axis
+from fastconv.core.window_problem import Shape4, WindowProblem
 
 _DTYPES = (
     *("float32", "float64", "int8", "int16", "int32", "int64"),
@@ -33,11 +32,11 @@ _DTYPES = (
 
 
 @dataclass(frozen=True)
-class Pool2dProblem:
+class Pool2dProblem(WindowProblem):
     """One pooling: every output is the maximum or the mean of a window of one plane.
 
     Build it with `from_shapes`. Attributes as in `Conv2dProblem`; the kernel is (R, S). With
-    `wide_padding` a window may lie wholly in the padding.
+    `wide_padding` a window may be wholly in the padding.
 
     Examples
     --------
@@ -52,7 +51,7 @@ class Pool2dProblem:
     R: int
     S: int
     stride: tuple[int, int]
-    padding: Margins
+    padding: PaddingPairs
     dilation: tuple[int, int]
     ceil_mode: bool
     dtype: str
@@ -80,57 +79,36 @@ class Pool2dProblem:
         ------
         TypeError, ValueError
             As in `Conv2dProblem.from_shapes`; also where a side's padding is over half the window,
-            because a window could then lie wholly in the padding, unless `wide_padding` is True.
+            because a window could then be wholly in the padding, unless `wide_padding` is True.
         """
-        N, C, H, W = as_ints(name, input_shape, 4, 0)
-        require_tensor(f"{name} {(N, C, H, W)}", (N, C, H, W))
-        if 0 in (C, H, W):  # the sizes, not the shape: one image was given without N
-            raise ValueError(
-                f"{name} must have C, H and W of at least 1, got C={C}, H={H}, W={W}: only a "
-                "batch can be empty"
-            )
+        N, C, H, W = as_image_shape(name, input_shape)
         R, S = as_pair("kernel_size", kernel_size, 1)
         step = (R, S) if not_given(stride) else as_pair("stride", stride, 1)
         gap = as_pair("dilation", dilation, 1)
-        sides = resolve_padding(padding, (H, W), (R, S), step, gap)
+        pads = resolve_padding(padding, (H, W), (R, S), step, gap)
         if dtype not in _DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
         as_flag("ceil_mode", ceil_mode)
         as_flag("wide_padding", wide_padding)
         if not wide_padding:
-            _require_half("height", sides[0], extent(R, gap[0]), padding)
-            _require_half("width", sides[1], extent(S, gap[1]), padding)
+            _require_half("height", pads[0], extent(R, gap[0]), padding)
+            _require_half("width", pads[1], extent(S, gap[1]), padding)
         problem = cls(
-            *(N, C, H, W, R, S, step, sides, gap, bool(ceil_mode), dtype, bool(wide_padding))
+            *(N, C, H, W, R, S, step, pads, gap, bool(ceil_mode), dtype, bool(wide_padding))
         )
         if problem.OH < 1 or problem.OW < 1:
-            require_windows("kernel_size", (H, W), (R, S), gap, sides)
-        require_tensor(f"padding {sides}", problem.output_shape)
+            require_windows("kernel_size", (H, W), (R, S), gap, pads)
+        require_tensor(f"padding {pads}", problem.output_shape)
         return problem
 
     @cached_property
-    def OH(self) -> int:
-        """Output height."""
-        return output_size(
-            self.H, self.R, self.stride[0], self.dilation[0], self.padding[0], self.ceil_mode
-        )
-
-    @cached_property
-    def OW(self) -> int:
-        """Output width."""
-        return output_size(
-            self.W, self.S, self.stride[1], self.dilation[1], self.padding[1], self.ceil_mode
-        )
-
-    @cached_property
     def maximum_axes(self) -> Axes:
-        """Where the windows of a maximum lie along height and width."""
+        """The windows of a maximum along height and width."""
         return pooling_axes(self, count_include_pad=False)
 
     @property
-    def input_shape(self) -> Shape4:
-        """(N, C, H, W)."""
-        return self.N, self.C, self.H, self.W
+    def _ceil_mode(self) -> bool:
+        return self.ceil_mode
 
     @cached_property
     def output_shape(self) -> Shape4:
@@ -141,21 +119,6 @@ class Pool2dProblem:
     def flops(self) -> int:
         """Comparisons or additions, one an element of a window."""
         return self.N * self.C * self.OH * self.OW * self.R * self.S
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of one element."""
-        return np.dtype(self.dtype).itemsize
-
-    @property
-    def input_bytes(self) -> int:
-        """Bytes of the input."""
-        return self.N * self.C * self.H * self.W * self.itemsize
-
-    @property
-    def output_bytes(self) -> int:
-        """Bytes of the output."""
-        return self.N * self.C * self.OH * self.OW * self.itemsize
 
     @property
     def arithmetic_intensity(self) -> float:
@@ -227,9 +190,9 @@ def not_given(stride: Any) -> bool:
     return stride is None or (isinstance(stride, tuple | list) and not stride)
 
 
-def _require_half(axis: str, sides: tuple[int, int], span: int, padding: Any) -> None:
-    if max(sides) > span // 2:
+def _require_half(axis: str, pads: tuple[int, int], span: int, padding: Any) -> None:
+    if max(pads) > span // 2:
         raise ValueError(
             f"padding must be at most half the window, {span // 2} in {axis} for a window of "
-            f"{span}, got {max(sides)} (padding={padding!r}): wide_padding=True lets through more"
+            f"{span}, got {max(pads)} (padding={padding!r}): wide_padding=True lets through more"
         )

@@ -1,15 +1,15 @@
 """How exact a result must be: what `algorithm="auto"` may choose from.
 
 A plain float32 sum of n products errs by a few roundings. Algorithms that transform their input
-first, such as Winograd's and the Fourier transform, need fewer products and err by more. Which
-kind an algorithm is, it says itself (`Algorithm.precision`); which kinds are wanted is set here.
+first, such as Winograd's and the Fourier transform, need fewer products and err by more. Each says
+which kind it is (`Algorithm.precision`); which kinds may run is set here.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, get_args
 
@@ -19,7 +19,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 #: Environment variable with the precision to start with.
 PRECISION_VARIABLE = "FASTCONV_PRECISION"
 
-# Of the whole process; None until somebody asks.
+# Of the whole process; None before its first use.
 _everywhere: Precision | None = None
 # Of a `with at_precision(...)`, for the thread or the asynchronous task inside it.
 _here: ContextVar[Precision | None] = ContextVar("fastconv_precision", default=None)
@@ -50,21 +50,7 @@ def get_precision() -> Precision:
     return _everywhere
 
 
-class _SetBack:
-    """Sets the precision of the process back when a ``with`` block ends."""
-
-    def __init__(self, before: Precision | None) -> None:
-        self._before = before
-
-    def __enter__(self) -> None:
-        """Nothing is left to do: the precision is set."""
-
-    def __exit__(self, *error: object) -> None:
-        global _everywhere
-        _everywhere = self._before
-
-
-def set_precision(precision: Precision) -> _SetBack:
+def set_precision(precision: Precision) -> ExitStack:
     """Set how exact results must be, in all threads of this process.
 
     With "highest", ``algorithm="auto"`` runs only algorithms that err as a plain sum in the dtype
@@ -99,12 +85,19 @@ def set_precision(precision: Precision) -> _SetBack:
     """
     global _everywhere
     before, _everywhere = _everywhere, _checked("precision", precision)
-    return _SetBack(before)
+    undo = ExitStack()
+    undo.callback(_restore, before)
+    return undo
+
+
+def _restore(before: Precision | None) -> None:
+    global _everywhere
+    _everywhere = before
 
 
 @contextmanager
 def at_precision(precision: Precision) -> Iterator[None]:
-    """Ask for another precision for the time of a ``with`` block; see `set_precision`.
+    """Set another precision for the time of a ``with`` block; see `set_precision`.
 
     It holds for the thread (or the asynchronous task) that is inside the block and for the threads
     that fastconv itself uses there, as `numpy.errstate` does. Threads that the block's own code
@@ -134,11 +127,7 @@ def at_precision(precision: Precision) -> Iterator[None]:
 
 
 def suffices(offered: Precision, wanted: Precision) -> bool:
-    """Return whether an algorithm of the precision `offered` may run where `wanted` is set.
-
-    >>> suffices("highest", "high"), suffices("high", "highest")
-    (True, False)
-    """
+    """Return whether an algorithm of the precision `offered` may run where `wanted` is set."""
     return wanted == "high" or offered == "highest"
 
 

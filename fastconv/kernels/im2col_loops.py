@@ -1,12 +1,11 @@
-"""Lowering: copying the patches of an image into the columns of a matrix, and adding them back.
+"""im2col and col2im: copying patches of images into the columns of a matrix, and adding them back.
 
-A block is a rectangle of output pixels, rows [i0, i1) and columns [j0, j1) of the images
-[n0, n1). `columns` has shape (channels * R * S, pixels of the block): row (c, r, s), and in it
-the pixels of one image after the other.
+A block of output pixels is an array of integers: how many rows its columns have, its first channel,
+and the bounds of its images [n0, n1), rows [i0, i1) and columns [j0, j1). `columns` has the rows
+(c, r, s), and in each the pixels of one image after the other.
 
-Arrays are taken flat and indexed by unsigned integers: a signed index might be negative and
-count from the end, as far as the compiler knows, and that possibility would cost more than the
-copy itself.
+Arrays are flat and indexed by unsigned integers: a signed index might be negative and count from
+the end, as far as the compiler knows, and that possibility would cost more than the copy itself.
 """
 
 from __future__ import annotations
@@ -21,9 +20,11 @@ from fastconv.jit.compiler import inner_kernel, kernel
 @inner_kernel
 def reachable(size: int, start: int, stop: int, stride: int, offset: int) -> tuple[int, int]:
     """Return the part of outputs [start, stop) whose input position is inside [0, size)."""
-    first = min(max(start, -(offset // stride)), stop)
-    last = min(stop, (size - 1 - offset) // stride + 1)
-    return first, max(first, last)
+    first, last = -(offset // stride), (size - 1 - offset) // stride + 1
+    first = start if first < start else first
+    first = stop if first > stop else first
+    last = stop if last > stop else last
+    return first, first if last < first else last
 
 
 @inner_kernel
@@ -59,68 +60,44 @@ def scatter_add(target: Any, at: int, source: Any, start: int, count: int, strid
 
 
 @kernel
-def lower(
-    x: Any,
-    columns: Any,
-    c0: int,
-    n0: int,
-    n1: int,
-    i0: int,
-    i1: int,
-    j0: int,
-    j1: int,
-    geometry: Any,
-) -> None:
-    """Copy the block's patches of `x`, of the channels from `c0` on, into `columns`."""
-    g = geometry[0]
-    C, H, W, R, S, stride = g.C, g.H, g.W, g.R, g.S, g.stride_w
-    image, target, width = x.reshape(-1), columns.reshape(-1), j1 - j0
-    at = 0
-    for row in range(columns.shape[0]):
-        c, r, s = c0 + row // (R * S), row // S % R, row % S
+def lower(x: Any, columns: Any, block: Any, geometry: Any) -> None:
+    """Copy the block's patches of `x` into `columns`."""
+    g, stride = geometry[0], geometry[0].stride_w
+    c0, n0, n1, i0, i1 = block[1], block[2], block[3], block[4], block[5]
+    j0, width = block[6], block[7] - block[6]
+    at, taps = 0, g.R * g.S
+    for row in range(block[0]):
+        c, r, s = c0 + row // taps, row // g.S % g.R, row % g.S
         offset = s * g.dilation_w - g.pad_left
-        first, last = reachable(W, j0, j1, stride, offset)
+        first, last = reachable(g.W, j0, j0 + width, stride, offset)
         for n in range(n0, n1):
-            plane = (n * C + c) * H
             for i in range(i0, i1):
                 h = i * g.stride_h + r * g.dilation_h - g.pad_top
-                if h < 0 or h >= H:
-                    fill_zeros(target, at, width)
+                if h < 0 or h >= g.H:
+                    fill_zeros(columns, at, width)
                 else:
-                    start = (plane + h) * W + first * stride + offset
-                    fill_zeros(target, at, first - j0)
-                    gather(target, at + first - j0, image, start, last - first, stride)
-                    fill_zeros(target, at + last - j0, j1 - last)
+                    start = ((n * g.C + c) * g.H + h) * g.W + first * stride + offset
+                    fill_zeros(columns, at, first - j0)
+                    gather(columns, at + first - j0, x, start, last - first, stride)
+                    fill_zeros(columns, at + last - j0, j0 + width - last)
                 at += width
 
 
 @kernel
-def raise_columns(
-    columns: Any,
-    out: Any,
-    c0: int,
-    n0: int,
-    n1: int,
-    i0: int,
-    i1: int,
-    j0: int,
-    j1: int,
-    geometry: Any,
-) -> None:
-    """Add the block's columns, for the channels from `c0` on, back onto the images `out`."""
-    g = geometry[0]
-    C, H, W, R, S, stride = g.C, g.H, g.W, g.R, g.S, g.stride_w
-    image, source, width = out.reshape(-1), columns.reshape(-1), j1 - j0
-    start = 0
-    for row in range(columns.shape[0]):
-        c, r, s = c0 + row // (R * S), row // S % R, row % S
+def raise_columns(columns: Any, out: Any, block: Any, geometry: Any) -> None:
+    """Add the block's columns back onto the images `out`."""
+    g, stride = geometry[0], geometry[0].stride_w
+    c0, n0, n1, i0, i1 = block[1], block[2], block[3], block[4], block[5]
+    j0, width = block[6], block[7] - block[6]
+    start, taps = 0, g.R * g.S
+    for row in range(block[0]):
+        c, r, s = c0 + row // taps, row // g.S % g.R, row % g.S
         offset = s * g.dilation_w - g.pad_left
-        first, last = reachable(W, j0, j1, stride, offset)
+        first, last = reachable(g.W, j0, j0 + width, stride, offset)
         for n in range(n0, n1):
-            plane = (n * C + c) * H
             for i in range(i0, i1):
                 h = i * g.stride_h + r * g.dilation_h - g.pad_top
-                if 0 <= h < H:
-                    at = (plane + h) * W + first * stride + offset
-                    scatter_add(image, at, source, start + first - j0, last - first, stride)
+                if 0 <= h < g.H:
+                    at = ((n * g.C + c) * g.H + h) * g.W + first * stride + offset
+                    scatter_add(out, at, columns, start + first - j0, last - first, stride)
                 start += width

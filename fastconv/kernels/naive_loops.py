@@ -1,6 +1,6 @@
-"""Convolution as nested loops, one plane of the result an item of work.
+"""The textbook's convolution as compiled loops, one plane of the result an item of work.
 
-The order of the loops is the textbook's. A position outside the input counts as the zero it is
+A position outside the input counts as the zero it is
 padded with: 0 * infinity is NaN here, as in the sum over a zero-padded input.
 """
 
@@ -8,71 +8,93 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastconv.jit.compiler import range_kernel
+from fastconv.jit.compiler import inner_kernel, range_kernel
 
 
 @range_kernel
 def forward(start: int, stop: int, x: Any, weight: Any, bias: Any, out: Any, geometry: Any) -> None:
     """Fill the planes (n, k) of `out`, counted n * K + k."""
     g = geometry[0]
-    C, H, W, K, R, S = g.C_per_group, g.H, g.W, g.K, g.R, g.S
     for item in range(start, stop):
-        n, k = item // K, item % K
-        first_channel = k // g.K_per_group * C
+        n, k = item // g.K, item % g.K
+        first_channel = k // g.K_per_group * g.C_per_group
         for i in range(g.OH):
             for j in range(g.OW):
-                total = bias[k]
-                for c in range(C):
-                    for r in range(R):
-                        h = i * g.stride_h + r * g.dilation_h - g.pad_top
-                        for s in range(S):
-                            w = j * g.stride_w + s * g.dilation_w - g.pad_left
-                            value = bias.dtype.type(0)
-                            if 0 <= h < H and 0 <= w < W:
-                                value = x[n, first_channel + c, h, w]
-                            total += value * weight[k, c, r, s]
+                total = _window_sum(x, n, first_channel, i, j, weight, k, bias[k], geometry)
                 out[n, k, i, j] = total
+
+
+@inner_kernel
+def _window_sum(
+    x: Any, n: int, first: int, i: int, j: int, weight: Any, k: int, total: Any, geometry: Any
+) -> Any:
+    """Return `total` plus the products of window (i, j), from channel `first` on, and a filter."""
+    g = geometry[0]
+    for c in range(g.C_per_group):
+        for r in range(g.R):
+            h = i * g.stride_h + r * g.dilation_h - g.pad_top
+            for s in range(g.S):
+                w = j * g.stride_w + s * g.dilation_w - g.pad_left
+                value = x.dtype.type(0)
+                if 0 <= h < g.H and 0 <= w < g.W:
+                    value = x[n, first + c, h, w]
+                total += value * weight[k, c, r, s]
+    return total
 
 
 @range_kernel
 def input_grad(start: int, stop: int, weight: Any, grad: Any, out: Any, geometry: Any) -> None:
     """Fill the planes (n, c) of `out`: every gradient pixel is scattered over its window."""
     g = geometry[0]
-    C, H, W, K, R, S = g.C, g.H, g.W, g.K_per_group, g.R, g.S
+    K = g.K_per_group
     for item in range(start, stop):
-        n, c = item // C, item % C
+        n, c = item // g.C, item % g.C
         group = c // g.C_per_group
-        out[n, c] = 0
+        plane = out[n, c]
+        plane[:] = 0
         for k in range(group * K, (group + 1) * K):
             for i in range(g.OH):
                 for j in range(g.OW):
-                    value = grad[n, k, i, j]
-                    for r in range(R):
-                        h = i * g.stride_h + r * g.dilation_h - g.pad_top
-                        for s in range(S):
-                            w = j * g.stride_w + s * g.dilation_w - g.pad_left
-                            if 0 <= h < H and 0 <= w < W:
-                                out[n, c, h, w] += value * weight[k, c % g.C_per_group, r, s]
+                    _scatter(grad[n, k, i, j], weight, k, c % g.C_per_group, plane, i, j, geometry)
+
+
+@inner_kernel
+def _scatter(
+    value: Any, weight: Any, k: int, c: int, plane: Any, i: int, j: int, geometry: Any
+) -> None:
+    """Add a gradient's products with channel c of filter k to its window of a plane."""
+    g = geometry[0]
+    for r in range(g.R):
+        h = i * g.stride_h + r * g.dilation_h - g.pad_top
+        for s in range(g.S):
+            w = j * g.stride_w + s * g.dilation_w - g.pad_left
+            if 0 <= h < g.H and 0 <= w < g.W:
+                plane[h, w] += value * weight[k, c, r, s]
 
 
 @range_kernel
 def weight_grad(start: int, stop: int, x: Any, grad: Any, out: Any, geometry: Any) -> None:
     """Fill the planes (k, c) of `out`, each a sum over all images and pixels."""
     g = geometry[0]
-    C, H, W, R, S = g.C_per_group, g.H, g.W, g.R, g.S
     for item in range(start, stop):
-        k, c = item // C, item % C
-        channel = k // g.K_per_group * C + c
-        for r in range(R):
-            for s in range(S):
-                total = out.dtype.type(0)
-                for n in range(g.N):
-                    for i in range(g.OH):
-                        h = i * g.stride_h + r * g.dilation_h - g.pad_top
-                        for j in range(g.OW):
-                            w = j * g.stride_w + s * g.dilation_w - g.pad_left
-                            value = out.dtype.type(0)
-                            if 0 <= h < H and 0 <= w < W:
-                                value = x[n, channel, h, w]
-                            total += value * grad[n, k, i, j]
-                out[k, c, r, s] = total
+        k, c = item // g.C_per_group, item % g.C_per_group
+        channel = k // g.K_per_group * g.C_per_group + c
+        for r in range(g.R):
+            for s in range(g.S):
+                out[k, c, r, s] = _tap_sum(x, channel, grad, k, r, s, geometry)
+
+
+@inner_kernel
+def _tap_sum(x: Any, channel: int, grad: Any, k: int, r: int, s: int, geometry: Any) -> Any:
+    """Return the sum of the products of a gradient and what tap (r, s) sees."""
+    g, total = geometry[0], x.dtype.type(0)
+    for n in range(g.N):
+        for i in range(g.OH):
+            h = i * g.stride_h + r * g.dilation_h - g.pad_top
+            for j in range(g.OW):
+                w = j * g.stride_w + s * g.dilation_w - g.pad_left
+                value = x.dtype.type(0)
+                if 0 <= h < g.H and 0 <= w < g.W:
+                    value = x[n, channel, h, w]
+                total += value * grad[n, k, i, j]
+    return total

@@ -1,6 +1,6 @@
 """Steps of optimizers: all of a formula for an element, then the next element.
 
-Arrays are flat, an item is a piece of them. Numbers are in the arrays' own type.
+Arrays are flat, an item is a block of them. All is computed in the arrays' own type.
 """
 
 from __future__ import annotations
@@ -8,86 +8,61 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import uint64
 
-from fastconv.jit.compiler import range_kernel
+from fastconv.jit.compiler import inner_kernel, range_kernel
 
-#: Elements of a piece: enough to be worth a thread.
-PIECE = 2**14
+#: Elements of a block: enough to be worth a thread.
+BLOCK = 2**14
 
 
-@range_kernel
-def sgd(start: int, stop: int, data: Any, grad: Any, lr: float, decay: float) -> None:
-    """Step along the gradient, weight decay added to it."""
-    here = slice(start * PIECE, stop * PIECE)
-    p, g = data[here], grad[here]
-    rate, shrink = data.dtype.type(lr), data.dtype.type(decay)
-    for i in range(p.size):
-        p[i] -= rate * (g[i] + shrink * p[i])
+@inner_kernel
+def _elements(start: int, stop: int, size: int) -> range:
+    """Return the elements of blocks `start` to `stop`."""
+    last = stop * BLOCK if stop * BLOCK < size else size
+    return range(uint64(start * BLOCK), uint64(last))
 
 
 @range_kernel
-def momentum_sgd(
-    start: int,
-    stop: int,
-    data: Any,
-    grad: Any,
-    velocity: Any,
-    lr: float,
-    decay: float,
-    momentum: float,
-    kept: float,
-    ahead: float,
-) -> None:
-    """Step along ``ahead * gradient + (1 or momentum) * velocity``; see `fastconv.nn.SGD`.
+def sgd(start: int, stop: int, p: Any, grad: Any, numbers: Any) -> None:
+    """Step along the gradient; `numbers` are the rate and the weight decay."""
+    number = p.dtype.type
+    rate, decay = number(numbers[0]), number(numbers[1])
+    for i in _elements(start, stop, p.size):
+        p[i] -= rate * (grad[i] + decay * p[i])
 
-    Nesterov's momentum looks `ahead`: 1, else 0.
+
+@range_kernel
+def momentum_sgd(start: int, stop: int, p: Any, grad: Any, velocity: Any, numbers: Any) -> None:
+    """Step along ``direct * gradient + along * velocity``; see `fastconv.nn.SGD`.
+
+    `numbers` are the rate, the weight decay, what the velocity keeps, the gradient's part in it,
+    `direct` and `along`.
     """
-    here = slice(start * PIECE, stop * PIECE)
-    p, g, v = data[here], grad[here], velocity[here]
-    number = data.dtype.type
-    rate, shrink, keep, new = number(lr), number(decay), number(momentum), number(kept)
-    direct, along = number(ahead), number(momentum if ahead else 1.0)
-    for i in range(p.size):
-        slope = g[i] + shrink * p[i]
-        v[i] = keep * v[i] + new * slope
-        p[i] -= rate * (direct * slope + along * v[i])
+    number = p.dtype.type
+    rate, decay, keep = number(numbers[0]), number(numbers[1]), number(numbers[2])
+    new, direct, along = number(numbers[3]), number(numbers[4]), number(numbers[5])
+    for i in _elements(start, stop, p.size):
+        slope = grad[i] + decay * p[i]
+        velocity[i] = keep * velocity[i] + new * slope
+        p[i] -= rate * (direct * slope + along * velocity[i])
 
 
 @range_kernel
-def adam(
-    start: int,
-    stop: int,
-    data: Any,
-    grad: Any,
-    mean: Any,
-    square: Any,
-    rate: float,
-    root: float,
-    eps: float,
-    beta1: float,
-    beta2: float,
-    decay: float,
-    shrink: float,
-) -> None:
+def adam(start: int, stop: int, p: Any, grad: Any, mean: Any, square: Any, numbers: Any) -> None:
     """Step along ``mean / (sqrt(square) / root + eps)``; see `fastconv.nn.Adam`.
 
-    `decay` adds to the gradient, `shrink` multiplies the data before.
+    `numbers` are the rate, `root`, `eps`, the weight decay of the gradient, the factor of the data
+    before the step, and for mean and square what they keep and the gradient's part in them.
     """
-    here = slice(start * PIECE, stop * PIECE)
-    p, g, m, v = data[here], grad[here], mean[here], square[here]
-    number = data.dtype.type
-    size, base, least, weight, less = (
-        number(rate),
-        number(root),
-        number(eps),
-        number(decay),
-        number(shrink),
-    )
-    kept1, new1 = number(beta1), number(1 - beta1)
-    kept2, new2 = number(beta2), number(1 - beta2)
-    for i in range(p.size):
-        old = p[i] * less
-        slope = g[i] + weight * old
-        m[i] = kept1 * m[i] + new1 * slope
-        v[i] = kept2 * v[i] + new2 * slope * slope
-        p[i] = old - size * (m[i] / (np.sqrt(v[i]) / base + least))
+    number = p.dtype.type
+    rate, root, eps = number(numbers[0]), number(numbers[1]), number(numbers[2])
+    decay, shrink = number(numbers[3]), number(numbers[4])
+    keep1, new1 = number(numbers[5]), number(numbers[6])
+    keep2, new2 = number(numbers[7]), number(numbers[8])
+    for i in _elements(start, stop, p.size):
+        old = p[i] * shrink
+        slope = grad[i] + decay * old
+        mean[i] = keep1 * mean[i] + new1 * slope
+        square[i] = keep2 * square[i] + new2 * slope * slope
+        p[i] = old - rate * (mean[i] / (np.sqrt(square[i]) / root + eps))

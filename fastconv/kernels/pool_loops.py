@@ -2,24 +2,22 @@
 
 Where windows are alike, a row of the output is the larger of itself and one tap's elements after
 the other: the inner loop runs along the row, where the compiler makes vectors of it. Other windows
-are looked at one by one. As in `kernels.columns`, arrays are taken flat and indexed by unsigned
-integers.
+are looked at one by one. The first of equal maxima wins, and the last NaN.
+
+The names of all kernels' arguments: images `x` and `out` are flat; `geometry` is a record of H, W,
+OH, OW and the stride along a row. Rows ``range(*rows[i])`` of the input are in the windows of
+output row i, columns ``range(*columns[j])`` in those of output column j. No number is below
+`lowest`. As in `im2col_loops`, indices are unsigned.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba import int64, uint64
 
-from fastconv.jit.compiler import inner_kernel, range_kernel
-from fastconv.kernels.im2col_loops import reachable
-
-
-@inner_kernel
-def larger(old: Any, new: Any) -> Any:
-    """Return whether `new` takes the place of `old`."""
-    return (new > old) | (new != new)  # no `or`: both sides, without a branch
+from fastconv.jit.compiler import RangeKernel, inner_kernel, range_kernel
 
 
 @inner_kernel
@@ -29,139 +27,103 @@ def keep_larger(out: Any, at: int, x: Any, start: int, count: int, stride: int) 
     if stride == 1:
         for k in range(uint64(count)):
             old, new = out[at + k], x[start + k]
-            out[at + k] = new if larger(old, new) else old
+            out[at + k] = new if (new > old) | (new != new) else old
     else:
         for k in range(uint64(count)):
             old, new = out[at + k], x[start + k * stride]
-            out[at + k] = new if larger(old, new) else old
+            out[at + k] = new if (new > old) | (new != new) else old
 
 
 @inner_kernel
-def keep_larger_and_place(
-    out: Any, places: Any, at: int, x: Any, start: int, count: int, stride: int, place: int
+def keep_larger_argmax(
+    out: Any, argmax: Any, at: int, x: Any, start: int, count: int, stride: int, index: int
 ) -> None:
-    """Do the same, and replace the places by ``place + k * stride``."""
+    """Do the same, and replace the argmax by ``index + k * stride``."""
     step, at, start, stride = stride, uint64(at), uint64(start), uint64(stride)
     for k in range(uint64(count)):
-        old, new, before = out[at + k], x[start + k * stride], places[at + k]
-        wins = larger(old, new)
-        out[at + k] = new if wins else old
-        places[at + k] = place + int64(k) * step if wins else before
+        old, new, before = out[at + k], x[start + k * stride], argmax[at + k]
+        larger = (new > old) | (new != new)  # no `or`: both sides, without a branch
+        out[at + k] = new if larger else old
+        argmax[at + k] = index + int64(k) * step if larger else before
 
 
 @range_kernel
-def maximum(start: int, stop: int, x: Any, rows: Any, even: Any, lowest: Any, out: Any) -> None:
-    """Fill rows of `out` with maxima.
-
-    Rows ``range(*rows[i])`` of the input are in the windows of row i; `even` has the first column
-    of the first window, the distance of windows, taps, and their distance. No number is below
-    `lowest`.
-    """
-    H, W, OH, OW = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
-    image, target = x.reshape(-1), out.reshape(-1)
-    left, stride, taps, gap = even
-    for line in range(start, stop):
-        plane, i = line // OH, line % OH
-        for k in range(line * OW, (line + 1) * OW):
-            target[k] = lowest
-        for h in range(rows[i, 0], rows[i, 1], rows[i, 2]):
-            row = (plane * H + h) * W
-            for s in range(taps):
-                column = left + s * gap
-                first, last = reachable(W, 0, OW, stride, column)
-                begin = row + first * stride + column
-                keep_larger(target, line * OW + first, image, begin, last - first, stride)
-
-
-@range_kernel
-def maximum_and_place(
-    start: int,
-    stop: int,
-    x: Any,
-    rows: Any,
-    even: Any,
-    columns: Any,
-    lowest: Any,
-    out: Any,
-    indices: Any,
+def max_pool(
+    start: int, stop: int, x: Any, rows: Any, taps: Any, geometry: Any, lowest: Any, out: Any
 ) -> None:
-    """Do the same, and fill rows of `indices` with the places, h * W + w.
-
-    Window j begins in column ``columns[j, 0]`` of the input: there the lowest number has its place.
-    """
-    H, W, OH, OW = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
-    image, target, places = x.reshape(-1), out.reshape(-1), indices.reshape(-1)
-    left, stride, taps, gap = even
+    """Fill rows of `out` with maxima of windows that are alike; `taps` as in `Axis.tap_table`."""
+    g = geometry[0]
     for line in range(start, stop):
-        plane, i = line // OH, line % OH
-        for j in range(OW):
-            target[line * OW + j] = lowest
-            places[line * OW + j] = rows[i, 0] * W + columns[j, 0]
+        plane, i = line // g.OH, line % g.OH
+        for k in range(uint64(line * g.OW), uint64((line + 1) * g.OW)):
+            out[k] = lowest
         for h in range(rows[i, 0], rows[i, 1], rows[i, 2]):
-            for s in range(taps):
-                column = left + s * gap
-                first, last = reachable(W, 0, OW, stride, column)
-                place = h * W + first * stride + column
-                keep_larger_and_place(
-                    target, places, line * OW + first,
-                    image, plane * H * W + place, last - first, stride, place,
-                )  # fmt: skip
+            row = (plane * g.H + h) * g.W
+            for s in range(taps.shape[0]):
+                first, count, column = taps[s, 0], taps[s, 1], taps[s, 2]
+                keep_larger(out, line * g.OW + first, x, row + column, count, g.stride)
 
 
 @range_kernel
-def maximum_of_each(
+def max_pool_argmax(
     start: int,
     stop: int,
     x: Any,
     rows: Any,
     columns: Any,
+    taps: Any,
+    geometry: Any,
     lowest: Any,
     out: Any,
-    indices: Any,
+    argmax: Any,
 ) -> None:
-    """Do the same for windows that are not alike, of rows and columns from such ranges."""
-    H, W, OH, OW = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
-    image, target, places = x.reshape(-1), out.reshape(-1), indices.reshape(-1)
+    """Do the same, and fill rows of `argmax` with h * W + w; nothing but lowest: the first tap."""
+    g = geometry[0]
     for line in range(start, stop):
-        plane, i = line // OH, line % OH
-        for j in range(OW):
-            best, place = lowest, rows[i, 0] * W + columns[j, 0]
+        plane, i = line // g.OH, line % g.OH
+        for j in range(g.OW):
+            out[uint64(line * g.OW + j)] = lowest
+            argmax[uint64(line * g.OW + j)] = rows[i, 0] * g.W + columns[j, 0]
+        for h in range(rows[i, 0], rows[i, 1], rows[i, 2]):
+            for s in range(taps.shape[0]):
+                first, count, index = taps[s, 0], taps[s, 1], h * g.W + taps[s, 2]
+                keep_larger_argmax(
+                    *(out, argmax, line * g.OW + first),
+                    *(x, plane * g.H * g.W + index, count, g.stride, index),
+                )
+
+
+@range_kernel
+def max_pool_each(
+    start: int,
+    stop: int,
+    x: Any,
+    rows: Any,
+    columns: Any,
+    geometry: Any,
+    lowest: Any,
+    out: Any,
+    argmax: Any,
+) -> None:
+    """Do the same for windows that are not alike."""
+    g = geometry[0]
+    for line in range(start, stop):
+        plane, i = line // g.OH, line % g.OH
+        for j in range(g.OW):
+            best, index = lowest, rows[i, 0] * g.W + columns[j, 0]
             for h in range(rows[i, 0], rows[i, 1], rows[i, 2]):
-                row = (plane * H + h) * W
+                row = (plane * g.H + h) * g.W
                 for w in range(columns[j, 0], columns[j, 1], columns[j, 2]):
-                    new = image[uint64(row + w)]
-                    wins = larger(best, new)
-                    best = new if wins else best
-                    place = h * W + w if wins else place
-            target[line * OW + j] = best
-            places[line * OW + j] = place
+                    new = x[uint64(row + w)]
+                    larger = (new > best) | (new != new)
+                    best = new if larger else best
+                    index = h * g.W + w if larger else index
+            out[uint64(line * g.OW + j)] = best
+            argmax[uint64(line * g.OW + j)] = index
 
 
 @range_kernel
-def maximum_grad(start: int, stop: int, grad: Any, indices: Any, out: Any, wrong: Any) -> None:
-    """Fill planes of `out` (planes, H * W) with the gradients at their places.
-
-    They are added in the order of the windows, by one thread for each plane: so the sums do not
-    depend on the number of threads. `wrong` says of each plane whether a place is outside it.
-    """
-    pixels = uint64(out.shape[1])
-    for plane in range(start, stop):
-        sent, places, received = grad[plane], indices[plane], out[plane]
-        received[:] = 0
-        outside = False
-        for k in range(sent.size):
-            # Read once: another thread may write to the caller's array meanwhile. A negative
-            # number is a very large one without its sign.
-            place = uint64(places[k])
-            if place < pixels:
-                received[place] += sent[k]
-            else:
-                outside = True
-        wrong[plane] = outside
-
-
-@range_kernel
-def mean(
+def mean_pool(
     start: int,
     stop: int,
     x: Any,
@@ -169,24 +131,24 @@ def mean(
     columns: Any,
     row_divisors: Any,
     column_divisors: Any,
+    geometry: Any,
     out: Any,
 ) -> None:
     """Fill rows of `out` with sums of windows, divided by the product of two divisors."""
-    H, W, OH, OW = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
-    image, target = x.reshape(-1), out.reshape(-1)
+    g = geometry[0]
     for line in range(start, stop):
-        plane, i = line // OH, line % OH
-        for j in range(OW):
-            total = target.dtype.type(0)
+        plane, i = line // g.OH, line % g.OH
+        for j in range(g.OW):
+            total = out.dtype.type(0)
             for h in range(rows[i, 0], rows[i, 1], rows[i, 2]):
-                row = (plane * H + h) * W
+                row = (plane * g.H + h) * g.W
                 for w in range(columns[j, 0], columns[j, 1], columns[j, 2]):
-                    total += image[uint64(row + w)]
-            target[line * OW + j] = total / (row_divisors[i] * column_divisors[j])
+                    total += x[uint64(row + w)]
+            out[uint64(line * g.OW + j)] = total / (row_divisors[i] * column_divisors[j])
 
 
 @range_kernel
-def mean_grad(
+def mean_pool_grad(
     start: int,
     stop: int,
     grad: Any,
@@ -194,52 +156,68 @@ def mean_grad(
     columns: Any,
     row_divisors: Any,
     column_divisors: Any,
+    geometry: Any,
     out: Any,
 ) -> None:
     """Fill planes of `out` with each gradient's shares, added in the order of the windows."""
-    OH, OW = grad.shape[1], grad.shape[2]
+    g = geometry[0]
     for plane in range(start, stop):
-        received = out[plane]
-        received[:] = 0
-        for i in range(OH):
-            for j in range(OW):
-                share = grad[plane, i, j] / (row_divisors[i] * column_divisors[j])
-                for h in range(rows[i, 0], rows[i, 1], rows[i, 2]):
-                    for w in range(columns[j, 0], columns[j, 1], columns[j, 2]):
-                        received[h, w] += share
+        for pixel in range(uint64(plane * g.H * g.W), uint64((plane + 1) * g.H * g.W)):
+            out[pixel] = 0
+        for window in range(g.OH * g.OW):
+            i, j = window // g.OW, window % g.OW
+            share = grad[uint64(plane * g.OH * g.OW + window)]
+            share /= row_divisors[i] * column_divisors[j]
+            for h in range(rows[i, 0], rows[i, 1], rows[i, 2]):
+                row = (plane * g.H + h) * g.W
+                for w in range(columns[j, 0], columns[j, 1], columns[j, 2]):
+                    out[uint64(row + w)] += share
+
+
+# By the indices of maxima: arrays are (planes, windows) and (planes, H * W). One thread does a
+# plane in the order of its windows, so results do not depend on the number of threads. `wrong` says
+# of each plane whether an index is outside it. An index is read once, as another thread may write
+# to the caller's array meanwhile; a negative one is a very large one without its sign.
+
+
+def by_indices(loop: RangeKernel, source: Any, indices: Any, out: Any, *rest: bool) -> bool:
+    """Run one of the following loops on (N, C, ...); return whether all indices were inside."""
+    planes = out.shape[0] * out.shape[1]
+    wrong = np.empty(planes, np.bool_)
+    loop(planes, *(array.reshape(planes, -1) for array in (source, indices, out)), wrong, *rest)
+    return not wrong.any()
 
 
 @range_kernel
-def put(start: int, stop: int, values: Any, indices: Any, out: Any, wrong: Any) -> None:
-    """Fill planes of `out` (planes, H * W) with values at their places, the last of several.
-
-    `wrong` says of each plane whether a place is outside it.
-    """
-    pixels = uint64(out.shape[1])
+def scatter(
+    start: int, stop: int, values: Any, indices: Any, out: Any, wrong: Any, adding: bool
+) -> None:
+    """Fill planes of `out` with values at their indices: with their sum, or the last of several."""
+    pixels, zero = uint64(out.shape[1]), out.dtype.type(0)
     for plane in range(start, stop):
-        given, places, filled = values[plane], indices[plane], out[plane]
-        filled[:] = 0
+        for pixel in range(pixels):
+            out[plane, pixel] = zero
         outside = False
-        for k in range(given.size):
-            place = uint64(places[k])
-            if place < pixels:
-                filled[place] = given[k]
+        for k in range(uint64(values.shape[1])):
+            index = uint64(indices[plane, k])
+            if index < pixels:
+                before = out[plane, index] if adding else zero
+                out[plane, index] = before + values[plane, k]
             else:
                 outside = True
         wrong[plane] = outside
 
 
 @range_kernel
-def take(start: int, stop: int, source: Any, indices: Any, out: Any, wrong: Any) -> None:
-    """Fill planes of `out` with what `source` (planes, H * W) has at their places."""
+def gather(start: int, stop: int, source: Any, indices: Any, out: Any, wrong: Any) -> None:
+    """Fill planes of `out` with what `source` has at their indices."""
     pixels = uint64(source.shape[1])
     for plane in range(start, stop):
-        held, places, taken = source[plane], indices[plane], out[plane]
         outside = False
-        for k in range(taken.size):
-            place = uint64(places[k])
-            if place < pixels:
-                taken[k] = held[place]
+        for k in range(uint64(out.shape[1])):
+            index = uint64(indices[plane, k])
+            if index < pixels:
+                out[plane, k] = source[plane, index]
             else:
                 outside = True
         wrong[plane] = outside

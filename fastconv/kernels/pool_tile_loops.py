@@ -6,25 +6,26 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from fastconv.codegen.integers import counted, counted_together, integers, values_of
+from fastconv.codegen.integers import counted, counted_together, integers
 from fastconv.codegen.pool_grad_microkernel import PoolGrad
-from fastconv.codegen.pool_microkernel import BYTES, INDICES, NOT_ASKED, Pool, Window
+from fastconv.codegen.pool_microkernel import BYTES, INDICES, Pool, Reduction
+from fastconv.codegen.pool_tile import Window, vectors
 from fastconv.jit.emitter import emitted_address
 
-#: What is computed: whether means, which places of maxima are stored, whether it is rectified.
+#: What is computed from the input.
 FORWARD = {
-    "max": (False, NOT_ASKED, False),
-    "max-byte": (False, BYTES, False),
-    "max-relu-byte": (False, BYTES, True),
-    "max-index": (False, INDICES, False),
-    "mean": (True, NOT_ASKED, False),
+    "max": Reduction(),
+    "max-byte": Reduction(argmax=BYTES),
+    "max-relu-byte": Reduction(argmax=BYTES, relu=True),
+    "max-index": Reduction(argmax=INDICES),
+    "mean": Reduction(mean=True),
 }
-#: Whether gradients of means.
+#: What is computed from the output's gradient: whether of means.
 BACKWARD = {"max-grad": False, "mean-grad": True}
 
 
 class PoolShape(NamedTuple):
-    """What a kernel is compiled for: see `codegen.pooling` and `codegen.pooling_grad`."""
+    """What a kernel is compiled for: see `PoolTile`."""
 
     form: str
     window: Window
@@ -40,11 +41,11 @@ class PoolShape(NamedTuple):
 
 
 #: What blocks `start` to `stop` are computed from, forward or backward: addresses (of what is read
-#: and written, of the places or 0, of the divisors), sizes of the planes of input and output,
-#: elements from one row of places to the next, and the margins before the input.
+#: and written, of the argmax or 0, of the divisors), sizes of the planes of input and output,
+#: elements from one row of the argmax to the next, and the padding before the input.
 ARGUMENTS = (
-    *("start", "stop", "source", "target", "places", "row_divisors", "column_divisors"),
-    *("H", "W", "OH", "OW", "place_row", "pad_top", "pad_left"),
+    *("start", "stop", "source", "target", "argmax", "row_divisors", "column_divisors"),
+    *("H", "W", "OH", "OW", "argmax_row", "pad_top", "pad_left"),
 )
 
 
@@ -63,29 +64,29 @@ def pool_address(shape: PoolShape) -> int:
 
 
 def _write_forward(builder: Any, v: SimpleNamespace, shape: PoolShape) -> None:
-    size, place_size = shape.bits // 8, 8 if shape.form == "max-index" else 1
+    size, argmax_size = shape.bits // 8, 8 if shape.form == "max-index" else 1
     rows, lanes, (down, across) = shape.rows, shape.lanes, shape.window.stride
     many = (v.OH + (rows - 1)) // rows
     with counted_together(builder, v.start, v.stop, (many,)) as (plane, block):
         i = (block * rows).at_most(v.OH - rows)
         x, line = v.source + plane * v.H * v.W * size, plane * v.OH + i
         with counted(builder, 0, v.OW, lanes) as j:
-            tile = {
-                "x": x,
-                "out": v.target + (line * v.OW + j) * size,
-                "places": v.places + (line * v.place_row + j) * place_size,
-                "row_divisors": v.row_divisors + i * size,
-                "column_divisors": v.column_divisors + j * size,
-                "height": v.H,
-                "width": v.W,
-                "top": i * down - v.pad_top,
-                "left": j * across - v.pad_left,
-                "out_row": v.OW,
-                "place_row": v.place_row,
-                "columns": v.OW - j,
-            }
-            kernel = Pool(builder, shape.bits, lanes, values_of(tile, builder))
-            kernel.emit(shape.window, rows, *FORWARD[shape.form])
+            values = SimpleNamespace(
+                x=x,
+                out=v.target + (line * v.OW + j) * size,
+                argmax=v.argmax + (line * v.argmax_row + j) * argmax_size,
+                row_divisors=v.row_divisors + i * size,
+                column_divisors=v.column_divisors + j * size,
+                height=v.H,
+                width=v.W,
+                top=i * down - v.pad_top,
+                left=j * across - v.pad_left,
+                out_row=v.OW,
+                argmax_row=v.argmax_row,
+                columns=v.OW - j,
+            )
+            vector = vectors(builder, shape.bits, lanes)
+            Pool(builder, shape.window, rows, vector, values).emit(FORWARD[shape.form])
 
 
 def _write_backward(builder: Any, v: SimpleNamespace, shape: PoolShape) -> None:
@@ -95,21 +96,21 @@ def _write_backward(builder: Any, v: SimpleNamespace, shape: PoolShape) -> None:
     with counted_together(builder, v.start, v.stop, (many,)) as (plane, block):
         i, line = block * rows, plane * v.OH
         with counted(builder, -v.pad_left, v.W, lanes * across) as left:
-            tile = {
-                "grad": v.source + line * v.OW * size,
-                "places": v.places + line * v.place_row,
-                "out": v.target + plane * v.H * v.W * size,
-                "row_divisors": v.row_divisors,
-                "column_divisors": v.column_divisors,
-                "height": v.H,
-                "width": v.W,
-                "out_height": v.OH,
-                "out_width": v.OW,
-                "place_row": v.place_row,
-                "i": i,
-                "j": (left + v.pad_left) // across,
-                "top": i * down - v.pad_top,
-                "left": left,
-            }
-            kernel = PoolGrad(builder, shape.bits, lanes, values_of(tile, builder))
-            kernel.emit(shape.window, rows, BACKWARD[shape.form])
+            values = SimpleNamespace(
+                grad=v.source + line * v.OW * size,
+                argmax=v.argmax + line * v.argmax_row,
+                out=v.target + plane * v.H * v.W * size,
+                row_divisors=v.row_divisors,
+                column_divisors=v.column_divisors,
+                height=v.H,
+                width=v.W,
+                out_height=v.OH,
+                out_width=v.OW,
+                argmax_row=v.argmax_row,
+                i=i,
+                j=(left + v.pad_left) // across,
+                top=i * down - v.pad_top,
+                left=left,
+            )
+            vector = vectors(builder, shape.bits, lanes)
+            PoolGrad(builder, shape.window, rows, vector, values).emit(BACKWARD[shape.form])

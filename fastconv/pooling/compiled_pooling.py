@@ -3,29 +3,26 @@
 Loops run along rows of the output where windows are alike, and over one window after the other
 where they are not.
 
-Gradients are gathered, each pixel from the windows that it is in: so rows of one plane are spread
-over threads, and no sum depends on how many there are.
+Gradients of means are gathered, each pixel from the windows that it is in: so rows of one plane are
+spread over threads, and no sum depends on how many there are.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numba.core import config
 
 from fastconv.core.pool_axis import Axes, divisors
+from fastconv.core.records import record_of, record_type
 from fastconv.kernels import pool_loops
 from fastconv.pooling import large_means, pool_tiles
-from fastconv.pooling.pool_algorithm import Array, Indices, PoolAlgorithm, as_planes, lowest
-from fastconv.pooling.strided_pooling import Windows
+from fastconv.pooling.pool_algorithm import Array, Indices, PoolAlgorithm, lowest
 
 # A row of fewer outputs is too short for loops along it, beside what each of them takes to begin.
 LEAST_OUTPUTS = 3
-
-
-def _pixels(tensor: Array) -> Array:
-    """Return (N, C, H, W) as (N * C, H * W)."""
-    N, C, H, W = tensor.shape
-    return tensor.reshape(N * C, H * W)
 
 
 class Jit(PoolAlgorithm):
@@ -37,64 +34,71 @@ class Jit(PoolAlgorithm):
         """Take some rows of the output as an item of work."""
         rows, columns = axes
         if x.dtype.kind == "f" and pool_tiles.tile_window(axes) is not None:
-            if indices is None:
-                pool_tiles.run("max", axes, x, out)
-            else:
-                pool_tiles.run("max-index", axes, x, out, indices)
+            pool_tiles.run("max" if indices is None else "max-index", axes, x, out, indices)
             return
-        planes, values, least = as_planes(x), as_planes(out), lowest(x.dtype)
-        lines = len(planes) * rows.outputs
-        places = None if indices is None else as_planes(indices)
+        lines, geometry, least = out.size // columns.outputs, _geometry(axes), lowest(x.dtype)
+        image, values = x.reshape(-1), out.reshape(-1)
         if columns.even is None or columns.outputs < LEAST_OUTPUTS:
-            places = np.empty(values.shape, np.int64) if places is None else places
-            both = rows.ranges, columns.ranges
-            pool_loops.maximum_of_each(lines, planes, *both, least, values, places)
-            return
-        even = np.array((*columns.even, columns.step))
-        if places is None:
-            pool_loops.maximum(lines, planes, rows.ranges, even, least, values)
+            argmax = np.empty(out.shape, np.int64) if indices is None else indices
+            given = image, rows.ranges, columns.ranges, geometry, least
+            pool_loops.max_pool_each(lines, *given, values, argmax.reshape(-1))
+        elif indices is None:
+            given = image, rows.ranges, columns.tap_table, geometry, least
+            pool_loops.max_pool(lines, *given, values)
         else:
-            windows = rows.ranges, even, columns.ranges
-            pool_loops.maximum_and_place(lines, planes, *windows, least, values, places)
+            ranges = rows.ranges, columns.ranges, columns.tap_table
+            argmax = indices.reshape(-1)
+            pool_loops.max_pool_argmax(lines, image, *ranges, geometry, least, values, argmax)
 
     def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> bool:
         """Take one plane as an item of work: nothing tells which windows an element is in."""
-        gradients, planes = _pixels(grad), _pixels(out)
-        wrong = np.empty(len(planes), np.bool_)
-        pool_loops.maximum_grad(len(planes), gradients, _pixels(indices), planes, wrong)
-        return not wrong.any()
+        return pool_loops.by_indices(pool_loops.scatter, grad, indices, out, True)
 
     def mean(self, x: Array, axes: Axes, out: Array) -> None:
         """Take some rows of the output as an item of work."""
-        if config.DISABLE_JIT:
-            Windows().mean(x, axes, out)
-        elif pool_tiles.tile_window(axes) is not None:
+        if pool_tiles.tile_window(axes) is not None:
             pool_tiles.run("mean", axes, x, out)
-        elif _dilated(axes):
-            lines = out.shape[0] * out.shape[1] * out.shape[2]
-            pool_loops.mean(lines, as_planes(x), *_windows(axes, x), as_planes(out))
+        elif _needs_loops(axes):
+            lines = out.size // axes[1].outputs
+            pool_loops.mean_pool(lines, x.reshape(-1), *_windows(axes, x), out.reshape(-1))
         else:
             large_means.forward(axes, x, out)
 
     def mean_grad(self, grad: Array, axes: Axes, out: Array) -> None:
         """Take some rows of the input as an item of work, or a plane where windows are dilated."""
-        if config.DISABLE_JIT:
-            Windows().mean_grad(grad, axes, out)
-        elif pool_tiles.tile_window(axes) is not None:
+        if pool_tiles.tile_window(axes) is not None:
             pool_tiles.run("mean-grad", axes, grad, out)
-        elif _dilated(axes):
-            planes = as_planes(out)
-            pool_loops.mean_grad(len(planes), as_planes(grad), *_windows(axes, grad), planes)
+        elif _needs_loops(axes):
+            windows, planes = _windows(axes, grad), out.shape[0] * out.shape[1]
+            pool_loops.mean_pool_grad(planes, grad.reshape(-1), *windows, out.reshape(-1))
         else:
             large_means.backward(axes, grad, out)
 
 
-def _dilated(axes: Axes) -> bool:
-    return axes[0].step != 1 or axes[1].step != 1
+def _needs_loops(axes: Axes) -> bool:
+    """Return whether only loops compute means: of dilated windows, or without the compiler."""
+    return bool(config.DISABLE_JIT) or axes[0].step != 1 or axes[1].step != 1
 
 
-def _windows(axes: Axes, tensor: Array) -> tuple[Indices, Indices, Array, Array]:
-    """Return where the windows lie along both axes, and the divisors in the type of a tensor."""
+_GEOMETRY = record_type("H", "W", "OH", "OW", "stride")
+
+
+@lru_cache(maxsize=256)
+def _geometry(axes: Axes) -> Array:
+    """Return the sizes that loops need, as a record."""
     rows, columns = axes
-    dtype = str(tensor.dtype)
-    return rows.ranges, columns.ranges, divisors(rows, dtype), divisors(columns, dtype)
+    return record_of(
+        _GEOMETRY,
+        H=rows.size,
+        W=columns.size,
+        OH=rows.outputs,
+        OW=columns.outputs,
+        stride=columns.even[1] if columns.even else 0,
+    )
+
+
+def _windows(axes: Axes, tensor: Array) -> tuple[Any, ...]:
+    """Return the windows along both axes, their divisors in the type of a tensor, and the sizes."""
+    rows, columns = axes
+    by = divisors(rows, str(tensor.dtype)), divisors(columns, str(tensor.dtype))
+    return rows.ranges, columns.ranges, *by, _geometry(axes)

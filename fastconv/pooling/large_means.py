@@ -10,7 +10,7 @@ import numpy as np
 from fastconv.core.geometry import LARGEST_SIZE
 from fastconv.core.pool_axis import Axes, Indices, divisors
 from fastconv.jit.launch import Launch
-from fastconv.kernels.large_mean_loops import means_address, shares_address
+from fastconv.kernels.large_mean_loops import mean_address, mean_grad_address
 from fastconv.pooling.pool_algorithm import Array
 from fastconv.runtime import cpu
 
@@ -31,28 +31,27 @@ def backward(axes: Axes, grad: Array, out: Array) -> None:
 def _forward(axes: Axes, dtype: str) -> tuple[int, Launch]:
     """Return how many rows of output a plane has, and the kernel."""
     rows, columns = axes = _as_one_row(axes)
-    tables = rows.start, rows.stop, columns.start, columns.stop
     widest = int((columns.stop - columns.start).max())
-    return rows.outputs, _launch(means_address(*_vector(widest, dtype)), axes, tables, dtype)
+    code = mean_address(*_vector(widest, dtype))
+    return rows.outputs, _launch(code, axes, (rows.start, rows.stop), dtype)
 
 
 @lru_cache(maxsize=256)
 def _backward(axes: Axes, dtype: str) -> tuple[int, Launch]:
     """Return how many rows of input a plane has, and the kernel."""
     rows, columns = axes = _as_one_row(axes)
-    # The first window that a row is in, and the first behind it that it is not in.
+    # The first window that a row is in, and the first after it that it is not in.
     h = np.arange(rows.size)
     first, end = np.searchsorted(rows.stop, h, "right"), np.searchsorted(rows.start, h, "right")
-    tables = first, end, columns.start, columns.stop
     bits, lanes = _vector(columns.size, dtype)
-    code = shares_address(bits, lanes, 4 if columns.size > lanes else 1)
-    return rows.size, _launch(code, axes, tables, dtype)
+    code = mean_grad_address(bits, lanes, 4 if columns.size > lanes else 1)
+    return rows.size, _launch(code, axes, (first, end), dtype)
 
 
-def _launch(code: int, axes: Axes, tables: tuple[Indices, ...], dtype: str) -> Launch:
+def _launch(code: int, axes: Axes, by_row: tuple[Indices, Indices], dtype: str) -> Launch:
     rows, columns = axes
-    sizes = rows.size, columns.size, rows.outputs, columns.outputs
-    return Launch(code, (*tables, divisors(rows, dtype), divisors(columns, dtype)), sizes)
+    tables = *by_row, columns.start, columns.stop, divisors(rows, dtype), divisors(columns, dtype)
+    return Launch(code, tables, (rows.size, columns.size, rows.outputs, columns.outputs))
 
 
 def _as_one_row(axes: Axes) -> Axes:

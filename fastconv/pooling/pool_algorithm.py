@@ -24,7 +24,7 @@ def as_planes(tensor: Array) -> Array:
 
 
 class PoolAlgorithm:
-    """One way to compute all poolings and their gradients.
+    """An implementation of all poolings and their gradients.
 
     Arrays arrive checked: C-contiguous, inputs read-only; outputs are to be filled completely.
     x is (N, C, H, W), outputs and gradients of outputs are (N, C, OH, OW). Floating point is
@@ -34,7 +34,7 @@ class PoolAlgorithm:
     name: ClassVar[str]
 
     def maximum(self, x: Array, axes: Axes, out: Array, indices: Indices | None) -> None:
-        """Fill `out` with each window's maximum and `indices`, if any, with its place, h * W + w.
+        """Fill `out` with each window's maximum and `indices`, if any, with its argmax, h * W + w.
 
         The first of equal maxima wins. NaN is larger than any number, and the last NaN wins,
         as in PyTorch. Where nothing of a window is inside the input, anything may come out.
@@ -42,9 +42,9 @@ class PoolAlgorithm:
         raise NotImplementedError
 
     def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> bool:
-        """Fill `out`, shaped like x, with each gradient at the place of its maximum.
+        """Fill `out`, shaped like x, with the sums of the gradients at their indices.
 
-        Return whether all places are inside the plane; if not, `out` may hold anything.
+        Return whether all indices are inside the plane; if not, `out` may hold anything.
         """
         raise NotImplementedError
 
@@ -53,5 +53,5 @@ class PoolAlgorithm:
         raise NotImplementedError
 
     def mean_grad(self, grad: Array, axes: Axes, out: Array) -> None:
-        """Fill `out`, shaped like x, with each gradient spread over its window."""
+        """Fill `out`, shaped like x, with the shares of each gradient in its window."""
         raise NotImplementedError

@@ -27,27 +27,27 @@ class Reference(PoolAlgorithm):
     def maximum(self, x: Array, axes: Axes, out: Array, indices: Indices | None) -> None:
         """Compare the elements of a window one by one."""
         planes, values = as_planes(x), as_planes(out)
-        places = None if indices is None else as_planes(indices)
+        argmax = None if indices is None else as_planes(indices)
         for plane, i, j, rows, columns in _windows(len(planes), axes):
-            best, place = None, -1
+            best, index = None, -1
             for h in range(rows.start, rows.stop, rows.step):
                 for w in range(columns.start, columns.stop, columns.step):
                     value = planes[plane, h, w]
                     if best is None or value > best or np.isnan(value):
-                        best, place = value, h * axes[1].size + w
+                        best, index = value, h * axes[1].size + w
             values[plane, i, j] = 0 if best is None else best
-            if places is not None:
-                places[plane, i, j] = place
+            if argmax is not None:
+                argmax[plane, i, j] = index
 
     def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> bool:
-        """Add every gradient at its place."""
+        """Add every gradient at its index."""
         if indices.min() < 0 or indices.max() >= out.shape[2] * out.shape[3]:
             return False
         out[...] = 0
-        gradients, places = as_planes(grad), as_planes(indices)
+        gradients, where = as_planes(grad), as_planes(indices)
         flat = out.reshape(len(gradients), -1)
         for plane, i, j in np.ndindex(*gradients.shape):
-            flat[plane, places[plane, i, j]] += gradients[plane, i, j]
+            flat[plane, where[plane, i, j]] += gradients[plane, i, j]
         return True
 
     def mean(self, x: Array, axes: Axes, out: Array) -> None:

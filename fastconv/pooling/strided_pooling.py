@@ -22,16 +22,16 @@ class Windows(PoolAlgorithm):
     name = "windows"
 
     def maximum(self, x: Array, axes: Axes, out: Array, indices: Indices | None) -> None:
-        """Reduce the view with `max`, find the place with `argmax`."""
+        """Reduce the view with `max`, find its index with `argmax`."""
         rows, columns = axes
         if rows.even is None or columns.even is None:
             self._maximum_of_each(x, axes, out, indices)
             return
-        view = _view(_padded(x, axes, lowest(x.dtype)), axes)
+        view = _view(x, axes, lowest(x.dtype))
         flat = view.reshape(*view.shape[:4], -1)  # copies the windows
         # Padding must never win, nor be the argmax of lowest numbers: mark the window's real
         # elements, and among equal values take the first of those.
-        inside = _view(_padded(np.ones((1, 1, *x.shape[2:]), bool), axes, False), axes)
+        inside = _view(np.ones((1, 1, *x.shape[2:]), bool), axes, False)
         real = inside.reshape(1, 1, *view.shape[2:4], -1)
         tap = _first_largest(flat, real)
         # The element itself, not the maximum that NumPy found: zeros have signs.
@@ -45,7 +45,7 @@ class Windows(PoolAlgorithm):
     def _maximum_of_each(self, x: Array, axes: Axes, out: Array, indices: Indices | None) -> None:
         """Take the windows one after the other."""
         rows, columns = axes
-        places = np.arange(rows.size * columns.size).reshape(1, 1, rows.size, columns.size)
+        positions = np.arange(rows.size * columns.size).reshape(1, 1, rows.size, columns.size)
         for i, j in np.ndindex(rows.outputs, columns.outputs):
             if rows.empty[i] or columns.empty[j]:
                 continue
@@ -54,24 +54,24 @@ class Windows(PoolAlgorithm):
             tap = _first_largest(flat, True)
             out[:, :, i, j] = np.take_along_axis(flat, tap[..., np.newaxis], axis=-1)[..., 0]
             if indices is not None:
-                indices[:, :, i, j] = places[here].reshape(-1)[tap]
+                indices[:, :, i, j] = positions[here].reshape(-1)[tap]
 
     def maximum_grad(self, grad: Array, indices: Indices, out: Array) -> bool:
-        """Count the places with the gradients as weights; sums are formed in float64."""
+        """Count the indices with the gradients as weights; sums are formed in float64."""
         plane = out.shape[2] * out.shape[3]
         if indices.min() < 0 or indices.max() >= plane:
             return False
         planes = out.shape[0] * out.shape[1]
         first = np.arange(planes)[:, np.newaxis] * plane
-        places = (first + indices.reshape(planes, -1)).ravel()
-        out[...] = np.bincount(places, grad.ravel(), out.size).reshape(out.shape)
+        flat = (first + indices.reshape(planes, -1)).ravel()
+        out[...] = np.bincount(flat, grad.ravel(), out.size).reshape(out.shape)
         return True
 
     def mean(self, x: Array, axes: Axes, out: Array) -> None:
         """Sum the last two axes of the view."""
         rows, columns = axes
         if rows.even and columns.even:
-            sums = _view(_padded(x, axes, 0), axes).sum(axis=(4, 5))
+            sums = _view(x, axes, 0).sum(axis=(4, 5))
         else:
             bands = [x[:, :, rows.window(i)].sum(axis=2) for i in range(rows.outputs)]
             band = np.stack(bands, axis=2)
@@ -109,40 +109,24 @@ def _counts(axes: Axes) -> Indices:
     return np.multiply.outer(axes[0].divisor, axes[1].divisor)
 
 
-def _even(axis: Axis) -> tuple[int, int, int]:
-    if axis.even is None:
-        raise ValueError("windows of differing sizes have no stride")
-    return axis.even
-
-
 def _first_taps(axis: Axis) -> Indices:
     """Return the position of each window's first tap, in the padding or not."""
-    start, stride, _ = _even(axis)
+    assert axis.even is not None
+    start, stride, _ = axis.even
     return start + stride * np.arange(axis.outputs, dtype=np.int64)
 
 
-def _view(padded: Array, axes: Axes) -> Array:
-    """Return the view (N, C, OH, OW, R, S) of all windows of a padded input."""
-    (_, stride_h, kernel_h), (_, stride_w, kernel_w) = _even(axes[0]), _even(axes[1])
-    outputs = axes[0].outputs, axes[1].outputs
-    steps = axes[0].step, axes[1].step
-    return windows_view(padded, outputs, (kernel_h, kernel_w), (stride_h, stride_w), steps)
-
-
-def _padded(x: Array, axes: Axes, fill: float) -> Array:
-    """Return `x` from its first window to its last, with `fill` outside; `x` itself if it can."""
-    inner, sizes = [], []
+def _view(x: Array, axes: Axes, fill: float) -> Array:
+    """Return the view (N, C, OH, OW, R, S) of all windows of `x`, with `fill` outside."""
+    widths = [(0, 0), (0, 0)]
+    kernel, stride = [], []
     for axis in axes:
-        start, stride, kernel = _even(axis)
-        end = start + (axis.outputs - 1) * stride + extent(kernel, axis.step)
-        inner.append(slice(-start, -start + min(axis.size, end)))
-        sizes.append(end - start)
-    if all(
-        at.start == 0 and size <= axis.size
-        for at, size, axis in zip(inner, sizes, axes, strict=True)
-    ):
-        return x
-    padded = np.full((*x.shape[:2], *sizes), fill, x.dtype)
-    height, width = (at.stop - at.start for at in inner)
-    padded[:, :, inner[0], inner[1]] = x[:, :, :height, :width]
-    return padded
+        assert axis.even is not None
+        start, distance, taps = axis.even
+        end = start + (axis.outputs - 1) * distance + extent(taps, axis.step)
+        widths.append((-start, max(0, end - axis.size)))
+        kernel.append(taps)
+        stride.append(distance)
+    padded = np.pad(x, widths, constant_values=fill) if np.any(widths) else x
+    (OH, OW), (R, S), (down, across) = (axis.outputs for axis in axes), kernel, stride
+    return windows_view(padded, (OH, OW), (R, S), (down, across), (axes[0].step, axes[1].step))

@@ -1,4 +1,4 @@
-"""Writing files: never half of one, and on the disk when it is said to be."""
+"""Writing files: never half of one, and on the disk when the call returns."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file in the same folder, then put it in its place.
+    """Let `write` fill a temporary file in the same folder, then rename it to `path`.
 
-    Whoever reads `path` sees the old content or the whole new one, even after the power failed;
-    after an error the old one is still there. What a link points at is replaced, not the link,
-    and keeps its permissions. A device or a pipe cannot be replaced: it is written to.
+    A reader of `path` sees the old content or the whole new one, even after a power failure; after
+    an error the old one is still there. The target of a link is replaced, not the link, and keeps
+    its permissions. A device or a pipe cannot be replaced: it is written to.
     """
     target = path.resolve()
     if target.exists() and not target.is_file():

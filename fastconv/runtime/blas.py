@@ -32,15 +32,15 @@ class _SingleThreadedBlas:
         """Let no other thread begin, and wait a while for those that work; `undo` ends that.
 
         OpenBLAS hangs for ever where a process forks between its products and changes of its
-        number of threads. Whoever forks out of a product waits in vain, so not for long.
+        number of threads. A fork out of a product waits in vain, so not for long.
         """
         self._gate.acquire()
         undo.callback(self._gate.release)
         end = time.monotonic() + LONGEST_WAIT_FOR_BLAS
         while self._holders and time.monotonic() < end:
             time.sleep(1e-3)
-        # The last one may still be giving the libraries back their threads: whoever forks then
-        # leaves OpenBLAS with a number of threads that cannot be changed any more.
+        # The last one may still be restoring the threads of the libraries: a fork then leaves
+        # OpenBLAS with a number of threads that cannot be changed any more.
         self._lock.acquire()
         undo.callback(self._lock.release)
 
@@ -61,7 +61,7 @@ class _SingleThreadedBlas:
                 self.restore()
 
     def restore(self) -> None:
-        """Give the libraries back their threads, whoever still holds the limit."""
+        """Restore the threads of the libraries, even if somebody still holds the limit."""
         for number, threads in list(self._saved.items()):
             _set_threads(_blas_libraries()[number], threads)
         self._saved = {}

@@ -1,9 +1,9 @@
 """What must not be cut in two by a fork: first uses, which import modules and load kernels.
 
-A child has one thread, the one that forked. A module that another thread was importing, or a
-lock that it held, stays as it was for ever, and the child waits for it in vain. So who forks waits
-until no other thread is inside a first use, and none begins meanwhile. Threads inside do not wait
-for one another.
+A child has one thread, the one that forked. A module that another thread was importing, or a lock
+that it held, stays as it was for ever, and the child waits for it in vain. So a fork waits until
+no other thread is inside a first use, and none begins meanwhile. Threads inside do not wait for
+one another.
 """
 
 from __future__ import annotations

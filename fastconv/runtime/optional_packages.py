@@ -7,13 +7,7 @@ from types import ModuleType
 
 
 def require(module: str, purpose: str, extra: str) -> ModuleType:
-    """Import a package that `purpose` needs and the extra `extra` brings.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        If it is not installed; the message says how to install it.
-    """
+    """Import a package that `purpose` needs, or say that the extra `extra` installs it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

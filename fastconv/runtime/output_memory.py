@@ -2,8 +2,8 @@
 
 Fresh memory is cleared by the operating system, a page at a time, when it is first written: on
 results of some megabytes that takes as long as a small convolution. So blocks of memory are
-kept, and a block that no array looks at any more is used again. Python knows which those are: an
-array holds a reference to the block it lies in, and so does every view of it.
+kept, and a block that no array uses any more is used again. Python knows which those are: an array
+holds a reference to its block, and so does every view of it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _unused(size: int) -> NDArray[np.uint8] | None:
         except IndexError:  # other threads look at all of them
             return None
         if _references(held) == _ALONE:
-            # Whoever made all of a result read-only may have reached its block.
+            # A user who made all of a result read-only may have reached its block.
             return held[0] if held[0].flags.writeable else None
         queue.append(held[0])
     return None

@@ -1,4 +1,4 @@
-"""Keeping one sentence of another library out of the standard error stream."""
+"""Keeps one sentence of another library out of the standard error stream."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _STDERR = 2
 def mute(sentence: bytes) -> Callable[[], None]:
     """Hold back what this process writes to standard error; return what ends that.
 
-    Then all lines are written after all, except those that begin with `sentence`. Whoever forks
-    meanwhile calls it in both processes: only the one that began writes what was held back. A
-    program that another thread starts meanwhile loses what it writes there: keep the time short.
+    Then all lines are written, except those that begin with `sentence`. After a fork, call it in
+    both processes: only the one that began writes what was held back. A program that another thread
+    starts meanwhile loses what it writes there: keep the time short.
     """
     owner = os.getpid()
     try:

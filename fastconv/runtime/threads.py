@@ -163,7 +163,7 @@ def threading_layer() -> str | None:
     return getattr(module, "_threading_layer", None)
 
 
-#: In place of the threading layer's addresses: the calling thread does all the work.
+#: Instead of the threading layer's addresses: the calling thread does all the work.
 SERIAL = (0, 0)
 _layer_starter: int | None = None  # the thread; None also where it is not known
 _starting = threading.RLock()
@@ -197,7 +197,7 @@ def parallel_is_safe() -> bool:
 
 
 def run_parallel(kernel: Callable[..., None], *arguments: Any) -> None:
-    """Call a parallel kernel, known to whoever forks meanwhile."""
+    """Call a parallel kernel, known to a fork meanwhile."""
     thread = threading.get_ident()
     _inside.add(thread)
     try:
@@ -333,7 +333,7 @@ def run_tasks(function: Callable[[Task], Any], tasks: Iterable[Task]) -> None:
 def _wait_for(ended: SimpleQueue[BaseException | None], remaining: list[Any]) -> Any:
     """Return what a helper ended with. Ctrl-C ends the work early, but not the waiting.
 
-    A helper left behind would go on writing to memory that the caller takes for its own again.
+    A helper that is left alone would go on writing to memory that the caller uses again.
     """
     interruption: BaseException | None = None
     while True:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.api.conv2d_backward import rectified_grad
+from fastconv.api.conv2d_backward import relu_gradient
 from fastconv.core.arguments import Array
 from fastconv.core.geometry import as_int
 from fastconv.nn.layer_arguments import LARGEST, RngLike, as_floats, as_generator, as_number
@@ -118,12 +118,12 @@ class ReLU(Module):
     def backward(self, grad: Array) -> Array:
         """Return `grad` where the output was positive."""
         grad, y, _ = self.recall(grad)
-        return grad if y is None else rectified_grad(grad, y)
+        return grad if y is None else relu_gradient(grad, y)
 
     def backward_fused(self, grad: Array) -> Array:
         """Return the gradient for the layer before, which applies this one's if it is fused."""
         grad, y, fused = self.recall(grad)
-        return grad if y is None or fused else rectified_grad(grad, y)
+        return grad if y is None or fused else relu_gradient(grad, y)
 
 
 class LeakyReLU(_Activation):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from fastconv.core.arguments import Array, as_computed, as_flag, as_numbers
 from fastconv.core.geometry import as_int
-from fastconv.kernels.channel_loops import normalize, normalize_grad
+from fastconv.kernels.channel_loops import CHANNEL, normalize, normalize_grad
 from fastconv.nn.layer_arguments import LARGEST, as_images, as_number, check_parameter
 from fastconv.nn.module import Module
 from fastconv.nn.parameter import Parameter
@@ -126,16 +127,19 @@ class BatchNorm2d(Module):
                     "x must have more than one value a channel in training, whose variance is "
                     f"needed, got {count}: use a larger batch, or eval()"
                 )
-            mean, variance = np.empty(self.num_features), np.empty(self.num_features)
-        else:
-            mean, variance = self._exact("running_mean"), self._exact("running_var")
+        channels = np.zeros(self.num_features, CHANNEL)
+        channels["weight"], channels["bias"] = self._factors, self._offsets
+        if not self.training:
+            channels["mean"] = self._exact("running_mean")
+            channels["variance"] = self._exact("running_var")
         y = output_memory.empty(images.shape, images.dtype)
-        numbers = mean, variance, self._factors, self._offsets, self.eps
-        planes = _planes(images), _planes(y)
-        normalize.small(images.size, self.num_features, *planes, *numbers, self.training, relu)
+        low = images.dtype.type(0 if relu else -np.inf)
+        numbers = channels, math.prod(images.shape[2:]), self.eps, self.training, low
+        normalize.small(images.size, self.num_features, images.reshape(-1), y.reshape(-1), *numbers)
         if self.training:
-            self._track(mean, variance, images.size // self.num_features)
-        kept = images, mean, variance, self.training
+            count = images.size // self.num_features
+            self._track(channels["mean"], channels["variance"], count)
+        kept = images, channels, self.training
         if relu:
             self.keep_output(y, *kept)
         else:
@@ -155,26 +159,21 @@ class BatchNorm2d(Module):
 
     def backward(self, grad: Array) -> Array:
         """Add to the gradients of weight and bias; return the input's."""
-        grad, y, x, mean, variance, of_batch = self.recall(grad)
+        grad, y, x, channels, of_batch = self.recall(grad)
         out = output_memory.empty(x.shape, x.dtype)
-        weight_grad, bias_grad = np.empty(self.num_features), np.empty(self.num_features)
         grad = as_computed(grad, x.dtype)
         output = grad if y is None else as_computed(y, x.dtype)
-        planes = (_planes(array) for array in (grad, x, output, out))
-        numbers = mean, variance, self._factors, self.eps, of_batch, y is not None
-        normalize_grad.small(x.size, self.num_features, *planes, *numbers, weight_grad, bias_grad)
+        flat = (array.reshape(-1) for array in (grad, x, output, out))
+        channels["weight"] = self._factors
+        numbers = channels, math.prod(x.shape[2:]), of_batch, y is not None
+        normalize_grad.small(x.size, self.num_features, *flat, *numbers)
         if self.weight is not None:
-            self.weight.accumulate(weight_grad.astype(x.dtype))
+            self.weight.accumulate(channels["weight_grad"].astype(x.dtype))
         if self.bias is not None:
-            self.bias.accumulate(bias_grad.astype(x.dtype))
+            self.bias.accumulate(channels["bias_grad"].astype(x.dtype))
         return out
 
     def extra_repr(self) -> str:
         """Return the arguments, as PyTorch shows them."""
         learned = f"affine={self.weight is not None}, bias={self.bias is not None}"
         return f"{self.num_features}, {super().extra_repr()}, {learned}, track_running_stats=True"
-
-
-def _planes(x: Array) -> Array:
-    """Return a view (N, C, H * W) of images, as the kernels take them."""
-    return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])

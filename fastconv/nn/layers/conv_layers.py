@@ -14,7 +14,7 @@ from fastconv.api.conv2d_backward import bias_gradient, conv2d_backward
 from fastconv.api.conv_transpose2d import conv_transpose2d, reached, spanned
 from fastconv.core.arguments import Array, as_batch_shape
 from fastconv.core.conv_problem import Conv2dProblem
-from fastconv.core.geometry import IntPair, Margins, Padding, as_int, as_pair, resolve_padding
+from fastconv.core.geometry import IntPair, Padding, PaddingPairs, as_int, as_pair, resolve_padding
 from fastconv.nn.init import default_parameters
 from fastconv.nn.layer_arguments import RngLike, as_given_padding, as_images
 from fastconv.nn.layers.padding_modes import check_padding_mode, pad, pad_grad
@@ -143,7 +143,7 @@ class Conv2d(_Convolution):
         )
         self.plans: dict[Any, Any] = {}  # managed by fusion.py
 
-    def padded(self, x: ArrayLike) -> tuple[Array, Margins | None]:
+    def padded(self, x: ArrayLike) -> tuple[Array, PaddingPairs | None]:
         """Return `x`, padded unless by zeros, and that padding, which is None for zeros."""
         images = self.images(x)
         if self.padding_mode == "zeros":
@@ -151,7 +151,7 @@ class Conv2d(_Convolution):
         sides = self._sides(images.shape)
         return pad(images, sides, self.padding_mode), sides
 
-    def _sides(self, shape: tuple[int, ...]) -> Margins:
+    def _sides(self, shape: tuple[int, ...]) -> PaddingPairs:
         check_padding_mode(self.padding_mode)
         sizes = (shape[-2], shape[-1]), self.kernel_size, self.stride, self.dilation
         return resolve_padding(self.padding, *sizes)

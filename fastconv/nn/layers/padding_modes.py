@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.core.arguments import Array
-from fastconv.core.geometry import Margins, require_tensor
+from fastconv.core.geometry import PaddingPairs, require_tensor
 from fastconv.runtime import output_memory
 
 #: PyTorch's modes: zeros, the image mirrored without its edge, its edge pixels, the image repeated.
@@ -42,7 +42,7 @@ def source(position: int, size: int, mode: str) -> int:
     return inside if mode == "replicate" else 2 * inside - position
 
 
-def pad(x: Array, padding: Margins, mode: str) -> Array:
+def pad(x: Array, padding: PaddingPairs, mode: str) -> Array:
     """Return images (..., H, W), padded with copies of their pixels.
 
     >>> pad(np.array([[1, 2, 3]]), ((0, 0), (2, 1)), "reflect")
@@ -71,7 +71,7 @@ def pad(x: Array, padding: Margins, mode: str) -> Array:
     return out
 
 
-def pad_grad(grad: Array, padding: Margins, mode: str) -> Array:
+def pad_grad(grad: Array, padding: PaddingPairs, mode: str) -> Array:
     """Return the gradient of images from that of padded ones, which is overwritten.
 
     >>> pad_grad(np.ones((1, 6)), ((0, 0), (2, 1)), "reflect")

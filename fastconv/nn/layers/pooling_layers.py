@@ -16,8 +16,8 @@ from fastconv.api.adaptive_pool2d import (
     as_output_size,
 )
 from fastconv.api.avg_pool2d import as_divisor, avg_pool2d, avg_pool2d_grad
-from fastconv.api.max_pool2d import as_asked, max_pool2d_grad, maxima, maximum_dtypes
-from fastconv.api.max_pool_training import Places, max_pool2d_placed, max_pool2d_placed_grad
+from fastconv.api.max_pool2d import max_pool2d_grad, maxima, maxima_returned, maximum_dtypes
+from fastconv.api.max_pool_training import Argmax, max_pool2d_training, max_pool2d_training_grad
 from fastconv.api.max_unpool2d import max_unpool2d, max_unpool2d_grad
 from fastconv.core.arguments import Array, as_flag
 from fastconv.core.geometry import IntPair, Padding, as_int, as_pair
@@ -135,22 +135,22 @@ class MaxPool2d(_Windowed):
             indices = output_memory.empty(problem.output_shape, np.int64)
             y = maxima(images, problem, indices)
             # A copy, as the caller may change the indices.
-            argmax = Places(problem, indices.copy()) if self.keeping else None
+            argmax = Argmax(problem, indices.copy()) if self.keeping else None
         elif self.keeping and images.dtype.kind == "f":
-            y, argmax = max_pool2d_placed(images, problem, relu)
+            y, argmax = max_pool2d_training(images, problem, relu)
         else:
             y = maxima(images, problem)
             y = np.maximum(y, 0, out=y) if relu else y
         if relu and self.keeping:  # `argmax` may hold the output, for the gradient of ReLU
             y.setflags(write=False)
         self.keep(y[0] if single else y, argmax)
-        return as_asked(y, indices, single)
+        return maxima_returned(y, indices, y.dtype, single)
 
     def backward(self, grad: Array) -> Array:
         """Return the gradients at the argmax of every window, zeros elsewhere."""
         grad, argmax = self.recall(grad)
         require_float_gradient(self, grad)
-        back = max_pool2d_placed_grad(grad.reshape(argmax.problem.output_shape), argmax)
+        back = max_pool2d_training_grad(grad.reshape(argmax.problem.output_shape), argmax)
         return back[0] if grad.ndim == 3 else back
 
 

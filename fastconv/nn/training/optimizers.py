@@ -13,7 +13,7 @@ import numpy as np
 
 from fastconv.core.arguments import Array, as_computed, as_flag
 from fastconv.jit.compiler import RangeKernel
-from fastconv.kernels.optimizer_steps import PIECE, adam, momentum_sgd, sgd
+from fastconv.kernels.optimizer_steps import BLOCK, adam, momentum_sgd, sgd
 from fastconv.nn.layer_arguments import LARGEST, as_decay, as_number
 from fastconv.nn.parameter import Parameter
 from fastconv.nn.training.optimizer_base import Optimizer
@@ -88,10 +88,12 @@ class SGD(Optimizer):
         if momentum == 0:
             _over(sgd, p, grad, state, (), lr, decay)
             return
-        kept = 1 - group["dampening"]
+        new = 1 - group["dampening"]
         if "momentum_buffer" not in state:  # the first velocity is the gradient
-            state["momentum_buffer"], kept = np.zeros(p.shape, p.dtype), 1.0
-        numbers = lr, decay, momentum, kept, bool(group["nesterov"])
+            state["momentum_buffer"], new = np.zeros(p.shape, p.dtype), 1.0
+        # Nesterov's momentum looks ahead.
+        direct, along = (1.0, momentum) if group["nesterov"] else (0.0, 1.0)
+        numbers = lr, decay, momentum, new, direct, along
         _over(momentum_sgd, p, grad, state, ("momentum_buffer",), *numbers)
 
 
@@ -160,7 +162,8 @@ class Adam(Optimizer):
         rate = group["lr"] / (1 - beta1 ** state["step"])
         root = (1 - beta2 ** state["step"]) ** 0.5
         added, shrink = (0.0, 1 - group["lr"] * decay) if self.decoupled else (decay, 1.0)
-        numbers = rate, root, group["eps"], beta1, beta2, added, shrink
+        kept = beta1, 1 - beta1, beta2, 1 - beta2
+        numbers = rate, root, group["eps"], added, shrink, *kept
         _over(adam, p, grad, state, ("exp_avg", "exp_avg_sq"), *numbers)
 
 
@@ -226,7 +229,7 @@ def _over(
         state[name] = kept
     arrays = data, as_computed(grad, data.dtype), *(state[name] for name in names)
     flat = (array.reshape(-1) for array in arrays)
-    step(-(-data.size // PIECE), *flat, *map(float, numbers))
+    step(-(-data.size // BLOCK), *flat, np.array(numbers, float))
 
 
 def clip_grad_norm_(
