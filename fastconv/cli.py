@@ -114,8 +114,9 @@ def bench(
     """
     with plain_errors(MemoryError):
         require("rich", "fastconv bench")
-        from fastconv.bench.bench_command import Targets, benchmark
+        from fastconv.bench.bench_command import benchmark
         from fastconv.bench.bench_run import Options
+        from fastconv.bench.result_files import Targets
         from fastconv.bench.suites import check_names, select
         from fastconv.core.conv_problem import DIRECTIONS
         from fastconv.select.plan import circumstances

@@ -156,7 +156,7 @@ def results() -> list[LayerResult]:
 def top() -> dict[str, Any]:
     peak = Peak("float32", 1)
     peak.measure()
-    return header(peak, "float32", ["fastconv", "bench"], complete=True)
+    return header(peak, complete=True)
 
 
 def test_header_tells_where_the_numbers_come_from() -> None:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.bench.measure import LONG_CALL, find_repeats, time_block
-from fastconv.bench.peers.peer_runtimes import Ready, Runtime
+from fastconv.bench.peers.peer_base import Ready, Runtime
 from fastconv.core.conv_problem import Conv2dProblem, Direction
 
 Array = NDArray[Any]
