@@ -110,8 +110,8 @@ def test_who_is_inexact_stands_in_brackets(capsys: pytest.CaptureFixture[str]) -
     assert re.search(r" 500 µs .* 0\.50x +1\.0e-06$", second)
     report.summary(results, _peak())
     lines = capsys.readouterr().out.splitlines()
-    assert any(re.match(r"  mnn +2 +0 +1\.0e-03( +\(0\.50x\)){3}on rgb8$", line) for line in lines)
-    assert any(re.match(r"  torch +2 +2 +1\.0e-07( +2\.00x ){3}on rgb8$", line) for line in lines)
+    assert any(re.match(r"  mnn +2 +0 +1\.0e-03( +\(0\.50x\)){3} on rgb8$", line) for line in lines)
+    assert any(re.match(r"  torch +2 +2 +1\.0e-07( +2\.00x ){3} on rgb8$", line) for line in lines)
     best = next(line for line in lines if line.startswith("  best peer"))
     assert best.endswith("on digits (mnn)")  # where its error is small, it counts
 
@@ -149,7 +149,7 @@ def test_command_prints_and_writes(capsys: pytest.CaptureFixture[str], tmp_path:
     row = r" +[\d.]+ [mµ]s +[\d.]+% +[\d.]+ .* [\d.]+% +[\d.]+x +\d\.\de-\d\d$"
     assert re.search(rf"^ fastconv  \w+{row}", captured.out, re.MULTILINE)
     assert re.search(rf"^ right{row}", captured.out, re.MULTILINE)
-    assert re.search(r"^  best peer +1 +[01] .*on rgb8 \(right\)$", captured.out, re.MULTILINE)
+    assert re.search(r"^  best peer +1 +[01] .* on rgb8 \(right\)$", captured.out, re.MULTILINE)
     assert max(map(len, captured.out.splitlines())) <= 100
     content = json.loads(paths[0].read_text())
     assert content["header"]["peers"] == {"right": np.__version__, "absent": None}

@@ -23,7 +23,8 @@ WIDE = "+avx512f,+fma,+avx2"
     ],
 )
 def test_multiplications_a_cycle(name: str, features: str, told: str) -> None:
-    program = "from fastconv import cpu; i = cpu.describe().instructions; print(i.name, i.a_cycle)"
+    program = "from fastconv.runtime import cpu; i = cpu.describe().instructions; "
+    program += "print(i.name, i.a_cycle)"
     environment = {**os.environ, "NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True

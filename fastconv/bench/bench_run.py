@@ -12,13 +12,9 @@ from fastconv.bench.machine import Peak
 from fastconv.bench.measure import interleave
 from fastconv.bench.results import LayerResult
 from fastconv.bench.suites import Item, Layer
-from fastconv.bench.verify import Oracle, Sample, sample_for_reference, tolerance
+from fastconv.bench.verify import NAIVE, REFERENCE, Oracle, Sample, tolerance
 from fastconv.core.conv_problem import Direction
 from fastconv.select import conv_registry, plan
-
-#: The two algorithms that all others are compared with.
-REFERENCE = "reference"
-NAIVE = "naive"
 
 Tell = Callable[[str], None]
 
@@ -93,14 +89,13 @@ def measure_layer(layer: Layer, direction: Direction, options: Options, tell: Te
     shown = options.algorithms or tuple(offered)
     baselines = (REFERENCE, NAIVE)
     timed = {*shown, *(baselines if options.baselines else ())}
-    reference, naive = offered[REFERENCE], offered[NAIVE]
-    sample = sample_for_reference(problem, direction, tensors, reference)
-    whole = Sample(problem, tensors, 1.0)
+    oracle = Oracle(problem, direction, tensors, offered)
+    sample, whole = oracle.sample, Sample(problem, tensors, 1.0)
     candidates = [
         Candidate(
             algorithm=algorithm,
             direction=direction,
-            part=sample if algorithm is reference else whole,
+            part=sample if algorithm.name == REFERENCE else whole,
         )
         for algorithm in offered.values()
         if algorithm.name not in refused and algorithm.name in timed
@@ -109,7 +104,8 @@ def measure_layer(layer: Layer, direction: Direction, options: Options, tell: Te
         candidate.first_call()
 
     tell(f"{name}: checking")
-    oracle = Oracle(problem, direction, tensors, sample, reference, naive)
+    naive = next((c for c in candidates if c.name == NAIVE and c.failure is None), None)
+    oracle.find_truth(naive.call.out if naive and naive.call else None)
     for candidate in candidates:
         candidate.verify(oracle)
 

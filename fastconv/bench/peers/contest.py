@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.bench.bench_calls import Tensors, make_tensors
-from fastconv.bench.bench_run import NAIVE, REFERENCE, Options, with_peak
+from fastconv.bench.bench_calls import make_tensors
+from fastconv.bench.bench_run import Options, with_peak
 from fastconv.bench.candidate import Measured
 from fastconv.bench.machine import Peak
 from fastconv.bench.measure import Timing
@@ -22,7 +22,7 @@ from fastconv.bench.peers.peer_process import Block, First, RuntimeFailure, Work
 from fastconv.bench.peers.peer_runtimes import Fastconv
 from fastconv.bench.results import LayerResult, Record
 from fastconv.bench.suites import Item, Layer
-from fastconv.bench.verify import Check, Oracle, sample_for_reference, tolerance
+from fastconv.bench.verify import Check, Oracle, tolerance
 from fastconv.convolution.algorithm import Algorithm
 from fastconv.core.conv_problem import Conv2dProblem, Direction
 from fastconv.select import conv_registry, plan
@@ -119,7 +119,8 @@ def measure_layer(
         entry.first = _ask(crew, entry, "prepare", problem, *arrays, direction)
 
     tell(f"{layer.id}: checking")
-    oracle = _oracle(problem, direction, tensors)
+    oracle = Oracle(problem, direction, tensors, _known(direction))
+    oracle.find_truth()
     for entry in entries:
         if entry.first is not None:
             entry.first_seconds = entry.first.seconds
@@ -165,13 +166,6 @@ def _refuses(runtime: Runtime, problem: Conv2dProblem, direction: Direction) -> 
     if not isinstance(runtime, Fastconv) or runtime.algorithm == "auto":
         return False
     return _known(direction)[runtime.algorithm].supports(problem, direction) is not None
-
-
-def _oracle(problem: Conv2dProblem, direction: Direction, tensors: Tensors) -> Oracle:
-    known = _known(direction)
-    reference, naive = known[REFERENCE], known[NAIVE]
-    sample = sample_for_reference(problem, direction, tensors, reference)
-    return Oracle(problem, direction, tensors, sample, reference, naive)
 
 
 def _allowed(entry: Entry, problem: Conv2dProblem, direction: Direction) -> float:

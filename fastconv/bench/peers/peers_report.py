@@ -81,7 +81,7 @@ ratio      its time over that of fastconv       of peak    the FMA peak that was
             self.line(label + cells(titles, widths), "dim")
             for standing in group:
                 line = f"  {standing.peer:14}" + cells(_numbers(standing), widths)
-                self.line(f"{line}on {_where(standing)}")
+                self.line(f"{line} on {_where(standing)}")
         self.line("geometric means; by count: a layer counts as often as its network has it", "dim")
         self.line()
         self._spreads(results)
