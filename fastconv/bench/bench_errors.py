@@ -7,7 +7,7 @@ from types import ModuleType
 
 
 class BenchError(Exception):
-    """A wish that cannot be met; the message says what would be right."""
+    """The arguments are invalid; the message says what would be right."""
 
 
 def require(module: str, purpose: str) -> ModuleType:

@@ -39,7 +39,7 @@ class Targets:
                     raise BenchError(f"--{name} and --{other} must name two files, got {path}")
 
     def write(self, header: dict[str, Any], results: Sequence[LayerResult]) -> Iterator[Path]:
-        """Write each file that is wanted, and yield its path."""
+        """Write each file, and yield its path."""
         records = [record for result in results for record in result.records]
         if self.json is not None:
             write_json(self.json, header, records)

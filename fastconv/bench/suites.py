@@ -2,7 +2,7 @@
 
 A suite is a CSV file in the folder ``suites`` of this package; a new file is a new suite. The
 columns: id, C, K, H, W, R, S, stride, padding, groups, count (how often the network has the
-layer) and, where the default is not wanted, batch.
+layer) and, where the default is not right, batch.
 """
 
 from __future__ import annotations
@@ -148,8 +148,8 @@ def select(
         return _default_items(directions)
     found = [layer for name in suites or suite_names() for layer in load_suite(name)]
     check_names("layer", layers, [layer.id for layer in found])
-    wanted = tuple(directions or ("forward",))
-    return [Item(layer, wanted) for layer in found if not layers or layer.id in layers]
+    chosen = tuple(directions or ("forward",))
+    return [Item(layer, chosen) for layer in found if not layers or layer.id in layers]
 
 
 def _default_items(directions: Sequence[Direction] | None) -> list[Item]:

@@ -67,7 +67,7 @@ class Block(NamedTuple):
 
 
 class Service:
-    """What a worker can be asked for: each method is a question."""
+    """What a worker answers: each method is a question."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime

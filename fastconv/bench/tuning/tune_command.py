@@ -21,7 +21,7 @@ from fastconv.runtime import threads
 from fastconv.select import tuning
 
 
-def wanted(
+def items_named(
     suites: Sequence[str], shapes: Path | None, directions: tuple[Direction, ...]
 ) -> list[Item]:
     """Return what is to be measured: a file's layers, suites, or the layers of all networks.
