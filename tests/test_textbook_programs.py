@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from side_by_side import side_by_side
+from side_by_side import selected, side_by_side
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -85,7 +85,7 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         )
         return done, folder
 
-    with side_by_side(request, "name", run) as started:
+    with side_by_side(request, selected(request, "name"), run) as started:
         yield started
 
 
