@@ -45,22 +45,9 @@ class Options:
 
 
 def run(items: Sequence[Item], options: Options, peak: Peak, tell: Tell) -> Iterator[LayerResult]:
-    """Measure one layer and direction after the other.
+    """Measure one layer and direction after the other, and the peak before each.
 
-    Parameters
-    ----------
-    items
-        What is to be measured.
-    options
-        How.
-    peak
-        Measured once more before each layer.
-    tell
-        Called with a few words on what is being done.
-
-    Yields
-    ------
-    LayerResult
+    `tell` is called with a few words on what is being done.
     """
     for item in items:
         for direction in item.directions:

@@ -20,20 +20,12 @@ from fastconv.runtime import threads
 
 @dataclass(kw_only=True)
 class Measured:
-    """What is known so far about one way to compute a layer.
+    """What is known so far about one way to compute a layer."""
 
-    Attributes
-    ----------
-    first_seconds : float
-        Duration of the first call, with the preparation of the weights and all compilation.
-    failure : str or None
-        What was raised. That is a result, not the end of the benchmark.
-    """
-
-    first_seconds: float = 0.0
+    first_seconds: float = 0.0  # with the preparation of the weights and all compilation
     check: Check | None = None
     timing: Timing | None = None
-    failure: str | None = None
+    failure: str | None = None  # what was raised: a result, not the end of the benchmark
 
     @property
     def scale(self) -> float:

@@ -81,24 +81,11 @@ def find_repeats(function: Function, block: float = BLOCK_SECONDS) -> tuple[int,
 
 
 def interleave(functions: Mapping[str, Function], seconds: float, rounds: int) -> dict[str, Timing]:
-    """Measure functions side by side.
+    """Measure functions side by side, which were called at least once before.
 
-    Parameters
-    ----------
-    functions : mapping of names to functions without arguments
-        Compiled and called at least once before.
-    seconds : float
-        About how long the whole may take. A slow function that has used up its share, an equal
-        part of this, drops out after `FEWEST_ROUNDS` rounds.
-    rounds : int
-        The most blocks a function gets.
+    The whole takes about `seconds`: a slow function that has used up its share, an equal part of
+    this, drops out after `FEWEST_ROUNDS` rounds. `rounds` is the most blocks a function gets.
 
-    Returns
-    -------
-    dict of str to Timing
-
-    Examples
-    --------
     >>> timings = interleave({"sum": lambda: sum(range(1000))}, seconds=0.1, rounds=5)
     >>> timings["sum"].median > 0
     True

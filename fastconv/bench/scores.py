@@ -24,28 +24,15 @@ class Miss(NamedTuple):
 
 
 class Score(NamedTuple):
-    """How the automatic choice, or one algorithm, did over several layers.
-
-    Attributes
-    ----------
-    layers : int
-        How many.
-    best : int
-        On how many it was within `CLOSE` of the fastest algorithm measured.
-    worst : float
-        How much longer than the fastest it took, at worst: 0.1 for a tenth.
-    worst_layer : str
-        Where that was.
-    over_reference, over_naive, of_peak : float
-        Geometric means of its speed-ups and of its fraction of the peak.
-    """
+    """How the automatic choice, or one algorithm, did over several layers."""
 
     title: str
     algorithm: str
     layers: int
-    best: int
-    worst: float
+    best: int  # on how many it was within `CLOSE` of the fastest algorithm measured
+    worst: float  # how much longer than the fastest it took at worst: 0.1 for a tenth
     worst_layer: str
+    # Geometric means of its speed-ups and of its fraction of the peak.
     over_reference: float
     over_naive: float
     of_peak: float

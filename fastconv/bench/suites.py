@@ -93,13 +93,6 @@ def suite_names() -> tuple[str, ...]:
 def load_suite(name: str) -> tuple[Layer, ...]:
     """Return the layers of a suite.
 
-    Raises
-    ------
-    BenchError
-        If there is none of that name.
-
-    Examples
-    --------
     >>> load_suite("resnet50")[3].id
     'r04'
     """
@@ -126,22 +119,11 @@ def select(
     layers: Sequence[str] = (),
     directions: Sequence[Direction] | None = None,
 ) -> list[Item]:
-    """Return what is to be measured.
+    """Return what is to be measured; raise `BenchError` for an unknown suite or layer.
 
-    Parameters
-    ----------
-    suites : names, optional
-        Whole suites. Without them and without `layers`: the suite of images and a
-        cross-section of the others.
-    layers : ids, optional
-        Only these layers, of the named suites or else of all.
-    directions : optional
-        In these directions; by default forward, in the cross-section also some gradients.
-
-    Raises
-    ------
-    BenchError
-        For an unknown suite or layer; the message lists the right ones.
+    Whole suites, or only the layers with these ids, of the named suites or else of all; without
+    either the suite of images and a cross-section of the others. By default forward, in the
+    cross-section also some gradients.
     """
     check_names("suite", suites, suite_names())
     if not suites and not layers:

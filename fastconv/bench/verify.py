@@ -138,14 +138,8 @@ class Check(NamedTuple):
 class Oracle:
     """Knows the right result of one problem in one direction.
 
-    Parameters
-    ----------
-    problem, direction, tensors
-        What is computed.
-    known : mapping of str to Algorithm
-        The algorithms, `REFERENCE`, `NAIVE` and `IM2COL` among them.
-    sample : Sample, optional
-        The part that the reference loops are to do; chosen by the time they take.
+    `known` are the algorithms, `REFERENCE`, `NAIVE` and `IM2COL` among them; `sample` is what the
+    reference loops are to do, by default as much as they can in their time.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.bench.bench_calls import make_tensors
-from fastconv.bench.bench_run import Options, with_peak
+from fastconv.bench.bench_run import Options, Tell, with_peak
 from fastconv.bench.candidate import Measured
 from fastconv.bench.machine import Peak
 from fastconv.bench.measure import Timing
@@ -28,7 +28,6 @@ from fastconv.core.conv_problem import Conv2dProblem, Direction
 from fastconv.select import conv_registry, plan
 
 Array = NDArray[Any]
-Tell = Callable[[str], None]
 
 #: So long this process's own threads, which have just checked results, get to fall asleep.
 _FALL_ASLEEP_SECONDS = 0.1
@@ -61,13 +60,7 @@ class Crew:
         return {name: worker.pid for name, worker in self._workers.items() if worker.alive}
 
     def ask(self, runtime: Runtime, question: str, *arguments: Any) -> Any:
-        """Ask the runtime's worker; one that died before gets a successor.
-
-        Raises
-        ------
-        RuntimeFailure
-            If there is no answer.
-        """
+        """Ask the runtime's worker; one that died before gets a successor. See `Worker.ask`."""
         worker = self._workers.get(runtime.name)
         if worker is None or not worker.alive:
             if worker is not None:

@@ -23,41 +23,19 @@ Array = NDArray[Any]
 
 
 class Ready(NamedTuple):
-    """A convolution made ready.
+    """A convolution made ready."""
 
-    Attributes
-    ----------
-    run : function without arguments
-        What is timed. It returns something that `numpy.asarray` makes the resulting array of.
-    algorithm : str
-        What runs, where the runtime tells.
-    keep : tuple
-        What the runtime knows by address only: it must live on.
-    """
-
-    run: Callable[[], Any]
-    algorithm: str = ""
-    keep: tuple[Any, ...] = ()
+    run: Callable[[], Any]  # what is timed; `numpy.asarray` makes an array of what it returns
+    algorithm: str = ""  # what runs, where the runtime tells
+    keep: tuple[Any, ...] = ()  # what the runtime knows by address only: it must live on
 
 
 class Runtime(ABC):
-    """One way to have convolutions computed.
-
-    Attributes
-    ----------
-    name : str
-        What tables call it.
-    title : str
-        What it is.
-    packages : names
-        What must be installed; the version of the first one is reported.
-    directions : names
-        What it can compute.
-    """
+    """One way to have convolutions computed."""
 
     name: str
     title: str
-    packages: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()  # that must be installed; the version is that of the first
     directions: tuple[Direction, ...] = ("forward",)
 
     @property

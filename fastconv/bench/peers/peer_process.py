@@ -148,15 +148,7 @@ def _send(pipe: IO[bytes], message: Any) -> None:
 
 
 class Worker:
-    """A runtime in a process of its own, which runs only while it is asked something.
-
-    Attributes
-    ----------
-    runtime : Runtime
-        Who lives there.
-    pid : int
-        The number of the process.
-    """
+    """A runtime in a process of its own, which runs only while it is asked something."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
@@ -185,12 +177,9 @@ class Worker:
         return self._process.poll() is None
 
     def ask(self, question: str, *arguments: Any) -> Any:
-        """Return the answer of a method of `Service`.
+        """Return the answer of a method of `Service`, or raise `RuntimeFailure`.
 
-        Raises
-        ------
-        RuntimeFailure
-            If there is none; the process has ended then, unless the method raised.
+        The process has ended then, unless the method raised.
         """
         late = threading.Timer(PATIENCE_SECONDS, self._signal, ("SIGKILL",))
         late.daemon = True

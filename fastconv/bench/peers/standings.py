@@ -37,22 +37,12 @@ class Ratio(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How fastconv did against one peer, or the best of each layer, over several layers.
+    """How fastconv did against one peer, or the best of each layer, over several layers."""
 
-    Attributes
-    ----------
-    title, contender
-        The suite, or "all"; and "fastconv" or one of its algorithms.
-    peer : str
-        Whom it is compared with: a peer's name, or `BEST`.
-    ratios : tuple of Ratio
-        On each layer that both got right.
-    """
-
-    title: str
-    contender: str
-    peer: str
-    ratios: tuple[Ratio, ...]
+    title: str  # the suite, or "all"
+    contender: str  # "fastconv" or one of its algorithms
+    peer: str  # a peer's name, or `BEST`
+    ratios: tuple[Ratio, ...]  # on each layer that both got right
 
     @property
     def ahead(self) -> int:

@@ -24,13 +24,7 @@ from fastconv.select import tuning
 def items_named(
     suites: Sequence[str], shapes: Path | None, directions: tuple[Direction, ...]
 ) -> list[Item]:
-    """Return what is to be measured: a file's layers, suites, or the layers of all networks.
-
-    Raises
-    ------
-    BenchError
-        For both at once, for an unknown suite and for a file that cannot be read.
-    """
+    """Return what is to be measured: a file's layers, suites, or the layers of all networks."""
     if shapes is None:
         networks = [name for name in suite_names() if name != "images"]
         return select(suites or networks, (), directions)
@@ -68,15 +62,10 @@ def tune_all(items: Sequence[Item], options: Options) -> int:
 
 
 def target() -> Path:
-    """Return the file of measurements.
+    """Return the file of measurements, or raise `BenchError`: now, not after measuring.
 
     The user's cache folder is made if need be; the folder of a file that was named must be there,
     as a name with a typing error would else be followed.
-
-    Raises
-    ------
-    BenchError
-        If it cannot be written, or is something else: now, not after measuring.
     """
     try:
         path = tuning.tuning_file()
