@@ -104,22 +104,27 @@ def test_the_lower_levels_do_not_import_each_other_by_accident() -> None:
     assert "fastconv.select.plan" in imports_of(PACKAGE / "api" / "conv2d.py")
 
 
-def loaded_by(program: str) -> set[str]:
-    code = f"import sys\n{program}\nprint(*sys.modules)"
+def loaded_by(*programs: str) -> list[set[str]]:
+    """Return the modules that are loaded after each of several programs, run in a row."""
+    lines = ["import sys", *(f"{each}\nprint(*sys.modules)" for each in programs)]
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", "\n".join(lines)],
+        **{"capture_output": True, "text": True, "check": True, "timeout": 60},
     )
-    return set(done.stdout.split())
+    return [set(line.split()) for line in done.stdout.splitlines()]
 
 
 def test_importing_loads_no_numba() -> None:
     heavy = {"numba", "llvmlite", "scipy", "sklearn", "matplotlib", "rich", "typer", "torch"}
-    assert not heavy & loaded_by("import fastconv")
-    assert not heavy & loaded_by("import fastconv; fastconv.Conv2dProblem")
-    assert not heavy & loaded_by("import fastconv; fastconv.data.batches")
-    assert not {"matplotlib", "sklearn"} & loaded_by("import fastconv; fastconv.plots")
-    assert "numba" in loaded_by("import fastconv; fastconv.conv2d")
-    assert not {"torch", "safetensors"} & loaded_by("import fastconv; fastconv.nn.Conv2d")
+    light = ("import fastconv", "fastconv.Conv2dProblem", "fastconv.data.batches")
+    for loaded in loaded_by(*light):
+        assert not heavy & loaded
+    plots, layers, conv2d = loaded_by(
+        "import fastconv; fastconv.plots", "fastconv.nn.Conv2d", "fastconv.conv2d"
+    )
+    assert not {"matplotlib", "sklearn"} & plots
+    assert not {"torch", "safetensors"} & layers
+    assert "numba" in conv2d
 
 
 def public_names() -> list[str]:
