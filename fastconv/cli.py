@@ -1,4 +1,4 @@
-"""The command ``fastconv``: reads what is wished for, calls what does it, prints the answer.
+"""The command ``fastconv``: reads the arguments, calls what does the work, prints the answer.
 
 The commands are plain functions; `build` makes a Typer program of them. So this module can be
 imported, and says what is missing, where Typer is not installed.
@@ -10,22 +10,38 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import fastconv
 from fastconv.bench.bench_errors import BenchError, require
+from fastconv.core import conv_problem
 from fastconv.core.geometry import NAMED_PADDING, Padding
 from fastconv.jit.compile_notice import QUIET_VARIABLE
 
-_has_typer = True
 try:
     import typer
 except ModuleNotFoundError:
     _has_typer = False
+else:
+    _has_typer = True
 
+    def option(metavar: str | None, text: str, *flags: str, **more: Any) -> Any:
+        """Return an option whose value is called `metavar`."""
+        return typer.Option(*flags, metavar=metavar, help=text, **more)
+
+    # Options of several commands.
+    Suites = Annotated[list[str] | None, option("NAME", "Measure a suite; may be repeated.")]
+    Direction = Annotated[str | None, option("NAME", "forward, input_grad, weight_grad or all.")]
+    Batch = Annotated[int | None, option("N", "Images at a time.", min=1)]
+    Dtype = Annotated[str, option("NAME", "float32 or float64.")]
+    Threads = Annotated[int | None, option("N", "Threads.", min=1)]
+    Quick = Annotated[bool, option(None, "Measure shorter, less surely.", "--quick")]
+
+if TYPE_CHECKING:
+    from fastconv.bench.suites import Item
 
 #: What --quick means: fewer rounds, and seconds for each layer.
 QUICK = {"rounds": 5, "seconds": 0.2}
@@ -57,9 +73,9 @@ def build() -> typer.Typer:
     return app
 
 
-def show_version(wanted: bool) -> None:
-    """Print the version and end, if that is wanted."""
-    if wanted:
+def show_version(given: bool) -> None:
+    """Print the version and end, if that option is given."""
+    if given:
         print(f"fastconv {fastconv.__version__}")
         raise typer.Exit
 
@@ -74,68 +90,44 @@ def about(
 
 
 def bench(
-    suite: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Measure a suite; may be repeated.")
-    ] = None,
-    layer: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="Only this layer; may be repeated.")
-    ] = None,
+    *,
+    suite: Suites = None,
+    layer: Annotated[list[str] | None, option("ID", "Only this layer; may be repeated.")] = None,
     algorithm: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this one; may be repeated.")
+        list[str] | None, option("NAME", "Only this one; may be repeated.")
     ] = None,
-    direction: Annotated[
-        str | None, typer.Option(metavar="NAME", help="forward, input_grad, weight_grad or all.")
-    ] = None,
-    batch: Annotated[int | None, typer.Option(metavar="N", min=1, help="Images at a time.")] = None,
-    dtype: Annotated[str, typer.Option(metavar="NAME", help="float32 or float64.")] = "float32",
-    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads.")] = None,
-    rounds: Annotated[
-        int, typer.Option(metavar="N", min=3, help="The most samples of each time.")
-    ] = 15,
-    quick: Annotated[bool, typer.Option("--quick", help="Measure shorter, less surely.")] = False,
-    peers: Annotated[
-        bool, typer.Option("--peers", help="Compare with other libraries instead.")
-    ] = False,
-    json: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write all results as JSON.")
-    ] = None,
-    csv: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write all results as a table.")
-    ] = None,
-    plot: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Draw them: .png, .svg or .pdf.")
-    ] = None,
+    direction: Direction = None,
+    batch: Batch = None,
+    dtype: Dtype = "float32",
+    threads: Threads = None,
+    rounds: Annotated[int, option("N", "The most samples of each time.", min=3)] = 15,
+    quick: Quick = False,
+    peers: Annotated[bool, option(None, "Compare with other libraries.", "--peers")] = False,
+    json: Annotated[str | None, option("FILE", "Write all results as JSON.")] = None,
+    csv: Annotated[str | None, option("FILE", "Write all results as a table.")] = None,
+    plot: Annotated[str | None, option("FILE", "Draw them: .png, .svg or .pdf.")] = None,
 ) -> None:
     """Check and measure the algorithms on the layers of well-known networks.
 
-    Without options: real images, then a cross-section of all suites, in one to two minutes.
-    With --peers: beside PyTorch, ONNX Runtime, OpenVINO and JAX if installed, and NumPy.
-    Exits with 1 if a result was wrong.
+    Without options: real images, then a cross-section of all suites, in about a minute.
+    With --peers: beside PyTorch, ONNX Runtime, OpenVINO, ncnn, MNN, OpenCV and JAX if installed,
+    and NumPy. Exits with 1 if a result was wrong.
     """
     with plain_errors(MemoryError):
         require("rich", "fastconv bench")
-        from fastconv.bench.bench_command import Targets, benchmark
+        from fastconv.bench.bench_command import benchmark
         from fastconv.bench.bench_run import Options
+        from fastconv.bench.result_files import Targets
         from fastconv.bench.suites import check_names, select
-        from fastconv.core.conv_problem import DIRECTIONS
-        from fastconv.select.plan import circumstances
 
-        check_names("direction", [direction] if direction else [], (*DIRECTIONS, "all"))
+        directions = directions_named(direction or ("forward" if peers else None))
         check_dtype(dtype)
         files = {"--json": json, "--csv": csv, "--plot": plot}
         targets = Targets(*(file_named(option, text) for option, text in files.items()))
-        one = None if direction is None else (direction,)
-        if peers and direction is None:
-            one = ("forward",)
-        directions = cast(Any, DIRECTIONS if direction == "all" else one)
         items = select(suite or (), layer or (), directions)
-        known = [n for d in directions or DIRECTIONS for n in fastconv.algorithms(d)]
+        known = [n for d in directions or conv_problem.DIRECTIONS for n in fastconv.algorithms(d)]
         check_names("algorithm", algorithm or (), known)
-        with plain_errors(ValueError):
-            use_threads(threads)
-            circumstances()  # whether the environment's settings can be read
-            for item in items:
-                item.layer.problem(batch, dtype)
+        get_ready(items, batch, dtype, threads)
         length = QUICK | {"rounds": min(rounds, 5)} if quick else {"rounds": rounds}
         options = Options(tuple(algorithm or ()), batch, dtype, **cast(Any, length))
         if peers:
@@ -146,19 +138,16 @@ def bench(
 
 
 def tune(
-    suite: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Measure a suite; may be repeated.")
-    ] = None,
+    *,
+    suite: Suites = None,
     model_shapes: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Your own layers instead: .csv or .json.")
+        str | None, option("FILE", "Your own layers instead: .csv or .json.")
     ] = None,
-    direction: Annotated[
-        str, typer.Option(metavar="NAME", help="forward, input_grad, weight_grad or all.")
-    ] = "forward",
-    batch: Annotated[int | None, typer.Option(metavar="N", min=1, help="Images at a time.")] = None,
-    dtype: Annotated[str, typer.Option(metavar="NAME", help="float32 or float64.")] = "float32",
-    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Measure shorter, less surely.")] = False,
+    direction: Direction = "forward",
+    batch: Batch = None,
+    dtype: Dtype = "float32",
+    threads: Threads = None,
+    quick: Quick = False,
 ) -> None:
     """Measure which algorithm is the fastest here; from then on auto follows that.
 
@@ -169,21 +158,13 @@ def tune(
     with plain_errors(MemoryError):
         require("rich", "fastconv tune")
         from fastconv.bench.bench_run import Options
-        from fastconv.bench.suites import check_names
-        from fastconv.bench.tuning.tune_command import tune_all, wanted
-        from fastconv.core.conv_problem import DIRECTIONS
-        from fastconv.select.plan import circumstances
+        from fastconv.bench.tuning.tune_command import items_named, tune_all
 
-        check_names("direction", [direction], (*DIRECTIONS, "all"))
+        directions = directions_named(direction)
         check_dtype(dtype)
-        directions = cast(Any, DIRECTIONS if direction == "all" else (direction,))
         shapes = file_named("--model-shapes", model_shapes)
-        items = wanted(suite or (), shapes, directions)
-        with plain_errors(ValueError):
-            use_threads(threads)
-            circumstances()  # whether the environment's settings can be read
-            for item in items:
-                item.layer.problem(batch, dtype)
+        items = items_named(suite or (), shapes, directions or ())
+        get_ready(items, batch, dtype, threads)
         length = cast(Any, QUICK if quick else {})
         raise typer.Exit(tune_all(items, Options((), batch, dtype, **length)))
 
@@ -199,29 +180,26 @@ def info() -> None:
 
 def explain(
     problem: Annotated[str, typer.Argument(help="N,C,H,W,K,R,S", metavar="N,C,H,W,K,R,S")],
-    stride: Annotated[str, typer.Option(help="One number, or height,width.")] = "1",
+    stride: Annotated[str, option(None, "One number, or height,width.")] = "1",
     padding: Annotated[
         str,
-        typer.Option(
-            help=f"One number, height,width, top,bottom,left,right, {', '.join(NAMED_PADDING)}."
-        ),
+        option(None, f"One number, two, top,bottom,left,right, or {', '.join(NAMED_PADDING)}."),
     ] = "0",
-    dilation: Annotated[str, typer.Option(help="One number, or height,width.")] = "1",
-    groups: Annotated[int, typer.Option(help="Groups of channels.")] = 1,
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
-    direction: Annotated[str, typer.Option(help="forward, input_grad or weight_grad.")] = "forward",
+    dilation: Annotated[str, option(None, "One number, or height,width.")] = "1",
+    groups: Annotated[int, option(None, "Groups of channels.")] = 1,
+    dtype: Annotated[str, option(None, "float32 or float64.")] = "float32",
+    direction: Annotated[str, option(None, "forward, input_grad or weight_grad.")] = "forward",
 ) -> None:
     """Tell which algorithm would run a convolution, and why not the others."""
     from fastconv.bench.suites import check_names
-    from fastconv.core.conv_problem import DIRECTIONS, Conv2dProblem, Direction
     from fastconv.select import plan
 
     with plain_errors(ValueError, TypeError):
-        check_names("direction", [direction], DIRECTIONS)
+        check_names("direction", [direction], conv_problem.DIRECTIONS)
         check_dtype(dtype)
         numbers = integers("the problem", problem, (7,))
         N, C, H, W, K, R, S = numbers
-        described = Conv2dProblem.from_shapes(
+        described = conv_problem.Conv2dProblem.from_shapes(
             (N, C, H, W),
             (K, C // max(1, groups), R, S),
             one_or_pair("--stride", stride),
@@ -230,7 +208,7 @@ def explain(
             groups,
             dtype,
         )
-        where = cast(Direction, direction)
+        where = cast(Any, direction)
         print(plan.explain(described, where, plan.decide(described, where)))
 
 
@@ -294,8 +272,29 @@ def file_named(option: str, text: str | None) -> Path | None:
     return None if text is None else Path(text)
 
 
+def directions_named(name: str | None) -> tuple[conv_problem.Direction, ...] | None:
+    """Return the directions that an option names: one, or all; None if it is not given."""
+    from fastconv.bench.suites import check_names
+
+    if name is None:
+        return None
+    check_names("direction", [name], (*conv_problem.DIRECTIONS, "all"))
+    return conv_problem.DIRECTIONS if name == "all" else (cast(Any, name),)
+
+
+def get_ready(items: Sequence[Item], batch: int | None, dtype: str, threads: int | None) -> None:
+    """Set the number of threads; raise for settings and problems that are impossible."""
+    from fastconv.select.plan import circumstances
+
+    with plain_errors(ValueError):
+        use_threads(threads)
+        circumstances()  # whether the environment's settings can be read
+        for item in items:
+            item.layer.problem(batch, dtype)
+
+
 def use_threads(wanted: int | None) -> None:
-    """Set the number of threads, if one is wanted; refuse numbers that measure nothing useful."""
+    """Set the number of threads, if one is given; refuse numbers that measure nothing useful."""
     from fastconv.runtime.threads import THREADS_VARIABLE, available_cores
 
     count, cores = wanted or fastconv.get_num_threads(), available_cores()

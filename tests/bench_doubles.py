@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from fastconv.bench import suites
-from fastconv.bench.bench_run import REFERENCE, Options
+from fastconv.bench.bench_run import Options
+from fastconv.bench.verify import REFERENCE
 from fastconv.convolution.algorithm import Algorithm
 from fastconv.core.conv_problem import Direction
 from fastconv.select import conv_registry

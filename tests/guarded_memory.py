@@ -1,10 +1,9 @@
 """Convolutions on arrays that touch protected pages: a stray access ends the process.
 
-Run as ``python guarded_memory.py ALGORITHM COUNT [narrower]``; prints how many problems came out
-right. With "narrower", in another instruction set than the machine's best, one thread does the work
-of all, the same pieces: parallel loops are compiled for the best one only. What the library borrows
-for itself (scratch memory, packed weights, tables of offsets) is guarded too, and scratch memory is
-full of NaN, so that nothing is read before it was written.
+`guarded_runs` runs it. In another instruction set than the machine's best, one thread does the
+work of all, in the same parts: parallel loops are compiled for the best one only. What the library
+borrows for itself (scratch memory, packed weights, tables of offsets) is guarded too, and scratch
+memory is full of NaN, so that nothing is read before it was written.
 """
 
 from __future__ import annotations
@@ -38,14 +37,17 @@ from fastconv.convolution.weight_grad import (
     winograd_weight_grad,
 )
 from fastconv.core.conv_problem import Conv2dProblem
-from fastconv.runtime import threads
 from fastconv.runtime.workspace import scratch
 from fastconv.select.conv_registry import ALGORITHMS
 
 PAGE = mmap.PAGESIZE
 PROT_NONE = 0
-DIFFERENT_TILES = 2  # of each type and step, beside the smallest
-DIFFERENT_KERNELS = 16  # of depthwise convolution: size, stride and type; of weight gradients
+# In a narrower instruction set fewer: the same emitters make the others.
+NARROWER = "narrower" in sys.argv
+DIFFERENT_TILES = 1 if NARROWER else 2  # of each type and step, beside the smallest
+DIFFERENT_KERNELS = (
+    6 if NARROWER else 16
+)  # of depthwise: size, stride and type; of weight gradients
 IMAGES = 6  # for each of them
 
 Array = NDArray[Any]
@@ -373,11 +375,3 @@ def gradients_are_right(
         kernel.weight_grad(problem, *arrays, out)
         right &= is_right(out, expected, None, algorithm)
     return right
-
-
-if __name__ == "__main__":
-    Guard(np.random.default_rng(5))
-    if "narrower" in sys.argv:
-        threads.parallel_is_safe = lambda: False
-    generator = np.random.default_rng(11)
-    print(sum(check(generator, sys.argv[1], number) for number in range(int(sys.argv[2]))))

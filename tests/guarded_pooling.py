@@ -1,9 +1,8 @@
 """Poolings on arrays that touch protected pages: a stray access ends the process.
 
-Run as ``python guarded_pooling.py COUNT [narrower]``; prints how many problems came out right. With
-"narrower" only what is written in vector instructions runs, on one thread. What the library makes
-for itself (the results, the places of maxima, its tables) is guarded too, and results are full of
-NaN before.
+`guarded_runs` runs it; in a narrower instruction set only what is written in vector instructions,
+on one thread. What the library makes for itself (the results, the places of maxima, its tables) is
+guarded too, and results are full of NaN before.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import fastconv
 from fastconv.api import max_pool_training
 from fastconv.core.pool_problem import Pool2dProblem
 from fastconv.jit import launch
-from fastconv.runtime import output_memory, threads
+from fastconv.runtime import output_memory
 
 Array = NDArray[Any]
 
@@ -174,12 +173,3 @@ def check(rng: np.random.Generator, number: int, tiles: bool) -> bool:
     if not right:
         print(shape, rule, dtype, outputs, file=sys.stderr)
     return right
-
-
-if __name__ == "__main__":
-    guard_the_library()
-    generator = np.random.default_rng(12)
-    count, only_tiles = int(sys.argv[1]), "narrower" in sys.argv
-    if only_tiles:
-        threads.parallel_is_safe = lambda: False
-    print(sum(check(generator, number, only_tiles) for number in range(count)))

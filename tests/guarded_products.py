@@ -1,7 +1,6 @@
 """Products of matrices on arrays that touch protected pages: a stray access ends the process.
 
-Run as ``python guarded_products.py COUNT [narrower]``; prints how many problems came out right.
-With "narrower" only what is written in vector instructions runs, on one thread.
+`guarded_runs` runs it.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ from guarded_memory import guarded
 import fastconv
 from fastconv.core.arguments import as_computed
 from fastconv.kernels.dense_loops import product, product_shape
-from fastconv.runtime import threads
 
-#: Which of the two matrices are given turned.
-TURNED = ((False, False), (True, False), (False, True))
+#: Which of the two matrices are given transposed.
+TRANSPOSED = ((False, False), (True, False), (False, True))
 
 
 def check(rng: np.random.Generator, number: int) -> bool:
@@ -25,8 +23,8 @@ def check(rng: np.random.Generator, number: int) -> bool:
     dtype = np.dtype(("f4", "f8")[number % 2])
     fastconv.set_num_threads(number % 3 + 1)
     right = True
-    for turned in TURNED:
-        tile = product_shape(turned[1], dtype)
+    for transposed in TRANSPOSED:
+        tile = product_shape(transposed[1], dtype)
         # From below a tile to some of them; sums from none of a vector to several runs.
         M, N = (int(rng.integers(1, 3 * size + 2)) for size in (tile.rows, tile.columns))
         depth = int(rng.integers(1, (2 * tile.lanes + 2, 300)[number % 4 > 1]))
@@ -34,19 +32,12 @@ def check(rng: np.random.Generator, number: int) -> bool:
         b = rng.integers(-9, 10, (depth, N)).astype(dtype)
         for at_end in (True, False):
             given = (
-                as_computed(guarded(np.ascontiguousarray(x.T if turn else x), at_end), dtype)
-                for x, turn in zip((a, b), turned, strict=True)
+                as_computed(guarded(np.ascontiguousarray(x.T if flag else x), at_end), dtype)
+                for x, flag in zip((a, b), transposed, strict=True)
             )
             out = guarded(np.full((M, N), np.nan, dtype), at_end)
-            product(*given, out, turned)
+            product(*given, out, transposed)
             if not np.array_equal(out, a.astype(int) @ b.astype(int)):
-                print(M, N, depth, dtype, turned, file=sys.stderr)
+                print(M, N, depth, dtype, transposed, file=sys.stderr)
                 right = False
     return right
-
-
-if __name__ == "__main__":
-    generator, narrower = np.random.default_rng(5), "narrower" in sys.argv
-    if narrower:
-        threads.parallel_is_safe = lambda: False
-    print(sum(check(generator, number) for number in range(int(sys.argv[1]))))

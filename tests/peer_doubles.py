@@ -7,7 +7,8 @@ import signal
 import time
 from typing import Any
 
-from fastconv.bench.peers.peer_runtimes import Numpy, Ready
+from fastconv.bench.peers.peer_base import Ready
+from fastconv.bench.peers.peer_runtimes import Numpy
 
 
 class Right(Numpy):
@@ -24,6 +25,16 @@ class Wrong(Numpy):
     def prepare(self, problem: Any, x: Any, weight: Any) -> Ready:
         """Enlarge the weights."""
         return super().prepare(problem, x, 1.01 * weight)
+
+
+class Inexact(Numpy):
+    """Makes an error as of large Winograd tiles."""
+
+    name = "inexact"
+
+    def prepare(self, problem: Any, x: Any, weight: Any) -> Ready:
+        """Enlarge the weights a little."""
+        return super().prepare(problem, x, 1.001 * weight)
 
 
 class WrongShape(Numpy):

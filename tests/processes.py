@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fastconv.bench.peers.peer_base import Runtime
 from fastconv.bench.peers.peer_process import Worker
-from fastconv.bench.peers.peer_runtimes import Runtime
 
 
 @contextmanager

@@ -19,11 +19,14 @@ from bench_doubles import QUICK, layer, silent
 from processes import alive, nobody_left_behind, state_of
 
 from fastconv.bench.bench_calls import make_tensors
-from fastconv.bench.peers import contest, peer_process, peer_runtimes
+from fastconv.bench.peers import contest, peer_process
 from fastconv.bench.peers.contest import Crew, measure_layer
+from fastconv.bench.peers.peer_base import Runtime
 from fastconv.bench.peers.peer_process import RuntimeFailure, Worker
-from fastconv.bench.peers.peer_runtimes import PEERS, Fastconv, Numpy, Runtime
+from fastconv.bench.peers.peer_runtimes import PEERS, Fastconv, Numpy
+from fastconv.bench.peers.training_peers import symmetric
 from fastconv.bench.results import Record
+from fastconv.bench.verify import tolerance
 from fastconv.convolution.reference import Reference
 from fastconv.core.conv_problem import Conv2dProblem
 
@@ -89,7 +92,7 @@ def test_missing_packages_are_known_without_importing() -> None:
 
 def test_pytorch_refuses_what_it_cannot_do() -> None:
     with pytest.raises(ValueError, match="same padding on both sides"):
-        peer_runtimes._symmetric(((0, 1), (0, 0)))
+        symmetric(((0, 1), (0, 0)))
 
 
 # One layer ---------------------------------------------------------------------------------------
@@ -112,6 +115,15 @@ def test_records() -> None:
     assert records["right"].algorithm == "right"
     assert records["right"].workspace_bytes is None
     assert not records["right"].chosen_by_auto
+
+
+def test_peers_may_be_inexact_and_fastconv_may_not() -> None:
+    records = meet(Fastconv(), doubles.Inexact(), doubles.Right())
+    assert records["inexact"].correct
+    assert records["inexact"].max_rel_error == pytest.approx(1e-3, rel=0.1)
+    assert records["inexact"].median_s
+    assert (records["inexact"].tolerance or 0) > 50 * (records["fastconv"].tolerance or 1)
+    assert records["fastconv"].tolerance == tolerance(layer("rgb8").problem(3), "forward")
 
 
 def test_wrong_results_get_no_time() -> None:

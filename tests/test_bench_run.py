@@ -14,10 +14,11 @@ from bench_doubles import QUICK, Picky, Raising, Wrong, layer, silent
 
 from fastconv.bench import bench_plot, measure, result_files, suites, verify, warmup
 from fastconv.bench.bench_errors import BenchError
-from fastconv.bench.bench_run import NAIVE, REFERENCE, measure_layer, run, with_peak
+from fastconv.bench.bench_run import measure_layer, run, with_peak
 from fastconv.bench.machine import Peak, header
 from fastconv.bench.results import LayerResult, Record
 from fastconv.bench.scores import geometric_mean, scores
+from fastconv.bench.verify import NAIVE, REFERENCE
 from fastconv.core.conv_problem import DIRECTIONS, Direction
 from fastconv.select import conv_registry
 
@@ -156,7 +157,7 @@ def results() -> list[LayerResult]:
 def top() -> dict[str, Any]:
     peak = Peak("float32", 1)
     peak.measure()
-    return header(peak, "float32", ["fastconv", "bench"], complete=True)
+    return header(peak, complete=True)
 
 
 def test_header_tells_where_the_numbers_come_from() -> None:

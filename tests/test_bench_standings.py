@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,14 @@ import peer_doubles as doubles
 import pytest
 from bench_doubles import QUICK, layer, silent
 from processes import nobody_left_behind
-from rich.console import Console
 
 from fastconv import cli
 from fastconv.bench.machine import Peak
-from fastconv.bench.peers import contest
-from fastconv.bench.peers import peers_command as peers_command
+from fastconv.bench.peers import contest, peers_command
 from fastconv.bench.peers.contest import Crew, measure_layer
 from fastconv.bench.peers.peer_runtimes import PEERS, Fastconv
-from fastconv.bench.peers.peers_report import ContestReport
-from fastconv.bench.peers.standings import Mean, best_peer, standings
+from fastconv.bench.peers.peers_report import PeersReport
+from fastconv.bench.peers.standings import BEST, best_peer, standings
 from fastconv.bench.results import LayerResult, Record
 from fastconv.bench.suites import Item
 from fastconv.runtime import threads
@@ -41,9 +38,9 @@ def _nobody_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def result_of(
-    identity: str, count: int, suite: str = "small", **seconds: float | None
+    identity: str, count: int, suite: str = "small", error: float = 0.0, **seconds: float | None
 ) -> LayerResult:
-    """Return a made-up result."""
+    """Return a made-up result; the error is that of MNN."""
     here = layer(identity, suite)
     records = tuple(
         Record(
@@ -53,8 +50,11 @@ def result_of(
             **{"stride": 1, "padding": 0, "groups": 1, "count": count, "gflop": 1.0},
             chosen_by_auto=name == "fastconv",
             correct=time is not None,
+            max_rel_error=error if name == "mnn" else 1e-7,
+            tolerance=5e-3,
             median_s=time,
             contender=name,
+            time_over_fastconv=time and time / (seconds["fastconv"] or 1.0),
         )
         for name, time in seconds.items()
     )
@@ -67,18 +67,53 @@ def test_standings() -> None:
         result_of("digits", 1, fastconv=2.0, torch=None, jax=1.0),
         result_of("mnist1", 5, fastconv=None, torch=1.0, jax=1.0),
     ]
-    (standing,) = standings(results)
-    assert (standing.title, standing.contender) == ("small", "fastconv")
-    assert (standing.layers, standing.ahead) == (2, 1)
-    assert standing.best.plain == pytest.approx(1.0)
-    assert standing.best.weighted == pytest.approx((2**3 * 0.5) ** (1 / 4))
-    assert standing.single["torch"] == Mean(pytest.approx(2.0), pytest.approx(2.0))  # type: ignore[arg-type]
-    assert standing.single["jax"].plain == pytest.approx(2**0.5)
-    assert (standing.worst, standing.worst_layer, standing.worst_peer) == (0.5, "digits", "jax")
+    found = {standing.peer: standing for standing in standings(results)}
+    assert list(found) == [BEST, "torch", "jax"]
+    assert {(each.title, each.contender) for each in found.values()} == {("small", "fastconv")}
+    best = found[BEST]
+    assert (len(best.ratios), best.ahead) == (2, 1)
+    assert best.mean == pytest.approx(1.0)
+    assert best.weighted == pytest.approx((2**3 * 0.5) ** (1 / 4))
+    assert found["torch"].mean == found["torch"].weighted == pytest.approx(2.0)
+    assert found["jax"].mean == pytest.approx(2**0.5)
+    worst = best.worst
+    assert (worst.value, worst.peer.layer, worst.peer.contender) == (0.5, "digits", "jax")
     assert standings([result_of("rgb8", 1, fastconv=1.0)]) == []
-    best = best_peer(results[0])
-    assert best is not None
-    assert best.contender == "torch"
+    fastest = best_peer(results[0])
+    assert fastest is not None
+    assert fastest.contender == "torch"
+
+
+def test_who_is_inexact_is_nobodys_best() -> None:
+    for error, best in ((1.9e-5, "mnn"), (2.1e-5, "torch")):
+        result = result_of("rgb8", 1, fastconv=1.0, torch=2.0, mnn=0.5, error=error)
+        fastest = best_peer(result)
+        assert fastest is not None
+        assert fastest.contender == best
+        found = {standing.peer: standing for standing in standings([result])}
+        assert found[BEST].ahead == (best == "torch")
+        assert found["mnn"].mean == pytest.approx(0.5)
+        assert found["mnn"].error == error
+    assert best_peer(result_of("rgb8", 1, fastconv=1.0, mnn=0.5, error=1e-3)) is None
+
+
+def test_who_is_inexact_stands_in_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    results = [
+        result_of("rgb8", 1, fastconv=1e-3, torch=2e-3, mnn=0.5e-3, error=1e-3),
+        result_of("digits", 1, fastconv=1e-3, torch=2e-3, mnn=0.5e-3, error=1e-6),
+    ]
+    report = PeersReport([Fastconv()], PEERS)
+    for result in results:
+        report.layer(result)
+    first, second = re.findall("^ mnn .*$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"\(500 µs\) .* \(0\.50x\) +1\.0e-03$", first)
+    assert re.search(r" 500 µs .* 0\.50x +1\.0e-06$", second)
+    report.summary(results, _peak())
+    lines = capsys.readouterr().out.splitlines()
+    assert any(re.match(r"  mnn +2 +0 +1\.0e-03( +\(0\.50x\)){3} on rgb8$", line) for line in lines)
+    assert any(re.match(r"  torch +2 +2 +1\.0e-07( +2\.00x ){3} on rgb8$", line) for line in lines)
+    best = next(line for line in lines if line.startswith("  best peer"))
+    assert best.endswith("on digits (mnn)")  # where its error is small, it counts
 
 
 # The command -------------------------------------------------------------------------------------
@@ -87,8 +122,7 @@ def test_standings() -> None:
 @pytest.fixture
 def crew_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     peers = (doubles.Right(), doubles.Absent())
-    for module in (peers_command, sys.modules["fastconv.bench.peers.peers_report"]):
-        monkeypatch.setattr(module, "PEERS", peers)
+    monkeypatch.setattr(peers_command, "PEERS", peers)
 
 
 def end_of(*arguments: str | Path) -> int:
@@ -112,8 +146,10 @@ def test_command_prints_and_writes(capsys: pytest.CaptureFixture[str], tmp_path:
     captured = capsys.readouterr()
     assert captured.err == ""
     assert "not installed: absent (needs no_such_package_anywhere)" in captured.out
-    assert re.search(r"^rgb8( +[\d.]+){2} +[\d.]+% +[\d.]+ +right +[\d.]+x$", captured.out, re.M)
-    assert "worst: " in captured.out
+    row = r" +[\d.]+ [mµ]s +[\d.]+% +[\d.]+ .* [\d.]+% +[\d.]+x +\d\.\de-\d\d$"
+    assert re.search(rf"^ fastconv  \w+{row}", captured.out, re.MULTILINE)
+    assert re.search(rf"^ right{row}", captured.out, re.MULTILINE)
+    assert re.search(r"^  best peer +1 +[01] .* on rgb8 \(right\)$", captured.out, re.MULTILINE)
     assert max(map(len, captured.out.splitlines())) <= 100
     content = json.loads(paths[0].read_text())
     assert content["header"]["peers"] == {"right": np.__version__, "absent": None}
@@ -125,14 +161,15 @@ def test_command_prints_and_writes(capsys: pytest.CaptureFixture[str], tmp_path:
     assert paths[2].stat().st_size > 0
 
 
-def test_a_line_with_all_peers_is_at_most_100_wide(capsys: pytest.CaptureFixture[str]) -> None:
-    report = ContestReport(Console(), [Fastconv(), *PEERS])
+def test_lines_are_at_most_100_wide(capsys: pytest.CaptureFixture[str]) -> None:
+    report = PeersReport([Fastconv()], PEERS)
     names = ("fastconv", *(peer.name for peer in PEERS))
     results = [result_of("photo_sharpen", 1, "images", **dict.fromkeys(names, 1.2345))]
     report.layer(results[0])
-    report.standings(standings(results), results, _peak())
+    report.summary(results, _peak())
     lines = capsys.readouterr().out.splitlines()
-    assert "openvino" in lines[2]
+    for name in names:
+        assert any(line.startswith(f" {name} ") for line in lines)
     assert max(map(len, lines)) <= 100
 
 
@@ -146,20 +183,20 @@ def test_wrong_peers_end_with_1_and_failed_ones_do_not(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for peers, code in (((doubles.Wrong(),), 1), ((doubles.Raising(),), 0)):
-        for module in (peers_command, sys.modules["fastconv.bench.peers.peers_report"]):
-            monkeypatch.setattr(module, "PEERS", peers)
+        monkeypatch.setattr(peers_command, "PEERS", peers)
         assert end_of(*TINY) == code
     out = capsys.readouterr().out
-    assert "WRONG: wrong on rgb8: error 1.0e-02" in out
-    assert "failed: raising on rgb8: ZeroDivisionError: no luck" in out
+    assert "WRONG: wrong on rgb8 forward: error 1.0e-02" in out
+    assert "failed: raising on rgb8 forward: ZeroDivisionError: no luck" in out
 
 
 @pytest.mark.usefixtures("crew_of_two")
 def test_command_takes_named_algorithms(capsys: pytest.CaptureFixture[str]) -> None:
     assert end_of(*TINY, "--algorithm", "im2col", "--algorithm", "naive") == 0
     out = capsys.readouterr().out
-    assert re.search(r"^rgb8 +im2col +\d", out, re.M)
-    assert re.search(r"^rgb8 +naive +\d", out, re.M)
+    assert re.search(r"^ fastconv  im2col +\d", out, re.M)
+    assert re.search(r"^ fastconv  naive +\d", out, re.M)
+    assert re.findall(r"^small (\w+) +layers", out, re.M) == ["im2col", "naive"]
 
 
 @pytest.mark.usefixtures("crew_of_two")
@@ -178,7 +215,7 @@ def test_interrupted_command(
     assert end_of(*TINY, "--layer", "digits") == 130
     out = capsys.readouterr().out
     assert "interrupted" in out
-    assert "worst: " in out
+    assert "  best peer" in out
 
 
 @pytest.mark.parametrize(

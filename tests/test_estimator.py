@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import statistics
 import subprocess
 import sys
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import refused
-from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
@@ -51,9 +49,13 @@ def bright(samples: int = 80, shape: tuple[int, ...] = (5, 7)) -> tuple[Array, A
 def test_digits() -> None:
     X, y = load_digits(return_X_y=True)
     X, X_test, y, y_test = train_test_split(X, y, test_size=0.2, random_state=42)
-    classifiers = [delayed(CNNClassifier(random_state=seed).fit)(X, y) for seed in range(3)]
-    scores = [fitted.score(X_test, y_test) for fitted in Parallel(n_jobs=2)(classifiers)]
-    assert statistics.median(scores) >= 0.985
+    good = bad = 0
+    for seed in range(3):
+        score = CNNClassifier(random_state=seed).fit(X, y).score(X_test, y_test)
+        good, bad = good + (score >= 0.985), bad + (score < 0.985)
+        if 2 in (good, bad):  # what the median of three will be
+            break
+    assert good == 2
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (2, 5, 7), (35,), (36,)])

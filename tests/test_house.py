@@ -12,6 +12,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -103,22 +104,27 @@ def test_the_lower_levels_do_not_import_each_other_by_accident() -> None:
     assert "fastconv.select.plan" in imports_of(PACKAGE / "api" / "conv2d.py")
 
 
-def loaded_by(program: str) -> set[str]:
-    code = f"import sys\n{program}\nprint(*sys.modules)"
+def loaded_by(*programs: str) -> list[set[str]]:
+    """Return the modules that are loaded after each of several programs, run in a row."""
+    lines = ["import sys", *(f"{each}\nprint(*sys.modules)" for each in programs)]
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", "\n".join(lines)],
+        **{"capture_output": True, "text": True, "check": True, "timeout": 60},
     )
-    return set(done.stdout.split())
+    return [set(line.split()) for line in done.stdout.splitlines()]
 
 
 def test_importing_loads_no_numba() -> None:
     heavy = {"numba", "llvmlite", "scipy", "sklearn", "matplotlib", "rich", "typer", "torch"}
-    assert not heavy & loaded_by("import fastconv")
-    assert not heavy & loaded_by("import fastconv; fastconv.Conv2dProblem")
-    assert not heavy & loaded_by("import fastconv; fastconv.data.batches")
-    assert not {"matplotlib", "sklearn"} & loaded_by("import fastconv; fastconv.plots")
-    assert "numba" in loaded_by("import fastconv; fastconv.conv2d")
-    assert not {"torch", "safetensors"} & loaded_by("import fastconv; fastconv.nn.Conv2d")
+    light = ("import fastconv", "fastconv.Conv2dProblem", "fastconv.data.batches")
+    for loaded in loaded_by(*light):
+        assert not heavy & loaded
+    plots, layers, conv2d = loaded_by(
+        "import fastconv; fastconv.plots", "fastconv.nn.Conv2d", "fastconv.conv2d"
+    )
+    assert not {"matplotlib", "sklearn"} & plots
+    assert not {"torch", "safetensors"} & layers
+    assert "numba" in conv2d
 
 
 def public_names() -> list[str]:
@@ -166,6 +172,138 @@ def test_no_name_stands_in_two_folders() -> None:
 def test_every_module_says_what_it_is_for(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text())), path
     assert len(path.read_text().splitlines()) <= 400, f"{path} is a room too large"
+
+
+# What one function may have: lines, docstring included, levels of nested blocks, and arguments.
+MOST_LINES, MOST_LEVELS, MOST_ARGUMENTS = 79, 4, 10
+# Those that have more, still.
+TOO_LARGE: set[str] = {
+    "api.conv2d_backward.conv2d_backward",
+    "api.conv_transpose2d.conv_transpose2d",
+    "codegen.depthwise_microkernel.Depthwise._sums",
+    "codegen.direct_weight_grad_microkernel.PixelGradient.emit",
+    "codegen.fft_butterflies.write_planes",
+    "codegen.large_mean_microkernel.share_vectors",
+    "codegen.row_copies.transpose_block",
+    "codegen.row_copies.transpose_block.generate",
+    "codegen.row_copies.transpose_some",
+    "codegen.winograd_transforms.transform_pooled",
+    "codegen.winograd_transforms.scatter_row",
+    "codegen.winograd_transforms.gather_row",
+    "codegen.winograd_transforms._gather",
+    "convolution.blocking.winograd_blocking.blocks_of",
+    "convolution.weight_grad.implicit_gemm_weight_grad.bands_of",
+    "convolution.weight_grad.winograd_weight_grad.bands_of",
+    "kernels.channel_loops.normalize",
+    "kernels.channel_loops.normalize_grad",
+    "kernels.conv_loops.convolve",
+    "kernels.conv_microkernels.tile_address.tile",
+    "kernels.dense_loops.product_address.product",
+    "kernels.depthwise_loops.depthwise_address.blocks",
+    "kernels.direct_1x1_weight_grad_loops.plane_product_address.tile",
+    "kernels.direct_weight_grad_loops.pixel_gradient_address.tile",
+    "kernels.fft_loops.spectra.transform",
+    "kernels.fft_loops.images.transform",
+    "kernels.large_mean_loops.means_address.means",
+    "kernels.large_mean_loops.shares_address.shares",
+    "kernels.naive_loops.forward",
+    "kernels.naive_loops.input_grad",
+    "kernels.naive_loops.weight_grad",
+    "kernels.optimizer_steps.adam",
+    "kernels.pack_padded_band.band_copy_address.copy_band",
+    "kernels.pack_weights.turned_packer_address.pack_turned",
+    "kernels.pool_loops.mean_grad",
+    "kernels.pool_tile_loops.pool_address.forward",
+    "kernels.pool_tile_loops.pool_address.backward",
+    "kernels.weight_grad_loops.gradient_tile_address.tile",
+    "kernels.weight_grad_loops.lay_out",
+    "kernels.weight_grad_loops.multiply",
+    "kernels.winograd_loops.inputs_address.inputs",
+    "kernels.winograd_loops.outputs_address.outputs",
+    "kernels.winograd_loops.filters_address.make",
+    "kernels.winograd_loops.convolve_winograd",
+    "kernels.winograd_max_pool.pooled_address.pooled",
+    "kernels.winograd_weight_grad_loops.transform_band",
+    "kernels.winograd_weight_grad_loops.multiply_band",
+    "nn.training.fit.fit",
+    "nn.training.lr_schedules.OneCycleLR.__init__",
+}
+
+BLOCKS = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.TryStar, ast.Match)
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions_of(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, Function]]:
+    """Yield every function below a node, with its name inside the module."""
+    for node in ast.iter_child_nodes(tree):
+        name = prefix
+        if isinstance(node, ast.ClassDef | Function):
+            name = f"{prefix}.{node.name}".removeprefix(".")
+        if isinstance(node, Function):
+            yield name, node
+        yield from functions_of(node, name)
+
+
+def lines_of(function: Function) -> int:
+    return (function.end_lineno or 0) - function.lineno + 1
+
+
+def levels_of(node: ast.AST) -> int:
+    """Return how deep blocks are nested; functions inside begin anew, an elif is no level."""
+    deepest = 0
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, Function | ast.ClassDef):
+            is_elif = (
+                isinstance(node, ast.If) and [child] == node.orelse and isinstance(child, ast.If)
+            )
+            own = isinstance(child, BLOCKS) and not is_elif
+            deepest = max(deepest, own + levels_of(child))
+    return deepest
+
+
+def arguments_of(name: str, function: Function) -> int:
+    """Return how many arguments there are, but for a public function's that must be named."""
+    given = function.args
+    positional = [each.arg for each in (*given.posonlyargs, *given.args)]
+    names = [part for part in name.split(".") if part != "__init__"]
+    hidden = any(part.startswith("_") for part in names)
+    return (
+        len(positional) - (positional[:1] in (["self"], ["cls"])) + hidden * len(given.kwonlyargs)
+    )
+
+
+def too_large(source: str) -> dict[str, tuple[int, int, int]]:
+    """Return lines, levels and arguments of the functions that have too many of one."""
+    found = {
+        name: (lines_of(function), levels_of(function), arguments_of(name, function))
+        for name, function in functions_of(ast.parse(source))
+    }
+    limits = (MOST_LINES, MOST_LEVELS, MOST_ARGUMENTS)
+    return {name: has for name, has in found.items() if any(map(operator.gt, has, limits))}
+
+
+def test_functions_are_small() -> None:
+    found = {
+        f"{module_name(path).removeprefix('fastconv.')}.{name}": sizes
+        for path in SOURCES
+        for name, sizes in too_large(path.read_text()).items()
+    }
+    new = {name: sizes for name, sizes in found.items() if name not in TOO_LARGE}
+    assert not new, f"lines, levels, arguments: {new}"
+    assert sorted(TOO_LARGE - set(found)) == [], "are small now: take them from the list"
+
+
+def test_large_functions_are_found() -> None:
+    nested = "def f():\n if 1:\n  pass\n elif 2:\n  for i in x:\n   with y:\n    try:\n"
+    inner = "     pass\n    finally:\n     while {}:\n      pass\n"
+    assert list(too_large(nested + inner.format(1))) == ["f"]
+    assert not too_large(nested + inner.format("1").replace("while 1:\n ", "x = 1\n").rstrip(" "))
+    assert not too_large("def f():\n" + " x\n" * (MOST_LINES - 1))
+    assert list(too_large("class A:\n def f():\n" + "  x\n" * MOST_LINES)) == ["A.f"]
+    ten = ", ".join(f"a{i}" for i in range(10))
+    assert not too_large(f"class A:\n def f(self, {ten}, *, named): ...")
+    assert list(too_large(f"class A:\n def _f(self, {ten}, *, named): ...")) == ["A._f"]
+    assert list(too_large(f"def f(one, {ten}): ...")) == ["f"]
 
 
 DOCTESTED = [

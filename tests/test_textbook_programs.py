@@ -10,10 +10,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from side_by_side import side_by_side
+from side_by_side import selected, side_by_side
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -70,50 +70,117 @@ def test_every_program_is_listed_and_has_a_page() -> None:
             assert (EXAMPLES / picture).is_file(), picture
 
 
+# Runs each program in a child of one process, which has loaded what takes its time to load.
+# Arguments: a folder for what they print and draw, and the names of the programs.
+TOGETHER = """
+import importlib, os, pathlib, runpy, sys, traceback, warnings
+examples, folder, *names = sys.argv[1:]
+sys.path[0] = examples
+for module in ("fastconv.nn", "numba", "sklearn.datasets", "matplotlib.figure"):
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError:
+        pass
+
+def run(name):
+    begun = pathlib.Path(folder, name)
+    for stream in (sys.stdout, sys.stderr):
+        file = os.open(f"{begun}.{stream.name[1:-1]}", os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, stream.fileno())
+    drawn = ["--out", str(begun)] if "matplotlib" in sys.modules else []
+    sys.argv = [f"{examples}/{name}.py", "--quick", *drawn]
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        return end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+running = set()
+for name in [*names, *[None] * 2]:
+    if name is None or len(running) == 2:
+        if running:
+            running.remove(os.wait()[0])
+    if name is not None:
+        pathlib.Path(folder, name).mkdir()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # BLAS has threads, which mind no fork
+            child = os.fork()
+        if child == 0:
+            code = run(name)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            pathlib.Path(folder, f"{name}.code").write_text(str(code))
+            os._exit(0)
+        running.add(child)
+"""
+
+
+class Done(NamedTuple):
+    """What a program left."""
+
+    code: str
+    out: str
+    err: str
+    folder: Path
+
+
 @pytest.fixture(scope="module")
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    def run(name: str) -> tuple[subprocess.CompletedProcess[str], Path]:
-        folder = tmp_path_factory.getbasetemp() / name
-        folder.mkdir()
-        command = [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), "--quick"]
+    names = [name for name in PROGRAMS if name in selected(request, "name")]
+    folder = tmp_path_factory.mktemp("programs")
+
+    def run(_: str) -> dict[str, Done]:
         done = subprocess.run(
-            [*command, *(["--out", str(folder)] if has("matplotlib") else [])],
+            [sys.executable, "-W", "error", "-c", TOGETHER, str(EXAMPLES), str(folder), *names],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
         )
-        return done, folder
+        assert done.returncode == 0, done.stderr
+        return {name: left_by(folder / name) for name in names}
 
-    with side_by_side(request, "name", run) as started:
+    with side_by_side(request, ["all"], run) as started:
         yield started
 
 
+def left_by(begun: Path) -> Done:
+    code, out, err = (
+        path.read_text("utf-8") if path.exists() else ""
+        for path in (begun.with_suffix(f".{what}") for what in ("code", "stdout", "stderr"))
+    )
+    return Done(code, out, err, begun)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="runs them in forked processes")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_program(name: str, runs: Any) -> None:
     if name != "convolution_layer":
         pytest.importorskip("sklearn")
     if name in ("edge_detection", "forward_pass"):
         pytest.importorskip("PIL")
-    done, folder = runs[name].result()
-    assert done.returncode == 0, done.stderr
+    done = runs["all"].result()[name]
+    assert done.code == "0", done.err
     for text in EXPECTED[name]:
-        assert text in done.stdout
+        assert text in done.out
     if name == "forward_pass":
         told = "intermediate results equal PyTorch's" if has("torch") else "not installed"
-        assert told in done.stdout
+        assert told in done.out
     if name in LEAST:
         row, least = LEAST[name]
-        (percent,) = re.findall(rf"^{row} .* ([\d.]+)%$", done.stdout, re.M)[-1:]
-        assert float(percent) >= least, done.stdout
+        (percent,) = re.findall(rf"^{row} .* ([\d.]+)%$", done.out, re.M)[-1:]
+        assert float(percent) >= least, done.out
     page = (EXAMPLES / f"{name}.md").read_text(encoding="utf-8")
     if name in SAME:
-        for line in done.stdout.splitlines():
+        for line in done.out.splitlines():
             assert line in page or re.search(r"GFLOP/s|^how fast|^picture", line), line
     if has("matplotlib"):
         shown = {Path(picture).name for picture in re.findall(r"\((images/\S+)\)", page)}
-        drawn = {path.name for path in folder.iterdir()}
+        drawn = {path.name for path in done.folder.iterdir()}
         assert drawn == shown
-        for path in folder.iterdir():
+        for path in done.folder.iterdir():
             assert path.stat().st_size > 3000
             assert size_of(path) == size_of(EXAMPLES / "images" / path.name)

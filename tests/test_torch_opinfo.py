@@ -6,6 +6,7 @@ list there; it gets the samples of unfolding, backwards.
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -21,13 +22,7 @@ from fastconv import nn
 torch = pytest.importorskip("torch")
 pytest.importorskip("expecttest")  # which PyTorch's lists import
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from torch.testing._internal.common_methods_invocations import op_db
-    from torch.testing._internal.common_modules import module_db
-
 functional = torch.nn.functional
-OPERATORS = {op.name: op for op in op_db}
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 Tensor = Any
 
@@ -40,9 +35,21 @@ def exact() -> Iterator[None]:
         yield
 
 
+def listed(module: str, name: str) -> Any:
+    """Return one of PyTorch's lists; they take two seconds to import, so not while collecting."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return getattr(importlib.import_module(f"torch.testing._internal.{module}"), name)
+
+
+def operator_named(name: str) -> Any:
+    operators = listed("common_methods_invocations", "op_db")
+    return {op.name: op for op in operators}[f"nn.functional.{name}"]
+
+
 def every_sample(name: str, dtype: str, check: Callable[..., None]) -> int:
     """Check every sample: its tensors, other arguments and options. Return how many there were."""
-    operator = OPERATORS[f"nn.functional.{name}"]
+    operator = operator_named(name)
     count = 0
     for sample in operator.sample_inputs("cpu", getattr(torch, dtype), requires_grad=True):
         given = [sample.input, *sample.args]
@@ -192,7 +199,7 @@ def test_samples(
 
 def test_errors_of_conv2d(capsys: pytest.CaptureFixture[str]) -> None:
     count = 0
-    for error in OPERATORS["nn.functional.conv2d"].error_inputs("cpu"):
+    for error in operator_named("conv2d").error_inputs("cpu"):
         sample = error.sample_input
         x, (weight, bias) = sample.input, sample.args
         with pytest.raises(error.error_type, match=error.error_regex):
@@ -232,7 +239,8 @@ def check_module(theirs: Any, ours: nn.Module, inputs: list[Tensor]) -> None:
 @DTYPES
 @pytest.mark.parametrize("name", ["Conv2d", "ConvTranspose2d"])
 def test_modules(name: str, dtype: str, capsys: pytest.CaptureFixture[str]) -> None:
-    (info,) = (info for info in module_db if info.module_cls is getattr(torch.nn, name))
+    modules = listed("common_modules", "module_db")
+    (info,) = (info for info in modules if info.module_cls is getattr(torch.nn, name))
     kind, count = getattr(torch, dtype), 0
     for sample in info.module_inputs_func(info, "cpu", kind, requires_grad=True, training=True):
         told = sample.constructor_input

@@ -21,7 +21,6 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("expecttest")
 # Several threads would wait for each other on planes as small as these.
 torch.set_num_threads(1)
-common = pytest.importorskip("torch.testing._internal.common_methods_invocations")
 
 #: The results of a call and the gradient of its input, or None where it was refused.
 Answer = list[Array] | None
@@ -33,6 +32,8 @@ TYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 def operators(name: str) -> list[Any]:
     """Return PyTorch's descriptions of an operator that it has samples for."""
+    # It takes two seconds to import, so not while collecting.
+    common = pytest.importorskip("torch.testing._internal.common_methods_invocations")
     return [op for op in common.op_db if op.name == name and op.dtypes]
 
 

@@ -21,8 +21,7 @@ import fastconv
 from fastconv.bench.bench_errors import BenchError
 from fastconv.bench.machine import Peak
 from fastconv.bench.suites import Item, Layer
-from fastconv.bench.tuning import findings
-from fastconv.bench.tuning import tune_command as tune_command
+from fastconv.bench.tuning import findings, tune_command
 from fastconv.bench.tuning.user_layers import load_shapes
 from fastconv.convolution.algorithm import Algorithm
 from fastconv.core.precision import Precision

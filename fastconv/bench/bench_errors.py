@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
+
+from fastconv.runtime import optional_packages
 
 
 class BenchError(Exception):
-    """A wish that cannot be met; the message says what would be right."""
+    """The arguments are invalid; the message says what would be right."""
 
 
 def require(module: str, purpose: str) -> ModuleType:
-    """Import an optional dependency.
-
-    Raises
-    ------
-    BenchError
-        If it is not installed; the message says how to install it.
-    """
+    """Import an optional dependency; `BenchError` says how to install it."""
     try:
-        return importlib.import_module(module)
+        return optional_packages.require(module, purpose, "bench")
     except ModuleNotFoundError as error:
-        raise BenchError(
-            f"{purpose} needs {error.name}, which is not installed: pip install 'fastconv[bench]'"
-        ) from None
+        raise BenchError(str(error)) from None

@@ -10,16 +10,11 @@ from fastconv.bench.bench_calls import make_tensors
 from fastconv.bench.candidate import Candidate
 from fastconv.bench.machine import Peak
 from fastconv.bench.measure import interleave
-from fastconv.bench.results import LayerResult, Record
+from fastconv.bench.results import LayerResult
 from fastconv.bench.suites import Item, Layer
-from fastconv.bench.verify import Oracle, sample_for_reference, tolerance
-from fastconv.core.conv_problem import Conv2dProblem, Direction
-from fastconv.runtime import threads
+from fastconv.bench.verify import NAIVE, REFERENCE, Oracle, Sample, tolerance
+from fastconv.core.conv_problem import Direction
 from fastconv.select import conv_registry, plan
-
-#: The two algorithms that all others are compared with.
-REFERENCE = "reference"
-NAIVE = "naive"
 
 Tell = Callable[[str], None]
 
@@ -38,7 +33,7 @@ class Options:
     rounds, seconds
         See `fastconv.bench.measure.interleave`; `seconds` for one layer in one direction.
     baselines : bool
-        Whether the two that all are compared with are timed too, asked for or not.
+        Whether the two that all are compared with are timed too, even if not named.
     """
 
     algorithms: tuple[str, ...] = ()
@@ -50,22 +45,9 @@ class Options:
 
 
 def run(items: Sequence[Item], options: Options, peak: Peak, tell: Tell) -> Iterator[LayerResult]:
-    """Measure one layer and direction after the other.
+    """Measure one layer and direction after the other, and the peak before each.
 
-    Parameters
-    ----------
-    items
-        What is to be measured.
-    options
-        How.
-    peak
-        Measured once more before each layer.
-    tell
-        Called with a few words on what is being done.
-
-    Yields
-    ------
-    LayerResult
+    `tell` is called with a few words on what is being done.
     """
     for item in items:
         for direction in item.directions:
@@ -94,12 +76,14 @@ def measure_layer(layer: Layer, direction: Direction, options: Options, tell: Te
     shown = options.algorithms or tuple(offered)
     baselines = (REFERENCE, NAIVE)
     timed = {*shown, *(baselines if options.baselines else ())}
-    reference, naive = offered[REFERENCE], offered[NAIVE]
-    sample = sample_for_reference(problem, direction, tensors, reference)
+    oracle = Oracle(problem, direction, tensors, offered)
+    sample, whole = oracle.sample, Sample(problem, tensors, 1.0)
     candidates = [
-        Candidate(reference, sample.problem, direction, sample.tensors, 1 / sample.share)
-        if algorithm is reference
-        else Candidate(algorithm, problem, direction, tensors)
+        Candidate(
+            algorithm=algorithm,
+            direction=direction,
+            part=sample if algorithm.name == REFERENCE else whole,
+        )
         for algorithm in offered.values()
         if algorithm.name not in refused and algorithm.name in timed
     ]
@@ -107,7 +91,8 @@ def measure_layer(layer: Layer, direction: Direction, options: Options, tell: Te
         candidate.first_call()
 
     tell(f"{name}: checking")
-    oracle = Oracle(problem, direction, tensors, sample, reference, naive)
+    naive = next((c for c in candidates if c.name == NAIVE and c.failure is None), None)
+    oracle.find_truth(naive.call.out if naive and naive.call else None)
     for candidate in candidates:
         candidate.verify(oracle)
 
@@ -120,53 +105,22 @@ def measure_layer(layer: Layer, direction: Direction, options: Options, tell: Te
 
     medians = [right[n].median if n in right else None for n in baselines]
     chosen = plan.choose(problem, direction)
-    records = [
-        _record(layer, candidate, problem, candidate.algorithm is chosen, medians)
-        for candidate in candidates
-        if candidate.name in shown
-    ]
-    if sample.share < 1:
-        records = [dataclasses.replace(r, reference_is_estimate=True) for r in records]
+    records = []
+    for candidate in candidates:
+        if candidate.name in shown:
+            median = candidate.median
+            speedups = [each / median if median and each else None for each in medians]
+            record = candidate.record(
+                *(layer, problem, direction),
+                algorithm=candidate.name,
+                workspace_bytes=candidate.algorithm.workspace_bytes(problem, direction),
+                chosen_by_auto=candidate.algorithm is chosen,
+                tolerance=tolerance(candidate.part.problem, direction),
+                speedup_over_reference=speedups[0],
+                speedup_over_naive=speedups[1],
+                reference_is_estimate=sample.share < 1,
+            )
+            records.append(record)
     return LayerResult(
         layer, direction, problem, tuple(records), tuple(n for n in shown if n in refused)
-    )
-
-
-def _record(
-    layer: Layer,
-    candidate: Candidate,
-    problem: Conv2dProblem,
-    chosen_by_auto: bool,
-    baselines: Sequence[float | None],
-) -> Record:
-    median, timing, check = candidate.median, candidate.timing, candidate.check
-    speedups = [baseline / median if median and baseline else None for baseline in baselines]
-    return Record(
-        suite=layer.suite,
-        layer=layer.id,
-        direction=candidate.direction,
-        algorithm=candidate.name,
-        batch=problem.N,
-        dtype=problem.dtype,
-        threads=threads.get_num_threads(),
-        **{name: getattr(problem, name) for name in ("C", "K", "H", "W", "R", "S", "OH", "OW")},
-        stride=layer.stride,
-        padding=layer.padding,
-        groups=layer.groups,
-        count=layer.count,
-        gflop=problem.flops / 1e9,
-        workspace_bytes=candidate.algorithm.workspace_bytes(problem, candidate.direction),
-        chosen_by_auto=chosen_by_auto,
-        correct=candidate.correct,
-        max_rel_error=check.error if check else None,
-        tolerance=tolerance(candidate.problem, candidate.direction),
-        failure=candidate.failure,
-        median_s=median,
-        spread_s=timing.spread * candidate.scale if timing and median else None,
-        rounds=len(timing.samples) if timing else 0,
-        repeats=timing.repeats if timing else 0,
-        gflops=problem.flops / median / 1e9 if median else None,
-        speedup_over_reference=speedups[0],
-        speedup_over_naive=speedups[1],
-        compile_s=candidate.compile_seconds,
     )

@@ -6,45 +6,31 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from fastconv.bench.bench_calls import Call, Tensors, make_call
+from fastconv.bench.bench_calls import Call, make_call
 from fastconv.bench.measure import Timing
-from fastconv.bench.verify import Check, Oracle
+from fastconv.bench.results import Record
+from fastconv.bench.suites import Layer
+from fastconv.bench.verify import Check, Oracle, Sample
 from fastconv.convolution.algorithm import Algorithm
 from fastconv.core.conv_problem import Conv2dProblem, Direction
+from fastconv.runtime import threads
 
 
-@dataclass
-class Candidate:
-    """An algorithm, what it is to compute, and what is known about it so far.
+@dataclass(kw_only=True)
+class Measured:
+    """What is known so far about one way to compute a layer."""
 
-    Attributes
-    ----------
-    algorithm, problem, direction, tensors
-        What is computed: all of a layer, but by the reference loops a sample of it.
-    scale : float
-        How many such calls make the whole layer.
-    first_seconds : float
-        Duration of the first call, with the preparation of the weights and all compilation.
-    failure : str or None
-        What the algorithm raised. That is its result, not the end of the benchmark.
-    """
-
-    algorithm: Algorithm
-    problem: Conv2dProblem
-    direction: Direction
-    tensors: Tensors
-    scale: float = 1.0
-    call: Call | None = None
-    first_seconds: float = 0.0
+    first_seconds: float = 0.0  # with the preparation of the weights and all compilation
     check: Check | None = None
     timing: Timing | None = None
-    failure: str | None = None
+    failure: str | None = None  # what was raised: a result, not the end of the benchmark
 
     @property
-    def name(self) -> str:
-        """The algorithm's name."""
-        return self.algorithm.name
+    def scale(self) -> float:
+        """How many calls make the whole layer."""
+        return 1.0
 
     @property
     def correct(self) -> bool:
@@ -56,16 +42,68 @@ class Candidate:
         """Seconds for the whole layer."""
         return self.timing.median * self.scale if self.timing and self.correct else None
 
+    def record(
+        self, layer: Layer, problem: Conv2dProblem, direction: Direction, **more: Any
+    ) -> Record:
+        """Return what is known, as one record; `more` are the fields that nothing here tells."""
+        sizes = {
+            name: getattr(problem, name) for name in ("C", "K", "H", "W", "R", "S", "OH", "OW")
+        }
+        columns = ("stride", "padding", "groups", "count")
+        median, timing = self.median, self.timing
+        if timing is not None and median is not None:
+            more |= {
+                "median_s": median,
+                "spread_s": timing.spread * self.scale,
+                "rounds": len(timing.samples),
+                "repeats": timing.repeats,
+                "gflops": problem.flops / median / 1e9,
+                # How much longer the first call took than a later one.
+                "compile_s": max(0.0, self.first_seconds - timing.median),
+            }
+        return Record(
+            suite=layer.suite,
+            layer=layer.id,
+            direction=direction,
+            batch=problem.N,
+            dtype=problem.dtype,
+            threads=threads.get_num_threads(),
+            gflop=problem.flops / 1e9,
+            correct=self.correct,
+            max_rel_error=self.check.error if self.check else None,
+            failure=self.failure,
+            **sizes,
+            **{name: getattr(layer, name) for name in columns},
+            **more,
+        )
+
+
+@dataclass(kw_only=True)
+class Candidate(Measured):
+    """An algorithm and what it is to compute: all of a layer, the reference loops a sample."""
+
+    algorithm: Algorithm
+    direction: Direction
+    part: Sample
+    call: Call | None = None
+
     @property
-    def compile_seconds(self) -> float | None:
-        """How much longer the first call took than a later one."""
-        return max(0.0, self.first_seconds - self.timing.median) if self.timing else None
+    def name(self) -> str:
+        """The algorithm's name."""
+        return self.algorithm.name
+
+    @property
+    def scale(self) -> float:
+        """How many calls make the whole layer."""
+        return 1 / self.part.share
 
     def first_call(self) -> None:
         """Compile, and compute the result that will be checked."""
         with self._guarded():
             begin = time.perf_counter()
-            self.call = make_call(self.problem, self.direction, self.algorithm, self.tensors)
+            self.call = make_call(
+                self.part.problem, self.direction, self.algorithm, self.part.tensors
+            )
             self.call.run()
             self.first_seconds = time.perf_counter() - begin
 

@@ -18,7 +18,7 @@ from fastconv.select import tuning
 
 #: What `fastconv info` looks for beside what the library needs.
 EXTRAS = ("scikit-learn", "pillow", "rich", "typer", "matplotlib", "pytest", "pytest-benchmark")
-PEERS = ("torch", "onnxruntime", "openvino", "jax")
+PEERS = ("torch", "onnxruntime", "openvino", "ncnn", "mnn", "opencv-python-headless", "jax")
 
 
 class Peak:
@@ -28,7 +28,7 @@ class Peak:
     """
 
     def __init__(self, dtype: str, num_threads: int) -> None:
-        self._dtype, self._threads = dtype, num_threads
+        self.dtype, self._threads = dtype, num_threads
         self.samples: list[float] = []
         self._alone = 0.0
 
@@ -45,8 +45,8 @@ class Peak:
 
     def measure(self) -> None:
         """Measure once more, with all threads and with one; this takes about 45 ms."""
-        self.samples.append(measure_peak(self._dtype, self._threads))
-        self._alone = max(self._alone, measure_peak(self._dtype, 1, seconds=0.015))
+        self.samples.append(measure_peak(self.dtype, self._threads))
+        self._alone = max(self._alone, measure_peak(self.dtype, 1, seconds=0.015))
 
 
 def version(package: str) -> str | None:
@@ -66,28 +66,23 @@ def started_layer() -> str:
     return threads.threading_layer() or "none"
 
 
-def header(peak: Peak, dtype: str, command: Sequence[str], complete: bool) -> dict[str, Any]:
+def header(peak: Peak, complete: bool) -> dict[str, Any]:
     """Return what a reader of the records must know about where they come from."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": list(command),
+        "command": ["fastconv", *sys.argv[1:]],  # without the folder of the program
         "complete": complete,
         "machine": platform.platform(),
         "cpu": dataclasses.asdict(cpu.describe()),
         "threads": threads.get_num_threads(),
         "threading_layer": started_layer(),
         "blas": blas.names(),
-        "dtype": dtype,
+        "dtype": peak.dtype,
         "peak_gflops": peak.best if peak.samples else None,
         "peak_samples_gflops": list(peak.samples),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("fastconv", "numpy", "numba", "llvmlite", "tbb")},
     }
-
-
-def command_line() -> list[str]:
-    """Return how this process was called, without the folder of the program."""
-    return ["fastconv", *sys.argv[1:]]
 
 
 def facts() -> list[tuple[str, str]]:

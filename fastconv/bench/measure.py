@@ -81,38 +81,27 @@ def find_repeats(function: Function, block: float = BLOCK_SECONDS) -> tuple[int,
 
 
 def interleave(functions: Mapping[str, Function], seconds: float, rounds: int) -> dict[str, Timing]:
-    """Measure functions side by side.
+    """Measure functions side by side, which were called at least once before.
 
-    Parameters
-    ----------
-    functions : mapping of names to functions without arguments
-        Compiled and called at least once before.
-    seconds : float
-        About how long the whole may take. A slow function that has used up its share, an equal
-        part of this, drops out after `FEWEST_ROUNDS` rounds.
-    rounds : int
-        The most blocks a function gets.
+    The whole takes about `seconds`: a slow function that has used up its share, an equal part of
+    this, drops out after `FEWEST_ROUNDS` rounds. `rounds` is the most blocks a function gets.
 
-    Returns
-    -------
-    dict of str to Timing
-
-    Examples
-    --------
     >>> timings = interleave({"sum": lambda: sum(range(1000))}, seconds=0.1, rounds=5)
     >>> timings["sum"].median > 0
     True
     """
     plans = {name: find_repeats(function) for name, function in functions.items()}
-    samples: dict[str, list[float]] = {name: [] for name in functions}
-    spent = dict.fromkeys(functions, 0.0)
+    # The call that told how long a slow function takes was a block like any other.
+    samples = {name: [each] if each >= LONG_CALL else [] for name, (_, each) in plans.items()}
+    spent = {name: sum(found) for name, found in samples.items()}
     share = seconds / max(1, len(functions))
     order = list(functions)
     shuffle = random.Random(0).shuffle
-    for turn in range(max(rounds, FEWEST_ROUNDS)):
+    for _ in range(most := max(rounds, FEWEST_ROUNDS)):
         shuffle(order)
         for name in order:
-            if turn >= FEWEST_ROUNDS and spent[name] > share:
+            count = len(samples[name])
+            if count == most or (count >= FEWEST_ROUNDS and spent[name] > share):
                 continue
             repeats, expected = plans[name]
             begin = time.perf_counter()

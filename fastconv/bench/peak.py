@@ -60,21 +60,9 @@ def _kernel(lanes: int, chains: int) -> RangeKernel:
 def measure_peak(dtype: str = "float32", threads: int = 1, seconds: float = 0.03) -> float:
     """Return the most GFLOP/s that `threads` threads reach at fused multiply-adds in registers.
 
-    Parameters
-    ----------
-    dtype : {"float32", "float64"}
-    threads : int
-        How many work at once; fastconv's own number of threads must be at least that.
-    seconds : float
-        About how long to measure.
+    The best of several short rounds, for interruptions only ever make a round slower; about
+    `seconds` in all. fastconv's own number of threads must be at least `threads`.
 
-    Returns
-    -------
-    float
-        The best of several short rounds: interruptions only ever make a round slower.
-
-    Examples
-    --------
     >>> measure_peak("float32", threads=1) > 0.1
     True
     """

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+T = TypeVar("T")
 
 
 class ProgressBar:
@@ -20,10 +22,8 @@ class ProgressBar:
     def __init__(self, total: int) -> None:
         console = Console(stderr=True)
         self._progress = Progress(
-            BarColumn(30),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
+            *(BarColumn(30), MofNCompleteColumn()),
+            *(TextColumn("{task.description}"), TimeElapsedColumn()),
             console=console,
             auto_refresh=False,
             transient=True,
@@ -54,10 +54,25 @@ class ProgressBar:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._progress.stop()
+
+
+def collect(
+    steps: Callable[[Callable[[str], None]], Iterator[T]], total: int, show: Callable[[T], None]
+) -> tuple[list[T], bool]:
+    """Show what a long task yields as it comes; return it all, and whether the task ended.
+
+    Ctrl-C ends the task, not the program: what it has yielded until then is returned.
+    """
+    found: list[T] = []
+    try:
+        with ProgressBar(total) as bar:
+            for each in steps(bar.tell):
+                found.append(each)
+                with bar.hidden():
+                    show(each)
+                bar.advance()
+    except KeyboardInterrupt:
+        return found, False
+    return found, True

@@ -7,13 +7,49 @@ import dataclasses
 import json
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastconv.bench import bench_plot
 from fastconv.bench.bench_errors import BenchError
-from fastconv.bench.results import Record
+from fastconv.bench.results import LayerResult, Record
 from fastconv.runtime.atomic_files import write_atomically
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where the results go beside the screen."""
+
+    json: Path | None = None
+    csv: Path | None = None
+    plot: Path | None = None
+
+    def check(self) -> None:
+        """Raise `BenchError` for a target that cannot be written: now, not after measuring."""
+        if self.plot is not None:
+            bench_plot.check_plot(self.plot)
+        taken: dict[Path, str] = {}
+        for name, path in vars(self).items():
+            if path is not None:
+                check_target(f"--{name}", path)
+                other = taken.setdefault(path.resolve(), name)
+                if other != name:
+                    raise BenchError(f"--{name} and --{other} must name two files, got {path}")
+
+    def write(self, header: dict[str, Any], results: Sequence[LayerResult]) -> Iterator[Path]:
+        """Write each file, and yield its path."""
+        records = [record for result in results for record in result.records]
+        if self.json is not None:
+            write_json(self.json, header, records)
+            yield self.json
+        if self.csv is not None:
+            write_csv(self.csv, records)
+            yield self.csv
+        if self.plot is not None:
+            bench_plot.write_plot(self.plot, header, results)
+            yield self.plot
 
 
 def check_target(option: str, path: Path) -> None:
@@ -36,7 +72,11 @@ def write_json(path: Path, header: dict[str, Any], records: Sequence[Record]) ->
     """Write ``{"header": ..., "records": [...]}``; what is not a number becomes null."""
     content = {"header": header, "records": [dataclasses.asdict(record) for record in records]}
     text = json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: _write_text(file, text))
+
+    def write(file: Path) -> None:
+        file.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
 
 
 def write_csv(path: Path, records: Sequence[Record]) -> None:
@@ -50,10 +90,6 @@ def write_csv(path: Path, records: Sequence[Record]) -> None:
             table.writerows(_finite(dataclasses.asdict(record)) for record in records)
 
     write_atomically(path, write)
-
-
-def _write_text(file: Path, text: str) -> None:
-    file.write_text(text, encoding="utf-8")
 
 
 def _finite(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastconv.bench.suites import Layer
@@ -42,10 +43,10 @@ class Record:
     chosen_by_auto : bool
         Whether ``algorithm="auto"`` runs this one.
     contender : str
-        In a contest with other libraries who computed it: "fastconv", "fastconv:im2col" if that
+        Beside other libraries, who computed it: "fastconv", "fastconv:im2col" if that
         algorithm was named, or a peer, whose name is then `algorithm` too.
     time_over_fastconv : float
-        In a contest: `median_s` over that of fastconv; above 1, fastconv was faster.
+        Beside other libraries, `median_s` over that of fastconv; above 1, fastconv was faster.
     """
 
     suite: str
@@ -97,3 +98,15 @@ class LayerResult:
     problem: Conv2dProblem
     records: tuple[Record, ...]
     refused: tuple[str, ...]
+
+
+def is_own(record: Record) -> bool:
+    """Return whether fastconv computed this, not a peer."""
+    return record.contender.partition(":")[0] == "fastconv"
+
+
+def by_suite(results: Sequence[LayerResult]) -> list[tuple[str, list[LayerResult]]]:
+    """Return the results of each suite under its name and, if there are several, "all"."""
+    suites = list(dict.fromkeys(result.layer.suite for result in results))
+    groups = [(name, [r for r in results if r.layer.suite == name]) for name in suites]
+    return [*groups, ("all", list(results))] if len(suites) > 1 else groups

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from fastconv.bench.results import LayerResult, Record
+from fastconv.bench.results import LayerResult, Record, by_suite
 
 AUTO = "auto"
 
@@ -15,30 +15,24 @@ AUTO = "auto"
 CLOSE = 0.05
 
 
-@dataclass(frozen=True)
-class Score:
-    """How the automatic choice, or one algorithm, did over several layers.
+class Miss(NamedTuple):
+    """How much longer than the fastest algorithm of a layer another took: 0.1 for a tenth."""
 
-    Attributes
-    ----------
-    layers : int
-        How many.
-    best : int
-        On how many it was within `CLOSE` of the fastest algorithm measured.
-    worst : float
-        How much longer than the fastest it took, at worst: 0.1 for a tenth.
-    worst_layer : str
-        Where that was.
-    over_reference, over_naive, of_peak : float
-        Geometric means of its speed-ups and of its fraction of the peak.
-    """
+    share: float
+    record: Record
+    best: Record
+
+
+class Score(NamedTuple):
+    """How the automatic choice, or one algorithm, did over several layers."""
 
     title: str
     algorithm: str
     layers: int
-    best: int
-    worst: float
+    best: int  # on how many it was within `CLOSE` of the fastest algorithm measured
+    worst: float  # how much longer than the fastest it took at worst: 0.1 for a tenth
     worst_layer: str
+    # Geometric means of its speed-ups and of its fraction of the peak.
     over_reference: float
     over_naive: float
     of_peak: float
@@ -51,48 +45,47 @@ def scores(
 
     Of the automatic choice; or of `algorithms`, where only these were measured.
     """
-    suites = list(dict.fromkeys(result.layer.suite for result in results))
-    groups = [(name, [r for r in results if r.layer.suite == name]) for name in suites]
-    if len(suites) > 1:
-        groups.append(("all", list(results)))
     found = [
-        _score(title, name, group, peak)
-        for title, group in groups
+        _score(title, name, list(misses(group, name)), peak)
+        for title, group in by_suite(results)
         for name in algorithms or (AUTO,)
     ]
     return [score for score in found if score is not None]
 
 
-def _score(title: str, name: str, results: Sequence[LayerResult], peak: float) -> Score | None:
-    pairs = [
-        (own, min(timed, key=_seconds))
-        for timed in ([r for r in result.records if r.median_s] for result in results)
-        for own in timed
-        if (own.chosen_by_auto if name == AUTO else own.algorithm == name)
-    ]
-    if not pairs:
+def misses(results: Sequence[LayerResult], name: str = AUTO) -> Iterator[Miss]:
+    """Yield how far from the fastest an algorithm was on each layer that it ran on."""
+    for result in results:
+        timed = [(r.median_s, r) for r in result.records if r.median_s]
+        for seconds, own in timed:
+            if own.chosen_by_auto if name == AUTO else own.algorithm == name:
+                least, best = min(timed, key=lambda pair: pair[0])
+                yield Miss(seconds / least - 1, own, best)
+
+
+def _score(title: str, name: str, found: Sequence[Miss], peak: float) -> Score | None:
+    if not found:
         return None
-    misses = [_seconds(own) / _seconds(best) - 1 for own, best in pairs]
-    worst = int(np.argmax(misses))
-    chosen = [own for own, _ in pairs]
+    chosen = [miss.record for miss in found]
+    worst = max(found, key=lambda miss: miss.share)
     return Score(
         title,
         name,
-        layers=len(pairs),
-        best=sum(miss <= CLOSE for miss in misses),
-        worst=misses[worst],
-        worst_layer=f"{chosen[worst].layer} {chosen[worst].direction}",
+        layers=len(found),
+        best=sum(miss.share <= CLOSE for miss in found),
+        worst=worst.share,
+        worst_layer=f"{worst.record.layer} {worst.record.direction}",
         over_reference=geometric_mean([r.speedup_over_reference for r in chosen]),
         over_naive=geometric_mean([r.speedup_over_naive for r in chosen]),
         of_peak=geometric_mean([(r.gflops or 0) / peak for r in chosen]),
     )
 
 
-def _seconds(record: Record) -> float:
-    return record.median_s or float("inf")
-
-
-def geometric_mean(values: Sequence[float | None]) -> float:
-    """Return the geometric mean of the positive values, NaN if there are none."""
-    known = [value for value in values if value]
-    return float(np.exp(np.mean(np.log(known)))) if known else float("nan")
+def geometric_mean(values: Sequence[float | None], weights: Sequence[float] | None = None) -> float:
+    """Return the (weighted) geometric mean of the positive values, NaN if there are none."""
+    known = np.array([value or np.nan for value in values], float)
+    there = ~np.isnan(known)
+    if not there.any():
+        return float("nan")
+    shares = None if weights is None else np.asarray(weights)[there]
+    return float(np.exp(np.average(np.log(known[there]), weights=shares)))

@@ -2,7 +2,7 @@
 
 A suite is a CSV file in the folder ``suites`` of this package; a new file is a new suite. The
 columns: id, C, K, H, W, R, S, stride, padding, groups, count (how often the network has the
-layer) and, where the default is not wanted, batch.
+layer) and, where the default is not right, batch.
 """
 
 from __future__ import annotations
@@ -93,13 +93,6 @@ def suite_names() -> tuple[str, ...]:
 def load_suite(name: str) -> tuple[Layer, ...]:
     """Return the layers of a suite.
 
-    Raises
-    ------
-    BenchError
-        If there is none of that name.
-
-    Examples
-    --------
     >>> load_suite("resnet50")[3].id
     'r04'
     """
@@ -126,30 +119,19 @@ def select(
     layers: Sequence[str] = (),
     directions: Sequence[Direction] | None = None,
 ) -> list[Item]:
-    """Return what is to be measured.
+    """Return what is to be measured; raise `BenchError` for an unknown suite or layer.
 
-    Parameters
-    ----------
-    suites : names, optional
-        Whole suites. Without them and without `layers`: the suite of images and a
-        cross-section of the others.
-    layers : ids, optional
-        Only these layers, of the named suites or else of all.
-    directions : optional
-        In these directions; by default forward, in the cross-section also some gradients.
-
-    Raises
-    ------
-    BenchError
-        For an unknown suite or layer; the message lists the right ones.
+    Whole suites, or only the layers with these ids, of the named suites or else of all; without
+    either the suite of images and a cross-section of the others. By default forward, in the
+    cross-section also some gradients.
     """
     check_names("suite", suites, suite_names())
     if not suites and not layers:
         return _default_items(directions)
     found = [layer for name in suites or suite_names() for layer in load_suite(name)]
     check_names("layer", layers, [layer.id for layer in found])
-    wanted = tuple(directions or ("forward",))
-    return [Item(layer, wanted) for layer in found if not layers or layer.id in layers]
+    chosen = tuple(directions or ("forward",))
+    return [Item(layer, chosen) for layer in found if not layers or layer.id in layers]
 
 
 def _default_items(directions: Sequence[Direction] | None) -> list[Item]:

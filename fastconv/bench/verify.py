@@ -2,9 +2,10 @@
 
 The truth is what the reference loops give in float64. Python needs microseconds for every
 output element, so for a large layer the loops run on a *sample* only: some whole images, or
-some rows of one image. The whole result is then compared with the compiled loops of ``naive``
-in float64, after those have agreed with the reference on the sample; and the algorithm in
-question computes the sample as well, as a small problem of its own.
+some rows of one image, or of its first output channels. For the whole result the truth is then
+``im2col`` in float64, after it has agreed with the reference on the sample to the last digits,
+and everywhere with the compiled loops (``naive``) in the layer's own type, which share no code
+with it. The algorithm in question must also compute the sample, as a small problem of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,8 +28,12 @@ from fastconv.core.geometry import extent
 
 Array = NDArray[Any]
 
+#: The two algorithms that all others are compared with, and one that is fast and exact enough.
+REFERENCE, NAIVE, IM2COL = "reference", "naive", "im2col"
 #: About how long one run of the reference loops may take.
 REFERENCE_SECONDS = 0.05
+#: A row of so many output channels is sampled at least: it fills vectors and register tiles.
+FEWEST_CHANNELS = 32
 
 
 def relative_error(result: Array, truth: Array) -> float:
@@ -66,25 +72,33 @@ class Sample:
     share: float
 
 
-def cut(problem: Conv2dProblem, tensors: Tensors, images: range, rows: range) -> Sample:
+def cut(
+    problem: Conv2dProblem,
+    tensors: Tensors,
+    images: range,
+    rows: range,
+    channels: int | None = None,
+) -> Sample:
     """Return the problem of some output rows of some images, with the input rows they need.
 
-    Interior rows need no padding above and below; at an edge the margin that they see stays.
+    Interior rows need no padding above and below; at an edge the padding that they see stays.
+    `channels` limits the output channels to the first ones; there must be one group then.
     """
     stride, (top, _) = problem.stride[0], problem.padding[0]
     first = rows.start * stride - top
     last = (rows.stop - 1) * stride - top + extent(problem.R, problem.dilation[0])
     inside = slice(max(0, first), min(problem.H, last))
-    margins = (max(0, -first), max(0, last - problem.H)), problem.padding[1]
+    padding = (max(0, -first), max(0, last - problem.H)), problem.padding[1]
     x = tensors.x[images.start : images.stop, :, inside]
-    grad = tensors.grad_output[images.start : images.stop, :, rows.start : rows.stop]
+    weight, bias = tensors.weight[:channels], tensors.bias[:channels]
+    grad = tensors.grad_output[images.start : images.stop, :channels, rows.start : rows.stop]
     part = Conv2dProblem.from_shapes(
-        *(x.shape, problem.weight_shape, problem.stride, margins, problem.dilation),
+        *(x.shape, weight.shape, problem.stride, padding, problem.dilation),
         *(problem.groups, problem.dtype),
     )
-    share = len(images) * len(rows) / (problem.N * problem.OH)
-    own = (as_computed(array, problem.dtype) for array in (x, grad))
-    return Sample(part, Tensors(next(own), tensors.weight, tensors.bias, next(own)), share)
+    share = len(images) * len(rows) * part.K / (problem.N * problem.OH * problem.K)
+    own = (as_computed(array, problem.dtype) for array in (x, weight, bias, grad))
+    return Sample(part, Tensors(*own), share)
 
 
 def sample_for_reference(
@@ -92,14 +106,20 @@ def sample_for_reference(
 ) -> Sample:
     """Return the part that the reference loops do in about `REFERENCE_SECONDS`, all if they can.
 
-    Whole images if it is possible, because these have edges; else rows from the middle of one.
+    Whole images if it is possible, because these have edges; else rows from the middle of one,
+    or the first output channels of a row where even that takes long.
     """
-    middle = problem.OH // 2
-    row = cut(problem, tensors, range(1), range(middle, middle + 1))
-    call = make_call(row.problem, direction, reference, row.tensors)
+    middle = range(problem.OH // 2, problem.OH // 2 + 1)
+    some = min(problem.K, FEWEST_CHANNELS) if problem.groups == 1 else problem.K
+    small = cut(problem, tensors, range(1), middle, some)
+    call = make_call(small.problem, direction, reference, small.tensors)
     begin = time.perf_counter()
     call.run()
-    rows = max(1, int(REFERENCE_SECONDS / (time.perf_counter() - begin)))
+    spent = time.perf_counter() - begin
+    channels = max(some, int(some * REFERENCE_SECONDS / spent))
+    if channels < problem.K and problem.groups == 1:
+        return cut(problem, tensors, range(1), middle, channels)
+    rows = max(1, int(REFERENCE_SECONDS / spent * some / problem.K))
     if rows >= problem.N * problem.OH:
         return Sample(problem, tensors, 1.0)
     if rows >= problem.OH:
@@ -116,37 +136,66 @@ class Check(NamedTuple):
 
 
 class Oracle:
-    """Knows the right result of one problem in one direction."""
+    """Knows the right result of one problem in one direction.
+
+    `known` are the algorithms, `REFERENCE`, `NAIVE` and `IM2COL` among them; `sample` is what the
+    reference loops are to do, by default as much as they can in their time.
+    """
 
     def __init__(
         self,
         problem: Conv2dProblem,
         direction: Direction,
         tensors: Tensors,
-        sample: Sample,
-        reference: Algorithm,
-        naive: Algorithm,
+        known: Mapping[str, Algorithm],
+        sample: Sample | None = None,
     ) -> None:
-        self._problem, self._direction, self._sample = problem, direction, sample
-        self._part = _in_float64(sample.problem, direction, sample.tensors, reference)
-        self._whole = self._part
-        if sample.share < 1:
-            checked = _in_float64(sample.problem, direction, sample.tensors, naive)
-            exact = dataclasses.replace(sample.problem, dtype="float64")
-            # Where `naive` itself is wrong the loops must do it all, however long they take.
-            agree = relative_error(checked, self._part) <= tolerance(exact, direction)
-            whole = naive if agree else reference
-            self._whole = _in_float64(problem, direction, tensors, whole)
+        self._problem, self._direction, self._tensors = problem, direction, tensors
+        self._known = known
+        self.sample = sample or sample_for_reference(problem, direction, tensors, known[REFERENCE])
+
+    def find_truth(self, naive: Array | None = None) -> None:
+        """Compute what is right; `naive` is the result of those loops, if it is known already."""
+        whole = Sample(self._problem, self._tensors, 1.0)
+        self._part = self._whole = self._in_float64(REFERENCE, self.sample)
+        if self.sample.share == 1:
+            return
+        name = next((n for n in (IM2COL, NAIVE) if self._agrees(n)), REFERENCE)
+        self._whole = self._in_float64(name, whole)
+        if name == IM2COL:
+            plain = self._computed(NAIVE, whole) if naive is None else naive
+            if not self.compare(plain).correct:  # the loops must decide, however long they take
+                self._whole = self._in_float64(REFERENCE, whole)
+
+    def _agrees(self, name: str) -> bool:
+        """Return whether an algorithm in float64 agrees with the reference on the sample."""
+        if name not in self._known or self._known[name].supports(self._problem, self._direction):
+            return False
+        exact = dataclasses.replace(self.sample.problem, dtype="float64")
+        found = self._in_float64(name, self.sample)
+        return relative_error(found, self._part) <= tolerance(exact, self._direction)
+
+    def _computed(self, name: str, part: Sample) -> Array:
+        call = make_call(part.problem, self._direction, self._known[name], part.tensors)
+        call.run()
+        return call.out
+
+    def _in_float64(self, name: str, part: Sample) -> Array:
+        exact = dataclasses.replace(part.problem, dtype="float64")
+        return self._computed(name, Sample(exact, part.tensors.astype("float64"), part.share))
 
     def check(self, algorithm: Algorithm, result: Array) -> Check:
         """Judge an algorithm by its whole result and by what it makes of the sample."""
         check = self.compare(result)
-        part, direction = self._sample.problem, self._direction
-        if self._sample.share == 1 or algorithm.supports(part, direction) is not None:
+        part, direction = self.sample.problem, self._direction
+        if self.sample.share == 1 or algorithm.supports(part, direction) is not None:
             return check
-        call = make_call(part, direction, algorithm, self._sample.tensors)
+        call = make_call(part, direction, algorithm, self.sample.tensors)
         call.run()
-        return _worse(check, self.compare_sample(call.out))
+        other = self.compare_sample(call.out)
+        # max() would lose a NaN that comes second.
+        error = float(np.maximum(check.error, other.error))
+        return Check(error, check.correct and other.correct)
 
     def compare(self, result: Array) -> Check:
         """Judge a whole result."""
@@ -154,24 +203,9 @@ class Oracle:
 
     def compare_sample(self, result: Array) -> Check:
         """Judge the result of the sample."""
-        return _judge(result, self._part, tolerance(self._sample.problem, self._direction))
-
-
-def _in_float64(
-    problem: Conv2dProblem, direction: Direction, tensors: Tensors, algorithm: Algorithm
-) -> Array:
-    exact = dataclasses.replace(problem, dtype="float64")
-    call = make_call(exact, direction, algorithm, tensors.astype("float64"))
-    call.run()
-    return call.out
+        return _judge(result, self._part, tolerance(self.sample.problem, self._direction))
 
 
 def _judge(result: Array, truth: Array, allowed: float) -> Check:
     error = relative_error(result, truth)
     return Check(error, error <= allowed)  # False for NaN
-
-
-def _worse(one: Check, other: Check) -> Check:
-    # max() would lose a NaN that comes second.
-    error = float(np.maximum(one.error, other.error))
-    return Check(error, one.correct and other.correct)

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.bench.measure import LONG_CALL, find_repeats, time_block
-from fastconv.bench.peers.peer_runtimes import Ready, Runtime
+from fastconv.bench.peers.peer_base import Ready, Runtime
 from fastconv.core.conv_problem import Conv2dProblem, Direction
 
 Array = NDArray[Any]
@@ -67,7 +67,7 @@ class Block(NamedTuple):
 
 
 class Service:
-    """What a worker can be asked for: each method is a question."""
+    """What a worker answers: each method is a question."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -148,15 +148,7 @@ def _send(pipe: IO[bytes], message: Any) -> None:
 
 
 class Worker:
-    """A runtime in a process of its own, which runs only while it is asked something.
-
-    Attributes
-    ----------
-    runtime : Runtime
-        Who lives there.
-    pid : int
-        The number of the process.
-    """
+    """A runtime in a process of its own, which runs only while it is asked something."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
@@ -185,12 +177,9 @@ class Worker:
         return self._process.poll() is None
 
     def ask(self, question: str, *arguments: Any) -> Any:
-        """Return the answer of a method of `Service`.
+        """Return the answer of a method of `Service`, or raise `RuntimeFailure`.
 
-        Raises
-        ------
-        RuntimeFailure
-            If there is none; the process has ended then, unless the method raised.
+        The process has ended then, unless the method raised.
         """
         late = threading.Timer(PATIENCE_SECONDS, self._signal, ("SIGKILL",))
         late.daemon = True

@@ -1,162 +1,92 @@
-"""What the terminal shows of a contest: one line a layer, and the standings at the end."""
+"""What a comparison with peers prints: a block of rows a layer, and the standings at the end."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
-from fastconv.bench.bench_report import Report, fault
+from fastconv.bench.bench_report import OF_PEAK, RATE, SPREAD, Column, Report, error
 from fastconv.bench.machine import Peak
-from fastconv.bench.number_text import percent, three_digits, times
-from fastconv.bench.peers.peer_runtimes import PEERS, Fastconv, Runtime
-from fastconv.bench.peers.standings import Standing, best_peer, is_own
-from fastconv.bench.results import LayerResult, Record
-
-LEGEND = """\
-All times are milliseconds a call, medians over rounds in which everyone has a turn.
-peak       share of the FMA peak measured       best peer  the fastest one on this layer
-ratio      its time over that of fastconv: above 1, fastconv is faster"""
-
-_LAYER_WIDTH = 14
-_PEER_WIDTH = 7
-#: After the layer; the peers come between these and the last two.
-_FIRST = (("fastconv", 9), ("GFLOP/s", 8), ("peak", 6))
-_LAST = (("best peer", 10), ("ratio", 6))
-_SUMMARY_WIDTH = 22
+from fastconv.bench.number_text import duration, percent, times
+from fastconv.bench.peers.peer_base import Runtime
+from fastconv.bench.peers.peer_runtimes import Fastconv
+from fastconv.bench.peers.standings import BEST, ROUGH, Standing, is_rough, standings
+from fastconv.bench.results import LayerResult, Record, is_own
+from fastconv.bench.terminal import cells
 
 
-class ContestReport(Report):
-    """Prints a contest as it goes along."""
+def _bracketed(text: str, rough: bool) -> str:
+    """Return the text, in brackets or with room for them."""
+    return f"({text})" if rough else f"{text} "
 
-    legend = LEGEND
 
-    def __init__(self, console: Console, runtimes: Sequence[Runtime]) -> None:
-        super().__init__(console)
-        self._own = [each for each in runtimes if isinstance(each, Fastconv)]
-        peers = [each for each in runtimes if not isinstance(each, Fastconv)]
-        self._peers = {each.name: max(_PEER_WIDTH, len(each.name) + 1) for each in peers}
-        self._told: set[tuple[str, str]] = set()
-        # One algorithm needs no name of its own in every line.
-        longest = max(len(each.algorithm) for each in self._own)
-        self._label_width = _LAYER_WIDTH + (longest + 1 if len(self._own) > 1 else 0)
+class PeersReport(Report):
+    """Prints a comparison as it goes along."""
+
+    legend = f"""\
+ratio      its time over that of fastconv       of peak    the FMA peak that was measured
+±          spread of the time                   max error  over the largest true value
+(...)      error above {ROUGH:.0e}: nobody's best   green      the fastest"""
+    columns = (
+        Column("time", 12, lambda record: _bracketed(duration(record.median_s), is_rough(record))),
+        SPREAD,
+        RATE,
+        OF_PEAK,
+        Column(
+            *("ratio", 11),
+            lambda record: _bracketed(times(record.time_over_fastconv), is_rough(record)),
+        ),
+        Column("max error", 11, error),
+    )
+
+    def __init__(self, own: Sequence[Fastconv], peers: Sequence[Runtime]) -> None:
+        super().__init__()
+        self._runtimes = (*own, *peers)
+        self.facts = {"peers": {peer.name: peer.version for peer in peers}}
 
     def header(self, header: dict[str, Any]) -> None:
         """Print where and with what is measured, and who takes part."""
         super().header(header)
-        self._line()
-        peers = [each for each in PEERS if each.name in header["peers"]]
-        for runtime in (*self._own, *peers):
-            version = header["peers"].get(runtime.name, header["versions"]["fastconv"])
-            if version is not None:
-                self._line(f"{runtime.name:10} {version:10} {runtime.title}", "dim")
-        missing = [each for each in peers if header["peers"][each.name] is None]
+        self.line()
+        versions = header["peers"]
+        missing = [each for each in self._runtimes if versions.get(each.name, "own") is None]
+        for runtime in self._runtimes:
+            if runtime not in missing:
+                version = versions.get(runtime.name, header["versions"]["fastconv"])
+                self.line(f"{runtime.name:10} {version:14} {runtime.title}", "dim")
         if missing:
             names = ", ".join(f"{each.name} (needs {each.missing})" for each in missing)
-            self._line(f"not installed: {names}", "yellow")
+            self.line(f"not installed: {names}", "yellow")
 
-    def layer(self, result: LayerResult) -> None:
-        """Print one line, one for each algorithm of fastconv that was named."""
-        if result.layer.suite != self._suite:
-            self._suite = result.layer.suite
-            forward = result.direction == "forward"
-            self._rule(self._suite if forward else f"{self._suite}, {result.direction}")
-            titles = (*_FIRST, *self._peers.items(), *_LAST)
-            cells = "".join(title.rjust(width) for title, width in titles)
-            self._line(" " * self._label_width + cells, "dim")
-        for record in result.records:
-            if is_own(record):
-                self._line(self._row(result, record))
-        if result.refused:
-            self._line(f"  not for {result.layer.id}: {', '.join(result.refused)}", "dim")
-        for record in result.records:
-            # What fails on one layer mostly fails on all: once is enough.
-            reason = record.failure or ""
-            if not record.correct and not (reason and (record.contender, reason) in self._told):
-                self._told.add((record.contender, reason))
-                verdict = "failed" if reason else "WRONG"
-                self._line(
-                    f"  {record.contender} {verdict} on {record.layer}: {fault(record)}",
-                    "yellow" if reason else "bold red",
-                )
+    def name(self, record: Record) -> str:
+        """Return who computed it, and by which algorithm."""
+        name = record.contender.partition(":")[0]
+        return f"{name}  {record.algorithm}" if is_own(record) else name
 
-    def _row(self, result: LayerResult, own: Record) -> Text:
-        records = {record.contender: record for record in result.records}
-        best = best_peer(result)
-        ratio = None
-        if best is not None and best.median_s and own.median_s:
-            ratio = best.median_s / own.median_s
-        algorithm = own.contender.partition(":")[2] or own.algorithm
-        label = own.layer if len(self._own) == 1 else f"{own.layer:{_LAYER_WIDTH}}{algorithm}"
-        cells = [
-            (_milliseconds(own), 9),
-            (three_digits(own.gflops), 8),
-            (percent(own.fraction_of_peak), 6),
-            *((_milliseconds(records.get(n)), width) for n, width in self._peers.items()),
-            (best.contender if best else "-", 10),
-            (times(ratio), 6),
-        ]
-        text = label.ljust(self._label_width) + "".join(cell.rjust(w) for cell, w in cells)
-        return Text(text, "bold green" if ratio and ratio > 1 else "")
+    def counts(self, record: Record) -> bool:
+        """Return whether a record may be the fastest."""
+        return super().counts(record) and not is_rough(record)
 
     # The end -----------------------------------------------------------------------------
 
-    def standings(
-        self, found: Sequence[Standing], results: Sequence[LayerResult], peak: Peak
-    ) -> None:
+    def summary(self, results: Sequence[LayerResult], peak: Peak) -> None:
         """Print how far ahead of its peers fastconv is, and whether all was right."""
-        self._rule("times of the peers over that of fastconv: above 1, fastconv is faster")
-        columns = [("layers", 7), ("ahead", 6), ("best peer", 10), *self._peers.items()]
-        cells = "".join(title.rjust(width) for title, width in columns)
-        self._line(" " * (_SUMMARY_WIDTH + self._extra) + cells, "dim")
-        for standing in found:
-            self._standing(standing)
-        self._line(
-            "geometric means; by count: a layer counts as often as its network has it", "dim"
-        )
-        self._line()
+        self.rule("times of the peers over that of fastconv: above 1, fastconv is faster")
+        titles = ("layers", "ahead", "max error", "by count", "once each", "worst")
+        widths = (8, 7, 11, 11, 11, 10)
+        found = standings(results)
+        for (title, contender), group in groupby(found, lambda s: (s.title, s.contender)):
+            label = f"{title} {contender.partition(':')[2]}".ljust(16)
+            self.line(label + cells(titles, widths), "dim")
+            for standing in group:
+                line = f"  {standing.peer:14}" + cells(_numbers(standing), widths)
+                self.line(f"{line} on {_where(standing)}")
+        self.line("geometric means; by count: a layer counts as often as its network has it", "dim")
+        self.line()
         self._spreads(results)
-        self._yardstick(peak)
-        records = [record for result in results for record in result.records]
-        right = [record for record in records if record.correct]
-        for record in records:
-            if not record.correct:
-                self._line(
-                    f"{'failed' if record.failure else 'WRONG'}: {record.contender} on "
-                    f"{record.layer}: {fault(record)}",
-                    "yellow" if record.failure else "bold red",
-                )
-        if right:
-            largest = max(record.max_rel_error or 0 for record in right)
-            self._line(
-                f"{len(right)} of {len(records)} results agree with the reference loops in "
-                f"float64, the largest error is {largest:.1e}",
-                "green" if len(right) == len(records) else "",
-            )
-
-    @property
-    def _extra(self) -> int:
-        return self._label_width - _LAYER_WIDTH
-
-    def _standing(self, standing: Standing) -> None:
-        name = standing.title
-        if len(self._own) > 1:
-            algorithm = standing.contender.partition(":")[2] or "auto"
-            name = f"{name:13}{algorithm}"
-        for how, counts in (("by count", True), ("", False)):
-            means = (standing.best, *(standing.single[name] for name in self._peers))
-            values = [mean.weighted if counts else mean.plain for mean in means]
-            widths = (10, *self._peers.values())
-            label = f"{name if counts else '':{12 + self._extra}} {how or 'once each'}"
-            cells = "".join(times(v).rjust(w) for v, w in zip(values, widths, strict=True))
-            number = f"{standing.layers:7}{standing.ahead:6}" if counts else " " * 13
-            self._line(label.ljust(_SUMMARY_WIDTH + self._extra) + number + cells)
-        self._line(
-            f"{'':{12 + self._extra}} worst: {times(standing.worst)} on {standing.worst_layer} "
-            f"({standing.worst_peer})"
-        )
+        self.yardstick(peak)
+        self.agreement([record for result in results for record in result.records])
 
     def _spreads(self, results: Sequence[LayerResult]) -> None:
         timed = sorted(
@@ -167,15 +97,22 @@ class ContestReport(Report):
         )
         if timed:
             middle, (most, who, where) = timed[len(timed) // 2][0], timed[-1]
-            self._line(
+            self.line(
                 f"spread of the times: half of them below {percent(middle)}, the largest "
                 f"{percent(most)} ({who} on {where})"
             )
 
 
-def _milliseconds(record: Record | None) -> str:
-    if record is None:
-        return "-"
-    if record.median_s is None:
-        return "failed" if record.failure else "WRONG"
-    return three_digits(record.median_s * 1e3)
+def _numbers(standing: Standing) -> tuple[str, ...]:
+    rough = standing.error > ROUGH
+    values = (standing.weighted, standing.mean, standing.worst.value)
+    return (
+        *(str(len(standing.ratios)), str(standing.ahead), f"{standing.error:.1e}"),
+        *(_bracketed(times(value), rough) for value in values),
+    )
+
+
+def _where(standing: Standing) -> str:
+    """Return the layer of the worst ratio, and whose it is."""
+    peer = standing.worst.peer
+    return f"{peer.layer} ({peer.contender})" if standing.peer == BEST else peer.layer

@@ -23,30 +23,16 @@ HOPELESS = 20.0
 
 @dataclass(frozen=True)
 class Finding:
-    """What was measured of one layer in one direction, beside what the estimates say.
-
-    Attributes
-    ----------
-    estimated : str
-        The algorithm of the cheapest estimate.
-    fastest : str or None
-        The fastest measured of those that the precision allows; None if all were wrong.
-    chosen : str
-        What `auto` will run: that of the cheapest estimate, unless the fastest is clearly faster.
-    seconds : mapping
-        Of every algorithm whose result was right.
-    wrong : tuple of Record
-        The others.
-    """
+    """What was measured of one layer in one direction, beside what the estimates say."""
 
     layer: Layer
     direction: Direction
     problem: Conv2dProblem
-    estimated: str
-    fastest: str | None
-    chosen: str
-    seconds: Mapping[str, float]
-    wrong: tuple[Record, ...]
+    estimated: str  # the algorithm of the cheapest estimate
+    fastest: str | None  # of those measured that the precision allows; None if all were wrong
+    chosen: str  # what `auto` will run: `estimated`, unless `fastest` is clearly faster
+    seconds: Mapping[str, float]  # of every algorithm whose result was right
+    wrong: tuple[Record, ...]  # the others
 
     @property
     def gain(self) -> float | None:

@@ -1,19 +1,17 @@
-"""From the wishes of a user to measurements on disk, rows on the screen and an exit code."""
+"""``fastconv tune``: measurements on disk, rows on the screen and an exit code."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-from rich.console import Console
 
 from fastconv.bench import image_suite
 from fastconv.bench.bench_command import INTERRUPTED, RIGHT, WRONG
 from fastconv.bench.bench_errors import BenchError
-from fastconv.bench.bench_run import Options
+from fastconv.bench.bench_run import Options, Tell
 from fastconv.bench.machine import Peak
-from fastconv.bench.progress_bar import ProgressBar
+from fastconv.bench.progress_bar import collect
 from fastconv.bench.suites import Item, select, suite_names
 from fastconv.bench.tuning.findings import Finding, tune
 from fastconv.bench.tuning.tune_report import TuneReport
@@ -23,16 +21,10 @@ from fastconv.runtime import threads
 from fastconv.select import tuning
 
 
-def wanted(
+def items_named(
     suites: Sequence[str], shapes: Path | None, directions: tuple[Direction, ...]
 ) -> list[Item]:
-    """Return what is to be measured: a file's layers, suites, or the layers of all networks.
-
-    Raises
-    ------
-    BenchError
-        For both at once, for an unknown suite and for a file that cannot be read.
-    """
+    """Return what is to be measured: a file's layers, suites, or the layers of all networks."""
     if shapes is None:
         networks = [name for name in suite_names() if name != "images"]
         return select(suites or networks, (), directions)
@@ -49,23 +41,19 @@ def tune_all(items: Sequence[Item], options: Options) -> int:
     if any(item.layer.suite == "images" for item in items):
         image_suite.check_available()
     path = target()
-    console = Console()
-    report = TuneReport(console)
+    report = TuneReport()
     peak = Peak(options.dtype, threads.get_num_threads())
-    findings: list[Finding] = []
-    complete = False
+
+    def measure_and_keep(tell: Tell) -> Iterator[Finding]:
+        for finding in tune(items, options, peak, tell):
+            keep(path, finding)
+            yield finding
+
     report.header(options.dtype)
-    try:
-        with ProgressBar(sum(len(item.directions) for item in items)) as bar:
-            for finding in tune(items, options, peak, bar.tell):
-                keep(path, finding)
-                findings.append(finding)
-                with bar.hidden():
-                    report.finding(finding)
-                bar.advance()
-        complete = True
-    except KeyboardInterrupt:
-        console.print("interrupted", style="bold")
+    total = sum(len(item.directions) for item in items)
+    findings, complete = collect(measure_and_keep, total, report.finding)
+    if not complete:
+        report.line("interrupted", "bold")
     if findings:
         report.summary(findings, path, peak.disturbed)
     if not complete:
@@ -74,15 +62,10 @@ def tune_all(items: Sequence[Item], options: Options) -> int:
 
 
 def target() -> Path:
-    """Return the file of measurements.
+    """Return the file of measurements, or raise `BenchError`: now, not after measuring.
 
     The user's cache folder is made if need be; the folder of a file that was named must be there,
     as a name with a typing error would else be followed.
-
-    Raises
-    ------
-    BenchError
-        If it cannot be written, or is something else: now, not after measuring.
     """
     try:
         path = tuning.tuning_file()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
-from fastconv.bench.bench_report import WIDTH, fault
+from fastconv.bench.bench_report import fault
 from fastconv.bench.number_text import duration, times
+from fastconv.bench.terminal import WIDTH, Terminal
 from fastconv.bench.tuning.findings import Finding
 from fastconv.core.precision import get_precision
 from fastconv.runtime import cpu, threads
@@ -22,55 +22,47 @@ _GAIN = WIDTH - _LAYER - _SHAPES - 2 * (_ALGORITHM + _TIME)
 CLOSE = (0.03, 0.10)
 
 
-class TuneReport:
+class TuneReport(Terminal):
     """Prints findings as they come, and what they add up to."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def _line(self, text: str | Text = "", style: str = "") -> None:
-        if isinstance(text, Text):
-            text.rstrip()
-        self._console.print(text, style=style, soft_wrap=True, highlight=False, markup=False)
 
     def header(self, dtype: str) -> None:
         """Print where and how is measured, and what the columns are."""
         here = cpu.describe()
-        self._line(
+        self.line(
             f"{here.name}, {here.instructions.name}, {threads.get_num_threads()} threads, {dtype}, "
             f"precision {get_precision()!r}",
             "bold",
         )
-        self._line()
+        self.line()
         chosen = _ALGORITHM + _TIME
         titles = " " * (_LAYER + _SHAPES) + "by estimate".ljust(chosen) + "fastest".ljust(chosen)
-        self._line(titles + "gain".rjust(_GAIN), "dim")
+        self.line(titles + "gain".rjust(_GAIN), "dim")
 
     def finding(self, finding: Finding) -> None:
         """Print one row, and below it what was wrong."""
-        self._line(_row(finding), "bold green" if finding.chosen != finding.estimated else "")
+        self.line(_row(finding), "bold green" if finding.chosen != finding.estimated else "")
         for record in finding.wrong:
-            self._line(f"  WRONG: {record.algorithm}: {fault(record)}", "bold red")
+            self.line(f"  WRONG: {record.algorithm}: {fault(record)}", "bold red")
 
     def summary(self, findings: Sequence[Finding], path: Path, disturbed: bool) -> None:
         """Print how good the estimates were, and where the measurements are."""
         gains = [(finding.gain, finding) for finding in findings if finding.gain is not None]
-        self._line()
+        self.line()
         if gains:
             within = (f"{sum(g <= 1 + c for g, _ in gains)} within {c:.0%}" for c in CLOSE)
             worst, where = max(gains, key=lambda pair: pair[0])
-            self._line(
+            self.line(
                 f"by estimate, of {len(gains)} choices: {', '.join(within)} of the fastest; "
                 f"at worst {times(worst)} ({where.layer.id} {where.direction})"
             )
         changed = sum(finding.chosen != finding.estimated for finding in findings)
-        self._line(
+        self.line(
             f"auto runs another algorithm than by estimate on {changed} of {len(findings)}, where "
             f"that gains more than {WORTH_A_CHANGE:.0%}"
         )
-        self._line(f"measurements are in {path}", "dim")
+        self.line(f"measurements are in {path}", "dim")
         if disturbed:
-            self._line(
+            self.line(
                 "the processor was busy with other work at times: tune again when it is not",
                 "yellow",
             )

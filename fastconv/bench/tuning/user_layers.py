@@ -20,20 +20,11 @@ _COLUMNS = ("id", *_REQUIRED, *_DEFAULTS)
 
 
 def load_shapes(path: Path) -> tuple[Layer, ...]:
-    """Return the layers that a file describes.
+    """Return the layers that a file describes; `BenchError` says which line describes none.
 
-    Parameters
-    ----------
-    path : Path
-        A CSV file with the columns of a suite, or a JSON file with a list of objects that have
-        them as fields: C, K, H, W, R, S and, where the default is not meant, id, stride, padding,
-        groups, count and N.
-
-    Raises
-    ------
-    BenchError
-        If it cannot be read, or describes something that is no convolution; the message says
-        where.
+    A CSV file with the columns of a suite, or a JSON file with a list of objects that have them as
+    fields: C, K, H, W, R, S and, where the default is not meant, id, stride, padding, groups,
+    count and N.
     """
     readers = {".csv": _csv_rows, ".json": _json_rows}
     read = readers.get(path.suffix.lower())
