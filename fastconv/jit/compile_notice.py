@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 #: Environment variable that silences the line, set to anything.
 QUIET_VARIABLE = "FASTCONV_QUIET"
@@ -11,15 +13,16 @@ QUIET_VARIABLE = "FASTCONV_QUIET"
 _told = False
 
 
-def compiling() -> None:
+@contextmanager
+def compiling() -> Iterator[None]:
     """Tell, once a process, that kernels are being compiled; each loop takes about a second."""
     global _told
-    if _told or os.environ.get(QUIET_VARIABLE) or sys.stderr is None:
-        return
-    _told = True
-    print(
-        "fastconv: compiling kernels for this machine, once; `fastconv warmup` compiles all of them"
-        f" ({QUIET_VARIABLE}=1 silences this line)",
-        file=sys.stderr,
-        flush=True,
-    )
+    if not(_told or os.environ.get(QUIET_VARIABLE) or sys.stderr is None):
+        _told = True
+        print(
+            "fastconv: compiling kernels for this machine, once; `fastconv warmup` compiles all of them"
+            f" ({QUIET_VARIABLE}=1 silences this line)",
+            file=sys.stderr,
+            flush=True,
+        )
+    yield

@@ -1,0 +1,25 @@
+"""Machine code by its name: from the store, or else compiled and stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastconv.jit import compile_notice, kernel_cache, machine_code
+from fastconv.jit.kernel_cache import StoredKernel
+
+
+def addresses(name: str, key: str, compiled: Callable[[], StoredKernel]) -> list[int]:
+    """Return the addresses of a kernel's symbols in this process.
+
+    `key` says in full what the machine code depends on besides the build, `compiled` makes it.
+    """
+    kept = kernel_cache.read(name, key)
+    if kept is not None:
+        try:
+            return machine_code.load(kept.code, *kept.symbols)
+        except ValueError as error:
+            kernel_cache.refuse(name, key, str(error))
+    with compile_notice.compiling():
+        kernel = compiled()
+    kernel_cache.write(name, key, kernel)
+    return machine_code.load(kernel.code, *kernel.symbols)
