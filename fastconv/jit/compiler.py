@@ -75,30 +75,37 @@ def address_of(function: Callable[..., None], name: str, arguments: int) -> int:
     Such a function is compiled apart from its callers, once for all of them, and found by its
     name from then on. It must neither raise nor use Python objects.
     """
-    address = _addresses.get(name)
-    if address is None:
-        with forks.held_off(), global_compiler_lock:
-            address = _addresses.get(name)
-            if address is None:
-                address = _addresses[name] = _load_function(function, name, arguments)
-    return address
+
+    def compiled() -> StoredKernel:
+        _rename(function, name)
+        callback: Any = CFunc(function, ((types.int64,) * arguments, types.void), {}, _FLAGS)
+        result = callback._compile_uncached()
+        result.library._ensure_finalized()
+        symbol = result.fndesc.llvm_cfunc_wrapper_name
+        return StoredKernel((symbol,), result.library._get_compiled_object())
+
+    return stored_address(name, arguments, compiled)
 
 
 _addresses: dict[str, int] = {}
 
 
-def _load_function(function: Callable[..., None], name: str, arguments: int) -> int:
-    key = repr((arguments, cpu_target.target_context.codegen().magic_tuple()))
-    return addresses(name, key, lambda: _compiled_function(function, name, arguments))[0]
+def stored_address(name: str, arguments: int, compiled: Callable[[], StoredKernel]) -> int:
+    """Return the address of machine code for so many integers; compile it if it is not stored."""
+    address = _addresses.get(name)
+    if address is None:
+        with forks.held_off(), global_compiler_lock:
+            address = _addresses.get(name)
+            if address is None:
+                key = repr((arguments, target()))
+                address = _addresses[name] = addresses(name, key, compiled)[0]
+    return address
 
 
-def _compiled_function(function: Callable[..., None], name: str, arguments: int) -> StoredKernel:
-    _rename(function, name)
-    callback: Any = CFunc(function, ((types.int64,) * arguments, types.void), {}, _FLAGS)
-    result = callback._compile_uncached()
-    result.library._ensure_finalized()
-    symbol = result.fndesc.llvm_cfunc_wrapper_name
-    return StoredKernel((symbol,), result.library._get_compiled_object())
+def target() -> tuple[str, str, str]:
+    """Return the triple, the processor and the features that Numba compiles for."""
+    triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
+    return triple, cpu, features
 
 
 # Loops over a range ----------------------------------------------------------------------

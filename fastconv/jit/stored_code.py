@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from fastconv.jit import compile_notice, kernel_cache, machine_code
 from fastconv.jit.kernel_cache import StoredKernel
@@ -19,7 +21,19 @@ def addresses(name: str, key: str, compiled: Callable[[], StoredKernel]) -> list
             return machine_code.load(kept.code, *kept.symbols)
         except ValueError as error:
             kernel_cache.refuse(name, key, str(error))
-    with compile_notice.compiling():
+    with compile_notice.compiling(), _collector_paused():
         kernel = compiled()
     kernel_cache.write(name, key, kernel)
     return machine_code.load(kernel.code, *kernel.symbols)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Pause the garbage collector: a compiler makes many objects that last, for it to look at."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
