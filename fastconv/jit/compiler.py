@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba
@@ -14,7 +14,9 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 from fastconv.jit.kernel_cache import StoredKernel
-from fastconv.jit.loop_compiler import loop_dispatcher
+from fastconv.jit.loop_compiler import is_claimed, is_compiled, loop_dispatcher
+from fastconv.jit.missing_kernels import MissingKernel, described, note_missing
+from fastconv.jit.parallel_loop import PARAMETERS
 from fastconv.jit.stored_code import addresses
 from fastconv.runtime import forks, threads
 
@@ -123,6 +125,7 @@ class RangeKernel:
 
     def __init__(self, function: Callable[..., Any], variant: str = "") -> None:
         self._function = function
+        self._place = function.__module__, function.__qualname__
         self._name = _name(function, variant)
         self._launch: Any = None  # made when first used
         self.__doc__ = function.__doc__
@@ -145,6 +148,9 @@ class RangeKernel:
     def on(self, most: int, items: int, *arguments: Any) -> None:
         """Run the loop over ``range(items)`` on at most so many threads."""
         launch = self._launch or self._first_use()
+        if note_missing.get() is not None:
+            self._note(launch, arguments)
+            return
         chunks = min(items, most)
         if chunks > 1 and threads.parallel_is_safe():
             threads.run_parallel(launch, *threads.layer_addresses(), 0, items, chunks, *arguments)
@@ -154,7 +160,34 @@ class RangeKernel:
     def serial(self, start: int, stop: int, *arguments: Any) -> None:
         """Run the loop over ``range(start, stop)`` on the calling thread."""
         launch = self._launch or self._first_use()
+        if note_missing.get() is not None:
+            self._note(launch, arguments)
+            return
         launch(*threads.SERIAL, start, stop - start, 1, *arguments)
+
+    # Before it is needed ---------------------------------------------------------------------
+
+    def _note(self, launch: Any, arguments: Sequence[Any]) -> None:
+        """Note these types as missing, unless their machine code is there."""
+        note, types = note_missing.get(), described(arguments)
+        importable = "<" not in self._place[1]
+        if note and types and importable and not is_compiled(launch, _types(arguments)):
+            note(MissingKernel(*self._place, types))
+
+    def compile_for(self, arguments: Sequence[Any], wait: bool = True) -> None:
+        """Compile the loop for the types of these arguments and store it, without running it.
+
+        Where another process is compiling the same, it is left alone unless this one is to `wait`.
+        """
+        launch = self._launch or self._first_use()
+        types = _types(arguments)
+        if wait or not is_claimed(launch, types):
+            launch.compile(types)
+
+
+def _types(arguments: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the types of a launch's arguments."""
+    return (*[types.int64] * len(PARAMETERS), *map(numba.typeof, arguments))
 
 
 def _launch_of(function: Callable[..., Any], name: str) -> Any:

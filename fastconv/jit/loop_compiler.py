@@ -22,6 +22,7 @@ from numba.core.environment import Environment
 from numba.core.funcdesc import PythonFunctionDescriptor
 from numba.core.runtime import rtsys
 
+from fastconv.jit import kernel_cache
 from fastconv.jit.kernel_cache import StoredKernel
 from fastconv.jit.parallel_loop import PARAMETERS, add_launch
 from fastconv.jit.stored_code import addresses
@@ -54,6 +55,18 @@ def loop_dispatcher(
     return dispatcher
 
 
+def is_compiled(dispatcher: Any, args: tuple[Any, ...]) -> bool:
+    """Return whether the machine code for these types is in this process or in the store."""
+    compiler = dispatcher._compiler
+    return args in dispatcher.overloads or kernel_cache.exists(compiler.name, compiler.key(args))
+
+
+def is_claimed(dispatcher: Any, args: tuple[Any, ...]) -> bool:
+    """Return whether another process is compiling the machine code for these types."""
+    compiler = dispatcher._compiler
+    return kernel_cache.is_claimed(compiler.name, compiler.key(args))
+
+
 _ANY = [inspect.Parameter("any", inspect.Parameter.POSITIONAL_OR_KEYWORD)] * len(PARAMETERS)
 
 
@@ -63,13 +76,18 @@ class _LoopCompiler(_FunctionCompiler):  # type: ignore[misc]
     loop: Callable[..., None]
     name: str
 
+    def key(self, args: tuple[Any, ...]) -> str:
+        """Return what the machine code for some types depends on besides the build."""
+        return repr((args, self.targetdescr.target_context.codegen().magic_tuple()))
+
     def _compile_core(self, args: Any, return_type: Any) -> Any:
         context = self.targetdescr.target_context
         # Loading needs Numba's runtime symbols only. `context.refresh()` would also import
         # everything the compiler knows, which takes longer than all the rest of a first call.
         rtsys.initialize(context)
-        key = repr((args, context.codegen().magic_tuple()))
-        entry, *environments = addresses(self.name, key, lambda: self._machine_code(args))
+        entry, *environments = addresses(
+            self.name, self.key(args), lambda: self._machine_code(args)
+        )
         for pointer in environments:
             ctypes.c_void_p.from_address(pointer).value = id(_environment())
         return self._result(entry, args)

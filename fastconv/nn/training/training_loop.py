@@ -22,6 +22,7 @@ from fastconv.nn.layers.linear_layer import Linear
 from fastconv.nn.module import Module
 from fastconv.nn.training.callbacks import Callback, Run
 from fastconv.nn.training.checkpoints import Checkpoints
+from fastconv.nn.training.compile_training import compile_training
 from fastconv.nn.training.grad_clipping import clip_grad_norm_
 from fastconv.nn.training.history import History
 from fastconv.nn.training.losses import Loss
@@ -94,6 +95,8 @@ class Training:
         interrupted = False
         with _first_layer_without_input_grad(self.model), _polite_interrupts() as asked:
             try:
+                if self.about.epoch < epochs:
+                    self.compile_kernels()
                 while self.about.epoch < epochs and not self.about.stop and not asked:
                     self.epoch(epochs, progress, asked)
             except KeyboardInterrupt:
@@ -110,6 +113,15 @@ class Training:
         for callback in self.callbacks:
             callback.on_end(self.about)
         return self.about.history
+
+    def compile_kernels(self) -> None:
+        """Compile what steps will need, several kernels at once, if batches are known."""
+        if isinstance(self.data, Arrays):
+            held = [] if self.validation is None else self.validation[0]
+            parts = [held[: self.batch_size], held[len(held) - len(held) % self.batch_size :]]
+            parts = [images for images in parts if len(images)]
+            batches = self.data.of_each_size()
+            compile_training(self.model, self.loss, self.optimizer, batches, parts)
 
     def epoch(self, epochs: int, progress: Progress, asked: list[int]) -> None:
         """Train for the rest of an epoch, or until somebody asks to stop."""
