@@ -26,7 +26,7 @@ import numba
 
 from fastconv.jit import compile_notice, kernel_cache
 from fastconv.jit.compiler import RangeKernel
-from fastconv.jit.missing_kernels import MissingKernel, collecting, examples
+from fastconv.jit.missing_kernels import MissingKernel, collecting, examples, is_collecting
 from fastconv.runtime import threads
 
 #: A helper needs most of a second to begin: so few loops are compiled sooner without.
@@ -50,7 +50,7 @@ def compiling_ahead(tell: Callable[[int, int], None] | None = None) -> Iterator[
         Is called with the numbers of loops that are done and that were missing, as they change;
         `compile_notice.tell` without one.
     """
-    if numba.config.DISABLE_JIT:
+    if numba.config.DISABLE_JIT or is_collecting():  # in a block around this one, say
         yield
         return
     with _Helpers() as helpers, collecting(helpers.send):

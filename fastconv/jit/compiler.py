@@ -15,7 +15,7 @@ from numba.core.registry import cpu_target
 
 from fastconv.jit.kernel_cache import StoredKernel
 from fastconv.jit.loop_compiler import is_claimed, is_compiled, loop_dispatcher
-from fastconv.jit.missing_kernels import MissingKernel, described, note_missing
+from fastconv.jit.missing_kernels import MissingKernel, described, is_collecting, note_missing
 from fastconv.jit.parallel_loop import PARAMETERS
 from fastconv.jit.stored_code import addresses
 from fastconv.runtime import forks, threads
@@ -148,7 +148,7 @@ class RangeKernel:
     def on(self, most: int, items: int, *arguments: Any) -> None:
         """Run the loop over ``range(items)`` on at most so many threads."""
         launch = self._launch or self._first_use()
-        if note_missing.get() is not None:
+        if is_collecting():
             self._note(launch, arguments)
             return
         chunks = min(items, most)
@@ -160,7 +160,7 @@ class RangeKernel:
     def serial(self, start: int, stop: int, *arguments: Any) -> None:
         """Run the loop over ``range(start, stop)`` on the calling thread."""
         launch = self._launch or self._first_use()
-        if note_missing.get() is not None:
+        if is_collecting():
             self._note(launch, arguments)
             return
         launch(*threads.SERIAL, start, stop - start, 1, *arguments)

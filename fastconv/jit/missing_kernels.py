@@ -48,6 +48,11 @@ def collecting(note: Callable[[MissingKernel], None]) -> Iterator[None]:
         note_missing.reset(token)
 
 
+def is_collecting() -> bool:
+    """Return whether loops are noted here instead of being run."""
+    return note_missing.get() is not None
+
+
 def described(arguments: Sequence[Any]) -> tuple[Any, ...] | None:
     """Return the types of arguments as text, None where that cannot be done.
 
