@@ -17,7 +17,7 @@ import numba
 from numba import _dynfunc
 from numba.core import types
 from numba.core.compiler import Flags, compile_extra, compile_result
-from numba.core.dispatcher import _FunctionCompiler
+from numba.core.dispatcher import _FunctionCompiler  # type: ignore[attr-defined, unused-ignore]
 from numba.core.environment import Environment
 from numba.core.funcdesc import PythonFunctionDescriptor
 from numba.core.runtime import rtsys

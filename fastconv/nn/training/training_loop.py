@@ -116,12 +116,13 @@ class Training:
 
     def compile_kernels(self) -> None:
         """Compile what steps will need, several kernels at once, if batches are known."""
-        if isinstance(self.data, Arrays):
-            held = [] if self.validation is None else self.validation[0]
-            parts = [held[: self.batch_size], held[len(held) - len(held) % self.batch_size :]]
-            parts = [images for images in parts if len(images)]
-            batches = self.data.of_each_size()
-            compile_training(self.model, self.loss, self.optimizer, batches, parts)
+        if not isinstance(self.data, Arrays):
+            return
+        images, _ = self.validation or (self.data.x[:0], None)
+        rest = len(images) % self.batch_size
+        parts = [part for part in (images[: self.batch_size], images[:rest]) if len(part)]
+        batches = self.data.of_each_size()
+        compile_training(self.model, self.loss, self.optimizer, batches, parts)
 
     def epoch(self, epochs: int, progress: Progress, asked: list[int]) -> None:
         """Train for the rest of an epoch, or until somebody asks to stop."""
