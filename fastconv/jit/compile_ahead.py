@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import numba
 
@@ -31,8 +32,8 @@ from fastconv.runtime import threads
 #: A helper needs most of a second to begin: so few loops are compiled sooner without.
 _WORTH_A_HELPER = 3
 _MOST_HELPERS = 15
-# For all that helpers still do when this process has nothing left to compile.
-_MOST_SECONDS = 60.0
+# For what helpers still do when this process has nothing left to compile.
+_MOST_SECONDS = 30.0
 _SECONDS_BETWEEN_LOOKS = 0.02
 
 
@@ -52,19 +53,11 @@ def compiling_ahead(tell: Callable[[int, int], None] | None = None) -> Iterator[
     if numba.config.DISABLE_JIT or is_collecting():  # in a block around this one, say
         yield
         return
-    with _Helpers() as helpers, collecting(helpers.send):
+    notice = compile_notice.changing_in_place() if tell is None else contextlib.nullcontext()
+    with notice, _Helpers() as helpers, collecting(helpers.send):
         yield
         if helpers.running and kernel_cache.usable_folder() is not None:
             helpers.finish(tell or compile_notice.tell)
-
-
-def compile_one(missing: MissingKernel) -> None:
-    """Compile a loop and store it, unless it is there or another process is compiling it."""
-    kernel = importlib.import_module(missing.module)
-    for name in missing.function.split("."):
-        kernel = getattr(kernel, name)
-    if isinstance(kernel, RangeKernel):
-        kernel.compile_for(examples(missing.types), wait=False)
 
 
 class _Helpers:
@@ -74,6 +67,7 @@ class _Helpers:
         self._missing: dict[MissingKernel, None] = {}
         self._processes: list[subprocess.Popen[bytes]] = []
         self._unsent: list[bytes] = []
+        self._sending = threading.RLock()  # loops may be called by several threads
         self._wanted = min(threads.get_num_threads(), threads.available_cores(), _MOST_HELPERS) - 1
 
     @property
@@ -83,17 +77,18 @@ class _Helpers:
 
     def send(self, kernel: MissingKernel) -> None:
         """Add a loop to the list."""
-        if kernel in self._missing:
-            return
-        self._missing[kernel] = None
-        if len(self._missing) == _WORTH_A_HELPER and can_help():
-            for _ in range(self._wanted):
-                with contextlib.suppress(OSError):
-                    self._processes.append(_started_helper())
-            self._unsent = [_as_line(*self._missing)] * len(self._processes)
-        else:
-            self._unsent = [rest + _as_line(kernel) for rest in self._unsent]
-        self._write()
+        with self._sending:
+            if kernel in self._missing:
+                return
+            self._missing[kernel] = None
+            if len(self._missing) == _WORTH_A_HELPER and can_help():
+                for _ in range(self._wanted):
+                    with contextlib.suppress(OSError):
+                        self._processes.append(_started_helper())
+                self._unsent = [_as_line(*self._missing)] * len(self._processes)
+            else:
+                self._unsent = [rest + _as_line(kernel) for rest in self._unsent]
+            self._write()
 
     def _write(self) -> None:
         """Write what helpers take now: nobody waits for one that does not read."""
@@ -104,19 +99,20 @@ class _Helpers:
                 self._unsent[number] = self._unsent[number][written:]
 
     def finish(self, tell: Callable[[int, int], None]) -> None:
-        """Compile what helpers have not begun, from the end of the list; then wait for them."""
+        """Compile what nobody has begun, from the end of the list; then wait for the others."""
         total = len(self._missing)
-        for done, kernel in enumerate(reversed(self._missing)):
+        others = []
+        for done, missing in enumerate(reversed(self._missing)):
             self._write()
             tell(done, total)
-            compile_one(kernel)
-        for process in self._processes:
-            assert process.stdin is not None
-            with contextlib.suppress(OSError):
-                os.write(process.stdin.fileno(), b"end\n")
+            kernel, arguments = _found(missing)
+            if not kernel.compile_for(arguments, wait=False):
+                others.append((kernel, arguments))
         end = time.monotonic() + _MOST_SECONDS
-        while any(p.poll() is None for p in self._processes) and time.monotonic() < end:
+        while others and time.monotonic() < end:
+            tell(total - len(others), total)
             time.sleep(_SECONDS_BETWEEN_LOOKS)
+            others = [other for other in others if other[0].is_claimed(other[1])]
         tell(total, total)
 
     def __enter__(self) -> _Helpers:
@@ -148,8 +144,9 @@ serve()
 
 def _started_helper() -> subprocess.Popen[bytes]:
     path = [os.path.abspath(entry) for entry in sys.path if entry]
+    options = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
     process = subprocess.Popen(
-        [sys.executable, "-I", "-c", _PROGRAM, json.dumps(path)],
+        [sys.executable, *options, "-c", _PROGRAM, json.dumps(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -173,14 +170,25 @@ def can_help() -> bool:
 # In a helper --------------------------------------------------------------------------------
 
 
+def _found(missing: MissingKernel) -> tuple[RangeKernel, list[Any]]:
+    """Return a loop and arguments of the types that are missing."""
+    kernel = getattr(importlib.import_module(missing.module), missing.function)
+    return kernel, examples(missing.types)
+
+
 def serve() -> None:
-    """Compile what standard input lists up to a line "end"; end at once where input ends."""
+    """Compile what standard input lists, as long as there is input."""
     lines: SimpleQueue[str] = SimpleQueue()
     threading.Thread(target=_read, args=(lines,), daemon=True).start()
-    for line in iter(lines.get, "end\n"):
+    parent = os.getppid()
+    while True:
+        line = lines.get()
+        if os.getppid() != parent:  # input may be kept open by another child of it
+            return
         with contextlib.suppress(Exception):
             module, function, types = json.loads(line)
-            compile_one(MissingKernel(module, function, tuple(types)))
+            kernel, arguments = _found(MissingKernel(module, function, tuple(types)))
+            kernel.compile_for(arguments, wait=False)
 
 
 def _read(lines: SimpleQueue[str]) -> None:

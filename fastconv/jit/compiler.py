@@ -170,19 +170,24 @@ class RangeKernel:
     def _note(self, launch: Any, arguments: Sequence[Any]) -> None:
         """Note these types as missing, unless their machine code is there."""
         note, types = note_missing.get(), described(arguments)
-        importable = "<" not in self._place[1]
+        importable = self._place[1].isidentifier()
         if note and types and importable and not is_compiled(launch, _types(arguments)):
             note(MissingKernel(*self._place, types))
 
-    def compile_for(self, arguments: Sequence[Any], wait: bool = True) -> None:
+    def compile_for(self, arguments: Sequence[Any], wait: bool = True) -> bool:
         """Compile the loop for the types of these arguments and store it, without running it.
 
-        Where another process is compiling the same, it is left alone unless this one is to `wait`.
+        Unless this process is to `wait`, a loop that another one is compiling is left alone.
+        Return whether it is compiled now.
         """
-        launch = self._launch or self._first_use()
-        types = _types(arguments)
-        if wait or not is_claimed(launch, types):
-            launch.compile(types)
+        if not wait and self.is_claimed(arguments):
+            return False
+        (self._launch or self._first_use()).compile(_types(arguments))
+        return True
+
+    def is_claimed(self, arguments: Sequence[Any]) -> bool:
+        """Return whether another process is compiling the loop for these types."""
+        return is_claimed(self._launch or self._first_use(), _types(arguments))
 
 
 def _types(arguments: Sequence[Any]) -> tuple[Any, ...]:

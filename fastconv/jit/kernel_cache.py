@@ -192,6 +192,8 @@ def is_claimed(name: str, key: str) -> bool:
         return False
     try:
         return not _locked(handle)
+    except OSError:  # files cannot be locked there
+        return False
     finally:
         os.close(handle)
 
