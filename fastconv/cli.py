@@ -1,4 +1,4 @@
-"""The command ``fastconv``: reads what is wished for, calls what does it, prints the answer.
+"""The command ``fastconv``: reads the arguments, calls what does the work, prints the result.
 
 The commands are plain functions; `build` makes a Typer program of them. So this module can be
 imported, and says what is missing, where Typer is not installed.

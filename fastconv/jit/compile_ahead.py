@@ -1,7 +1,7 @@
 """Compiling several kernels at once, in processes: Numba and LLVM keep one core of a process busy.
 
 A program that knows what it will do first does so inside `compiling_ahead`, where loops do not run.
-Loops that are missing are told to helpers, one for each further core, as soon as they are met.
+Missing loops are sent to helpers, one for each further core, as soon as they are called.
 A helper is a Python of its own. Nothing comes back but the files in the store: a helper that
 fails, or is killed, costs time and nothing else. It ends with the block, or with this process.
 """

@@ -1,4 +1,4 @@
-"""The only place that calls Numba's compiler: flags, store and parallel form of every kernel."""
+"""Kernels: which flags Numba compiles them with, and how Python and other kernels call them."""
 
 from __future__ import annotations
 
@@ -59,13 +59,9 @@ def kernel(function: Callable[..., None]) -> Any:
     """Compile a loop without a result that Python calls, and that runs on the calling thread."""
     name = _name(function)
     _rename(function, name)
-    return _dispatcher(function, name, parallel=False)
-
-
-def _dispatcher(function: Callable[..., None], name: str, parallel: bool) -> Any:
     if numba.config.DISABLE_JIT:
         return function
-    return loop_dispatcher(function, name, parallel, _FLAGS)
+    return loop_dispatcher(function, name, False, _FLAGS)
 
 
 # Functions of integers, called by their address ------------------------------------------
@@ -125,7 +121,7 @@ class RangeKernel:
 
     def __init__(self, function: Callable[..., Any], variant: str = "") -> None:
         self._function = function
-        self._place = function.__module__, function.__qualname__
+        self._import_from = function.__module__, function.__qualname__
         self._name = _name(function, variant)
         self._launch: Any = None  # made when first used
         self.__doc__ = function.__doc__
@@ -147,12 +143,10 @@ class RangeKernel:
 
     def on(self, most: int, items: int, *arguments: Any) -> None:
         """Run the loop over ``range(items)`` on at most so many threads."""
-        launch = self._launch or self._first_use()
+        launch, chunks = self._launch or self._first_use(), min(items, most)
         if is_collecting():
             self._note(launch, arguments)
-            return
-        chunks = min(items, most)
-        if chunks > 1 and threads.parallel_is_safe():
+        elif chunks > 1 and threads.parallel_is_safe():
             threads.run_parallel(launch, *threads.layer_addresses(), 0, items, chunks, *arguments)
         elif items > 0:
             launch(*threads.SERIAL, 0, items, 1, *arguments)
@@ -162,17 +156,17 @@ class RangeKernel:
         launch = self._launch or self._first_use()
         if is_collecting():
             self._note(launch, arguments)
-            return
-        launch(*threads.SERIAL, start, stop - start, 1, *arguments)
+        else:
+            launch(*threads.SERIAL, start, stop - start, 1, *arguments)
 
     # Before it is needed ---------------------------------------------------------------------
 
     def _note(self, launch: Any, arguments: Sequence[Any]) -> None:
         """Note these types as missing, unless their machine code is there."""
         note, types = note_missing.get(), described(arguments)
-        importable = self._place[1].isidentifier()
+        importable = self._import_from[1].isidentifier()
         if note and types and importable and not is_compiled(launch, _types(arguments)):
-            note(MissingKernel(*self._place, types))
+            note(MissingKernel(*self._import_from, types))
 
     def compile_for(self, arguments: Sequence[Any], wait: bool = True) -> bool:
         """Compile the loop for the types of these arguments and store it, without running it.

@@ -42,7 +42,8 @@ def loop_dispatcher(
     entry: Callable[..., None] = function
     if parallel:
         loop_parameters = list(inspect.signature(function).parameters.values())[2:]
-        first = [p.replace(name=n) for n, p in zip(PARAMETERS, _ANY, strict=True)]
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        first = [inspect.Parameter(parameter, kind) for parameter in PARAMETERS]
         launch.__signature__ = inspect.Signature([*first, *loop_parameters])  # type: ignore[attr-defined]
         launch.__module__ = function.__module__
         entry = launch
@@ -65,9 +66,6 @@ def is_claimed(dispatcher: Any, args: tuple[Any, ...]) -> bool:
     """Return whether another process is compiling the machine code for these types."""
     compiler = dispatcher._compiler
     return kernel_cache.is_claimed(compiler.name, compiler.key(args))
-
-
-_ANY = [inspect.Parameter("any", inspect.Parameter.POSITIONAL_OR_KEYWORD)] * len(PARAMETERS)
 
 
 class _LoopCompiler(_FunctionCompiler):  # type: ignore[misc]

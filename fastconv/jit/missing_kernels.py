@@ -33,7 +33,7 @@ class MissingKernel:
     types: tuple[Any, ...]
 
 
-#: What is told of loops that are called; None where loops run.
+#: Is called with each missing loop; None where loops run.
 note_missing: ContextVar[Callable[[MissingKernel], None] | None]
 note_missing = ContextVar("note_missing", default=None)
 
@@ -76,7 +76,7 @@ def described(arguments: Sequence[Any]) -> tuple[Any, ...] | None:
 
 
 def examples(types: Sequence[Any]) -> list[Any]:
-    """Return arguments of such types, as `described` wrote them, also after a way through JSON.
+    """Return arguments of such types, as `described` wrote them, also after JSON made lists of tuples.
 
     >>> examples(["int", ["<f4", 2, False]])
     [0, array([], shape=(0, 0), dtype=float32)]
