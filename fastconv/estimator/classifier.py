@@ -61,7 +61,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     class_weight : "balanced", dict or None
         How much each class counts.
     augment : "auto", bool or callable
-        Whether to shift training images by up to a pixel; "auto" shifts images of 8 x 8 or larger. Or ``augment(images, rng)`` for images (N, C, H, W).
+        Whether to shift training images by up to a pixel; "auto" shifts images of 8 x 8 or larger.
+        Or ``augment(images, rng)`` for images (N, C, H, W).
     early_stopping : bool
         Hold back `validation_fraction` of the samples, stop after `patience` epochs in which
         their loss has not fallen, and take the weights of the best one.

@@ -76,7 +76,7 @@ def described(arguments: Sequence[Any]) -> tuple[Any, ...] | None:
 
 
 def examples(types: Sequence[Any]) -> list[Any]:
-    """Return arguments of such types, as `described` wrote them, also after JSON made lists of tuples.
+    """Return arguments of the types that `described` wrote, even if JSON made lists of tuples.
 
     >>> examples(["int", ["<f4", 2, False]])
     [0, array([], shape=(0, 0), dtype=float32)]
