@@ -14,7 +14,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 from fastconv.jit.kernel_cache import StoredKernel
-from fastconv.jit.loop_compiler import is_claimed, is_compiled, loop_dispatcher
+from fastconv.jit.loop_compiler import inner_dispatcher, is_claimed, is_compiled, loop_dispatcher
 from fastconv.jit.missing_kernels import MissingKernel, described, is_collecting, note_missing
 from fastconv.jit.parallel_loop import PARAMETERS
 from fastconv.jit.stored_code import addresses
@@ -25,8 +25,6 @@ from fastconv.runtime import forks, threads
 _FLAGS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 # For sums in vectors: the compiler may choose the order of additions, once and for all calls.
 _ANY_ORDER = {"contract", "reassoc"}
-# Wrappers for callers in Python and C take as long to compile as a small loop.
-_NO_WRAPPERS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 #: Elements of light work, a few instructions each, that take longer than waking a thread.
 WORTH_A_THREAD = 2**14
@@ -47,7 +45,7 @@ def _name(function: Callable[..., Any], variant: str = "") -> str:
 def inner_kernel(function: Callable[..., Any], **flags: Any) -> Any:
     """Compile a loop that other kernels call; it becomes a part of them."""
     _rename(function, _name(function))
-    return numba.njit(function, **{**_FLAGS, **_NO_WRAPPERS, **flags})
+    return function if numba.config.DISABLE_JIT else inner_dispatcher(function, _FLAGS | flags)
 
 
 def summing_kernel(function: Callable[..., Any]) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numba
 from numba import _dynfunc
 from numba.core import types
+from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Flags, compile_extra, compile_result
 from numba.core.dispatcher import _FunctionCompiler  # type: ignore[attr-defined, unused-ignore]
 from numba.core.environment import Environment
@@ -47,12 +49,22 @@ def loop_dispatcher(
         launch.__signature__ = inspect.Signature([*first, *loop_parameters])  # type: ignore[attr-defined]
         launch.__module__ = function.__module__
         entry = launch
-    dispatcher = numba.njit(entry, **options)
-    compiler = dispatcher._compiler
-    dispatcher._compiler = _LoopCompiler(
-        entry, compiler.targetdescr, dispatcher.targetoptions, {}, compiler.pipeline_class
-    )
+    dispatcher = _dispatcher(entry, _LoopCompiler, options)
     dispatcher._compiler.loop, dispatcher._compiler.name = function, name
+    return dispatcher
+
+
+def inner_dispatcher(function: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    """Return what other loops call, and Python must not."""
+    return _dispatcher(function, _InnerCompiler, options)
+
+
+def _dispatcher(
+    function: Callable[..., Any], kind: type[_Compiler], options: Mapping[str, Any]
+) -> Any:
+    dispatcher = numba.njit(function, **options)
+    target, pipeline = dispatcher.targetdescr, dispatcher._compiler.pipeline_class
+    dispatcher._compiler = kind(function, target, dispatcher.targetoptions, {}, pipeline)
     return dispatcher
 
 
@@ -68,8 +80,47 @@ def is_claimed(dispatcher: Any, args: tuple[Any, ...]) -> bool:
     return kernel_cache.is_claimed(compiler.name, compiler.key(args))
 
 
-class _LoopCompiler(_FunctionCompiler):  # type: ignore[misc]
+class _Compiler(_FunctionCompiler):  # type: ignore[misc]
     """What a dispatcher asks for the machine code for some argument types."""
+
+    def _lowered(self, function: Any, args: Any, return_type: Any, library: Any) -> Any:
+        """Compile a function to LLVM IR in a library, without wrappers for callers elsewhere."""
+        flags = Flags()
+        self.targetdescr.options.parse_as_flags(flags, self.targetoptions)
+        flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
+        typing, context = self.targetdescr.typing_context, self.targetdescr.target_context
+        return compile_extra(typing, context, function, args, return_type, flags, {}, library)
+
+    def _entry(self, address: int) -> Any:
+        """Return a function that Python calls, with its wrapper's address."""
+        name = self.py_func.__name__
+        module = sys.modules[self.py_func.__module__]
+        doc = f"compiled wrapper for {name!r}"
+        return _dynfunc.make_function(module, name, doc, address, _environment(), ())
+
+
+class _InnerCompiler(_Compiler):
+    """The compiler of functions that become a part of their callers: no machine code is made."""
+
+    def _compile_core(self, args: Any, return_type: Any) -> Any:
+        context = self.targetdescr.target_context
+        library = _InnerLibrary(context.codegen(), self.py_func.__name__)
+        result = self._lowered(self.py_func, args, return_type, library)
+        result = result._replace(entry_point=self._entry(0))
+        context.insert_user_function(result.entry_point, result.fndesc, [library])
+        return result
+
+
+class _InnerLibrary(JITCodeLibrary):  # type: ignore[misc]
+    """Optimized LLVM IR to be linked with that of callers."""
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+class _LoopCompiler(_Compiler):
+    """The compiler of loops that Python calls: machine code is in the store, or gets there."""
 
     loop: Callable[..., None]
     name: str
@@ -92,17 +143,12 @@ class _LoopCompiler(_FunctionCompiler):  # type: ignore[misc]
 
     def _machine_code(self, args: Any) -> StoredKernel:
         """Compile the loop, its launch and its wrapper as one library."""
-        typing, context = self.targetdescr.typing_context, self.targetdescr.target_context
-        flags = Flags()
-        self.targetdescr.options.parse_as_flags(flags, self.targetoptions)
-        flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
+        context = self.targetdescr.target_context
         library = context.codegen().create_library(self.name)
         library.enable_object_caching()
         parallel = self.loop is not self.py_func
         loop_args = (types.int64, types.int64, *args[len(PARAMETERS) :]) if parallel else args
-        loop = compile_extra(
-            *(typing, context, self.loop, loop_args, types.none, flags, {}, library)
-        )
+        loop = self._lowered(self.loop, loop_args, types.none, library)
         entry = add_launch(context, library, loop, self.name) if parallel else loop.fndesc
         environment = loop.environment
         context.create_cpython_wrapper(library, entry, environment, None, release_gil=True)
@@ -122,15 +168,11 @@ class _LoopCompiler(_FunctionCompiler):  # type: ignore[misc]
             argtypes=args,
             mangler=lambda name, *_, **__: name,  # nothing is linked with it
         )
-        doc = f"compiled wrapper for {self.name!r}"
-        function = _dynfunc.make_function(
-            descriptor.lookup_module(), name, doc, entry, _environment(), ()
-        )
         return compile_result(
             target_context=self.targetdescr.target_context,
             typing_context=self.targetdescr.typing_context,
             signature=types.none(*args),
-            entry_point=function,
+            entry_point=self._entry(entry),
             fndesc=descriptor,
             objectmode=False,
         )
