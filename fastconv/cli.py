@@ -216,11 +216,20 @@ def warmup(
     clear: Annotated[
         bool, typer.Option("--clear", help="Delete all compiled kernels first.")
     ] = False,
+    purposes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--for",
+            metavar="NAME",
+            help="train, inference or bench; may be repeated. Training and inference without it.",
+        ),
+    ] = None,
     dtype: Annotated[
-        list[str] | None, typer.Option(help="Only for float32 or float64; both by default.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="float32, float64 or both; float32 without it."),
     ] = None,
 ) -> None:
-    """Compile every kernel now, so that no later program waits for it.
+    """Compile kernels now, on all cores, so that no later program waits for them.
 
     Exits with 1 if compiled kernels cannot be kept.
     """
@@ -228,10 +237,13 @@ def warmup(
         require("rich", "fastconv warmup")
         from fastconv.bench import warmup as kernels
         from fastconv.bench.progress_bar import ProgressBar
+        from fastconv.bench.suites import check_names
+        from fastconv.bench.warmup_programs import PURPOSES, programs
         from fastconv.jit.kernel_cache import why_nothing_is_kept
 
         for each in dtype or ():
             check_dtype(each)
+        check_names("--for", purposes or (), PURPOSES)
         reason = why_nothing_is_kept()
         if reason is not None:
             print(f"error: compiling now would be in vain: {reason}", file=sys.stderr)
@@ -240,12 +252,14 @@ def warmup(
             print(f"deleted {kernels.clear()} compiled kernels")
         begin = time.perf_counter()
         before = len(kernels.stored_kernels().files)
-        steps = list(kernels.steps(dtype or ("float32", "float64")))
-        with ProgressBar(len(steps)) as bar:
-            for name, step in steps:
-                bar.tell(name)
-                step()
-                bar.advance()
+        wanted = [
+            program
+            for purpose in purposes or ("train", "inference")
+            for each in dtype or ("float32",)
+            for program in programs(purpose, each)
+        ]
+        with ProgressBar(len(wanted)) as bar:
+            kernels.compile_programs(wanted, bar)
         after = len(kernels.stored_kernels().files)
         seconds = time.perf_counter() - begin
         print(f"compiled {after - before} kernels in {seconds:.1f} s; {after} are ready")

@@ -19,6 +19,7 @@ from fastconv.bench.machine import Peak, header
 from fastconv.bench.results import LayerResult, Record
 from fastconv.bench.scores import geometric_mean, scores
 from fastconv.bench.verify import NAIVE, REFERENCE
+from fastconv.bench.warmup_programs import programs
 from fastconv.core.conv_problem import DIRECTIONS, Direction
 from fastconv.select import conv_registry
 
@@ -266,7 +267,7 @@ def test_clearing_nothing_is_no_error(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_warming_up_reaches_every_algorithm_and_direction() -> None:
-    names = {name for name, _ in warmup.steps(["float64"])}
+    names = {name for name, _ in programs("bench", "float64")}
     for direction in DIRECTIONS:
         for name in conv_registry.algorithms(direction):
             assert f"{name} {direction} float64" in names

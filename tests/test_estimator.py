@@ -88,10 +88,16 @@ def test_same_state_same_bits() -> None:
     assert np.array_equal(first, small().fit(x, y).decision_function(x))
     assert not np.array_equal(first, small(random_state=1).fit(x, y).decision_function(x))
     assert not np.array_equal(*(small(random_state=None).fit(x, y).predict_proba(x) for _ in "ab"))
-    # An image's result does not depend on the others.
-    np.testing.assert_allclose(
-        small().fit(x, y).decision_function(x[:1]), first[:1], rtol=1e-9, atol=1e-12
-    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 1000])
+def test_an_image_has_its_result_whatever_is_beside_it(batch_size: int) -> None:
+    x, y = bright(shape=(3, 9, 9))
+    classifier = small(filters=(4, 8), batch_size=batch_size, epochs=1).fit(x, y)
+    whole = classifier.decision_function(x)
+    assert whole.dtype == np.float32  # as it was trained, though x is float64
+    for part in (slice(0, 1), slice(5, 25), slice(79, 80), slice(None, None, -3)):
+        assert np.array_equal(classifier.decision_function(x[part]), whole[part])
 
 
 def test_partial_fit_learns_and_is_pickled_half_way() -> None:

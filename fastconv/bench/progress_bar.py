@@ -41,6 +41,12 @@ class ProgressBar:
         """One step is done."""
         self._progress.update(self._task, advance=1, refresh=True)
 
+    def show(self, done: int, total: int, text: str) -> None:
+        """Show how far a part of the task is: `done` of `total` steps, and what comes now."""
+        self._progress.update(
+            self._task, completed=done, total=total, description=text, refresh=True
+        )
+
     @contextmanager
     def hidden(self) -> Iterator[None]:
         """Take the bar away while something is printed to the same terminal."""

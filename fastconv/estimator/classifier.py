@@ -31,6 +31,8 @@ except ImportError as error:
 Array = NDArray[Any]
 
 _PROGRESS = ("silent", "line", "bar")
+# Images that are classified together; a single one takes the time of so many.
+_MOST_AT_A_TIME = 64
 # Images smaller than this are not shifted: a pixel would be too much of them.
 _SHIFTED_FROM = 8
 
@@ -38,9 +40,9 @@ _SHIFTED_FROM = 8
 class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Convolutional network for images, with scikit-learn's interface.
 
-    For every number in `filters` there is a 3x3 convolution, batch normalization, a rectifier and,
-    where an axis has 8 pixels or more, maximum pooling over 2 of them; then a dense layer, dropout
-    and one output for each class. It is trained by mini-batches along one cycle of learning rates.
+    For every number in `filters` there is a 3x3 convolution, batch normalization, a ReLU and, where
+    an axis has 8 pixels or more, max pooling over 2 of them; then a dense layer, dropout and one
+    output for each class. It is trained by mini-batches with one cycle of learning rates.
 
     Parameters
     ----------
@@ -55,13 +57,13 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         "sgd" is with Nesterov's momentum of 0.9.
     weight_decay : float
     dropout : float
-        Part of the dense layer's outputs that is dropped in training.
+        Fraction of the dense layer's outputs that is dropped in training.
     batch_norm : bool
     class_weight : "balanced", dict or None
         How much each class counts.
     augment : "auto", bool or callable
-        Whether to move training images by up to a pixel, each way; "auto" does so for images of
-        8 x 8 or larger. Or ``augment(images, rng)`` for images (N, C, H, W).
+        Whether to shift training images by up to a pixel; "auto" shifts images of 8 x 8 or larger.
+        Or ``augment(images, rng)`` for images (N, C, H, W).
     early_stopping : bool
         Hold back `validation_fraction` of the samples, stop after `patience` epochs in which
         their loss has not fallen, and take the weights of the best one.
@@ -100,8 +102,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Notes
     -----
-    ``fit(X, y)`` takes X as (N, H, W), (N, C, H, W) or 2-D, and labels of any kind. It computes in
-    float32, with the same result for a `random_state` every time.
+    ``fit(X, y)`` takes X as (N, H, W), (N, C, H, W) or 2-D, and labels of any kind. Training and
+    prediction compute in float32. Results are the same for a `random_state` every time, and those
+    of an image are bitwise identical whichever others are predicted with it.
 
     Examples
     --------
@@ -255,7 +258,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Return the probability of every class, (N, classes)."""
-        return nn.Softmax(1).eval()(self._logits(X))
+        # In float64, so that they add up to 1; it takes no time for a few classes.
+        return nn.Softmax(1).eval()(self._logits(X).astype(float))
 
     def predict(self, X: ArrayLike) -> Array:
         """Return the most probable class of every image."""
@@ -267,11 +271,14 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _logits(self, X: ArrayLike) -> Array:
         check_is_fitted(self, "model_")
         images = self._images(self._flat(X, first=False), self.image_shape_)
-        # In float64, so that an image's result does not depend on which others are beside it.
-        model = copy.deepcopy(self.model_).astype("float64").eval()
-        step = max(1, 2**21 // images[0].size)
-        parts = [model(images[i : i + step].astype(float)) for i in range(0, len(images), step)]
-        return np.concatenate(parts)
+        model = copy.deepcopy(self.model_).eval()
+        # Always as many at a time, the last ones filled up with empty images: so an image's result
+        # is bitwise identical whichever others are beside it.
+        step = min(self.batch_size, _MOST_AT_A_TIME)
+        missing = -len(images) % step
+        whole = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
+        parts = [model(whole[i : i + step]) for i in range(0, len(whole), step)]
+        return np.concatenate(parts)[: len(images)]
 
     def _flat(self, X: Any, first: bool, y: Any = "no_validation") -> Any:
         """Return X, and y if there is one, checked, with one row for each image."""
@@ -304,14 +311,14 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._images(rows, self.image_shape_), labels
 
     def _find_shape(self, features: int) -> tuple[int, int, int]:
-        given, asked = self._given_shape, self.image_shape
-        if asked is not None:
-            asked = tuple(map(int, asked))
-            given = given or asked
-            wanted = asked if len(asked) == 3 else (1, *asked)
+        given, chosen = self._given_shape, self.image_shape
+        if chosen is not None:
+            chosen = tuple(map(int, chosen))
+            given = given or chosen
+            wanted = chosen if len(chosen) == 3 else (1, *chosen)
             if math.prod(wanted) != features or (len(given) == 3 and given != wanted):
                 raise ValueError(
-                    f"image_shape must fit X, whose images have {features} numbers, got {asked}"
+                    f"image_shape must fit X, whose images have {features} numbers, got {chosen}"
                 )
             return wanted  # type: ignore[return-value]
         if given is not None:

@@ -1,4 +1,4 @@
-"""What `fastconv.CNNClassifier` may be told: all of it is checked before anything is learned."""
+"""The parameters of `fastconv.CNNClassifier`: all are checked before anything is learned."""
 
 from __future__ import annotations
 

@@ -4,22 +4,69 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 #: Environment variable that silences the line, set to anything.
 QUIET_VARIABLE = "FASTCONV_QUIET"
 
-_told = False
+_TEXT = "fastconv: compiling kernels for this machine, once"
+# Nobody needs to know of less.
+_WORTH_A_LINE = 0.5
+
+_seconds, _kernels = 0.0, 0
+_told = False  # whether this process has printed the line
+_blocks = 0  # inside which nobody else prints: there the line changes in place
+_unfinished = False  # whether the terminal's line is ours
+_before_list: int | None = None  # kernels compiled before those of a list
 
 
-def compiling() -> None:
-    """Tell, once a process, that kernels are being compiled; each loop takes about a second."""
-    global _told
-    if _told or os.environ.get(QUIET_VARIABLE) or sys.stderr is None:
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Count a kernel and the time that it takes; tell of it if there have been some seconds."""
+    global _seconds, _kernels
+    if _seconds > _WORTH_A_LINE and _before_list is None:
+        _show(f"{_kernels} so far")
+    begin = time.perf_counter()
+    try:
+        yield
+    finally:
+        _seconds += time.perf_counter() - begin
+        _kernels += 1
+
+
+@contextmanager
+def changing_in_place() -> Iterator[None]:
+    """Show how many kernels are compiled, in a line that changes on a terminal."""
+    global _blocks, _unfinished, _before_list
+    _blocks += 1
+    try:
+        yield
+    finally:
+        _blocks -= 1
+        _before_list = None
+        if _unfinished and not _blocks:
+            _unfinished = False
+            print(file=sys.stderr, flush=True)
+
+
+def tell(done: int, total: int) -> None:
+    """Tell how many kernels of a list are compiled; those of the block before it count too."""
+    global _before_list
+    if _before_list is None:
+        _before_list = _kernels
+    _show(f"{_before_list + done} of {_before_list + total}")
+
+
+def _show(count: str) -> None:
+    """Show the line: again and again on a terminal where nobody else prints, else once."""
+    global _told, _unfinished
+    if os.environ.get(QUIET_VARIABLE) or sys.stderr is None:
         return
-    _told = True
-    print(
-        "fastconv: compiling kernels for this machine, once; `fastconv warmup` compiles all of them"
-        f" ({QUIET_VARIABLE}=1 silences this line)",
-        file=sys.stderr,
-        flush=True,
-    )
+    if _blocks and sys.stderr.isatty():
+        _told = _unfinished = True
+        print(f"\r{_TEXT} ({count})  ", end="", file=sys.stderr, flush=True)
+    elif not _told:
+        _told = True
+        print(f"{_TEXT} ({count})", file=sys.stderr, flush=True)

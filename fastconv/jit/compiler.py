@@ -1,28 +1,23 @@
-"""The only place that calls Numba's compiler: flags, store and parallel form of every kernel."""
+"""Kernels: which flags Numba compiles them with, and how Python and other kernels call them."""
 
 from __future__ import annotations
 
-import ctypes
 import re
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba
 import numpy.ma  # noqa: F401 - Numba would import it in a first call, where a fork may cut it in two
-from numba.core import sigutils, types
-from numba.core.caching import _Cache
+from numba.core import types
 from numba.core.ccallback import CFunc
-from numba.core.compiler import CompileResult, compile_result
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.environment import Environment
-from numba.core.funcdesc import PythonFunctionDescriptor
 from numba.core.registry import cpu_target
-from numba.core.runtime import rtsys
 
-from fastconv.jit import compile_notice, kernel_cache, machine_code
 from fastconv.jit.kernel_cache import StoredKernel
-from fastconv.jit.parallel_loop import run_chunks
+from fastconv.jit.loop_compiler import inner_dispatcher, is_claimed, is_compiled, loop_dispatcher
+from fastconv.jit.missing_kernels import MissingKernel, described, is_collecting, note_missing
+from fastconv.jit.parallel_loop import PARAMETERS
+from fastconv.jit.stored_code import addresses
 from fastconv.runtime import forks, threads
 
 # No `fastmath=True`: it would let the compiler assume that NaN and infinity never occur.
@@ -42,36 +37,29 @@ def _rename(function: Callable[..., Any], name: str) -> None:
     function.__name__ = function.__qualname__ = re.sub(r"\W", "_", name)
 
 
-def _compile(function: Callable[..., Any], name: str, **flags: Any) -> Any:
-    _rename(function, name)
-    return numba.njit(function, **{**_FLAGS, **flags})
-
-
-def _name(function: Callable[..., Any], variant: str) -> str:
+def _name(function: Callable[..., Any], variant: str = "") -> str:
     module = function.__module__.rpartition(".")[2]
     return f"{module}.{function.__name__}{variant and '-'}{variant}"
 
 
-def inner_kernel(function: Callable[..., Any]) -> Any:
+def inner_kernel(function: Callable[..., Any], **flags: Any) -> Any:
     """Compile a loop that other kernels call; it becomes a part of them."""
-    return _compile(function, _name(function, ""))
+    _rename(function, _name(function))
+    return function if numba.config.DISABLE_JIT else inner_dispatcher(function, _FLAGS | flags)
 
 
 def summing_kernel(function: Callable[..., Any]) -> Any:
     """Compile an `inner_kernel` whose sums may be split over the lanes of vectors."""
-    return _compile(function, _name(function, ""), fastmath=_ANY_ORDER)
+    return inner_kernel(function, fastmath=_ANY_ORDER)
 
 
 def kernel(function: Callable[..., None]) -> Any:
     """Compile a loop without a result that Python calls, and that runs on the calling thread."""
-    name = _name(function, "")
-    return _stored(_compile(function, name), name)
-
-
-def _stored(dispatcher: Any, name: str) -> Any:
-    if hasattr(dispatcher, "_cache"):  # not a plain function, as under NUMBA_DISABLE_JIT=1
-        dispatcher._cache = _Store(dispatcher, name)
-    return dispatcher
+    name = _name(function)
+    _rename(function, name)
+    if numba.config.DISABLE_JIT:
+        return function
+    return loop_dispatcher(function, name, False, _FLAGS)
 
 
 # Functions of integers, called by their address ------------------------------------------
@@ -86,7 +74,11 @@ def address_of(function: Callable[..., None], name: str, arguments: int) -> int:
 
     def compiled() -> StoredKernel:
         _rename(function, name)
-        return _compiled_function(function, arguments)
+        callback: Any = CFunc(function, ((types.int64,) * arguments, types.void), {}, _FLAGS)
+        result = callback._compile_uncached()
+        result.library._ensure_finalized()
+        symbol = result.fndesc.llvm_cfunc_wrapper_name
+        return StoredKernel((symbol,), result.library._get_compiled_object())
 
     return stored_address(name, arguments, compiled)
 
@@ -101,38 +93,15 @@ def stored_address(name: str, arguments: int, compiled: Callable[[], StoredKerne
         with forks.held_off(), global_compiler_lock:
             address = _addresses.get(name)
             if address is None:
-                address = _addresses[name] = _load_function(name, arguments, compiled)
+                key = repr((arguments, target()))
+                address = _addresses[name] = addresses(name, key, compiled)[0]
     return address
 
 
-def _load_function(name: str, arguments: int, compiled: Callable[[], StoredKernel]) -> int:
-    key = repr((arguments, target()))
-    loaded = _loaded_from_store(name, key)
-    if loaded is not None:
-        return loaded[0]
-    kernel = compiled()
-    kernel_cache.write(name, key, kernel)
-    return machine_code.load(kernel.code, *kernel.symbols)[0]
-
-
-def _loaded_from_store(name: str, key: str) -> list[int] | None:
-    """Return the addresses of a stored kernel's symbols, None if it must be compiled."""
-    kept = kernel_cache.read(name, key)
-    if kept is None:
-        return None
-    try:
-        return machine_code.load(kept.code, *kept.symbols)
-    except ValueError as error:
-        kernel_cache.refuse(name, key, str(error))
-        return None
-
-
-def _compiled_function(function: Callable[..., None], arguments: int) -> StoredKernel:
-    callback: Any = CFunc(function, ((types.int64,) * arguments, types.void), {}, _FLAGS)
-    result = callback._compile_uncached()
-    result.library._ensure_finalized()
-    symbol = result.fndesc.llvm_cfunc_wrapper_name
-    return StoredKernel((symbol,), result.library._get_compiled_object())
+def target() -> tuple[str, str, str]:
+    """Return the triple, the processor and the features that Numba compiles for."""
+    triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
+    return triple, cpu, features
 
 
 # Loops over a range ----------------------------------------------------------------------
@@ -150,8 +119,9 @@ class RangeKernel:
 
     def __init__(self, function: Callable[..., Any], variant: str = "") -> None:
         self._function = function
+        self._import_from = function.__module__, function.__qualname__
         self._name = _name(function, variant)
-        self._launch: Any = None  # compiled when first used
+        self._launch: Any = None  # made when first used
         self.__doc__ = function.__doc__
 
     def _first_use(self) -> Any:
@@ -171,124 +141,60 @@ class RangeKernel:
 
     def on(self, most: int, items: int, *arguments: Any) -> None:
         """Run the loop over ``range(items)`` on at most so many threads."""
-        launch = self._launch or self._first_use()
-        chunks = min(items, most)
-        if chunks > 1 and threads.parallel_is_safe():
-            threads.run_parallel(launch, threads.layer_addresses(), 0, items, chunks, *arguments)
+        launch, chunks = self._launch or self._first_use(), min(items, most)
+        if is_collecting():
+            self._note(launch, arguments)
+        elif chunks > 1 and threads.parallel_is_safe():
+            threads.run_parallel(launch, *threads.layer_addresses(), 0, items, chunks, *arguments)
         elif items > 0:
-            launch(threads.SERIAL, 0, items, 1, *arguments)
+            launch(*threads.SERIAL, 0, items, 1, *arguments)
 
     def serial(self, start: int, stop: int, *arguments: Any) -> None:
         """Run the loop over ``range(start, stop)`` on the calling thread."""
         launch = self._launch or self._first_use()
-        launch(threads.SERIAL, start, stop - start, 1, *arguments)
+        if is_collecting():
+            self._note(launch, arguments)
+        else:
+            launch(*threads.SERIAL, start, stop - start, 1, *arguments)
+
+    # Before it is needed ---------------------------------------------------------------------
+
+    def _note(self, launch: Any, arguments: Sequence[Any]) -> None:
+        """Note these types as missing, unless their machine code is there."""
+        note, types = note_missing.get(), described(arguments)
+        importable = self._import_from[1].isidentifier()
+        if note and types and importable and not is_compiled(launch, _types(arguments)):
+            note(MissingKernel(*self._import_from, types))
+
+    def compile_for(self, arguments: Sequence[Any], wait: bool = True) -> bool:
+        """Compile the loop for the types of these arguments and store it, without running it.
+
+        Unless this process is to `wait`, a loop that another one is compiling is left alone.
+        Return whether it is compiled now.
+        """
+        if not wait and self.is_claimed(arguments):
+            return False
+        (self._launch or self._first_use()).compile(_types(arguments))
+        return True
+
+    def is_claimed(self, arguments: Sequence[Any]) -> bool:
+        """Return whether another process is compiling the loop for these types."""
+        return is_claimed(self._launch or self._first_use(), _types(arguments))
+
+
+def _types(arguments: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the types of a launch's arguments."""
+    return (*[types.int64] * len(PARAMETERS), *map(numba.typeof, arguments))
 
 
 def _launch_of(function: Callable[..., Any], name: str) -> Any:
-    """Return the compiled ``launch(layer, start, items, chunks, *arguments)`` of a loop."""
-    module = function.__module__
-    body = _compile(function, f"{name}-body")
-    if not hasattr(body, "overloads"):  # a plain function under NUMBA_DISABLE_JIT=1
-        return lambda _, start, items, __, *arguments: body(start, start + items, *arguments)
-
-    def launch(layer, start, items, chunks, *arguments):  # type: ignore[no-untyped-def]
-        run_chunks(body, layer, start, items, chunks, arguments)
-
-    launch.__module__ = module  # a part of its symbol, as the name is
-    return _stored(_compile(launch, name), name)
+    """Return ``launch(*PARAMETERS, *arguments)`` of a loop: see `parallel_loop`."""
+    _rename(function, name)
+    if numba.config.DISABLE_JIT:
+        return lambda _, __, start, items, ___, *rest: function(start, start + items, *rest)
+    return loop_dispatcher(function, name, True, _FLAGS)
 
 
 def range_kernel(function: Callable[..., Any]) -> RangeKernel:
     """Decorate a loop ``(start, stop, *arguments)`` over independent items: see `RangeKernel`."""
     return RangeKernel(function)
-
-
-class _Store(_Cache):  # type: ignore[misc]
-    """The store as Numba's dispatcher wants to see it, for one kernel without a result."""
-
-    def __init__(self, dispatcher: Any, name: str) -> None:
-        self._dispatcher, self._name = dispatcher, name
-
-    @property
-    def cache_path(self) -> str:
-        """Where the files are."""
-        return str(kernel_cache.usable_folder() or "")
-
-    def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
-        """Return the compiled kernel for these argument types, or None."""
-        # Loading needs Numba's runtime symbols only. `target_context.refresh()` would also import
-        # everything the compiler knows, which takes longer than all the rest of a first call.
-        rtsys.initialize(target_context)
-        loaded = _loaded_from_store(self._name, self._key(sig, target_context))
-        if loaded is None:
-            compile_notice.compiling()
-            return None
-        entry, *environments = loaded
-        for place in environments:
-            ctypes.c_void_p.from_address(place).value = id(_environment())
-        return self._result(entry, sig, target_context)
-
-    def _result(self, entry: int, sig: Any, target_context: Any) -> CompileResult:
-        """Return what Numba makes of a compilation, as far as its dispatcher asks for it."""
-        from numba import _dynfunc
-
-        function = self._dispatcher.py_func
-        name = function.__name__
-        descriptor = PythonFunctionDescriptor(
-            *(True, function.__module__, name, name, "", None, types.none, None),
-            *((), ()),
-            argtypes=_argument_types(sig),
-            mangler=lambda name, *_, **__: name,  # nothing is linked with it
-        )
-        module, doc = descriptor.lookup_module(), f"compiled wrapper for {name!r}"
-        function = _dynfunc.make_function(module, name, doc, entry, _environment(), ())
-        return compile_result(
-            target_context=target_context,
-            typing_context=target_context.typing_context,
-            signature=types.none(*_argument_types(sig)),
-            entry_point=function,
-            fndesc=descriptor,
-            objectmode=False,
-        )
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        """Write the compiled kernel."""
-        if data.library.has_dynamic_globals or data.lifted:
-            return
-        environments = [data.environment, *data._find_referenced_environments()]
-        if any(environment.consts for environment in environments):
-            return
-        names = sorted({environment.env_name for environment in environments})
-        symbols = data.fndesc.llvm_cpython_wrapper_name, *names
-        code = data.library._get_compiled_object()
-        key = self._key(sig, data.target_context)
-        kernel_cache.write(self._name, key, StoredKernel(symbols, code))
-
-    def _key(self, sig: Any, target_context: Any) -> str:
-        return repr((_argument_types(sig), target_context.codegen().magic_tuple()))
-
-    def enable(self) -> None:
-        """Do nothing: the store is always on."""
-
-    def disable(self) -> None:
-        """Do nothing: the store is always on."""
-
-    def flush(self) -> None:
-        """Do nothing: `fastconv warmup --clear` empties the folder."""
-
-
-@lru_cache(maxsize=1)
-def _environment() -> Any:
-    """Return the environment of all loaded kernels: Numba asks for one, none has constants."""
-    return Environment({})
-
-
-def _argument_types(sig: Any) -> tuple[Any, ...]:
-    arguments, _ = sigutils.normalize_signature(sig)
-    return tuple(arguments)
-
-
-def target() -> tuple[str, str, str]:
-    """Return the triple, the processor and the features that Numba compiles for."""
-    triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
-    return triple, cpu, features

@@ -21,7 +21,10 @@ import json
 import os
 import sys
 import tempfile
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,6 +35,12 @@ import numba
 
 from fastconv.runtime.private_files import folder_refusal, make_private_folder, read_private_file
 
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 #: Environment variable that names another folder for compiled kernels.
 CACHE_VARIABLE = "FASTCONV_CACHE_DIR"
 
@@ -41,6 +50,7 @@ _SOURCES = ("kernels/*.py", "codegen/*.py", "jit/*.py", "core/*.py", "runtime/cp
 _MAGIC = b"fastconv kernel 2\n"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _LENGTH_BYTES = 4
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 # No kernel comes near it.
 _MOST_BYTES = 1 << 28
 
@@ -135,6 +145,69 @@ def read(name: str, key: str) -> StoredKernel | None:
     except (OSError, ValueError) as error:
         refuse(name, key, str(error))
         return None
+
+
+def exists(name: str, key: str) -> bool:
+    """Return whether there is a file for a kernel, whatever is in it."""
+    folder = usable_folder(writing=False)
+    return folder is not None and (folder / _file_name(name, key)).exists()
+
+
+# Two processes that need the same kernel compile it once -----------------------------------
+
+#: Longer than the compilation of any kernel: whoever waited in vain compiles it too.
+_MOST_SECONDS_OF_WAITING = 30.0
+_SECONDS_BETWEEN_LOOKS = 0.005
+
+
+@contextmanager
+def claim(name: str, key: str) -> Iterator[None]:
+    """Hold the claim to compile a kernel, after waiting for another process that holds it.
+
+    The system gives up the claim of a process that ends, however it ends. Where files cannot be
+    locked there are no claims, and kernels are compiled more than once.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = usable_folder() if fcntl else None
+        if folder is not None:
+            path = folder / f"{_file_name(name, key)}.claim"
+            with contextlib.suppress(OSError):
+                handle = os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o600)
+                stack.callback(os.close, handle)
+                end = time.monotonic() + _MOST_SECONDS_OF_WAITING
+                while not _locked(handle) and time.monotonic() < end:
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+                stack.callback(path.unlink, missing_ok=True)
+        yield
+
+
+def is_claimed(name: str, key: str) -> bool:
+    """Return whether another process is compiling a kernel now."""
+    folder = usable_folder(writing=False)
+    if fcntl is None or folder is None:
+        return False
+    try:
+        handle = os.open(folder / f"{_file_name(name, key)}.claim", os.O_RDWR | _NO_LINK)
+    except OSError:
+        return False
+    try:
+        return not _locked(handle)
+    except OSError:  # files cannot be locked there
+        return False
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    """Try to lock a file for this process alone."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+# Files --------------------------------------------------------------------------------------
 
 
 def refuse(name: str, key: str, reason: str) -> None:

@@ -1,7 +1,7 @@
 """Machine code in this process: object code in, addresses out.
 
 The code of a kernel stays for the life of the process, as its address may be kept anywhere. So
-`kernels.jit`, the only caller, remembers what it has loaded, and loads each kernel once.
+`stored_code` is the only caller, and its callers remember addresses: each kernel is loaded once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Running a loop in chunks: one piece of code for every kernel, serial and parallel at once.
+"""The launch of a loop: one piece of code runs it in chunks, serially or in parallel.
 
 Numba's threading layers all export one C function, `parallel_for`, to which the loops that
 `prange` makes are handed. Called directly it needs no compilation of its own, and its address
@@ -12,76 +12,86 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
+from numba.core.funcdesc import PythonFunctionDescriptor
+
+#: What a launch takes before the arguments of its loop: the addresses of the threading layer's
+#: `parallel_for` and `get_num_threads`, two zeros to run the chunks one after the other; the first
+#: item, how many there are, and in how many chunks.
+PARAMETERS = ("parallel_for", "get_num_threads", "start", "items", "chunks")
 
 _WORD = ir.IntType(64)
 _BYTES = ir.IntType(8).as_pointer()
-# What the layer calls: pointers to the arrays' elements, dimensions, steps, and what is passed on.
-_PART = ir.FunctionType(
+# What the layer calls: pointers to the arrays' elements, dimensions, strides, and shared data.
+_RUN_CHUNKS = ir.FunctionType(
     ir.VoidType(), [_BYTES.as_pointer(), _WORD.as_pointer(), _WORD.as_pointer(), _BYTES]
 )
-# `parallel_for(part, arrays, dimensions, steps, passed on, inner dimensions, arrays, threads)`.
+# `parallel_for(function, arrays, dimensions, strides, data, inner dimensions, arrays, threads)`.
 _PARALLEL_FOR = ir.FunctionType(ir.VoidType(), [_BYTES] * 5 + [_WORD] * 3)
 _GET_NUM_THREADS = ir.FunctionType(_WORD, [])
 
 
-@intrinsic  # type: ignore[misc, unused-ignore]
-def run_chunks(typingctx, body, layer, start, items, chunks, arguments):  # type: ignore[no-untyped-def]
-    """Call ``body(first, after, *arguments)`` for `chunks` ranges of so many items from `start` on.
+def add_launch(context: Any, library: Any, loop: Any, name: str) -> Any:
+    """Add ``launch(*PARAMETERS, *arguments)`` to the library that has a `loop` over a range.
 
-    `layer` has the addresses of the threading layer's `parallel_for` and `get_num_threads`; two
-    zeros run the chunks one after the other.
+    `loop`, what Numba returned for it, takes ``(start, stop, *arguments)``. The launch's own
+    description is returned.
     """
-    argument_types = (types.int64, types.int64, *arguments)
-
-    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
-        result = body.dispatcher.get_compile_result(types.none(*argument_types))
-        context.active_code_library.add_linking_library(result.library)
-
-        addresses, count, bound = values[1], values[4], values[5]
-        shared = ir.LiteralStructType([_WORD, _WORD, _WORD, bound.type])
-        data = cgutils.alloca_once(builder, shared)
-        for field, value in enumerate(values[2:]):
-            builder.store(value, cgutils.gep_inbounds(builder, data, 0, field))
-        part = _part(context, builder.module, result, argument_types, shared)
-
-        # One "array" of bytes at address 0: a chunk's element is its number.
-        first = cgutils.alloca_once_value(builder, ir.Constant(_BYTES, None))
-        step = cgutils.alloca_once_value(builder, ir.Constant(_WORD, 1))
-        amount = cgutils.alloca_once_value(builder, count)
-        passed_on = builder.bitcast(data, _BYTES)
-        parallel_for, get_num_threads = cgutils.unpack_tuple(builder, addresses)
-        serial = builder.icmp_unsigned("==", parallel_for, ir.Constant(_WORD, 0))
-        with builder.if_else(serial) as (alone, together):
-            with alone:
-                builder.call(part, [first, amount, step, passed_on])
-            with together:
-                ask = builder.inttoptr(get_num_threads, _GET_NUM_THREADS.as_pointer())
-                run = builder.inttoptr(parallel_for, _PARALLEL_FOR.as_pointer())
-                pointers = [builder.bitcast(p, _BYTES) for p in (part, first, amount, step)]
-                numbers = [ir.Constant(_WORD, 1)] * 2 + [builder.call(ask, [])]
-                builder.call(run, [*pointers, passed_on, *numbers])
-        return context.get_dummy_value()
-
-    return types.void(body, layer, start, items, chunks, arguments), generate
-
-
-def _part(
-    context: Any, module: Any, result: Any, argument_types: tuple[Any, ...], shared: Any
-) -> Any:
-    """Add the function that does a range of chunks to a module."""
-    part = ir.Function(module, _PART, name=module.get_unique_name("part"))
-    part.linkage = "internal"
-    builder = ir.IRBuilder(part.append_basic_block())
-    first = builder.ptrtoint(builder.load(part.args[0]), _WORD)
-    amount = builder.load(part.args[1])
-    data = builder.bitcast(part.args[3], shared.as_pointer())
-    begin, items, chunks, bound = (
-        builder.load(cgutils.gep_inbounds(builder, data, 0, field)) for field in range(4)
+    argument_types = (*[types.int64] * len(PARAMETERS), *loop.signature.args[2:])
+    arguments = tuple(f"a{i}" for i in range(len(argument_types)))
+    module_name = loop.fndesc.modname
+    launch = PythonFunctionDescriptor(
+        *(True, module_name, name, name, "", None, types.none, None, arguments, ()),
+        argtypes=argument_types,
+        mangler=context.mangler,
     )
-    arguments = cgutils.unpack_tuple(builder, bound)
-    with cgutils.for_range(builder, amount) as loop:
-        chunk = builder.add(first, loop.index)
+    module = context.create_module(name)
+    function = context.declare_function(module, launch)
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    values = context.call_conv.decode_arguments(builder, argument_types, function)
+    parallel_for, get_num_threads, start, items, chunks, *bound = values
+
+    shared = [start, items, chunks, *bound]
+    data = cgutils.alloca_once(builder, ir.LiteralStructType([value.type for value in shared]))
+    for field, value in enumerate(shared):
+        builder.store(value, cgutils.gep_inbounds(builder, data, 0, field))
+    run_chunks = _add_run_chunks(context, module, loop, data.type)
+
+    # One "array" of bytes at address 0: a chunk's element is its number.
+    first = cgutils.alloca_once_value(builder, ir.Constant(_BYTES, None))
+    stride = cgutils.alloca_once_value(builder, ir.Constant(_WORD, 1))
+    count = cgutils.alloca_once_value(builder, chunks)
+    passed_on = builder.bitcast(data, _BYTES)
+    is_serial = builder.icmp_unsigned("==", parallel_for, ir.Constant(_WORD, 0))
+    with builder.if_else(is_serial) as (serial, parallel):
+        with serial:
+            builder.call(run_chunks, [first, count, stride, passed_on])
+        with parallel:
+            ask = builder.inttoptr(get_num_threads, _GET_NUM_THREADS.as_pointer())
+            run = builder.inttoptr(parallel_for, _PARALLEL_FOR.as_pointer())
+            pointers = [builder.bitcast(p, _BYTES) for p in (run_chunks, first, count, stride)]
+            numbers = [ir.Constant(_WORD, 1)] * 2 + [builder.call(ask, [])]
+            builder.call(run, [*pointers, passed_on, *numbers])
+    context.call_conv.return_value(builder, context.get_dummy_value())
+    library.add_ir_module(module)
+    # It is a part of the launch from here on, without a copy for other callers.
+    library.get_function(loop.fndesc.llvm_func_name).linkage = "internal"
+    return launch
+
+
+def _add_run_chunks(context: Any, module: Any, loop: Any, shared: Any) -> Any:
+    """Add the function that runs a range of chunks."""
+    function = ir.Function(module, _RUN_CHUNKS, name=module.get_unique_name("run_chunks"))
+    function.linkage = "internal"
+    builder = ir.IRBuilder(function.append_basic_block())
+    first = builder.ptrtoint(builder.load(function.args[0]), _WORD)
+    count = builder.load(function.args[1])
+    data = builder.bitcast(function.args[3], shared)
+    fields = range(len(shared.pointee.elements))
+    begin, items, chunks, *bound = (
+        builder.load(cgutils.gep_inbounds(builder, data, 0, field)) for field in fields
+    )
+    with cgutils.for_range(builder, count) as over_chunks:
+        chunk = builder.add(first, over_chunks.index)
         after = builder.add(chunk, ir.Constant(_WORD, 1))
         start, stop = (
             builder.add(begin, builder.sdiv(builder.mul(number, items), chunks))
@@ -89,7 +99,7 @@ def _part(
         )
         # A loop does not raise: there is nobody here to whom an exception could go.
         context.call_internal_no_propagate(
-            builder, result.fndesc, types.none(*argument_types), [start, stop, *arguments]
+            builder, loop.fndesc, loop.signature, [start, stop, *bound]
         )
     builder.ret_void()
-    return part
+    return function

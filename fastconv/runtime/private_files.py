@@ -1,9 +1,8 @@
 """Files and folders that nobody but their user can change: where machine code may be kept.
 
-A folder is only as safe as the folders above it: who may write to one of them can put another
-folder in its place. So all that lie on the way are looked at, from the home folder on, or from the
-root where the way does not pass the home folder; so is each link. On systems without POSIX
-permissions nothing is asked.
+A folder is only as safe as the folders above it: whoever may write to one of them can replace it.
+So every folder of its path is checked, from the home folder on, or from the root for a path that is
+not below the home folder; so is each link. Systems without POSIX permissions are not checked.
 """
 
 from __future__ import annotations
@@ -30,24 +29,24 @@ def folder_refusal(folder: Path) -> str | None:
     Raises
     ------
     OSError
-        If the way to the folder cannot be followed.
+        If the path to the folder cannot be followed.
     """
     if not folder.is_absolute():
         return "it is a relative path, which means another folder in another working folder"
     if not _POSIX:
         return None
-    way = list(_folders_on_the_way(folder))
+    path = list(_folders_of_path(folder))
     made = folder.exists()
     with contextlib.suppress(ValueError, RuntimeError):  # not below it, or there is none
-        way = way[way.index(Path.home()) :]
-    for place in way:
-        status = place.stat()
+        path = path[path.index(Path.home()) :]
+    for each in path:
+        status = each.stat()
         if status.st_uid not in (os.getuid(), 0):
-            return f"{place} belongs to another user"
+            return f"{each} belongs to another user"
         # In a sticky folder nobody can rename what is another's, but anybody can make a file.
-        shared = status.st_mode & stat.S_ISVTX and not (made and place == way[-1])
+        shared = status.st_mode & stat.S_ISVTX and not (made and each == path[-1])
         if not shared and _others_may_write(status):
-            return f"others may write to {place}"
+            return f"others may write to {each}"
     return None
 
 
@@ -90,8 +89,8 @@ def _check_file(status: os.stat_result, most: int) -> None:
         raise ValueError(f"it has {status.st_size} bytes, more than {most}")
 
 
-def _folders_on_the_way(folder: Path) -> Iterator[Path]:
-    """Yield each folder that is passed on the way to `folder`, as far as they exist."""
+def _folders_of_path(folder: Path) -> Iterator[Path]:
+    """Yield each folder on the path to `folder`, as far as they exist."""
     here, links = Path(folder.anchor), 0
     yield here
     names = list(reversed(folder.parts[1:]))

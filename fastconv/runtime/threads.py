@@ -228,12 +228,12 @@ def _before_fork(undo: ExitStack) -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _layer_lost, _errands, _helpers_started
+    global _layer_lost, _jobs, _helpers_started
     layer = threading_layer()
     _layer_lost |= layer == "omp" or (layer is not None and not _forked_safely)
     _inside.clear()
     # Helpers do not survive a fork, and one of them may have held the queue's lock.
-    _errands, _helpers_started = SimpleQueue(), 0
+    _jobs, _helpers_started = SimpleQueue(), 0
     _helper_threads.clear()
     blas.after_fork_in_child()
 
@@ -248,22 +248,22 @@ _MOST_HELPERS = 64
 # A pool of our own rather than concurrent.futures: that one takes plain locks, on which a signal
 # handler that convolves while this thread holds one would wait for ever. A SimpleQueue may be
 # interrupted anywhere.
-_errands: SimpleQueue[Callable[[], None]] = SimpleQueue()
+_jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
 _helpers_started = 0
 _helper_threads: set[int] = set()
 
 
-def _helper(errands: SimpleQueue[Callable[[], None]]) -> None:
+def _helper(jobs: SimpleQueue[Callable[[], None]]) -> None:
     _helper_threads.add(threading.get_ident())
     while True:
-        errands.get()()
+        jobs.get()()
 
 
 def _start_helpers(count: int) -> None:
     global _helpers_started
     while _helpers_started < min(count, _MOST_HELPERS):
         try:
-            _thread.start_new_thread(_helper, (_errands,))
+            _thread.start_new_thread(_helper, (_jobs,))
         except RuntimeError:  # no further thread can be had: those there are do the work
             return
         _helpers_started += 1
@@ -311,12 +311,12 @@ def run_tasks(function: Callable[[Task], Any], tasks: Iterable[Task]) -> None:
 
     helpers = min(get_num_threads(), len(remaining)) - 1
     _start_helpers(helpers)
-    # An errand that nobody will run would keep its arrays alive for ever.
+    # A job that nobody will run would keep its arrays alive for ever.
     tickets: list[list[None]] = [[None] for _ in range(min(helpers, _helpers_started))]
     errors: list[BaseException | None] = []
     with blas.single_threaded():
         for ticket in tickets:
-            _errands.put(partial(help_out, ticket, copy_context()))
+            _jobs.put(partial(help_out, ticket, copy_context()))
         try:
             work()
         finally:

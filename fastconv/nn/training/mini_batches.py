@@ -39,6 +39,12 @@ class Arrays:
         rest = samples % size
         return max(1, samples // size + (rest > 1 or (rest == 1 and size == 1)))
 
+    def of_each_size(self) -> list[Pair]:
+        """Return a batch, and one of the size of the last if that is another."""
+        last = len(self.x) - (len(self) - 1) * self.batch_size
+        sizes = {min(self.batch_size, len(self.x)), last}
+        return [(self.x[:size], self.y[:size]) for size in sorted(sizes, reverse=True)]
+
     def epoch(self, number: int, skip: int = 0) -> Iterator[Pair]:
         """Yield the batches of an epoch, without the first `skip`."""
         samples, count = len(self.x), len(self)

@@ -24,6 +24,7 @@ from fastconv.nn.module import Module
 from fastconv.nn.training import resuming
 from fastconv.nn.training.callbacks import Callback, Run
 from fastconv.nn.training.checkpoints import Checkpoints
+from fastconv.nn.training.compile_training import compile_training
 from fastconv.nn.training.history import History, RunningMetrics
 from fastconv.nn.training.losses import Loss
 from fastconv.nn.training.lr_schedules import Schedule
@@ -81,6 +82,8 @@ class Training:
         interrupted = False
         with _first_layer_without_input_grad(self.model), _deferred_interrupt() as signals:
             try:
+                if self.about.epoch < epochs:
+                    self.compile_kernels()
                 while self.about.epoch < epochs and not self.about.stop and not signals:
                     self.epoch(epochs, progress, signals)
             except KeyboardInterrupt:
@@ -100,6 +103,16 @@ class Training:
         """Tell the callbacks that the training has ended."""
         for callback in self.callbacks:
             callback.on_end(self.about)
+
+    def compile_kernels(self) -> None:
+        """Compile what steps will need, several kernels at once, if batches are known."""
+        if not isinstance(self.data, Arrays):
+            return
+        images, _ = self.validation or (self.data.x[:0], None)
+        rest = len(images) % self.batch_size
+        parts = [part for part in (images[: self.batch_size], images[:rest]) if len(part)]
+        batches = self.data.of_each_size()
+        compile_training(self.model, self.loss, self.optimizer, batches, parts)
 
     def epoch(self, epochs: int, progress: Progress, signals: list[int]) -> None:
         """Train for the rest of an epoch, or up to the batch in which Ctrl-C came."""
