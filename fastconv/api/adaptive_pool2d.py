@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv.api.avg_pool2d import Means, means, means_grad
 from fastconv.api.max_pool2d import fill_maxima, maxima_returned, maximum_dtypes
-from fastconv.core.arguments import as_batch, as_computed, as_flag, as_gradient
+from fastconv.core.arguments import Array, as_batch, as_computed, as_flag, as_gradient
 from fastconv.core.geometry import as_int, as_pair, require_tensor
-from fastconv.core.pool_axis import adaptive_axis
+from fastconv.core.pool_axis import Indices, adaptive_axis
 from fastconv.pooling.pool_registry import find
 from fastconv.runtime import output_memory
 
-Array = NDArray[Any]
-Indices = NDArray[np.int64]
 #: What a user may pass as output size: None keeps that of the input.
 OutputSize: TypeAlias = "int | tuple[int | None, int | None]"
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv.core.arguments import (
+    Array,
     as_batch,
     as_computed,
     as_flag,
@@ -22,8 +23,6 @@ from fastconv.core.pool_axis import Axes
 from fastconv.core.pool_problem import Pool2dProblem, pooling_axes
 from fastconv.pooling.pool_registry import find
 from fastconv.runtime import output_memory
-
-Array = NDArray[Any]
 
 
 class Means(NamedTuple):

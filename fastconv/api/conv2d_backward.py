@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv.api.conv2d import problem_of
 from fastconv.core.arguments import (
+    Array,
     as_batch,
     as_computed,
     as_numbers,
@@ -22,8 +23,6 @@ from fastconv.core.geometry import IntPair, Padding
 from fastconv.kernels.channel_loops import BLOCK, bias_grad, relu_grad
 from fastconv.runtime import output_memory
 from fastconv.select.plan import choose
-
-Array = NDArray[Any]
 
 #: What gradients there are.
 GRADIENTS = ("input", "weight", "bias")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv.core.arguments import (
+    Array,
     as_batch,
     as_computed,
     as_numbers,
@@ -30,8 +30,6 @@ from fastconv.core.geometry import (
 )
 from fastconv.runtime import output_memory
 from fastconv.select.plan import choose
-
-Array = NDArray[Any]
 
 
 def conv_transpose2d(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv.convolution.blocking.partition import Block
 from fastconv.convolution.im2col_jit import Im2colJit
 from fastconv.core.arguments import (
+    Array,
     as_batch,
     as_computed,
     as_returned,
@@ -20,8 +19,6 @@ from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import IntPair, Padding, as_ints, as_pair, require_tensor
 from fastconv.core.sliding_windows import windows_view
 from fastconv.runtime.threads import run_tasks
-
-Array = NDArray[Any]
 
 _lowering = Im2colJit()
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
 from fastconv.core.arguments import (
+    Array,
     as_batch,
     as_batch_shape,
     as_computed,
@@ -18,14 +19,11 @@ from fastconv.core.arguments import (
     result_dtypes,
 )
 from fastconv.core.geometry import IntPair, Padding
-from fastconv.core.pool_axis import Axes
+from fastconv.core.pool_axis import Axes, Indices
 from fastconv.core.pool_problem import Pool2dProblem, problem_of
 from fastconv.pooling.pool_algorithm import PoolAlgorithm
 from fastconv.pooling.pool_registry import FASTEST, find
 from fastconv.runtime import output_memory
-
-Array = NDArray[Any]
-Indices = NDArray[np.int64]
 
 #: The index of a window that has none, because it is wholly in the padding.
 NOWHERE = -1

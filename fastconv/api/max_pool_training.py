@@ -7,19 +7,16 @@ maximum: where its output is 0, the byte names no tap.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastconv.api.max_pool2d import maxima
-from fastconv.core.arguments import as_computed
+from fastconv.core.arguments import Array, as_computed
 from fastconv.core.pool_problem import Pool2dProblem
 from fastconv.pooling import pool_tiles
 from fastconv.pooling.pool_registry import FASTEST
 from fastconv.runtime import output_memory
-
-Array = NDArray[Any]
 
 
 class Argmax(NamedTuple):

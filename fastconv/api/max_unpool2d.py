@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv.api.max_pool2d import maximum_dtypes, outside, with_indices
-from fastconv.core.arguments import as_computed, as_returned, check_shape
+from fastconv.core.arguments import Array, as_computed, as_returned, check_shape
 from fastconv.core.geometry import (
     IntPair,
     Padding,
@@ -21,8 +21,6 @@ from fastconv.core.pool_problem import not_given
 from fastconv.jit.compiler import RangeKernel
 from fastconv.kernels import pool_loops
 from fastconv.runtime import output_memory
-
-Array = NDArray[Any]
 
 
 def max_unpool2d(

@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 from numba.core import config
-from numpy.typing import NDArray
 
 from fastconv.codegen.pool_tile import Window
+from fastconv.core.arguments import Array
 from fastconv.core.pool_axis import Axes, divisors
 from fastconv.jit.launch import Launch
 from fastconv.kernels.pool_tile_loops import BACKWARD, PoolShape, pool_address
 from fastconv.runtime import cpu
-
-Array = NDArray[Any]
 
 # Each window is a kernel of its own, which takes time to compile: there are kernels for those of
 # networks, as high as wide, up to this size and stride.
