@@ -24,10 +24,12 @@ def call(typingctx, address, arguments):  # type: ignore[no-untyped-def]
 
 @intrinsic  # type: ignore[misc, unused-ignore]
 def address(typingctx, array):  # type: ignore[no-untyped-def]
-    """Return where an array's first element lies, as a signed integer that can be reckoned with."""
+    """Return the address of a record or of an array's first element, as a signed integer."""
 
     def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
-        data = context.make_array(array)(context, builder, values[0]).data
+        data = values[0]
+        if not isinstance(array, types.Record):
+            data = context.make_array(array)(context, builder, data).data
         return builder.ptrtoint(data, ir.IntType(64))
 
     return types.int64(array), generate
@@ -42,3 +44,14 @@ def integer_at(typingctx, address, number):  # type: ignore[no-untyped-def]
         return builder.load(builder.gep(array, [values[1]]))
 
     return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
+def record_at(typingctx, address, layout):  # type: ignore[no-untyped-def]
+    """Return the record of type `layout`, a constant, that lies at `address`."""
+    record = layout.dtype
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(values[0], context.get_value_type(record))
+
+    return record(types.int64, layout), generate

@@ -1,0 +1,34 @@
+"""Records of 64-bit integers: what kernels read by name instead of taking it as an argument."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def record_type(*fields: str) -> np.dtype[np.record]:
+    """Return the type of records with these fields."""
+    return np.dtype((np.record, [(name, np.int64) for name in fields]))
+
+
+def record_of(layout: np.dtype[np.record], source: Any = None, **values: Any) -> NDArray[Any]:
+    """Return a read-only array of one record: `values`, and attributes of `source` for the rest.
+
+    An array as a value stands for its address; whoever keeps the record must keep the array.
+    """
+    row = []
+    for name in layout.names or ():
+        value = values.pop(name) if name in values else getattr(source, name)
+        row.append(value.ctypes.data if isinstance(value, np.ndarray) else value)
+    assert not values, f"a record has no fields {list(values)}"
+    record = np.array([tuple(row)], layout)
+    freeze(record)
+    return record
+
+
+def freeze(*arrays: NDArray[Any]) -> None:
+    """Make arrays read-only."""
+    for array in arrays:
+        array.flags.writeable = False
