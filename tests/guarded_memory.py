@@ -192,7 +192,6 @@ class Guard:
             (direct_1x1_weight_grad, "cut_of"),
         ):
             setattr(module, cut, guarded_cut(module, getattr(module, cut)))
-            module.as_read_only = as_read_only  # type: ignore[attr-defined]
         winograd_blocking.cheapest_with = any_cut  # type: ignore[assignment]
         winograd.cheapest = any_product_tile  # type: ignore[assignment]
         winograd.blocks_of = guarded_blocks  # type: ignore[assignment]

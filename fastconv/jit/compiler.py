@@ -53,8 +53,8 @@ def _name(function: Callable[..., Any], variant: str) -> str:
 
 
 def inner_kernel(function: Callable[..., Any]) -> Any:
-    """Compile a loop that other kernels call; it becomes a part of them."""
-    return _compile(function, _name(function, ""))
+    """Compile a loop into each kernel that calls it, never alone: that takes half the time."""
+    return _compile(function, _name(function, ""), inline="always")
 
 
 def summing_kernel(function: Callable[..., Any]) -> Any:

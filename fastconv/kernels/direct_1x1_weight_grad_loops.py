@@ -1,8 +1,8 @@
-"""Weight gradients of 1x1 kernels with pixels in the lanes: the loops around their tiles.
+"""Weight gradients of 1x1 kernels: the loops around their microkernel.
 
-Of the input's channels and the filters those that are fewer are the near factor, the others the far
-one. The pixels are cut into chunks, each with sums of its own, and a chunk into pieces; the near
-planes into blocks that the second-level cache holds while all far planes pass over a piece of them.
+Of the input channels and the output channels those that are fewer are the near factor, the others
+the far one. The pixels are cut into chunks, each with sums of its own, and a chunk into pieces; the
+near planes into blocks that L2 holds while all far planes pass over a piece of them.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastconv.codegen.direct_1x1_weight_grad_microkernel import ARGUMENTS, PlaneProduct
 from fastconv.codegen.row_copies import copy_row
+from fastconv.core.records import record_type
 from fastconv.jit.compiler import address_of, range_kernel
 from fastconv.jit.pointers import address, call
 
@@ -65,50 +65,49 @@ def plane_product_address(shape: PlaneProductShape) -> int:
 
 @cache
 def pixel_picker_address(step: int, bits: int, lanes: int) -> int:
-    """Return the address of the machine code that copies the pixels of a plane that are wanted.
+    """Return the address of the machine code that copies the pixels of a plane that are read.
 
-    Its arguments: addresses of target and plane; rows and columns that are wanted; elements from
-    row to row of those, the width of the plane, and its pixels from column to column, which are
-    `step` unless that is 0. It writes up to one vector more than is wanted.
+    Its arguments: addresses of target and plane; how many rows and columns are read; elements from
+    one of these rows to the next, the width of the plane, and pixels from one column to the next,
+    which are `step` unless that is 0. It writes up to one vector beyond the end.
     """
     size = bits // 8
 
-    def pick(target, source, rows, columns, apart, width, distance):  # type: ignore[no-untyped-def]
+    def pick(target, source, rows, columns, row_step, width, column_step):  # type: ignore[no-untyped-def]
         for i in range(rows):
-            to, row = target + i * columns * size, source + i * apart * size
-            copy_row(to, row, width, 0, distance, columns, step, bits, lanes)
+            to, row = target + i * columns * size, source + i * row_step * size
+            copy_row(to, row, width, 0, column_step, columns, step, bits, lanes)
 
     return address_of(pick, f"picked-f{bits}x{lanes}-s{step}", 7)
 
 
 #: The numbers that the loops read from the layer's record. `far` and `near` are how many planes a
-#: group has; tables of `far_` and `near_places` say where in a chunk a plane's sums lie.
-FIELDS = (
-    *("itemsize", "C", "W", "OH", "OW", "groups", "x_plane", "x_pitch", "down", "across"),
+#: group has.
+LAYOUT = record_type(
+    *("itemsize", "C", "W", "OH", "OW", "groups", "x_plane", "x_pitch", "stride_h", "stride_w"),
     *("far", "near", "far_image", "near_image", "far_plane", "near_plane", "filters_far"),
     *("chunks", "blocks", "ranges", "block_tiles", "far_tiles", "near_tiles", "rows", "columns"),
     *("slot", "group_size", "chunk_size"),
 )
-LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
 
 
 @range_kernel
 def pick_pixels(
     start: int, stop: int, pick: int, image: int, x: Any, picked: Any, layer: Any
 ) -> None:
-    """Copy planes `start` to `stop`, counted from the first of `image` on, each to its place."""
+    """Copy the pixels that are read of planes `start` to `stop`, counted from `image` on."""
     g, size = layer[0], layer[0].itemsize
     for plane in range(start, stop):
         target = address(picked) + plane * g.x_pitch * size
         source = address(x) + (image * g.C + plane) * g.x_plane * size
-        call(pick, (target, source, g.OH, g.OW, g.down * g.W, g.W, g.across))
+        call(pick, (target, source, g.OH, g.OW, g.stride_h * g.W, g.W, g.stride_w))
 
 
 @range_kernel
 def multiply_planes(
     start: int,
     stop: int,
-    tile: int,
+    microkernel: int,
     fresh: int,
     far: Any,
     near: Any,
@@ -118,9 +117,9 @@ def multiply_planes(
 ) -> None:
     """Do items `start` to `stop`: a group's chunk of pixels, block of near planes, range of far.
 
-    `tile` is the address of machine code. `pieces` holds of each piece its first image in `far`
-    and in `near`, how many images there are, the first pixel and how many pixels. `sums` is
-    (chunks, groups, far tiles, near tiles, sums of a tile), and is only written if it is `fresh`.
+    `pieces` holds of each piece its first image in `far` and in `near`, how many images there are,
+    the first pixel and how many pixels. `sums` is (chunks, groups, far tiles, near tiles, sums of a
+    tile), and is only written if it is `fresh`.
     """
     g, size = layer[0], layer[0].itemsize
     for item in range(start, stop):
@@ -139,35 +138,25 @@ def multiply_planes(
                 # The last tiles move back until they fit; each has its own sums.
                 row = min(i * g.rows, g.far - g.rows)
                 slot = chunk * g.chunk_size + group * g.group_size + i * g.near_tiles * g.slot
+                x = address(far) + (far_group + row * g.far_plane) * size
                 for j in range(j0, j1):
                     column = min(j * g.columns, g.near - g.columns)
-                    # The next far planes are asked for one after the other meanwhile.
-                    ahead = g.rows + (j - j0) % g.rows
-                    call(
-                        tile,
-                        (
-                            address(far) + (far_group + row * g.far_plane) * size,
-                            address(near) + (near_group + column * g.near_plane) * size,
-                            address(sums) + (slot + j * g.slot) * size,
-                            pieces[p, 2],
-                            g.far_image,
-                            g.near_image,
-                            g.far_plane,
-                            g.near_plane,
-                            pieces[p, 4],
-                            int(fresh and p == p0),
-                            ahead * g.far_plane,
-                        ),
-                    )
+                    # The next far planes are prefetched meanwhile, one after the other.
+                    ahead = (g.rows + (j - j0) % g.rows) * g.far_plane
+                    y = address(near) + (near_group + column * g.near_plane) * size
+                    to = address(sums) + (slot + j * g.slot) * size
+                    steps = g.far_image, g.near_image, g.far_plane, g.near_plane
+                    first = int(fresh and p == p0)
+                    call(microkernel, (x, y, to, pieces[p, 2], *steps, pieces[p, 4], first, ahead))
 
 
 @range_kernel
 def add_plane_sums(
-    start: int, stop: int, far_places: Any, near_places: Any, sums: Any, out: Any, layer: Any
+    start: int, stop: int, far_offsets: Any, near_offsets: Any, sums: Any, out: Any, layer: Any
 ) -> None:
     """Add up the chunks' sums for filters `start` to `stop`; `out` is (filters, channels), flat.
 
-    Where a plane's sums lie in those of a group is told by `far_places` and `near_places`.
+    `far_offsets` and `near_offsets` say where a plane's sums lie in those of a group.
     """
     g = layer[0]
     filters, channels = (g.far, g.near) if g.filters_far else (g.near, g.far)
@@ -175,8 +164,8 @@ def add_plane_sums(
         group, k = divmod(number, filters)
         for c in range(channels):
             i, j = (k, c) if g.filters_far else (c, k)
-            place = group * g.group_size + far_places[i] + near_places[j]
-            total = sums[place]
+            element = group * g.group_size + far_offsets[i] + near_offsets[j]
+            total = sums[element]
             for chunk in range(1, g.chunks):
-                total += sums[chunk * g.chunk_size + place]
+                total += sums[chunk * g.chunk_size + element]
             out[number * channels + c] = total

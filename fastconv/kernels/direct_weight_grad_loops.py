@@ -1,4 +1,4 @@
-"""Weight gradients with pixels in the lanes: the loops around their tiles.
+"""Weight gradients vectorized over output width: the loops around their microkernel.
 
 The pixels are cut into chunks, each with sums of its own, and a chunk into pieces that the caches
 hold while all tiles of filters and of taps pass over them.
@@ -9,11 +9,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastconv.codegen.direct_weight_grad_microkernel import ARGUMENTS, PixelGradient, Taps
+from fastconv.core.records import record_type
 from fastconv.jit.compiler import address_of, range_kernel
 from fastconv.jit.pointers import address, call
 
@@ -72,20 +72,19 @@ def pixel_gradient_address(shape: PixelGradientShape) -> int:
 
 
 #: The numbers that the loops read from the layer's record.
-FIELDS = (
+LAYOUT = record_type(
     *("itemsize", "N", "C", "K", "H", "W", "OH", "OW", "x_plane", "grad_plane", "groups"),
-    *("C_per_group", "K_per_group", "taps", "down", "dilation_h", "dilation_w"),
+    *("C_per_group", "K_per_group", "taps", "stride_h", "dilation_h", "dilation_w"),
     *("pad_top", "pad_left", "pieces", "chunks", "ranges", "filter_tiles", "tap_tiles"),
     *("tile_filters", "tile_taps", "slot", "chunk_size"),
 )
-LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
 
 
 @range_kernel
 def correlate(
     start: int,
     stop: int,
-    tile: int,
+    microkernel: int,
     x: Any,
     grad: Any,
     zeros: Any,
@@ -96,9 +95,9 @@ def correlate(
 ) -> None:
     """Do items `start` to `stop`: a range of filters of one group and chunk.
 
-    `tile` is the address of machine code. `pieces` holds of each piece the first image, how many
-    images there are, the first row and the last; `tap_tiles` of each tile the first channel, row
-    and column of the kernel. `sums` is (chunks, groups, filter tiles, tap tiles, sums of a tile).
+    `pieces` holds of each piece the first image and how many images, the first row and how many
+    rows; `tap_tiles` of each tile the first channel, row and column of the kernel. `sums` is
+    (chunks, groups, filter tiles, tap tiles, sums of a tile).
     """
     g, size = layer[0], layer[0].itemsize
     for number in range(start, stop):
@@ -109,8 +108,10 @@ def correlate(
         p0 = chunk * g.pieces // g.chunks
         p1 = (chunk + 1) * g.pieces // g.chunks
         for piece in range(p0, p1):
-            image, images = pieces[piece, 0], pieces[piece, 1]
+            image, images, row = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2]
             x_group = (image * g.C + group * g.C_per_group) * g.x_plane
+            steps = g.C * g.x_plane, g.K * g.grad_plane, g.x_plane, g.grad_plane
+            distances = g.stride_h, g.dilation_h, g.dilation_w
             for t in range(t0, t1):
                 # The last tiles move back until they fit; each has its own sums.
                 k = min(t * g.tile_filters, g.K_per_group - g.tile_filters)
@@ -121,38 +122,17 @@ def correlate(
                     left = tap_tiles[tap, 2] * g.dilation_w - g.pad_left
                     pixels = address(x) + (x_group + tap_tiles[tap, 0] * g.x_plane) * size
                     to = address(sums) + (slot + tap) * g.slot * size
-                    call(
-                        tile,
-                        (
-                            pixels,
-                            address(grad) + grads * size,
-                            to,
-                            address(zeros),
-                            images,
-                            g.C * g.x_plane,
-                            g.K * g.grad_plane,
-                            g.x_plane,
-                            g.grad_plane,
-                            g.H,
-                            g.W,
-                            g.OW,
-                            pieces[piece, 2],
-                            pieces[piece, 3],
-                            top,
-                            left,
-                            g.down,
-                            g.dilation_h,
-                            g.dilation_w,
-                            int(piece == p0),
-                        ),
-                    )
+                    arrays = pixels, address(grad) + grads * size, to, address(zeros)
+                    sizes = g.H, g.W, g.OW, row, row + pieces[piece, 3], top, left
+                    first = int(piece == p0)
+                    call(microkernel, (*arrays, images, *steps, *sizes, *distances, first))
 
 
 @range_kernel
-def add_chunks(start: int, stop: int, places: Any, sums: Any, out: Any, layer: Any) -> None:
+def add_chunks(start: int, stop: int, tap_offsets: Any, sums: Any, out: Any, layer: Any) -> None:
     """Add up the chunks' sums for filters `start` to `stop`; `out` is (filters, taps), flat.
 
-    `places` says where a tap's sum lies in those of a tile of filters, for the first of them.
+    `tap_offsets` says where a tap's sum lies in those of a tile of filters, for the first filter.
     """
     g = layer[0]
     for number in range(start, stop):
@@ -161,8 +141,8 @@ def add_chunks(start: int, stop: int, places: Any, sums: Any, out: Any, layer: A
         f = k - min(t * g.tile_filters, g.K_per_group - g.tile_filters)
         begin = (group * g.filter_tiles + t) * g.tap_tiles * g.slot + f * g.tile_taps
         for tap in range(g.taps):
-            place = begin + places[tap]
-            total = sums[place]
+            element = begin + tap_offsets[tap]
+            total = sums[element]
             for chunk in range(1, g.chunks):
-                total += sums[chunk * g.chunk_size + place]
+                total += sums[chunk * g.chunk_size + element]
             out[number * g.taps + tap] = total

@@ -1,8 +1,8 @@
-"""Weight gradients: the loops around their tiles.
+"""Weight gradients by an implicit GEMM: the loops around their microkernel.
 
-A band of pixels is done at a time. First the gradient of the output and the input are laid out
-anew, so that what belongs to one pixel lies side by side; then each worker takes a range of the
-weights, and adds to their gradient what the pixels of the band contribute.
+A band of pixels is done at a time. First the gradient of the output and the input are packed, so
+that the channels of one pixel lie side by side; then each worker takes a range of the weights, and
+adds to their gradient what the pixels of the band contribute.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from fastconv.codegen import conv_microkernel as codegen_tile
+from fastconv.codegen import conv_microkernel
 from fastconv.codegen.row_copies import (
     clear_row,
     copy_to_place,
@@ -23,8 +22,9 @@ from fastconv.codegen.row_copies import (
     transpose_block,
 )
 from fastconv.codegen.weight_grad_microkernel import GradientTile
-from fastconv.jit.compiler import address_of, range_kernel
-from fastconv.jit.pointers import address, call
+from fastconv.core.records import record_type
+from fastconv.jit.compiler import address_of, inner_kernel, range_kernel
+from fastconv.jit.pointers import address, call, integer_at
 
 
 class GradientShape(NamedTuple):
@@ -67,83 +67,64 @@ def gradient_tile_address(shape: GradientShape) -> int:
     def tile(a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13):  # type: ignore[no-untyped-def]
         _write_tile(name, (a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13))
 
-    return address_of(tile, name, len(codegen_tile.ARGUMENTS))
+    return address_of(tile, name, len(conv_microkernel.ARGUMENTS))
 
 
 @cache
 def pixel_packer_address(bits: int, lanes: int) -> int:
-    """Return the address of the machine code that lays channels of one pixel side by side.
+    """Return the address of the machine code that packs channels of one pixel side by side.
 
-    Its arguments: addresses of the first channel's first pixel, of the target, and of the place
-    that each pixel gets (int64); elements from channel to channel, how many channels and pixels
-    there are, and how many channels stand side by side: what is there of those that are missing
-    means nothing.
+    Its arguments: addresses of the first channel's first pixel, of the target, and of the number
+    that each pixel gets there (int64); elements from channel to channel, how many channels and
+    pixels there are, and how many channels lie side by side. Those that are missing are undefined.
     """
     size = bits // 8
 
-    def pack(source, target, places, pitch, channels, pixels, wide):  # type: ignore[no-untyped-def]
+    def pack(source, target, numbers, pitch, channels, pixels, wide):  # type: ignore[no-untyped-def]
         if wide <= lanes // 4:  # a vector would be nearly empty
             for pixel in range(pixels):
-                # Columns without a channel keep what they hold: nobody wants their sums.
+                # Columns without a channel keep what they hold: their sums are not used.
                 for c in range(min(wide, channels)):
                     element = source + (c * pitch + pixel) * size
-                    copy_to_place(target + c * size, places + pixel * 8, wide, element, bits)
+                    copy_to_place(target + c * size, numbers + pixel * 8, wide, element, bits)
             return
         for first in range(0, wide, lanes):
             rows = min(lanes, channels - first)
-            # The channels that come next are asked for meanwhile: they lie behind these.
+            # The next channels lie behind these, and are prefetched.
             after = min(lanes, wide - first) * pitch * size
             for pixel in range(0, pixels, lanes):
+                of = source + (first * pitch + pixel) * size
                 for row in range(rows):
-                    fetch(source + ((first + row) * pitch + pixel) * size + after)
-                transpose_block(
-                    target + first * size,
-                    wide,
-                    source + (first * pitch + pixel) * size,
-                    pitch,
-                    places + pixel * 8,
-                    channels - first,
-                    pixels - pixel,
-                    wide - first,
-                    1,
-                    bits,
-                    lanes,
-                )
+                    fetch(of + row * pitch * size + after)
+                left, n = channels - first, pixels - pixel
+                to, at = target + first * size, numbers + pixel * 8
+                transpose_block(to, wide, of, pitch, at, left, n, wide - first, 1, bits, lanes)
 
     return address_of(pack, f"pixels-f{bits}x{lanes}", 7)
 
 
 @cache
 def strided_packer_address(bits: int, lanes: int) -> int:
-    """Return the address of the machine code that lays out every second pixel of some rows.
+    """Return the address of the machine code that packs every second pixel of some rows.
 
     Its arguments are those of `pixel_packer_address`, with the number of rows and of pixels of a
-    row in the place of all pixels, then the elements from row to row.
+    row instead of all pixels, then the elements from row to row.
     """
     size = bits // 8
 
-    def pack(source, target, places, pitch, channels, rows, width, apart, wide):  # type: ignore[no-untyped-def]
+    def pack(source, target, numbers, pitch, channels, rows, width, row_step, wide):  # type: ignore[no-untyped-def]
+        row_vectors = -(-width // lanes)
         for first in range(0, wide, lanes):
             after = min(lanes, wide - first) * pitch * size
-            for row in range(rows):
-                for pixel in range(0, width, lanes):
-                    for c in range(min(lanes, channels - first)):
-                        here = (first + c) * pitch + row * apart + 2 * pixel
-                        fetch(source + here * size + after)
-                        fetch(source + (here + lanes) * size + after)
-                    transpose_block(
-                        target + first * size,
-                        wide,
-                        source + (first * pitch + row * apart + 2 * pixel) * size,
-                        pitch,
-                        places + (row * width + pixel) * 8,
-                        channels - first,
-                        width - pixel,
-                        wide - first,
-                        2,
-                        bits,
-                        lanes,
-                    )
+            for number in range(rows * row_vectors):
+                row, pixel = number // row_vectors, number % row_vectors * lanes
+                of = source + (first * pitch + row * row_step + 2 * pixel) * size
+                for c in range(min(lanes, channels - first)):
+                    fetch(of + c * pitch * size + after)
+                    fetch(of + (c * pitch + lanes) * size + after)
+                left, n = channels - first, width - pixel
+                to, at = target + first * size, numbers + (row * width + pixel) * 8
+                transpose_block(to, wide, of, pitch, at, left, n, wide - first, 2, bits, lanes)
 
     return address_of(pack, f"pixels-f{bits}x{lanes}-s2", 9)
 
@@ -159,189 +140,146 @@ def clear_address(bits: int, lanes: int) -> int:
 
 
 @cache
-def collector_address(bits: int, lanes: int) -> int:
+def transposer_address(bits: int, lanes: int) -> int:
     """Return the address of the machine code that brings sums of a vector of filters into place.
 
     Its arguments: address of the first filter's first tap, elements from filter to filter, the
-    addresses of the sums and of the place of each tap in them (int64, whole vectors of them), and
-    how many filters (of which no more than a vector are looked at) and taps there are.
+    addresses of the sums and of the offset of each tap in them (int64, whole vectors of them), and
+    how many filters (at most a vector of them is used) and taps there are.
     """
     size = bits // 8
 
-    def turn(target, to_row, sums, places, filters, taps):  # type: ignore[no-untyped-def]
+    def transpose(target, to_row, sums, offsets, filters, taps):  # type: ignore[no-untyped-def]
         for t in range(0, taps, lanes):
-            to, where = target + t * size, places + t * 8
-            gather_block(to, to_row, sums, where, filters, taps - t, bits, lanes)
+            to, at = target + t * size, offsets + t * 8
+            gather_block(to, to_row, sums, at, filters, taps - t, bits, lanes)
 
-    return address_of(turn, f"sums-f{bits}x{lanes}", 6)
+    return address_of(transpose, f"sums-f{bits}x{lanes}", 6)
 
 
-#: What `collect` reads from a layer's record.
-COLLECTED = (
+#: The numbers of a cut; microkernels read the first few. Those after `sums_size` are addresses: of
+#: each pixel's offset in a packed band; of the number that an element of an image's rows gets in
+#: it, of the input and of the gradient; of `blocks`, which says of each block where it begins in
+#: the input and in a row of the sums; and of zeros.
+LAYOUT = record_type(
+    *conv_microkernel.LAYER,
+    *("itemsize", "C", "K", "H", "W", "P", "OW", "R", "groups", "C_per_group", "K_per_group"),
+    *("x_plane", "x_row_step", "stride_h", "pad_top", "dilation_h", "padded", "high"),
+    *("channel_tiles", "tile_channels", "filter_tiles", "tile_filters", "tile_sums"),
+    *("chunks", "row_blocks", "x_size", "grad_size", "clear", "sums_size"),
+    *("offsets", "x_numbers", "grad_numbers", "blocks", "zeros"),
+)
+#: Addresses of machine code. `pack_strided` packs where every second column is used only, of rows
+#: `x_row_step` elements apart: H and W are then those of what is used.
+CODE = record_type("pack", "pack_strided", "clear", "microkernel")
+#: How the sums of a tile of filters lie, which `collect` transposes.
+SUMS = record_type(
     *("itemsize", "K_per_group", "lanes", "taps", "tap_step", "tap_chunks"),
     *("filter_tiles", "tile_filters", "tile_sums"),
 )
-#: The numbers that the loops read from the layer's record; tiles read the first few.
-FIELDS = (
-    *codegen_tile.LAYER,
-    *COLLECTED,
-    *("C", "K", "H", "W", "P", "OW", "R", "groups", "C_per_group", "x_plane", "x_apart"),
-    *("stride_h", "pad_top", "dilation_h", "padded", "high"),
-    *("channel_tiles", "tile_channels"),
-    *("chunks", "blocks", "x_size", "grad_size", "clear", "sums_size"),
-)
-LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
 
 
 @range_kernel
-def lay_out(
-    start: int,
-    stop: int,
-    pack: int,
-    pack_strided: int,
-    clear: int,
-    x: Any,
-    grad: Any,
-    x_places: Any,
-    grad_places: Any,
-    band: Any,
-    memory: Any,
-    layer: Any,
+def pack_band(
+    start: int, stop: int, x: Any, grad: Any, band: Any, memory: Any, code: Any, layer: Any
 ) -> None:
-    """Lay out pieces `start` to `stop` of the band: tiles of channels, then of filters.
-
-    A piece is a chunk of the rows of one image. `pack_strided` lays out where only every second
-    column is wanted, of rows `x_apart` elements apart: H and W then count what is wanted.
+    """Pack items `start` to `stop` of a band: chunks of the rows of an image, of tiles of channels.
 
     `band` holds the first image, how many images there are, the first row of output and how many
-    rows there are. `memory` gets the input, (groups * channel tiles, pixels with their margins,
-    channels of a tile), and then the gradient, (groups * filter tiles, pixels, filters of a tile).
+    rows there are. `memory` gets the input, (groups * channel tiles, padded pixels, channels of a
+    tile), and then the gradient, (groups * filter tiles, pixels, filters of a tile).
     """
-    g, size = layer[0], layer[0].itemsize
-    image0, row0, rows = band[0], band[2], band[3]
-    top = row0 * g.stride_h - g.pad_top
+    g, codes = layer[0], code[0]
     channel_tiles = g.groups * g.channel_tiles
     tiles = channel_tiles + g.groups * g.filter_tiles
+    grads = address(memory) + channel_tiles * g.x_size * g.itemsize
+    rows = band[2], band[3]
     for number in range(start, stop):
         rest, tile = divmod(number, tiles)
         image, chunk = divmod(rest, g.chunks)
+        images = band[0] + image, image
         if tile < channel_tiles:
-            group, t = divmod(tile, g.channel_tiles)
-            c = t * g.tile_channels
-            row = g.padded * g.tile_channels
-            u0, u1 = chunk * g.high // g.chunks, (chunk + 1) * g.high // g.chunks
-            target = address(memory) + (tile * g.x_size + image * g.high * row) * size
-            if g.clear:
-                call(clear, (target + u0 * row * size, (u1 - u0) * row))
-            h0, h1 = max(0, top + u0), min(g.H, top + u1)
-            plane = ((image0 + image) * g.C + group * g.C_per_group + c) * g.x_plane
-            if h1 > h0 and g.x_apart:
-                call(
-                    pack_strided,
-                    (
-                        address(x) + (plane + h0 * g.x_apart) * size,
-                        target + (h0 - top) * row * size,
-                        address(x_places),
-                        g.x_plane,
-                        g.C_per_group - c,
-                        h1 - h0,
-                        g.W,
-                        g.x_apart,
-                        g.tile_channels,
-                    ),
-                )
-            elif h1 > h0:
-                call(
-                    pack,
-                    (
-                        address(x) + (plane + h0 * g.W) * size,
-                        target + (h0 - top) * row * size,
-                        address(x_places),
-                        g.x_plane,
-                        g.C_per_group - c,
-                        (h1 - h0) * g.W,
-                        g.tile_channels,
-                    ),
-                )
+            _pack_input(address(x), address(memory), tile, images, rows[0], chunk, codes, g)
         else:
-            group, t = divmod(tile - channel_tiles, g.filter_tiles)
-            k = t * g.tile_filters
-            i0, i1 = chunk * rows // g.chunks, (chunk + 1) * rows // g.chunks
-            plane = (image0 + image) * g.K + group * g.K_per_group + k
-            place = channel_tiles * g.x_size + (tile - channel_tiles) * g.grad_size
-            place += (image * rows + i0) * g.OW * g.tile_filters
-            call(
-                pack,
-                (
-                    address(grad) + (plane * g.P + (row0 + i0) * g.OW) * size,
-                    address(memory) + place * size,
-                    address(grad_places),
-                    g.P,
-                    g.K_per_group - k,
-                    (i1 - i0) * g.OW,
-                    g.tile_filters,
-                ),
-            )
+            tile -= channel_tiles
+            _pack_gradient(address(grad), grads, tile, images, rows, chunk, codes, g)
+
+
+@inner_kernel
+def _pack_input(x, memory, tile, images, row0, chunk, code, g):  # type: ignore[no-untyped-def]
+    """Pack a chunk of an image's rows: those that a band of output rows from `row0` on reads."""
+    size, row = g.itemsize, g.padded * g.tile_channels
+    top = row0 * g.stride_h - g.pad_top
+    group, t = divmod(tile, g.channel_tiles)
+    c = t * g.tile_channels
+    u0, u1 = chunk * g.high // g.chunks, (chunk + 1) * g.high // g.chunks
+    target = memory + (tile * g.x_size + images[1] * g.high * row) * size
+    if g.clear:
+        call(code.clear, (target + u0 * row * size, (u1 - u0) * row))
+    h0, h1 = max(0, top + u0), min(g.H, top + u1)
+    if h1 > h0:
+        plane = (images[0] * g.C + group * g.C_per_group + c) * g.x_plane
+        row_step = g.x_row_step if g.x_row_step else g.W
+        source = x + (plane + h0 * row_step) * size
+        target += (h0 - top) * row * size
+        arrays = source, target, g.x_numbers, g.x_plane, g.C_per_group - c
+        if g.x_row_step:
+            sizes = h1 - h0, g.W, row_step, g.tile_channels
+            call(code.pack_strided, (*arrays, *sizes))
+        else:
+            call(code.pack, (*arrays, (h1 - h0) * g.W, g.tile_channels))
+
+
+@inner_kernel
+def _pack_gradient(grad, grads, tile, images, rows, chunk, code, g):  # type: ignore[no-untyped-def]
+    """Pack a chunk of a band's rows of the output's gradient."""
+    size = g.itemsize
+    group, t = divmod(tile, g.filter_tiles)
+    k = t * g.tile_filters
+    i0, i1 = chunk * rows[1] // g.chunks, (chunk + 1) * rows[1] // g.chunks
+    plane = images[0] * g.K + group * g.K_per_group + k
+    source = grad + (plane * g.P + (rows[0] + i0) * g.OW) * size
+    target = tile * g.grad_size + (images[1] * rows[1] + i0) * g.OW * g.tile_filters
+    arrays = source, grads + target * size, g.grad_numbers, g.P, g.K_per_group - k
+    call(code.pack, (*arrays, (i1 - i0) * g.OW, g.tile_filters))
 
 
 @range_kernel
 def multiply(
-    start: int,
-    stop: int,
-    tile: int,
-    first: int,
-    pixels: int,
-    offsets: Any,
-    blocks: Any,
-    none: Any,
-    memory: Any,
-    sums: Any,
-    layer: Any,
+    start: int, stop: int, first: int, pixels: int, memory: Any, sums: Any, code: Any, layer: Any
 ) -> None:
     """Add the band's share to the gradients of weights `start` to `stop`.
 
-    Those are counted by group, tile of filters, row of the kernel and block of columns. `blocks`
-    says of each block where it begins in the input and in a row of `sums`, which is (groups,
-    filter tiles, R, columns (s, c), filters of a tile); `first` whether this is the first band.
+    Those are counted by group, tile of filters, row of the kernel and block of columns. `sums` is
+    (groups, filter tiles, R, columns (s, c), filters of a tile); `first` says whether this is the
+    first band.
     """
     g, size = layer[0], layer[0].itemsize
     grads = address(memory) + g.groups * g.channel_tiles * g.x_size * size
     for number in range(start, stop):
-        number, block = divmod(number, g.blocks)
+        number, block = divmod(number, g.row_blocks)
         number, r = divmod(number, g.R)
-        group, t = divmod(number, g.filter_tiles)
-        source = group * g.channel_tiles * g.x_size + blocks[2 * block]
+        group = number // g.filter_tiles
+        source = group * g.channel_tiles * g.x_size + integer_at(g.blocks, 2 * block)
         source += r * g.dilation_h * g.padded * g.tile_channels
-        target = (group * g.filter_tiles + t) * g.tile_sums + r * g.sums_size
-        out = address(sums) + (target + blocks[2 * block + 1] * g.tile_filters) * size
-        call(
-            tile,
-            (
-                address(memory) + source * size,
-                address(offsets),
-                grads + (group * g.filter_tiles + t) * g.grad_size * size,
-                address(none),
-                0 if first else out,
-                out,
-                address(none),
-                address(layer),
-                pixels,
-                g.run,
-                0,
-                0,
-                0,
-                0,
-            ),
-        )
+        target = number * g.tile_sums + r * g.sums_size
+        target += integer_at(g.blocks, 2 * block + 1) * g.tile_filters
+        out = address(sums) + target * size
+        x, weights = address(memory) + source * size, grads + number * g.grad_size * size
+        before = 0 if first else out
+        arrays = x, g.offsets, weights, g.zeros, before, out, g.zeros, address(g)
+        call(code[0].microkernel, (*arrays, pixels, g.run, 0, 0, 0, 0))
 
 
 @range_kernel
-def collect(start: int, stop: int, turn: int, places: Any, sums: Any, out: Any, layer: Any) -> None:
-    """Bring pieces `start` to `stop` of the gradients into place.
+def collect(
+    start: int, stop: int, transpose: int, tap_offsets: Any, sums: Any, out: Any, layer: Any
+) -> None:
+    """Bring items `start` to `stop` of the gradients into place.
 
-    A piece is a vector of filters and a range of their taps. `turn` is the address of
-    `collector_address`, `sums` is (groups, filter tiles, elements of a tile), `places` says where
-    a tap's filters begin in a tile, and `out` is (groups, filters, taps), flat.
+    An item is a vector of filters and a range of their taps. `transpose` is the address of
+    `transposer_address`, `sums` is (groups, filter tiles, elements of a tile), `tap_offsets` says
+    where a tap's filters begin in a tile, and `out` is (groups, filters, taps), flat.
     """
     g, size = layer[0], layer[0].itemsize
     vectors = -(-g.K_per_group // g.lanes)
@@ -351,15 +289,7 @@ def collect(start: int, stop: int, turn: int, places: Any, sums: Any, out: Any, 
         k *= g.lanes
         first = chunk * g.tap_step
         t, within = divmod(k, g.tile_filters)
-        source = (group * g.filter_tiles + t) * g.tile_sums + within
-        call(
-            turn,
-            (
-                address(out) + ((group * g.K_per_group + k) * g.taps + first) * size,
-                g.taps,
-                address(sums) + source * size,
-                address(places) + first * 8,
-                g.K_per_group - k,
-                min(g.tap_step, g.taps - first),
-            ),
-        )
+        source = address(sums) + ((group * g.filter_tiles + t) * g.tile_sums + within) * size
+        target = address(out) + ((group * g.K_per_group + k) * g.taps + first) * size
+        left = g.K_per_group - k, min(g.tap_step, g.taps - first)
+        call(transpose, (target, g.taps, source, address(tap_offsets) + first * 8, *left))

@@ -94,9 +94,7 @@ def inputs_address(form: Form) -> int:
             h = top + u
             width = g.W if 0 <= h < g.H else 0
             to = buffer + (u % m * alpha * plane + u // m * columns) * size
-            scatter_row(
-                to, source + h * g.W * size, width, left, columns, plane, m, r, bits, lanes
-            )
+            scatter_row(to, source + h * g.W * size, width, left, columns, plane, m, r, bits, lanes)
         for t in range(0, rows * columns, lanes):
             of, to = buffer + t * size, target + t * size
             transform_inputs(of, to, plane, columns, stride, m, r, bits, lanes)

@@ -1,10 +1,8 @@
-"""The gradient of the weights with pixels in the lanes: `direct`'s third direction.
+"""The gradient of the weights vectorized over output width: `direct`'s third direction.
 
 Both the input and the output's gradient are read where they lie. What a vector holds are pixels of
-one row, so maps should be wide. (1x1 kernels without margins, to which rows do not matter, have
+one row, so maps should be wide. (1x1 kernels without padding, to which rows do not matter, have
 `fastconv.convolution.weight_grad.direct_1x1_weight_grad`.)
-
-The cut into chunks and pieces depends on the problem alone, and so does the order of every sum.
 """
 
 from __future__ import annotations
@@ -19,9 +17,11 @@ from numpy.typing import NDArray
 
 from fastconv.codegen.direct_weight_grad_microkernel import Taps
 from fastconv.convolution.algorithm import Array, useful_threads
-from fastconv.convolution.blocking.partition import PARTS, split
+from fastconv.convolution.blocking.partition import PARTS
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
+from fastconv.convolution.weight_grad.weight_grad_cuts import chunks_of, cut_bands, tile_starts
 from fastconv.core.conv_problem import Conv2dProblem
+from fastconv.core.records import freeze, record_of
 from fastconv.kernels.direct_weight_grad_loops import (
     LAYOUT,
     PixelGradientShape,
@@ -32,8 +32,8 @@ from fastconv.kernels.direct_weight_grad_loops import (
 from fastconv.runtime import cpu
 from fastconv.runtime.workspace import scratch
 
-# Vectors of pixels that are added up before their sum is added to the others: as many as the
-# first-level cache holds of a few planes; and the errors of longer sums grow.
+# Vectors of pixels that are added up before their sum is added to the others: as many as L1 holds
+# of a few planes; and the errors of longer sums grow.
 PIECE_VECTORS = 192
 # Sums of all chunks; the first is always there.
 SUMS_BYTES = 2 * 2**20
@@ -50,13 +50,13 @@ class Cut(NamedTuple):
     record : ndarray of one record
         The numbers `fastconv.kernels.direct_weight_grad_loops.FIELDS`.
     pieces : ndarray of int64, (pieces, 4)
-        First image, number of images, first row and last.
+        First image and number of images, first row and number of rows.
     tap_tiles : ndarray of int64, (tiles, 3)
         First channel, row and column of the kernel.
-    places : ndarray of int64, (taps,)
+    tap_offsets : ndarray of int64, (taps,)
         Where a tap's sum lies in those of a tile of filters.
     zeros : ndarray, (W,)
-        A row of them, to read in the margin.
+        A row of them, to read in the padding.
     sums : int
         Elements for the sums.
     items : int
@@ -67,7 +67,7 @@ class Cut(NamedTuple):
     record: NDArray[Any]
     pieces: NDArray[np.int64]
     tap_tiles: NDArray[np.int64]
-    places: NDArray[np.int64]
+    tap_offsets: NDArray[np.int64]
     zeros: Array
     sums: int
     items: int
@@ -111,7 +111,7 @@ def _cycles(problem: Conv2dProblem, shape: PixelGradientShape) -> float:
     lines = taps.channels * taps.rows
     loads = taps.filters + lines * (taps.columns + taps.columns % 2 * (shape.step - 1))
     # One multiplication of whole vectors a cycle, one load, most of them across cache lines; at
-    # stride 2 they are twice as many, and more than the first-level cache holds.
+    # stride 2 they are twice as many, and more than L1 holds.
     step = max(taps.sums, 4, (1.3 if shape.step == 1 else 3.3) * loads) + 1 + 0.5 * lines
     begun = p.N * (1 + p.OH * vectors // PIECE_VECTORS) / max(1, _images(p, vectors))
     return tiles * (steps * step + begun * (120 + 8.0 * taps.sums) + 12 * p.N * vectors)
@@ -130,55 +130,41 @@ def cut_of(problem: Conv2dProblem) -> Cut:
     """Cut a problem into chunks, pieces and tiles, and give all numbers of the cut."""
     p, shape = problem, best_shape(problem)
     taps, vectors = shape.taps, -(-p.OW // shape.lanes)
-    images = _images(p, vectors)
     rows = max(1, min(p.OH, PIECE_VECTORS // vectors))
-    pieces = [
-        (n0, n1 - n0, i0, i1)
-        for n0, n1 in split(max(1, p.N), -(-max(1, p.N) // images))
-        for i0, i1 in split(p.OH, -(-p.OH // rows))
-    ]
-    starts = [
-        [min(tile * size, total - size) for tile in range(-(-total // size))]
-        for total, size in ((p.C_per_group, taps.channels), (p.R, taps.rows), (p.S, taps.columns))
-    ]
-    tap_tiles = np.array(list(product(*starts)))
+    pieces = cut_bands(p.N, p.OH, _images(p, vectors), rows)
+    sizes = (p.C_per_group, taps.channels), (p.R, taps.rows), (p.S, taps.columns)
+    tap_tiles = np.array(list(product(*(tile_starts(*each) for each in sizes))))
     filter_tiles = -(-p.K_per_group // taps.filters)
     slot = -(-taps.sums // shape.lanes) * shape.lanes
     chunk_size = p.groups * filter_tiles * len(tap_tiles) * slot
-    chunks = max(1, min(len(pieces), PARTS, SUMS_BYTES // (chunk_size * p.itemsize)))
-    chunks = min(chunks, max(1, -(-PARTS // p.groups)))
-    place = np.empty((p.C_per_group, p.R, p.S), np.int64)
+    chunks = chunks_of(len(pieces), p.groups, SUMS_BYTES // (chunk_size * p.itemsize))
+    offsets = np.empty((p.C_per_group, p.R, p.S), np.int64)
     own = np.arange(taps.sums // taps.filters).reshape(taps[1:])
     for tile, (c, r, s) in enumerate(tap_tiles):
         ends = c + taps.channels, r + taps.rows, s + taps.columns
-        place[c : ends[0], r : ends[1], s : ends[2]] = tile * slot + own
-    values: dict[str, int] = {
-        **{n: getattr(p, n) for n in ("itemsize", "N", "C", "K", "groups", "taps")},
-        **{n: getattr(p, n) for n in ("C_per_group", "K_per_group")},
-        **{n: getattr(p, n) for n in ("H", "W", "OH", "OW")},
-        "x_plane": p.H * p.W,
-        "grad_plane": p.P,
-        "down": p.stride[0],
-        "dilation_h": p.dilation[0],
-        "dilation_w": p.dilation[1],
-        "pad_top": p.padding[0][0],
-        "pad_left": p.padding[1][0],
-        "pieces": len(pieces),
-        "chunks": chunks,
-        "ranges": min(filter_tiles, max(1, PARTS // (chunks * p.groups))),
-        "filter_tiles": filter_tiles,
-        "tap_tiles": len(tap_tiles),
-        "tile_filters": taps.filters,
-        "tile_taps": taps.sums // taps.filters,
-        "slot": slot,
-        "chunk_size": chunk_size,
-    }
-    record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)
-    arrays = np.array(pieces), tap_tiles, place.reshape(-1), np.zeros(p.W, p.dtype)
-    for array in (record, *arrays):
-        array.flags.writeable = False
-    items = p.groups * chunks * values["ranges"]
-    return Cut(shape, record, *arrays, chunks * chunk_size, items)
+        offsets[c : ends[0], r : ends[1], s : ends[2]] = tile * slot + own
+    ranges = min(filter_tiles, max(1, PARTS // (chunks * p.groups)))
+    record = record_of(
+        LAYOUT,
+        p,
+        x_plane=p.H * p.W,
+        grad_plane=p.P,
+        stride_h=p.stride[0],
+        **{"dilation_h": p.dilation[0], "dilation_w": p.dilation[1]},
+        **{"pad_top": p.padding[0][0], "pad_left": p.padding[1][0]},
+        pieces=len(pieces),
+        chunks=chunks,
+        ranges=ranges,
+        filter_tiles=filter_tiles,
+        tap_tiles=len(tap_tiles),
+        tile_filters=taps.filters,
+        tile_taps=taps.sums // taps.filters,
+        slot=slot,
+        chunk_size=chunk_size,
+    )
+    arrays = pieces, tap_tiles, offsets.reshape(-1), np.zeros(p.W, p.dtype)
+    freeze(*arrays)
+    return Cut(shape, record, *arrays, chunks * chunk_size, p.groups * chunks * ranges)
 
 
 def refusal(problem: Conv2dProblem) -> str | None:
@@ -221,4 +207,4 @@ def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: A
     with scratch("sums", (cut.sums,), p.dtype) as sums:
         most, tile = useful_threads(p), pixel_gradient_address(cut.shape)
         correlate.on(most, cut.items, tile, *arrays, sums, cut.record)
-        add_chunks.on(most, p.K, cut.places, sums, out.reshape(-1), cut.record)
+        add_chunks.on(most, p.K, cut.tap_offsets, sums, out.reshape(-1), cut.record)
