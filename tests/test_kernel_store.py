@@ -265,7 +265,7 @@ def test_code_that_cannot_be_loaded_is_compiled_anew(folder: Path) -> None:
     def count(address: int) -> None:
         pass
 
-    name, key = "count", repr((1, compiler._codegen().magic_tuple()))
+    name, key = "count", repr((1, compiler.target()))
     kernel_cache.write(name, key, KEPT)
     before = machine_code.loaded_kernels()
     with pytest.warns(RuntimeWarning, match="the object code"):

@@ -53,31 +53,33 @@ class Tile:
     builder : llvmlite.ir.IRBuilder
     bits, lanes : int
         Of an element, and of a vector.
-    arguments : sequence of LLVM values
-        In the order of `ARGUMENTS`.
+    arguments : dict of LLVM values
+        By the names `ARGUMENTS`.
     apart : int
         How many columns of the output are from one pixel to the next.
     """
 
-    def __init__(self, builder: Any, bits: int, lanes: int, arguments: Any, apart: int = 1) -> None:
+    def __init__(
+        self, builder: Any, bits: int, lanes: int, arguments: dict[str, Any], apart: int = 1
+    ) -> None:
         self.builder = builder
         element = ir.FloatType() if bits == 32 else ir.DoubleType()
         self.vector = Vectors(builder, element, lanes)
-        values = dict(zip(ARGUMENTS, arguments, strict=True))
         self.taps, self.head, self.filters, self.columns, self.ahead = (
-            values[name] for name in ("taps", "head", "filters", "columns", "ahead")
+            arguments[name] for name in ("taps", "head", "filters", "columns", "ahead")
         )
         self.line = 512 // bits
-        self.offsets = builder.inttoptr(values["offsets"], I64.as_pointer())
+        self.offsets = builder.inttoptr(arguments["offsets"], I64.as_pointer())
         self.x, self.weight, self.bias = (
-            builder.inttoptr(values[name], element.as_pointer()) for name in ("x", "weight", "bias")
+            builder.inttoptr(arguments[name], element.as_pointer())
+            for name in ("x", "weight", "bias")
         )
-        layer = builder.inttoptr(values["layer"], I64.as_pointer())
+        layer = builder.inttoptr(arguments["layer"], I64.as_pointer())
         self.run, self.x_row, self.x_step, out_row, out_plane = (
             builder.load(builder.gep(layer, [index(place)])) for place in range(len(LAYER))
         )
         out, residual, numbers, form = (
-            values[name] for name in ("out", "residual", "numbers", "form")
+            arguments[name] for name in ("out", "residual", "numbers", "form")
         )
         self.out, self.form, self.out_row, self.out_plane = out, form, out_row, out_plane
         self.numbers = builder.inttoptr(numbers, element.as_pointer())

@@ -28,11 +28,11 @@ ARGUMENTS = (
 class Product:
     """A block of elements of a product of two matrices."""
 
-    def __init__(self, builder: Any, bits: int, lanes: int, arguments: Any) -> None:
+    def __init__(self, builder: Any, bits: int, lanes: int, arguments: dict[str, Any]) -> None:
         self.builder = builder
         element = ir.FloatType() if bits == 32 else ir.DoubleType()
         self.vector = Vectors(builder, element, lanes)
-        self.values = dict(zip(ARGUMENTS, arguments, strict=True))
+        self.values = arguments
         self.a, self.b, self.out = (
             builder.inttoptr(self.values[name], element.as_pointer()) for name in ("a", "b", "out")
         )

@@ -39,19 +39,19 @@ class Depthwise:
     `out_row` is then that of the maxima, and there is no residual.
     """
 
-    def __init__(self, builder: Any, bits: int, lanes: int, arguments: Any) -> None:
+    def __init__(self, builder: Any, bits: int, lanes: int, arguments: dict[str, Any]) -> None:
         self.builder = builder
         element = ir.FloatType() if bits == 32 else ir.DoubleType()
         self.vector = Vectors(builder, element, lanes)
-        values = dict(zip(ARGUMENTS, arguments, strict=True))
         self.x, self.weight, self.bias = (
-            builder.inttoptr(values[name], element.as_pointer()) for name in ("x", "weight", "bias")
+            builder.inttoptr(arguments[name], element.as_pointer())
+            for name in ("x", "weight", "bias")
         )
         self.height, self.width, self.top, self.left, self.left_odd, self.columns = (
-            values[name] for name in ("height", "width", "top", "left", "left_odd", "columns")
+            arguments[name] for name in ("height", "width", "top", "left", "left_odd", "columns")
         )
         out, residual, numbers, form, out_row = (
-            values[name] for name in ("out", "residual", "numbers", "form", "out_row")
+            arguments[name] for name in ("out", "residual", "numbers", "form", "out_row")
         )
         self.out, self.form, self.out_row = out, form, out_row
         self.numbers = builder.inttoptr(numbers, element.as_pointer())

@@ -35,11 +35,11 @@ ARGUMENTS = (
 class PlaneProduct:
     """Writes one tile of some planes times some planes."""
 
-    def __init__(self, builder: Any, bits: int, lanes: int, arguments: Any) -> None:
+    def __init__(self, builder: Any, bits: int, lanes: int, arguments: dict[str, Any]) -> None:
         self.builder = builder
         element = ir.FloatType() if bits == 32 else ir.DoubleType()
         self.vector = Vectors(builder, element, lanes)
-        self.values = dict(zip(ARGUMENTS, arguments, strict=True))
+        self.values = arguments
         self.far, self.near, self.sums = (
             builder.inttoptr(self.values[name], element.as_pointer())
             for name in ("far", "near", "sums")

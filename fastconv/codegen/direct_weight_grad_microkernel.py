@@ -53,11 +53,11 @@ class Taps(NamedTuple):
 class PixelGradient:
     """Writes one tile; its horizontal stride `step` is 1 or 2."""
 
-    def __init__(self, builder: Any, bits: int, lanes: int, arguments: Any) -> None:
+    def __init__(self, builder: Any, bits: int, lanes: int, arguments: dict[str, Any]) -> None:
         self.builder = builder
         element = ir.FloatType() if bits == 32 else ir.DoubleType()
         self.vector = Vectors(builder, element, lanes)
-        self.values = dict(zip(ARGUMENTS, arguments, strict=True))
+        self.values = arguments
         self.x, self.grad, self.sums, self.zeros = (
             builder.inttoptr(self.values[name], element.as_pointer())
             for name in ("x", "grad", "sums", "zeros")

@@ -28,11 +28,11 @@ ARGUMENTS = (
 class PoolGrad:
     """The pixels from `rows` rows of one vector of windows on, up to where the next begin."""
 
-    def __init__(self, builder: Any, bits: int, lanes: int, arguments: Any) -> None:
+    def __init__(self, builder: Any, bits: int, lanes: int, arguments: dict[str, Any]) -> None:
         self.builder = builder
         self.element = ir.FloatType() if bits == 32 else ir.DoubleType()
         self.vector = Vectors(builder, self.element, lanes)
-        self.values = dict(zip(ARGUMENTS, arguments, strict=True))
+        self.values = arguments
         self.grad, self.out, self.row_divisors, self.column_divisors = (
             builder.inttoptr(self.values[name], self.element.as_pointer())
             for name in ("grad", "out", "row_divisors", "column_divisors")

@@ -55,12 +55,12 @@ class _Reduced(NamedTuple):
 class Pool:
     """Windows of one shape times `rows` rows of one vector of outputs."""
 
-    def __init__(self, builder: Any, bits: int, lanes: int, arguments: Any) -> None:
+    def __init__(self, builder: Any, bits: int, lanes: int, arguments: dict[str, Any]) -> None:
         self.builder = builder
         self.element = ir.FloatType() if bits == 32 else ir.DoubleType()
         self.vector = Vectors(builder, self.element, lanes)
         self.number = ir.IntType(bits)
-        self.values = dict(zip(ARGUMENTS, arguments, strict=True))
+        self.values = arguments
         self.x = builder.inttoptr(self.values["x"], self.element.as_pointer())
 
     def emit(self, window: Window, rows: int, mean: bool, places: str, rectified: bool) -> None:

@@ -83,27 +83,36 @@ def address_of(function: Callable[..., None], name: str, arguments: int) -> int:
     Such a function is compiled apart from its callers, once for all of them, and found by its
     name from then on. It must neither raise nor use Python objects.
     """
-    address = _addresses.get(name)
-    if address is None:
-        with forks.held_off(), global_compiler_lock:
-            address = _addresses.get(name)
-            if address is None:
-                address = _addresses[name] = _load_function(function, name, arguments)
-    return address
+
+    def compiled() -> StoredKernel:
+        _rename(function, name)
+        return _compiled_function(function, arguments)
+
+    return stored_address(name, arguments, compiled)
 
 
 _addresses: dict[str, int] = {}
 
 
-def _load_function(function: Callable[..., None], name: str, arguments: int) -> int:
-    key = repr((arguments, _codegen().magic_tuple()))
+def stored_address(name: str, arguments: int, compiled: Callable[[], StoredKernel]) -> int:
+    """Return the address of machine code for so many integers; compile it if it is not stored."""
+    address = _addresses.get(name)
+    if address is None:
+        with forks.held_off(), global_compiler_lock:
+            address = _addresses.get(name)
+            if address is None:
+                address = _addresses[name] = _load_function(name, arguments, compiled)
+    return address
+
+
+def _load_function(name: str, arguments: int, compiled: Callable[[], StoredKernel]) -> int:
+    key = repr((arguments, target()))
     loaded = _loaded_from_store(name, key)
     if loaded is not None:
         return loaded[0]
-    _rename(function, name)
-    compiled = _compiled_function(function, arguments)
-    kernel_cache.write(name, key, compiled)
-    return machine_code.load(compiled.code, *compiled.symbols)[0]
+    kernel = compiled()
+    kernel_cache.write(name, key, kernel)
+    return machine_code.load(kernel.code, *kernel.symbols)[0]
 
 
 def _loaded_from_store(name: str, key: str) -> list[int] | None:
@@ -279,5 +288,7 @@ def _argument_types(sig: Any) -> tuple[Any, ...]:
     return tuple(arguments)
 
 
-def _codegen() -> Any:
-    return cpu_target.target_context.codegen()
+def target() -> tuple[str, str, str]:
+    """Return the triple, the processor and the features that Numba compiles for."""
+    triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
+    return triple, cpu, features

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Literal, NamedTuple
-
-from numba.core import cgutils, types
-from numba.extending import intrinsic
+from typing import Any, Literal, NamedTuple
 
 from fastconv.codegen.conv_microkernel import ARGUMENTS
 from fastconv.codegen.over_channels_microkernel import FilterLanes
 from fastconv.codegen.over_width_microkernel import PixelLanes
-from fastconv.jit.compiler import address_of
+from fastconv.jit.emitter import emitted_address
 
 
 class TileShape(NamedTuple):
@@ -54,37 +51,17 @@ class TileShape(NamedTuple):
         return f"tile-{self.lanes_over}-f{self.bits}x{self.lanes}-{size}{step}{apart}{pooled}"
 
 
-_shapes: dict[str, TileShape] = {}
-
-
-@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
-def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
-    """Write the tile of that name: the tile is a type, and its arguments are data."""
-    shape = _shapes[name.literal_value]
-
-    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
-        numbers = cgutils.unpack_tuple(builder, values[1])
-        vectors = shape.columns // shape.lanes
-        if shape.lanes_over == "pixels":
-            PixelLanes(builder, shape.bits, shape.lanes, numbers, shape.apart).emit(
-                shape.filters, shape.rows, vectors, shape.pooled
-            )
-        else:
-            FilterLanes(builder, shape.bits, shape.lanes, numbers, shape.apart).emit(
-                shape.rows, shape.columns, shape.filters // shape.lanes, shape.step
-            )
-        return context.get_dummy_value()
-
-    return types.void(name, arguments), generate
-
-
 @cache
 def tile_address(shape: TileShape) -> int:
     """Return the address of a tile's machine code, compiled or read from the store."""
-    name = shape.name
-    _shapes[name] = shape
 
-    def tile(a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13):  # type: ignore[no-untyped-def]
-        _write_tile(name, (a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13))
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        like = builder, shape.bits, shape.lanes, arguments, shape.apart
+        if shape.lanes_over == "pixels":
+            vectors = shape.columns // shape.lanes
+            PixelLanes(*like).emit(shape.filters, shape.rows, vectors, shape.pooled)
+        else:
+            vectors = shape.filters // shape.lanes
+            FilterLanes(*like).emit(shape.rows, shape.columns, vectors, shape.step)
 
-    return address_of(tile, name, len(ARGUMENTS))
+    return emitted_address(shape.name, ARGUMENTS, emit)

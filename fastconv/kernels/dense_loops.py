@@ -6,11 +6,11 @@ from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 
 from fastconv.codegen.dense_microkernel import Product
-from fastconv.jit.compiler import address_of, range_kernel, summing_kernel
+from fastconv.codegen.integers import counted, counted_together, integers, values_of
+from fastconv.jit.compiler import range_kernel, summing_kernel
+from fastconv.jit.emitter import emitted_address
 from fastconv.jit.launch import Launch
 from fastconv.runtime import cpu
 
@@ -78,62 +78,51 @@ def product_shape(turned: bool, dtype: np.dtype[Any]) -> ProductShape:
     return ProductShape(False, rows, 3 * lanes, 8 * dtype.itemsize, lanes)
 
 
-_shapes: dict[str, ProductShape] = {}
-
-
-@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
-def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
-    """Write the tile of that name."""
-    shape = _shapes[name.literal_value]
-
-    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
-        numbers = cgutils.unpack_tuple(builder, values[1])
-        product = Product(builder, shape.bits, shape.lanes, numbers)
-        if shape.turned:
-            product.inner(shape.rows, shape.columns)
-        else:
-            product.outer(shape.rows, shape.columns // shape.lanes)
-        return context.get_dummy_value()
-
-    return types.void(name, arguments), generate
-
-
-#: What a range of tiles is computed from, after the addresses of the first matrix, the result and
-#: the second one, as `Launch` takes them: elements from one row of each to the next, and in the
+#: What a range of tiles is computed from, as `Launch` takes it: the addresses of the first matrix,
+#: the result and the second one; elements from one row of each to the next, and in the
 #: first from one element of a sum to the next; rows, columns, and the length of the sums.
-ARGUMENTS = ("a", "out", "b", "a_row", "a_step", "b_row", "out_row", "M", "N", "depth")
+ARGUMENTS = (
+    *("start", "stop", "a", "out", "b", "unused1", "unused2"),
+    *("a_row", "a_step", "b_row", "out_row", "M", "N", "depth"),
+)
 
 
 @cache
 def product_address(shape: ProductShape) -> int:
     """Return the address of the machine code for a range of tiles, those of some columns first."""
-    name, size = shape.name, shape.bits // 8
-    _shapes[name] = shape
-    rows, columns, turned = shape.rows, shape.columns, shape.turned
-    run = 2**62 if turned else _RUN  # lanes keep sums short where they are over the sum
 
-    def product(  # type: ignore[no-untyped-def]
-        start, stop, a, out, b, skipped1, skipped2, a_row, a_step, b_row, out_row, M, N, depth
-    ):
-        many = -(-M // rows)
-        across, down = divmod(start, many)
-        for _ in range(start, stop):
-            i, j = down * rows, across * columns
-            corner = b + (j * b_row if turned else j) * size
-            for k in range(0, depth, run):
-                _write_tile(
-                    name,
-                    (
-                        a + (i * a_row + k * a_step) * size, corner + k * b_row * size,
-                        out + (i * out_row + j) * size, a_row, a_step, b_row, out_row,
-                        min(run, depth - k), M - i, N - j, k,
-                    ),
-                )  # fmt: skip
-            down += 1
-            if down == many:
-                down, across = 0, across + 1
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        _write_tiles(builder, arguments, shape)
 
-    return address_of(product, name, 2 + 2 + len(ARGUMENTS))
+    return emitted_address(shape.name, ARGUMENTS, emit)
+
+
+def _write_tiles(builder: Any, arguments: dict[str, Any], shape: ProductShape) -> None:
+    v, size = integers(builder, arguments), shape.bits // 8
+    run = 2**62 if shape.turned else _RUN  # lanes keep sums short where they are over the sum
+    many = (v.M + (shape.rows - 1)) // shape.rows
+    with counted_together(builder, v.start, v.stop, (many,)) as (across, down):
+        i, j = down * shape.rows, across * shape.columns
+        corner = v.b + (j * v.b_row if shape.turned else j) * size
+        with counted(builder, 0, v.depth, run) as k:
+            tile = {
+                "a": v.a + (i * v.a_row + k * v.a_step) * size,
+                "b": corner + k * v.b_row * size,
+                "out": v.out + (i * v.out_row + j) * size,
+                "a_row": v.a_row,
+                "a_step": v.a_step,
+                "b_row": v.b_row,
+                "out_row": v.out_row,
+                "depth": (v.depth - k).at_most(run),
+                "rows": v.M - i,
+                "columns": v.N - j,
+                "adds": k,
+            }
+            kernel = Product(builder, shape.bits, shape.lanes, values_of(tile, builder))
+            if shape.turned:
+                kernel.inner(shape.rows, shape.columns)
+            else:
+                kernel.outer(shape.rows, shape.columns // shape.lanes)
 
 
 @lru_cache(maxsize=256)

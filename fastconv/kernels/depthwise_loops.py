@@ -5,12 +5,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-from numba.core import cgutils, types
-from numba.extending import intrinsic
-
-from fastconv.codegen.depthwise_microkernel import ARGUMENTS as TILE_ARGUMENTS
 from fastconv.codegen.depthwise_microkernel import Depthwise
-from fastconv.jit.compiler import address_of, range_kernel
+from fastconv.codegen.integers import counted, counted_together, integers, values_of
+from fastconv.jit.compiler import range_kernel
+from fastconv.jit.emitter import emitted_address
 from fastconv.jit.pointers import address, call
 
 
@@ -42,27 +40,6 @@ class DepthwiseShape(NamedTuple):
         return f"depthwise-f{self.bits}x{self.lanes}-{tile}-{taps}{pooled}"
 
 
-_shapes: dict[str, DepthwiseShape] = {}
-
-
-@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
-def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
-    """Write the tile of the kernel of that name."""
-    shape = _shapes[name.literal_value]
-
-    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
-        numbers = cgutils.unpack_tuple(builder, values[1])
-        tile = Depthwise(builder, shape.bits, shape.lanes, numbers)
-        sizes = shape.R, shape.S, shape.stride, shape.rows, shape.vectors
-        if shape.pooled:
-            tile.emit_pooled(*sizes)
-        else:
-            tile.emit(*sizes, shape.odd)
-        return context.get_dummy_value()
-
-    return types.void(name, arguments), generate
-
-
 #: The numbers of a layer, as the kernel wants them after the range of blocks and the addresses.
 LAYER = (
     *("form", "C", "K", "multiplier", "H", "W", "OH", "OW", "pad_top", "pad_left"),
@@ -74,47 +51,50 @@ _ADDRESSES = ("x", "weight", "bias", "residual", "out", "numbers")
 @cache
 def depthwise_address(shape: DepthwiseShape) -> int:
     """Return the address of the machine code that computes a range of blocks of rows."""
-    name, size = shape.name, shape.bits // 8
-    _shapes[name] = shape
+
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        _write_blocks(builder, arguments, shape)
+
+    return emitted_address(shape.name, ("start", "stop", *_ADDRESSES, *LAYER), emit)
+
+
+def _write_blocks(builder: Any, arguments: dict[str, Any], shape: DepthwiseShape) -> None:
+    v, size = integers(builder, arguments), shape.bits // 8
     rows, columns = shape.rows, shape.vectors * shape.lanes
-    down, across = shape.stride
     # Of a pair, columns are counted in twos.
     taps, apart = shape.R * (shape.S + (shape.odd or 0)), 1 if shape.odd is None else 2
     side = 2 if shape.pooled else 1
-    assert len(TILE_ARGUMENTS) == 14
-
-    def blocks(  # type: ignore[no-untyped-def]
-        start, stop, x, weight, bias, residual, out, numbers,
-        form, C, K, multiplier, H, W, OH, OW, pad_top, pad_left, pad_odd, out_row, out_plane,
-    ):  # fmt: skip
-        many = -(-OH // rows)
-        plane, block = divmod(start, many)
-        image, k = divmod(plane, K)
-        wide = -(-OW // apart)
-        for _ in range(start, stop):
-            i = min(block * rows, OH - rows)
-            source = x + (image * C + k // multiplier) * H * W * size
-            for j in range(0, wide, columns):
-                j = max(0, min(j, wide - columns))
-                row = (image * K + k) * out_plane + i // side * out_row
-                place = (row + j * apart // side) * size
-                added = residual + place if residual else 0
-                filter_ = weight + k * taps * size
-                top, left = i * down - pad_top, j * across - pad_left
-                _write_tile(
-                    name,
-                    (
-                        source, filter_, bias + k * size, out + place, added, numbers, form,
-                        H, W, top, left, j - pad_odd, out_row, OW - j * apart,
-                    ),
-                )  # fmt: skip
-            block += 1
-            if block == many:
-                block, k = 0, k + 1
-                if k == K:
-                    k, image = 0, image + 1
-
-    return address_of(blocks, name, 2 + len(_ADDRESSES) + len(LAYER))
+    wide = (v.OW + (apart - 1)) // apart
+    many = (v.OH + (rows - 1)) // rows
+    with counted_together(builder, v.start, v.stop, (v.K, many)) as (image, k, block):
+        i = (block * rows).at_most(v.OH - rows)
+        x = v.x + (image * v.C + k // v.multiplier) * v.H * v.W * size
+        out_row = (image * v.K + k) * v.out_plane + i // side * v.out_row
+        with counted(builder, 0, wide, columns) as first:
+            j = first.at_most(wide - columns).at_least(0)
+            place = (out_row + j * apart // side) * size
+            tile = {
+                "x": x,
+                "weight": v.weight + k * (taps * size),
+                "bias": v.bias + k * size,
+                "out": v.out + place,
+                "residual": v.residual.choose(v.residual.compare("!=", 0), v.residual + place, 0),
+                "numbers": v.numbers,
+                "form": v.form,
+                "height": v.H,
+                "width": v.W,
+                "top": i * shape.stride[0] - v.pad_top,
+                "left": j * shape.stride[1] - v.pad_left,
+                "left_odd": j - v.pad_odd,
+                "out_row": v.out_row,
+                "columns": v.OW - j * apart,
+            }
+            kernel = Depthwise(builder, shape.bits, shape.lanes, values_of(tile, builder))
+            sizes = shape.R, shape.S, shape.stride, rows, shape.vectors
+            if shape.pooled:
+                kernel.emit_pooled(*sizes)
+            else:
+                kernel.emit(*sizes, shape.odd)
 
 
 @range_kernel

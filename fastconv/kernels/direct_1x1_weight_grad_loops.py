@@ -10,13 +10,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-from numba.core import cgutils, types
-from numba.extending import intrinsic
-
 from fastconv.codegen.direct_1x1_weight_grad_microkernel import ARGUMENTS, PlaneProduct
 from fastconv.codegen.row_copies import copy_row
 from fastconv.core.records import record_type
 from fastconv.jit.compiler import address_of, range_kernel
+from fastconv.jit.emitter import emitted_address
 from fastconv.jit.pointers import address, call
 
 
@@ -34,33 +32,15 @@ class PlaneProductShape(NamedTuple):
         return f"gradient-planes-f{self.bits}x{self.lanes}-{self.rows}x{self.columns}"
 
 
-_shapes: dict[str, PlaneProductShape] = {}
-
-
-@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
-def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
-    """Write the tile of that name."""
-    shape = _shapes[name.literal_value]
-
-    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
-        numbers = cgutils.unpack_tuple(builder, values[1])
-        tile = PlaneProduct(builder, shape.bits, shape.lanes, numbers)
-        tile.emit(shape.rows, shape.columns)
-        return context.get_dummy_value()
-
-    return types.void(name, arguments), generate
-
-
 @cache
 def plane_product_address(shape: PlaneProductShape) -> int:
     """Return the address of a tile's machine code."""
-    name = shape.name
-    _shapes[name] = shape
 
-    def tile(a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10):  # type: ignore[no-untyped-def]
-        _write_tile(name, (a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10))
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        tile = PlaneProduct(builder, shape.bits, shape.lanes, arguments)
+        tile.emit(shape.rows, shape.columns)
 
-    return address_of(tile, name, len(ARGUMENTS))
+    return emitted_address(shape.name, ARGUMENTS, emit)
 
 
 @cache

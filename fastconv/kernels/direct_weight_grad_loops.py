@@ -9,12 +9,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-from numba.core import cgutils, types
-from numba.extending import intrinsic
-
 from fastconv.codegen.direct_weight_grad_microkernel import ARGUMENTS, PixelGradient, Taps
 from fastconv.core.records import record_type
-from fastconv.jit.compiler import address_of, range_kernel
+from fastconv.jit.compiler import range_kernel
+from fastconv.jit.emitter import emitted_address
 from fastconv.jit.pointers import address, call
 
 
@@ -33,42 +31,14 @@ class PixelGradientShape(NamedTuple):
         return f"gradient-pixels-f{self.bits}x{self.lanes}-{taps}-s{self.step}"
 
 
-_shapes: dict[str, PixelGradientShape] = {}
-
-
-@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
-def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
-    """Write the tile of that name."""
-    shape = _shapes[name.literal_value]
-
-    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
-        numbers = cgutils.unpack_tuple(builder, values[1])
-        PixelGradient(builder, shape.bits, shape.lanes, numbers).emit(shape.taps, shape.step)
-        return context.get_dummy_value()
-
-    return types.void(name, arguments), generate
-
-
 @cache
 def pixel_gradient_address(shape: PixelGradientShape) -> int:
     """Return the address of a tile's machine code."""
-    name = shape.name
-    _shapes[name] = shape
-    assert len(ARGUMENTS) == 20
 
-    def tile(  # type: ignore[no-untyped-def]
-        a0, a1, a2, a3, a4, a5, a6, a7, a8, a9,
-        a10, a11, a12, a13, a14, a15, a16, a17, a18, a19,
-    ):  # fmt: skip
-        _write_tile(
-            name,
-            (
-                a0, a1, a2, a3, a4, a5, a6, a7, a8, a9,
-                a10, a11, a12, a13, a14, a15, a16, a17, a18, a19,
-            ),
-        )  # fmt: skip
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        PixelGradient(builder, shape.bits, shape.lanes, arguments).emit(shape.taps, shape.step)
 
-    return address_of(tile, name, len(ARGUMENTS))
+    return emitted_address(shape.name, ARGUMENTS, emit)
 
 
 #: The numbers that the loops read from the layer's record.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
-from numba.core import cgutils, types
-from numba.extending import intrinsic
-
+from fastconv.codegen.integers import counted, counted_together, integers, values_of
 from fastconv.codegen.pool_grad_microkernel import PoolGrad
 from fastconv.codegen.pool_microkernel import BYTES, INDICES, NOT_ASKED, Pool, Window
-from fastconv.jit.compiler import address_of
+from fastconv.jit.emitter import emitted_address
 
 #: What is computed: whether means, which places of maxima are stored, whether it is rectified.
 FORWARD = {
@@ -40,32 +39,11 @@ class PoolShape(NamedTuple):
         return f"{self.form}-{tile}-{self.window.name}"
 
 
-_shapes: dict[str, PoolShape] = {}
-
-
-@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
-def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
-    """Write the tile of the kernel of that name."""
-    shape = _shapes[name.literal_value]
-
-    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
-        numbers = cgutils.unpack_tuple(builder, values[1])
-        if shape.form in FORWARD:
-            tile = Pool(builder, shape.bits, shape.lanes, numbers)
-            tile.emit(shape.window, shape.rows, *FORWARD[shape.form])
-        else:
-            back = PoolGrad(builder, shape.bits, shape.lanes, numbers)
-            back.emit(shape.window, shape.rows, BACKWARD[shape.form])
-        return context.get_dummy_value()
-
-    return types.void(name, arguments), generate
-
-
-#: What a range of blocks is computed from, forward or backward: addresses (of what is read and
-#: written, of the places or 0, of the divisors), sizes of the planes of input and output, elements
-#: from one row of places to the next, and the margins before the input.
+#: What blocks `start` to `stop` are computed from, forward or backward: addresses (of what is read
+#: and written, of the places or 0, of the divisors), sizes of the planes of input and output,
+#: elements from one row of places to the next, and the margins before the input.
 ARGUMENTS = (
-    *("source", "target", "places", "row_divisors", "column_divisors"),
+    *("start", "stop", "source", "target", "places", "row_divisors", "column_divisors"),
     *("H", "W", "OH", "OW", "place_row", "pad_top", "pad_left"),
 )
 
@@ -76,55 +54,62 @@ def pool_address(shape: PoolShape) -> int:
 
     A block is `rows` rows of the output, or the pixels between `rows` rows of windows and the next.
     """
-    name, size = shape.name, shape.bits // 8
-    _shapes[name] = shape
+    write = _write_forward if shape.form in FORWARD else _write_backward
+
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        write(builder, integers(builder, arguments), shape)
+
+    return emitted_address(shape.name, ARGUMENTS, emit)
+
+
+def _write_forward(builder: Any, v: SimpleNamespace, shape: PoolShape) -> None:
+    size, place_size = shape.bits // 8, 8 if shape.form == "max-index" else 1
     rows, lanes, (down, across) = shape.rows, shape.lanes, shape.window.stride
-    place_size = 8 if shape.form == "max-index" else 1
+    many = (v.OH + (rows - 1)) // rows
+    with counted_together(builder, v.start, v.stop, (many,)) as (plane, block):
+        i = (block * rows).at_most(v.OH - rows)
+        x, line = v.source + plane * v.H * v.W * size, plane * v.OH + i
+        with counted(builder, 0, v.OW, lanes) as j:
+            tile = {
+                "x": x,
+                "out": v.target + (line * v.OW + j) * size,
+                "places": v.places + (line * v.place_row + j) * place_size,
+                "row_divisors": v.row_divisors + i * size,
+                "column_divisors": v.column_divisors + j * size,
+                "height": v.H,
+                "width": v.W,
+                "top": i * down - v.pad_top,
+                "left": j * across - v.pad_left,
+                "out_row": v.OW,
+                "place_row": v.place_row,
+                "columns": v.OW - j,
+            }
+            kernel = Pool(builder, shape.bits, lanes, values_of(tile, builder))
+            kernel.emit(shape.window, rows, *FORWARD[shape.form])
 
-    def forward(  # type: ignore[no-untyped-def]
-        start, stop, source, target, places, row_divisors, column_divisors,
-        H, W, OH, OW, place_row, pad_top, pad_left,
-    ):  # fmt: skip
-        many = -(-OH // rows)
-        plane, block = divmod(start, many)
-        for _ in range(start, stop):
-            i = min(block * rows, OH - rows)
-            x, line = source + plane * H * W * size, plane * OH + i
-            for j in range(0, OW, lanes):
-                _write_tile(
-                    name,
-                    (
-                        x, target + (line * OW + j) * size,
-                        places + (line * place_row + j) * place_size,
-                        row_divisors + i * size, column_divisors + j * size,
-                        H, W, i * down - pad_top, j * across - pad_left, OW, place_row, OW - j,
-                    ),
-                )  # fmt: skip
-            block += 1
-            if block == many:
-                block, plane = 0, plane + 1
 
-    def backward(  # type: ignore[no-untyped-def]
-        start, stop, source, target, places, row_divisors, column_divisors,
-        H, W, OH, OW, place_row, pad_top, pad_left,
-    ):  # fmt: skip
-        many = -(-(H + pad_top) // (rows * down))
-        plane, block = divmod(start, many)
-        for _ in range(start, stop):
-            i, line = block * rows, plane * OH
-            grad, out = source + line * OW * size, target + plane * H * W * size
-            for left in range(-pad_left, W, lanes * across):
-                j = (left + pad_left) // across
-                _write_tile(
-                    name,
-                    (
-                        grad, places + line * place_row, out, row_divisors, column_divisors,
-                        H, W, OH, OW, place_row, i, j, i * down - pad_top, left,
-                    ),
-                )  # fmt: skip
-            block += 1
-            if block == many:
-                block, plane = 0, plane + 1
-
-    function = forward if shape.form in FORWARD else backward
-    return address_of(function, name, 2 + len(ARGUMENTS))
+def _write_backward(builder: Any, v: SimpleNamespace, shape: PoolShape) -> None:
+    size, rows, lanes = shape.bits // 8, shape.rows, shape.lanes
+    down, across = shape.window.stride
+    many = (v.H + v.pad_top + (rows * down - 1)) // (rows * down)
+    with counted_together(builder, v.start, v.stop, (many,)) as (plane, block):
+        i, line = block * rows, plane * v.OH
+        with counted(builder, -v.pad_left, v.W, lanes * across) as left:
+            tile = {
+                "grad": v.source + line * v.OW * size,
+                "places": v.places + line * v.place_row,
+                "out": v.target + plane * v.H * v.W * size,
+                "row_divisors": v.row_divisors,
+                "column_divisors": v.column_divisors,
+                "height": v.H,
+                "width": v.W,
+                "out_height": v.OH,
+                "out_width": v.OW,
+                "place_row": v.place_row,
+                "i": i,
+                "j": (left + v.pad_left) // across,
+                "top": i * down - v.pad_top,
+                "left": left,
+            }
+            kernel = PoolGrad(builder, shape.bits, lanes, values_of(tile, builder))
+            kernel.emit(shape.window, rows, BACKWARD[shape.form])

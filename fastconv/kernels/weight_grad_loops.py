@@ -10,9 +10,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-from numba.core import cgutils, types
-from numba.extending import intrinsic
-
 from fastconv.codegen import conv_microkernel
 from fastconv.codegen.row_copies import (
     clear_row,
@@ -24,6 +21,7 @@ from fastconv.codegen.row_copies import (
 from fastconv.codegen.weight_grad_microkernel import GradientTile
 from fastconv.core.records import record_type
 from fastconv.jit.compiler import address_of, inner_kernel, range_kernel
+from fastconv.jit.emitter import emitted_address
 from fastconv.jit.pointers import address, call, integer_at
 
 
@@ -41,33 +39,15 @@ class GradientShape(NamedTuple):
         return f"gradient-f{self.bits}x{self.lanes}-{self.filters}x{self.columns}"
 
 
-_shapes: dict[str, GradientShape] = {}
-
-
-@intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
-def _write_tile(typingctx, name, arguments):  # type: ignore[no-untyped-def]
-    """Write the tile of that name."""
-    shape = _shapes[name.literal_value]
-
-    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
-        numbers = cgutils.unpack_tuple(builder, values[1])
-        tile = GradientTile(builder, shape.bits, shape.lanes, numbers)
-        tile.emit(shape.columns, shape.filters // shape.lanes)
-        return context.get_dummy_value()
-
-    return types.void(name, arguments), generate
-
-
 @cache
 def gradient_tile_address(shape: GradientShape) -> int:
-    """Return the address of a tile's machine code; arguments are `codegen.tile.ARGUMENTS`."""
-    name = shape.name
-    _shapes[name] = shape
+    """Return the address of a tile's machine code; arguments are those of convolution's."""
 
-    def tile(a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13):  # type: ignore[no-untyped-def]
-        _write_tile(name, (a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13))
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        tile = GradientTile(builder, shape.bits, shape.lanes, arguments)
+        tile.emit(shape.columns, shape.filters // shape.lanes)
 
-    return address_of(tile, name, len(conv_microkernel.ARGUMENTS))
+    return emitted_address(shape.name, conv_microkernel.ARGUMENTS, emit)
 
 
 @cache

@@ -1,0 +1,115 @@
+"""Integers of the code being written, with Python's operators: addresses, counts and loops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from fastconv.codegen.vector import I64
+
+
+class Integer:
+    """A 64-bit integer that is known when the code runs.
+
+    ``a + b`` writes an addition and returns its result, and so on; the other operand may be a
+    Python integer. ``//`` and ``%`` are for numbers that are not negative.
+    """
+
+    def __init__(self, builder: Any, value: Any) -> None:
+        self.builder = builder
+        value = value.value if isinstance(value, Integer) else value
+        self.value = ir.Constant(I64, value) if isinstance(value, int) else value
+
+    def _of(self, value: Any) -> Integer:
+        return Integer(self.builder, value)
+
+    def __add__(self, other: Any) -> Integer:
+        return self._of(self.builder.add(self.value, self._of(other).value))
+
+    def __sub__(self, other: Any) -> Integer:
+        return self._of(self.builder.sub(self.value, self._of(other).value))
+
+    def __mul__(self, other: Any) -> Integer:
+        return self._of(self.builder.mul(self.value, self._of(other).value))
+
+    def __floordiv__(self, other: Any) -> Integer:
+        return self._of(self.builder.sdiv(self.value, self._of(other).value))
+
+    def __mod__(self, other: Any) -> Integer:
+        return self._of(self.builder.srem(self.value, self._of(other).value))
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __rsub__(self, other: Any) -> Integer:
+        return self._of(other) - self
+
+    def __neg__(self) -> Integer:
+        return 0 - self
+
+    def compare(self, how: str, other: Any) -> Any:
+        """Return whether e.g. ``self < other``, as a bit of the code."""
+        return self.builder.icmp_signed(how, self.value, self._of(other).value)
+
+    def at_most(self, other: Any) -> Integer:
+        """Return ``min(self, other)``."""
+        return self.choose(self.compare("<", other), self, other)
+
+    def at_least(self, other: Any) -> Integer:
+        """Return ``max(self, other)``."""
+        return self.choose(self.compare(">", other), self, other)
+
+    def choose(self, condition: Any, a: Any, b: Any) -> Integer:
+        """Return ``a if condition else b``; both are computed."""
+        return self._of(self.builder.select(condition, self._of(a).value, self._of(b).value))
+
+
+def integers(builder: Any, values: Mapping[str, Any]) -> SimpleNamespace:
+    """Return LLVM values by name as attributes that are `Integer`."""
+    return SimpleNamespace(**{name: Integer(builder, value) for name, value in values.items()})
+
+
+def values_of(numbers: Mapping[str, Any], builder: Any) -> dict[str, Any]:
+    """Return the LLVM values of integers by name; some may be Python's."""
+    return {name: Integer(builder, number).value for name, number in numbers.items()}
+
+
+@contextmanager
+def counted(builder: Any, start: Any, stop: Any, step: Any = 1) -> Iterator[Integer]:
+    """Write a loop over ``range(start, stop, step)`` around what the block writes."""
+    bounds = (Integer(builder, bound).value for bound in (start, stop, step))
+    with cgutils.for_range_slice(builder, *bounds) as (value, _):
+        yield Integer(builder, value)
+
+
+@contextmanager
+def counted_together(
+    builder: Any, start: Integer, stop: Integer, sizes: Sequence[Any]
+) -> Iterator[list[Integer]]:
+    """Write a loop over numbers `start` to `stop` of the elements of an array of such `sizes`.
+
+    The block gets the element's position along each axis: that along an axis of unknown length,
+    and then those along the axes of `sizes`. They are counted on, not divided out each time.
+    """
+    rest = start
+    positions: list[Integer] = []
+    for size in reversed(sizes):
+        positions.insert(0, rest % size)
+        rest = rest // size
+    variables = [cgutils.alloca_once_value(builder, number.value) for number in (rest, *positions)]
+    with cgutils.for_range(builder, (stop - start).value):
+        current = [Integer(builder, builder.load(variable)) for variable in variables]
+        yield current
+        carry = Integer(builder, 1)
+        for variable, number, size in zip(
+            reversed(variables[1:]), reversed(current[1:]), reversed(sizes), strict=True
+        ):
+            following = number + carry
+            full = following.compare("==", size)
+            builder.store(following.choose(full, 0, following).value, variable)
+            carry = Integer(builder, builder.zext(full, I64))
+        builder.store((current[0] + carry).value, variables[0])

@@ -1,0 +1,67 @@
+"""Machine code straight from LLVM IR: what microkernels are made by, without Numba's compiler.
+
+Numba would type a Python function, lower it and optimize it twice, which takes several times as
+long as LLVM needs for the microkernel itself. Here a module with one function is optimized once,
+for the processor and the features that Numba compiles for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+
+from fastconv.jit.compiler import stored_address, target
+from fastconv.jit.kernel_cache import StoredKernel
+
+#: What writes a function's instructions: a builder at its beginning, and its arguments by name.
+Emit = Callable[[ir.IRBuilder, dict[str, Any]], None]
+
+
+def emitted_address(name: str, arguments: Sequence[str], emit: Emit) -> int:
+    """Return the address of ``void name(int64, int64, ...)``, compiled as C would call it.
+
+    Parameters
+    ----------
+    name : str
+        What the store knows the machine code by: equal names must mean equal instructions.
+    arguments : sequence of str
+        The names of the arguments, all of them 64-bit integers.
+    emit : callable
+        Writes the instructions: ``emit(builder, arguments)`` with a dictionary of LLVM values. It
+        is called only if the store does not have the machine code, and the function returns where
+        the builder stands at the end.
+    """
+    return stored_address(name, len(arguments), lambda: _compiled(name, arguments, emit))
+
+
+def _compiled(name: str, arguments: Sequence[str], emit: Emit) -> StoredKernel:
+    triple, machine = target()[0], _target_machine()
+    module = ir.Module()
+    module.triple, module.data_layout = triple, str(machine.target_data)
+    signature = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * len(arguments))
+    function = ir.Function(module, signature, name)
+    function.attributes.add("nounwind")
+    builder = ir.IRBuilder(function.append_basic_block())
+    emit(builder, dict(zip(arguments, function.args, strict=True)))
+    builder.ret_void()
+    optimized = llvm.parse_assembly(str(module))
+    optimized.verify()
+    passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
+    passes.getModulePassManager().run(optimized, passes)
+    return StoredKernel((name,), machine.emit_object(optimized))
+
+
+@lru_cache(maxsize=1)
+def _target_machine() -> Any:
+    """Return what Numba compiles for, with the options that code loaded at run time needs."""
+    triple, cpu, features = target()
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    relocation = "static" if triple.startswith("x86") else "default"
+    return llvm.Target.from_triple(triple).create_target_machine(
+        cpu, features, opt=3, reloc=relocation, codemodel="jitdefault", jit=True
+    )
