@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
-from fastconv.codegen.vector import I64
+from fastconv.codegen.vector import I64, Vectors
 
 
 class Integer:
@@ -23,7 +24,7 @@ class Integer:
     def __init__(self, builder: Any, value: Any) -> None:
         self.builder = builder
         value = value.value if isinstance(value, Integer) else value
-        self.value = ir.Constant(I64, value) if isinstance(value, int) else value
+        self.value: Any = ir.Constant(I64, value) if isinstance(value, int) else value
 
     def _of(self, value: Any) -> Integer:
         return Integer(self.builder, value)
@@ -113,3 +114,34 @@ def counted_together(
             builder.store(following.choose(full, 0, following).value, variable)
             carry = Integer(builder, builder.zext(full, I64))
         builder.store((current[0] + carry).value, variables[0])
+
+
+def pointer_to(vector: Vectors, address: Any, *offsets: Any) -> Any:
+    """Return the pointer to elements of `vector` at an address, `offsets` elements further on."""
+    builder = vector.builder
+    pointer = builder.inttoptr(Integer(builder, address).value, vector.element.as_pointer())
+    return vector.at(pointer, *(Integer(builder, offset).value for offset in offsets))
+
+
+def integer_at(builder: Any, address: Any, number: Any) -> Integer:
+    """Return element `number` of an array of 64-bit integers."""
+    array = builder.inttoptr(Integer(builder, address).value, I64.as_pointer())
+    return Integer(builder, builder.load(builder.gep(array, [Integer(builder, number).value])))
+
+
+class Record:
+    """A record of 64-bit integers in memory: attributes are read when the code runs."""
+
+    def __init__(self, builder: Any, address: Integer, layout: np.dtype[Any]) -> None:
+        self._builder, self._address, self._names = builder, address, layout.names or ()
+
+    def __getattr__(self, name: str) -> Integer:
+        """Read one of the integers."""
+        return integer_at(self._builder, self._address, self._names.index(name))
+
+
+def call_at(builder: Any, address: Any, *numbers: Any) -> None:
+    """Call machine code that takes 64-bit integers."""
+    signature = ir.FunctionType(ir.VoidType(), [I64] * len(numbers))
+    function = builder.inttoptr(Integer(builder, address).value, signature.as_pointer())
+    builder.call(function, [Integer(builder, number).value for number in numbers])

@@ -36,18 +36,13 @@ from fastconv.core.cached import cached_property
 from fastconv.core.conv_problem import Conv2dProblem, Direction
 from fastconv.core.records import record_of
 from fastconv.kernels.conv_microkernels import tile_address
-from fastconv.kernels.winograd_loops import (
+from fastconv.kernels.winograd_loops import BOTH, MULTIPLY, TRANSFORM, WEIGHTS, convolve_winograd
+from fastconv.kernels.winograd_microkernels import (
     ARGUMENTS,
-    BOTH,
-    MULTIPLY,
-    TRANSFORM,
-    WEIGHTS,
-    convolve_winograd,
     inputs_address,
     outputs_address,
     weights_address,
 )
-from fastconv.kernels.winograd_max_pool import pooled_address
 from fastconv.runtime import output_memory, threads
 from fastconv.runtime.workspace import scratch
 
@@ -216,8 +211,7 @@ class _WinogradLaunch(Launch):
     def find_code(self) -> tuple[dict[str, int], dict[int, tuple[Blocks, Array]]]:
         """Return addresses, and for each number of threads the blocks and the arguments."""
         form = form_of(self._problem, self._m)
-        outputs = (pooled_address if self._pooled else outputs_address)(form)
-        code = {"inputs": inputs_address(form), "outputs": outputs}
+        code = {"inputs": inputs_address(form), "outputs": outputs_address(form, self._pooled)}
         return {**code, "microkernel": tile_address(self._shape)}, {}
 
     def _making_of(self, filters: Filters, once: bool) -> dict[str, Any]:

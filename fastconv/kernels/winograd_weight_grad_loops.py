@@ -9,58 +9,12 @@ sums of the size of the weights are kept from band to band.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from fastconv.codegen import conv_microkernel
-from fastconv.codegen.winograd_weight_grad_transforms import transform_pixels, transform_sums
 from fastconv.core.records import record_type
-from fastconv.jit.compiler import address_of, inner_kernel, range_kernel
+from fastconv.jit.compiler import inner_kernel, range_kernel
 from fastconv.jit.pointers import address, call
-from fastconv.kernels.winograd_loops import Form
-
-
-@cache
-def pixels_address(form: Form, filters: bool) -> int:
-    """Return the address of the machine code that transforms tiles of a vector of channels.
-
-    Of F(m, r) these are its inputs or its `filters`; both are r pixels apart. Arguments: addresses
-    of the first pixel and of the result's first element; elements of a row of pixels; rows and
-    columns of tiles; elements from tile to tile and from one element of a tile to the next.
-    """
-    m, r, bits, lanes = form
-    size = bits // 8
-    as_filter = int(filters)
-
-    def tiles(source, target, row, down, across, apart, stride):  # type: ignore[no-untyped-def]
-        for i in range(down):
-            for j in range(across):
-                of = source + (i * r * row + j * r * lanes) * size
-                to = target + (i * across + j) * apart * size
-                transform_pixels(of, to, row, stride, as_filter, m, r, bits, lanes)
-
-    what = "grads" if filters else "pixels"
-    return address_of(tiles, f"winograd-{what}-{form.name}", 7)
-
-
-@cache
-def sums_address(form: Form) -> int:
-    """Return the address of the machine code that transforms sums of products to gradients.
-
-    Its arguments: addresses of the sums' first element and of the gradient's, how many vectors
-    there are, elements from one product to the next and from one tap to the next, and whether
-    the gradient is only to be written, not added to.
-    """
-    m, r, bits, lanes = form
-    size = bits // 8
-
-    def sums(source, target, vectors, stride, plane, first):  # type: ignore[no-untyped-def]
-        for v in range(vectors):
-            of, to = source + v * lanes * size, target + v * lanes * size
-            transform_sums(of, to, stride, plane, first, m, r, bits, lanes)
-
-    return address_of(sums, f"winograd-sums-{form.name}", 6)
-
 
 #: The numbers of a cut; microkernels read the first few. The last ones are addresses: of each
 #: tile's offset; of the number that an element of an image's rows gets in a packed band, of the

@@ -23,7 +23,7 @@ from fastconv.convolution.blocking.winograd_search import (
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.records import freeze, record_of
 from fastconv.kernels.conv_microkernels import TileShape
-from fastconv.kernels.winograd_loops import LAYOUT
+from fastconv.kernels.winograd_microkernels import LAYOUT
 
 
 class Blocks(NamedTuple):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.codegen.winograd_transforms import Form
 from fastconv.convolution.algorithm import Array
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND, RUN
 from fastconv.convolution.blocking.winograd_search import odd_lines
@@ -33,13 +34,11 @@ from fastconv.kernels.weight_grad_loops import (
     gradient_tile_address,
     pixel_packer_address,
 )
-from fastconv.kernels.winograd_loops import Form
+from fastconv.kernels.winograd_microkernels import pixels_address, sums_address
 from fastconv.kernels.winograd_weight_grad_loops import (
     CODE,
     LAYOUT,
     multiply_band,
-    pixels_address,
-    sums_address,
     transform_band,
 )
 from fastconv.runtime import cpu, threads
@@ -197,8 +196,8 @@ def _code(form: Form, shape: GradientShape) -> NDArray[Any]:
         CODE,
         pack=pixel_packer_address(shape.bits, shape.lanes),
         clear=clear_address(shape.bits, shape.lanes),
-        pixels=pixels_address(form, filters=False),
-        grads=pixels_address(form, filters=True),
+        pixels=pixels_address(form, grads=False),
+        grads=pixels_address(form, grads=True),
         microkernel=gradient_tile_address(shape),
         sums=sums_address(form),
     )
