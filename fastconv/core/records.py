@@ -13,7 +13,7 @@ def record_type(*fields: str) -> np.dtype[Any]:
     return np.dtype((np.record, [(name, np.int64) for name in fields]))
 
 
-def record_of(layout: np.dtype[Any], source: Any = None, **values: Any) -> NDArray[Any]:
+def record_of(layout: np.dtype[Any], source: Any = None, /, **values: Any) -> NDArray[Any]:
     """Return a read-only array of one record: `values`, and attributes of `source` for the rest.
 
     An array as a value stands for its address; whoever keeps the record must keep the array.
