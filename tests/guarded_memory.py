@@ -150,7 +150,8 @@ class Guard:
             record = arrays["record"]
             record.flags.writeable = True
             for name in set(arrays) & set(record.dtype.names):
-                record[name] = arrays[name].ctypes.data
+                if record[name] == getattr(found, name).ctypes.data:
+                    record[name] = arrays[name].ctypes.data
             record.flags.writeable = False
             return found._replace(**arrays)
 
