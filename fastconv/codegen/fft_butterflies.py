@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
-
 from fastconv.codegen.integers import Integer, counted, integer_at, pointer_to
-from fastconv.codegen.vector import Vectors, index
+from fastconv.codegen.vector import index, vectors
 
 #: Integers that describe a plane which is read: the address of its first element (which may lie
 #: outside the image), then the first row and the end of the rows, and of the columns, that exist.
@@ -27,9 +25,7 @@ class Planes:
     """Writes the steps of transforms; addresses are `Integer`."""
 
     def __init__(self, builder: Any, bits: int, lanes: int) -> None:
-        self.builder, self.size = builder, bits // 8
-        element = ir.FloatType() if bits == 32 else ir.DoubleType()
-        self.vector = Vectors(builder, element, lanes)
+        self.builder, self.size, self.vector = builder, bits // 8, vectors(builder, bits, lanes)
         self.point_bytes = 2 * lanes * self.size
 
     def clear(self, points: Integer, elements: Integer) -> None:

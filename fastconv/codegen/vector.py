@@ -35,6 +35,11 @@ def prefetch(builder: Any, pointer: Any, level: int = 1, write: bool = False) ->
     builder.call(ask, [builder.bitcast(pointer, place), *wanted])
 
 
+def vectors(builder: Any, bits: int, lanes: int) -> Vectors:
+    """Return vectors of floating-point numbers of so many bits."""
+    return Vectors(builder, ir.FloatType() if bits == 32 else ir.DoubleType(), lanes)
+
+
 class Vectors:
     """Vectors of `lanes` elements of one type.
 

@@ -23,7 +23,7 @@ from fastconv.codegen.constant_matrix import times
 from fastconv.codegen.epilogue import Store
 from fastconv.codegen.epilogue_max_pool import activated, largest
 from fastconv.codegen.integers import Integer, counted, pointer_to
-from fastconv.codegen.vector import Vectors, index
+from fastconv.codegen.vector import Vectors, index, vectors
 from fastconv.codegen.winograd_matrices import Matrix, winograd
 
 Load = Callable[[int, int], Any]
@@ -48,11 +48,6 @@ class Form(NamedTuple):
         """Side of a transformed tile."""
         return self.m + self.r - 1
 
-    @property
-    def element(self) -> Any:
-        """LLVM's type of an element."""
-        return ir.FloatType() if self.bits == 32 else ir.DoubleType()
-
 
 def both_ways(vector: Vectors, matrix: Matrix, load: Load, keep: Keep) -> None:
     """Write ``T X T^T``: `load` gives the elements of X, `keep` takes those of the result."""
@@ -68,7 +63,7 @@ class Transforms:
 
     def __init__(self, builder: Any, form: Form) -> None:
         self.builder, self.m, self.r, self.alpha = builder, form.m, form.r, form.alpha
-        self.vector = Vectors(builder, form.element, form.lanes)
+        self.vector = vectors(builder, form.bits, form.lanes)
         self.matrices = winograd(form.m, form.r)
 
     def inputs(

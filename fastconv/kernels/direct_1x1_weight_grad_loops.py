@@ -11,9 +11,11 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from fastconv.codegen.direct_1x1_weight_grad_microkernel import ARGUMENTS, PlaneProduct
-from fastconv.codegen.row_copies import copy_row
+from fastconv.codegen.integers import counted, integers
+from fastconv.codegen.packing import copy_row
+from fastconv.codegen.vector import vectors
 from fastconv.core.records import record_type
-from fastconv.jit.compiler import address_of, range_kernel
+from fastconv.jit.compiler import range_kernel
 from fastconv.jit.emitter import emitted_address
 from fastconv.jit.pointers import address, call
 
@@ -53,12 +55,14 @@ def pixel_picker_address(step: int, bits: int, lanes: int) -> int:
     """
     size = bits // 8
 
-    def pick(target, source, rows, columns, row_step, width, column_step):  # type: ignore[no-untyped-def]
-        for i in range(rows):
-            to, row = target + i * columns * size, source + i * row_step * size
-            copy_row(to, row, width, 0, column_step, columns, step, bits, lanes)
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        v, vector = integers(builder, arguments), vectors(builder, bits, lanes)
+        with counted(builder, 0, v.rows) as i:
+            target, row = v.target + i * v.columns * size, v.source + i * v.row_step * size
+            copy_row(vector, target, row, v.width, 0, v.column_step, v.columns, step)
 
-    return address_of(pick, f"picked-f{bits}x{lanes}-s{step}", 7)
+    names = "target", "source", "rows", "columns", "row_step", "width", "column_step"
+    return emitted_address(f"picked-f{bits}x{lanes}-s{step}", names, emit)
 
 
 #: The numbers that the loops read from the layer's record. `far` and `near` are how many planes a

@@ -8,21 +8,19 @@ adds to their gradient what the pixels of the band contribute.
 from __future__ import annotations
 
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from fastconv.codegen import conv_microkernel
-from fastconv.codegen.row_copies import (
-    clear_row,
-    copy_to_place,
-    fetch,
-    gather_block,
-    transpose_block,
-)
+from fastconv.codegen.integers import counted, integer_at, integers, pointer_to
+from fastconv.codegen.packing import clear_row, gather_block, transpose_block
+from fastconv.codegen.vector import Vectors, prefetch, vectors
 from fastconv.codegen.weight_grad_microkernel import GradientTile
 from fastconv.core.records import record_type
-from fastconv.jit.compiler import address_of, inner_kernel, range_kernel
+from fastconv.jit import pointers
+from fastconv.jit.compiler import inner_kernel, range_kernel
 from fastconv.jit.emitter import emitted_address
-from fastconv.jit.pointers import address, call, integer_at
+from fastconv.jit.pointers import address, call
 
 
 class GradientShape(NamedTuple):
@@ -51,72 +49,71 @@ def gradient_tile_address(shape: GradientShape) -> int:
 
 
 @cache
-def pixel_packer_address(bits: int, lanes: int) -> int:
+def pixel_packer_address(bits: int, lanes: int, step: int = 1) -> int:
     """Return the address of the machine code that packs channels of one pixel side by side.
 
     Its arguments: addresses of the first channel's first pixel, of the target, and of the number
-    that each pixel gets there (int64); elements from channel to channel, how many channels and
-    pixels there are, and how many channels lie side by side. Those that are missing are undefined.
+    that each pixel gets there (int64); elements from channel to channel, how many channels, rows
+    and pixels of a row there are, elements from row to row, and how many channels lie side by
+    side. Those that are missing are undefined. With `step` 2 every second pixel is packed.
     """
-    size = bits // 8
 
-    def pack(source, target, numbers, pitch, channels, pixels, wide):  # type: ignore[no-untyped-def]
-        if wide <= lanes // 4:  # a vector would be nearly empty
-            for pixel in range(pixels):
-                # Columns without a channel keep what they hold: their sums are not used.
-                for c in range(min(wide, channels)):
-                    element = source + (c * pitch + pixel) * size
-                    copy_to_place(target + c * size, numbers + pixel * 8, wide, element, bits)
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        v, vector = integers(builder, arguments), vectors(builder, bits, lanes)
+        if step > 1:
+            _pack_blocks(builder, v, vector, step)
             return
-        for first in range(0, wide, lanes):
-            rows = min(lanes, channels - first)
-            # The next channels lie behind these, and are prefetched.
-            after = min(lanes, wide - first) * pitch * size
-            for pixel in range(0, pixels, lanes):
-                of = source + (first * pitch + pixel) * size
-                for row in range(rows):
-                    fetch(of + row * pitch * size + after)
-                left, n = channels - first, pixels - pixel
-                to, at = target + first * size, numbers + pixel * 8
-                transpose_block(to, wide, of, pitch, at, left, n, wide - first, 1, bits, lanes)
+        narrow = v.wide.compare("<=", lanes // 4)  # a vector would be nearly empty
+        with builder.if_else(narrow) as (elements, blocks):
+            with elements:
+                _pack_elements(builder, v, vector)
+            with blocks:
+                _pack_blocks(builder, v, vector, step)
 
-    return address_of(pack, f"pixels-f{bits}x{lanes}", 7)
+    names = (
+        *("source", "target", "numbers", "pitch", "channels"),
+        *("rows", "pixels", "row_step", "wide"),
+    )
+    name = f"pixels-f{bits}x{lanes}" + ("-s2" if step > 1 else "")
+    return emitted_address(name, names, emit)
 
 
-@cache
-def strided_packer_address(bits: int, lanes: int) -> int:
-    """Return the address of the machine code that packs every second pixel of some rows.
+def _pack_elements(builder: Any, v: SimpleNamespace, vector: Vectors) -> None:
+    """Write the packing of single elements of a row; missing channels keep what they hold."""
+    existing = v.wide.at_most(v.channels)
+    with counted(builder, 0, v.pixels) as pixel, counted(builder, 0, existing) as c:
+        element = builder.load(pointer_to(vector, v.source, c * v.pitch, pixel))
+        number = integer_at(builder, v.numbers, pixel)
+        builder.store(element, pointer_to(vector, v.target, number * v.wide, c))
 
-    Its arguments are those of `pixel_packer_address`, with the number of rows and of pixels of a
-    row instead of all pixels, then the elements from row to row.
-    """
-    size = bits // 8
 
-    def pack(source, target, numbers, pitch, channels, rows, width, row_step, wide):  # type: ignore[no-untyped-def]
-        row_vectors = -(-width // lanes)
-        for first in range(0, wide, lanes):
-            after = min(lanes, wide - first) * pitch * size
-            for number in range(rows * row_vectors):
-                row, pixel = number // row_vectors, number % row_vectors * lanes
-                of = source + (first * pitch + row * row_step + 2 * pixel) * size
-                for c in range(min(lanes, channels - first)):
-                    fetch(of + c * pitch * size + after)
-                    fetch(of + (c * pitch + lanes) * size + after)
-                left, n = channels - first, width - pixel
-                to, at = target + first * size, numbers + (row * width + pixel) * 8
-                transpose_block(to, wide, of, pitch, at, left, n, wide - first, 2, bits, lanes)
-
-    return address_of(pack, f"pixels-f{bits}x{lanes}-s2", 9)
+def _pack_blocks(builder: Any, v: SimpleNamespace, vector: Vectors, step: int) -> None:
+    """Write the packing of blocks of pixels and channels, a vector of each."""
+    size, lanes = vector.bits // 8, vector.lanes
+    with counted(builder, 0, v.wide, lanes) as first:
+        left, target = v.channels - first, v.target + first * size
+        after = (v.wide - first).at_most(lanes) * v.pitch
+        with counted(builder, 0, v.rows) as row, counted(builder, 0, v.pixels, lanes) as pixel:
+            source = v.source + (first * v.pitch + row * v.row_step + pixel * step) * size
+            with counted(builder, 0, left.at_most(lanes)) as c:
+                # The next channels lie behind these.
+                for part in range(step):
+                    behind = c * v.pitch + after + part * lanes
+                    prefetch(builder, pointer_to(vector, source, behind))
+            numbers = v.numbers + (row * v.pixels + pixel) * 8
+            counts = left, v.pixels - pixel, v.wide - first
+            transpose_block(vector, target, v.wide, source, v.pitch, numbers, *counts, step)
 
 
 @cache
 def clear_address(bits: int, lanes: int) -> int:
     """Return the address of the machine code that clears elements from an address on."""
 
-    def clear(target, count):  # type: ignore[no-untyped-def]
-        clear_row(target, count, bits, lanes)
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        v = integers(builder, arguments)
+        clear_row(vectors(builder, bits, lanes), v.target, v.count.value)
 
-    return address_of(clear, f"clear-f{bits}x{lanes}", 2)
+    return emitted_address(f"clear-f{bits}x{lanes}", ("target", "count"), emit)
 
 
 @cache
@@ -127,14 +124,15 @@ def transposer_address(bits: int, lanes: int) -> int:
     addresses of the sums and of the offset of each tap in them (int64, whole vectors of them), and
     how many filters (at most a vector of them is used) and taps there are.
     """
-    size = bits // 8
 
-    def transpose(target, to_row, sums, offsets, filters, taps):  # type: ignore[no-untyped-def]
-        for t in range(0, taps, lanes):
-            to, at = target + t * size, offsets + t * 8
-            gather_block(to, to_row, sums, at, filters, taps - t, bits, lanes)
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        v, vector = integers(builder, arguments), vectors(builder, bits, lanes)
+        with counted(builder, 0, v.taps, lanes) as t:
+            target, offsets, left = v.target + t * (bits // 8), v.offsets + t * 8, v.taps - t
+            gather_block(vector, target, v.to_row, v.sums, offsets, v.filters, left)
 
-    return address_of(transpose, f"sums-f{bits}x{lanes}", 6)
+    names = "target", "to_row", "sums", "offsets", "filters", "taps"
+    return emitted_address(f"sums-f{bits}x{lanes}", names, emit)
 
 
 #: The numbers of a cut; microkernels read the first few. Those after `sums_size` are addresses: of
@@ -149,9 +147,9 @@ LAYOUT = record_type(
     *("chunks", "row_blocks", "x_size", "grad_size", "clear", "sums_size"),
     *("offsets", "x_numbers", "grad_numbers", "blocks", "zeros"),
 )
-#: Addresses of machine code. `pack_strided` packs where every second column is used only, of rows
-#: `x_row_step` elements apart: H and W are then those of what is used.
-CODE = record_type("pack", "pack_strided", "clear", "microkernel")
+#: Addresses of machine code. `pack_input` packs every second column of rows `x_row_step` elements
+#: apart, unless that is 0; H and W are those of what is packed.
+CODE = record_type("pack", "pack_input", "clear", "microkernel")
 #: How the sums of a tile of filters lie, which `collect` transposes.
 SUMS = record_type(
     *("itemsize", "K_per_group", "lanes", "taps", "tap_step", "tap_chunks"),
@@ -203,11 +201,8 @@ def _pack_input(x, memory, tile, images, row0, chunk, code, g):  # type: ignore[
         source = x + (plane + h0 * row_step) * size
         target += (h0 - top) * row * size
         arrays = source, target, g.x_numbers, g.x_plane, g.C_per_group - c
-        if g.x_row_step:
-            sizes = h1 - h0, g.W, row_step, g.tile_channels
-            call(code.pack_strided, (*arrays, *sizes))
-        else:
-            call(code.pack, (*arrays, (h1 - h0) * g.W, g.tile_channels))
+        rows, pixels = (h1 - h0, g.W) if g.x_row_step else (1, (h1 - h0) * g.W)
+        call(code.pack_input, (*arrays, rows, pixels, row_step, g.tile_channels))
 
 
 @inner_kernel
@@ -221,7 +216,7 @@ def _pack_gradient(grad, grads, tile, images, rows, chunk, code, g):  # type: ig
     source = grad + (plane * g.P + (rows[0] + i0) * g.OW) * size
     target = tile * g.grad_size + (images[1] * rows[1] + i0) * g.OW * g.tile_filters
     arrays = source, grads + target * size, g.grad_numbers, g.P, g.K_per_group - k
-    call(code.pack, (*arrays, (i1 - i0) * g.OW, g.tile_filters))
+    call(code.pack, (*arrays, 1, (i1 - i0) * g.OW, 0, g.tile_filters))
 
 
 @range_kernel
@@ -240,10 +235,10 @@ def multiply(
         number, block = divmod(number, g.row_blocks)
         number, r = divmod(number, g.R)
         group = number // g.filter_tiles
-        source = group * g.channel_tiles * g.x_size + integer_at(g.blocks, 2 * block)
+        source = group * g.channel_tiles * g.x_size + pointers.integer_at(g.blocks, 2 * block)
         source += r * g.dilation_h * g.padded * g.tile_channels
         target = number * g.tile_sums + r * g.sums_size
-        target += integer_at(g.blocks, 2 * block + 1) * g.tile_filters
+        target += pointers.integer_at(g.blocks, 2 * block + 1) * g.tile_filters
         out = address(sums) + target * size
         x, weights = address(memory) + source * size, grads + number * g.grad_size * size
         before = 0 if first else out

@@ -77,10 +77,10 @@ def _transform_pixels(x, buffer, target, vector, place, code, g):  # type: ignor
         call(code.clear, (buffer, high * g.pixel_row))
     if h1 > h0:
         source, to = x + (plane * g.H + h0) * g.W * size, buffer + (h0 - top) * g.pixel_row * size
-        sizes = g.H * g.W, g.C_per_group - c, (h1 - h0) * g.W, g.lanes
+        sizes = g.H * g.W, g.C_per_group - c, 1, (h1 - h0) * g.W, 0, g.lanes
         call(code.pack, (source, to, g.x_numbers, *sizes))
-    sizes = g.pixel_row, rows, g.across, g.lanes
-    call(code.pixels, (buffer, target, *sizes, g.x_step_product))
+    tiles = g.pixel_row, rows, g.across, g.lanes
+    call(code.pixels, (buffer, target, *tiles, g.x_step_product))
 
 
 @inner_kernel
@@ -95,12 +95,12 @@ def _transform_grads(grad, buffer, grads, vector, tile, place, code, g):  # type
     if g.clear:
         call(code.clear, (buffer, rows * g.m * g.grad_row))
     source = grad + (plane * g.OH + i0) * g.OW * size
-    sizes = g.OH * g.OW, g.K_per_group - k, (i1 - i0) * g.OW, g.lanes
+    sizes = g.OH * g.OW, g.K_per_group - k, 1, (i1 - i0) * g.OW, 0, g.lanes
     call(code.pack, (source, buffer, g.grad_numbers, *sizes))
     t, within = divmod(k, g.tile_filters)
     target = (group * g.filter_tiles + t) * g.grad_size + tile * g.tile_filters + within
-    sizes = g.grad_row, rows, g.across, g.tile_filters
-    call(code.grads, (buffer, grads + target * size, *sizes, g.grad_step_product))
+    tiles = g.grad_row, rows, g.across, g.tile_filters
+    call(code.grads, (buffer, grads + target * size, *tiles, g.grad_step_product))
 
 
 @range_kernel

@@ -37,7 +37,6 @@ from fastconv.kernels.weight_grad_loops import (
     multiply,
     pack_band,
     pixel_packer_address,
-    strided_packer_address,
 )
 from fastconv.runtime import cpu
 from fastconv.runtime.workspace import scratch
@@ -272,18 +271,20 @@ def _tables(
 
 
 @lru_cache(maxsize=64)
-def _code(shape: GradientShape) -> NDArray[Any]:
+def _code(shape: GradientShape, step: int) -> NDArray[Any]:
+    """Return the record `CODE`, for an input of which every `step`-th column is packed."""
     vectors = shape.bits, shape.lanes
     packing = {"pack": pixel_packer_address(*vectors), "clear": clear_address(*vectors)}
-    strided = strided_packer_address(*vectors)
+    pack_input = pixel_packer_address(*vectors, step)
     microkernel = gradient_tile_address(shape)
-    return record_of(CODE, **packing, pack_strided=strided, microkernel=microkernel)
+    return record_of(CODE, **packing, pack_input=pack_input, microkernel=microkernel)
 
 
 def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
     """Fill `out`, (K, C / groups, R, S), with the gradient of the weights."""
     p, cut = problem, bands_of(problem)
-    g, code = cut.record[0], _code(cut.shape)
+    g = cut.record[0]
+    code = _code(cut.shape, 2 if g.x_row_step else 1)
     x, grad = x.reshape(-1), grad_output.reshape(-1)
     tiles = int(p.groups * (g.channel_tiles + g.filter_tiles) * g.chunks)
     weights, most = int(p.groups * g.filter_tiles * p.R * g.row_blocks), useful_threads(p)
