@@ -197,8 +197,8 @@ class Planes:
         picks = [i // 2 + i % 2 * vector.lanes for i in range(2 * vector.lanes)]
         for half, mask in enumerate(self._halves(left)):
             some = picks[half * vector.lanes : (half + 1) * vector.lanes]
-            place = pointer_to(vector, address, half * vector.lanes)
-            vector.store_masked(vector.shuffle(value[0], value[1], some), place, mask)
+            pointer = pointer_to(vector, address, half * vector.lanes)
+            vector.store_masked(vector.shuffle(value[0], value[1], some), pointer, mask)
 
     def _halves(self, left: Integer) -> tuple[Any, Any]:
         """Return the masks of the real numbers that `left` complex ones are."""

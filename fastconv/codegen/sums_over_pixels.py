@@ -35,10 +35,10 @@ class SumsOverPixels:
         vector, builder = self._vector, self._vector.builder
         totals = [builder.load(total) for total in self._totals]
         for begin in range(0, len(totals), vector.lanes):
-            place = pointer_to(vector, target, begin)
+            pointer = pointer_to(vector, target, begin)
             total = vector.sums(totals[begin : begin + vector.lanes])
             with builder.if_else(first.compare("!=", 0)) as (writing, adding):
                 with writing:
-                    vector.store(total, place)
+                    vector.store(total, pointer)
                 with adding:
-                    vector.store(builder.fadd(total, vector.load(place)), place)
+                    vector.store(builder.fadd(total, vector.load(pointer)), pointer)

@@ -199,26 +199,23 @@ class RowScatter:
     def _many(self, k: Integer, first: Integer) -> None:
         """Deinterleave a vector of tiles, without masks if all columns are inside."""
         builder, vector = self.builder, self.vector
-        end = first + (self.m + 1) * vector.lanes
+        columns = [first + v * vector.lanes for v in range(self.m + 1)]
+        end = columns[-1] + vector.lanes
         inside = builder.and_(first.compare(">=", 0), end.compare("<=", self.width))
         with builder.if_else(inside) as (whole, partly):
             with whole:
-                places = [first + v * vector.lanes for v in range(self.m + 1)]
-                self._deinterleaved(
-                    k, [vector.load(pointer_to(vector, self.row, place)) for place in places]
-                )
+                pointers = [pointer_to(vector, self.row, column) for column in columns]
+                self._deinterleaved(k, [vector.load(pointer) for pointer in pointers])
             with partly:
                 self._deinterleaved(k, self._masked(first, self.m + 1))
 
     def _masked(self, first: Integer, count: int) -> list[Any]:
         """Load vectors side by side, zeros outside the row."""
-        vector = self.vector
-        places = [first + v * vector.lanes for v in range(count)]
-        masks = [vector.within(place.value, self.width.value) for place in places]
-        return [
-            vector.load_masked(pointer_to(vector, self.row, place), mask)
-            for place, mask in zip(places, masks, strict=True)
-        ]
+        vector, loaded = self.vector, []
+        for column in (first + v * vector.lanes for v in range(count)):
+            mask = vector.within(column.value, self.width.value)
+            loaded.append(vector.load_masked(pointer_to(vector, self.row, column), mask))
+        return loaded
 
     def _deinterleaved(self, k: Integer, loaded: list[Any]) -> None:
         """Deinterleave m vectors; what lies m columns further is the same, a lane further."""
@@ -269,11 +266,11 @@ def store_row(vector: Vectors, out: Integer) -> Callable[..., None]:
     """Return what `interleave_row` stores a row by."""
 
     def keep(value: Any, column: Any, left: Any = None) -> None:
-        place = pointer_to(vector, out, column)
+        pointer = pointer_to(vector, out, column)
         if left is None:
-            vector.store(value, place)
+            vector.store(value, pointer)
         else:
-            vector.store_masked(value, place, vector.first(left))
+            vector.store_masked(value, pointer, vector.first(left))
 
     return keep
 

@@ -53,11 +53,11 @@ class WeightGradTransforms(Transforms):
             return vector.load(pointer_to(vector, source, stride * (i * self.alpha + j)))
 
         both_ways(vector, self.matrices.outputs, load, lambda i, j, value: results.append(value))
-        places = [pointer_to(vector, target, plane * tap) for tap in range(len(results))]
+        pointers = [pointer_to(vector, target, plane * tap) for tap in range(len(results))]
         with builder.if_else(first.compare("!=", 0)) as (alone, adding):
             with alone:
-                for value, place in zip(results, places, strict=True):
-                    vector.store(value, place)
+                for value, pointer in zip(results, pointers, strict=True):
+                    vector.store(value, pointer)
             with adding:
-                for value, place in zip(results, places, strict=True):
-                    vector.store(builder.fadd(vector.load(place), value), place)
+                for value, pointer in zip(results, pointers, strict=True):
+                    vector.store(builder.fadd(vector.load(pointer), value), pointer)

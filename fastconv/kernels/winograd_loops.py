@@ -12,7 +12,7 @@ each multiplies a range of the output channels.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastconv.jit.compiler import inner_kernel, range_kernel
 from fastconv.jit.pointers import address, call, integer_at, record_at
@@ -20,6 +20,16 @@ from fastconv.kernels.winograd_microkernels import LAYOUT
 
 #: What a call does: it transforms the input, multiplies, does both, or transforms all weights.
 BOTH, TRANSFORM, MULTIPLY, WEIGHTS = range(4)
+
+
+class Block(NamedTuple):
+    """Rows of tiles of one group, counted through all images, and columns of tiles."""
+
+    group: int
+    row: int
+    end_row: int
+    column: int
+    columns: int
 
 
 @range_kernel
@@ -55,11 +65,11 @@ def convolve_winograd(
             transformed, blocks = own + g.inputs_begin, _share(worker, g.blocks, g)
             channels, tiles = (0, g.C_per_group), (0, g.filter_tiles)
         for number in range(blocks[0], blocks[1]):
-            place = _block(number, g)
+            some = _block(number, g)
             if step != MULTIPLY:
-                _transform_input(place, channels, images[0], own, transformed, a, g)
+                _transform_input(some, channels, images[0], own, transformed, a, g)
             if step != TRANSFORM:
-                _multiply(place, tiles, transformed, own, images[1], images[2], a, g)
+                _multiply(some, tiles, transformed, own, images[1], images[2], a, g)
 
 
 @inner_kernel
@@ -70,13 +80,12 @@ def _share(worker, items, g):  # type: ignore[no-untyped-def]
 
 @inner_kernel
 def _block(number, g):  # type: ignore[no-untyped-def]
-    """Return the group of a block, its first row of tiles and the last, first column, and width."""
     group, rest = divmod(number, g.row_blocks * g.column_blocks)
     i, j = divmod(rest, g.column_blocks)
     column_starts = g.starts + 8 * (g.row_blocks + 1)
     column = integer_at(column_starts, j)
-    rows = integer_at(g.starts, i), integer_at(g.starts, i + 1)
-    return group, rows[0], rows[1], column, integer_at(column_starts, j + 1) - column
+    columns = integer_at(column_starts, j + 1) - column
+    return Block(group, integer_at(g.starts, i), integer_at(g.starts, i + 1), column, columns)
 
 
 @inner_kernel
@@ -94,53 +103,54 @@ def _transform_weights(worker, own, target, size, a, g):  # type: ignore[no-unty
 
 
 @inner_kernel
-def _transform_input(place, channels, x, own, transformed, a, g):  # type: ignore[no-untyped-def]
+def _transform_input(block, channels, x, own, transformed, a, g):  # type: ignore[no-untyped-def]
     """Transform a range of the input channels of a block."""
-    group, q0, q1, column, columns = place
     for c in range(channels[0], channels[1]):
-        q = q0
-        while q < q1:
+        q = block.row
+        while q < block.end_row:
             image, row = divmod(q, g.tile_rows)
-            rows = min(q1 - q, g.tile_rows - row)
-            plane = image * g.C + group * g.C_per_group + c
+            rows = min(block.end_row - q, g.tile_rows - row)
+            plane = image * g.C + block.group * g.C_per_group + c
             source = x + plane * g.H * g.W * g.itemsize
-            target = transformed + (c * g.pitch + (q - q0) * columns) * g.itemsize
-            call(a.inputs, (source, own, target, row, column, rows, columns, a.layer))
+            tile = c * g.pitch + (q - block.row) * block.columns
+            target = transformed + tile * g.itemsize
+            tiles = row, block.column, rows, block.columns
+            call(a.inputs, (source, own, target, *tiles, a.layer))
             q += rows
 
 
 @inner_kernel
-def _multiply(place, tiles, transformed, own, residual, out, a, g):  # type: ignore[no-untyped-def]
+def _multiply(block, tiles, transformed, own, residual, out, a, g):  # type: ignore[no-untyped-def]
     """Compute a range of the tiles of output channels of a block."""
-    group, size = place[0], g.itemsize
+    size = g.itemsize
     tile_size = g.products * g.weight_step * size
     at_once = g.chunk if g.fresh else g.C_per_group
     for t0 in range(tiles[0], tiles[1], g.pass_tiles):
         t1 = min(tiles[1], t0 + g.pass_tiles)
         for c in range(0, g.C_per_group, at_once):
             channels = min(at_once, g.C_per_group - c)
-            weights = a.weight + (group * g.filter_tiles + t0) * tile_size
+            weights = a.weight + (block.group * g.filter_tiles + t0) * tile_size
             if g.fresh:
                 weights = own + g.weights_begin
                 for t in range(t0, t1):
                     to = weights + (t - t0) * tile_size
-                    some = group, t, c, channels
+                    some = block.group, t, c, channels
                     call(a.weights, (address(a), own + g.packed_begin, to, *some))
             for p in range(g.products):
                 source = transformed + (p * g.in_stride + c * g.pitch) * size
                 factors = weights + p * g.weight_step * size
                 target = own + g.products_begin + p * g.product_stride * size
-                _product((t0, t1), (c, channels), place, source, factors, target, a, g)
-        _write_outputs(place, (t0, t1), own, residual, out, a, g)
+                _product((t0, t1), (c, channels), block, source, factors, target, a, g)
+        _write_outputs(block, (t0, t1), own, residual, out, a, g)
 
 
 @inner_kernel
-def _product(some, channels, place, source, weights, target, a, g):  # type: ignore[no-untyped-def]
+def _product(some, channels, block, source, weights, target, a, g):  # type: ignore[no-untyped-def]
     """Multiply one element of the tiles of a block by that of some tiles of output channels.
 
     The products of some channels are added to those of the channels before.
     """
-    size, tiles = g.itemsize, (place[2] - place[1]) * place[4]
+    size, tiles = g.itemsize, (block.end_row - block.row) * block.columns
     for t in range(some[0], some[1]):
         factors = weights + (t - some[0]) * g.products * g.weight_step * size
         left = min(g.tile_filters, g.K_per_group - t * g.tile_filters)
@@ -155,20 +165,21 @@ def _product(some, channels, place, source, weights, target, a, g):  # type: ign
 
 
 @inner_kernel
-def _write_outputs(place, some, own, residual, out, a, g):  # type: ignore[no-untyped-def]
+def _write_outputs(block, some, own, residual, out, a, g):  # type: ignore[no-untyped-def]
     """Transform the products of some tiles of output channels, and write what they give."""
-    group, q0, q1, column, columns = place
     size, k0 = g.itemsize, some[0] * g.tile_filters
     for k in range(k0, min(g.K_per_group, some[1] * g.tile_filters)):
-        channel = group * g.K_per_group + k
-        q = q0
-        while q < q1:
+        channel = block.group * g.K_per_group + k
+        q = block.row
+        while q < block.end_row:
             image, row = divmod(q, g.tile_rows)
-            rows = min(q1 - q, g.tile_rows - row)
+            rows = min(block.end_row - q, g.tile_rows - row)
             first = (image * g.K + channel) * g.OH * g.OW
-            first = (first + (row * g.OW + column) * g.out_m) * size
-            of = own + g.products_begin + ((k - k0) * g.pitch + (q - q0) * columns) * size
+            first = (first + (row * g.OW + block.column) * g.out_m) * size
+            tile = (k - k0) * g.pitch + (q - block.row) * block.columns
+            products = own + g.products_begin + tile * size
             added = residual + first if residual else 0
-            images = of, own + g.gather_begin, out + first, added
-            call(a.outputs, (*images, channel, row, column, rows, columns, address(a)))
+            images = products, own + g.gather_begin, out + first, added
+            tiles = row, block.column, rows, block.columns
+            call(a.outputs, (*images, channel, *tiles, address(a)))
             q += rows

@@ -9,7 +9,7 @@ sums of the size of the weights are kept from band to band.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastconv.codegen import conv_microkernel
 from fastconv.core.records import record_type
@@ -33,6 +33,14 @@ LAYOUT = record_type(
 CODE = record_type("pack", "clear", "pixels", "grads", "microkernel", "sums")
 
 
+class Rows(NamedTuple):
+    """Rows of tiles of an image."""
+
+    image: int
+    row: int
+    rows: int
+
+
 @range_kernel
 def transform_band(
     start: int, stop: int, x: Any, grad: Any, band: Any, memory: Any, code: Any, layer: Any
@@ -45,61 +53,58 @@ def transform_band(
     tile), then what workers need.
     """
     g, codes = layer[0], code[0]
-    images = band[1]
+    images, rows = band[1], band[3]
     of_channels = g.groups * g.channel_vectors
     items = images * (of_channels + g.groups * g.filter_vectors)
-    rows = band[2], band[3]
     for worker in range(start, stop):
         buffer = address(memory) + g.worker_begin + worker * g.worker_size
         for number in range(worker * items // g.workers, (worker + 1) * items // g.workers):
             vector, image = divmod(number, images)
-            tile, place = image * rows[1] * g.across, (band[0] + image, rows[0], rows[1])
+            tile, some = image * rows * g.across, Rows(band[0] + image, band[2], rows)
             if vector < of_channels:
                 target = address(memory) + (vector * g.x_size + tile * g.lanes) * g.itemsize
-                _transform_pixels(address(x), buffer, target, vector, place, codes, g)
+                _transform_pixels(address(x), buffer, target, vector, some, codes, g)
             else:
                 grads = address(memory) + g.grads_begin * g.itemsize
                 vector -= of_channels
-                _transform_grads(address(grad), buffer, grads, vector, tile, place, codes, g)
+                _transform_grads(address(grad), buffer, grads, vector, tile, some, codes, g)
 
 
 @inner_kernel
-def _transform_pixels(x, buffer, target, vector, place, code, g):  # type: ignore[no-untyped-def]
+def _transform_pixels(x, buffer, target, vector, some, code, g):  # type: ignore[no-untyped-def]
     """Transform the tiles of some rows of an image, of a vector of channels."""
-    image, row0, rows = place
     size = g.itemsize
     group, v = divmod(vector, g.channel_vectors)
     c = v * g.lanes
-    top, high = row0 * g.m - g.pad_top, rows * g.m + g.R - 1
+    top, high = some.row * g.m - g.pad_top, some.rows * g.m + g.R - 1
     h0, h1 = max(0, top), min(g.H, top + high)
-    plane = image * g.C + group * g.C_per_group + c
+    plane = some.image * g.C + group * g.C_per_group + c
     if g.clear:
         call(code.clear, (buffer, high * g.pixel_row))
     if h1 > h0:
         source, to = x + (plane * g.H + h0) * g.W * size, buffer + (h0 - top) * g.pixel_row * size
         sizes = g.H * g.W, g.C_per_group - c, 1, (h1 - h0) * g.W, 0, g.lanes
         call(code.pack, (source, to, g.x_numbers, *sizes))
-    tiles = g.pixel_row, rows, g.across, g.lanes
+    tiles = g.pixel_row, some.rows, g.across, g.lanes
     call(code.pixels, (buffer, target, *tiles, g.x_step_product))
 
 
 @inner_kernel
-def _transform_grads(grad, buffer, grads, vector, tile, place, code, g):  # type: ignore[no-untyped-def]
+def _transform_grads(grad, buffer, grads, vector, tile, some, code, g):  # type: ignore[no-untyped-def]
     """Transform the tiles of some rows of an image's gradient, of a vector of filters."""
-    image, row0, rows = place
     size = g.itemsize
     group, v = divmod(vector, g.filter_vectors)
     k = v * g.lanes
-    i0, i1 = row0 * g.m, min(g.OH, (row0 + rows) * g.m)
-    plane = image * g.K + group * g.K_per_group + k
+    i0, i1 = some.row * g.m, min(g.OH, (some.row + some.rows) * g.m)
+    plane = some.image * g.K + group * g.K_per_group + k
     if g.clear:
-        call(code.clear, (buffer, rows * g.m * g.grad_row))
+        call(code.clear, (buffer, some.rows * g.m * g.grad_row))
     source = grad + (plane * g.OH + i0) * g.OW * size
     sizes = g.OH * g.OW, g.K_per_group - k, 1, (i1 - i0) * g.OW, 0, g.lanes
     call(code.pack, (source, buffer, g.grad_numbers, *sizes))
     t, within = divmod(k, g.tile_filters)
     target = (group * g.filter_tiles + t) * g.grad_size + tile * g.tile_filters + within
-    tiles = g.grad_row, rows, g.across, g.tile_filters
+    tiles = g.grad_row, some.rows, g.across, g.tile_filters
     call(code.grads, (buffer, grads + target * size, *tiles, g.grad_step_product))
 
 

@@ -27,26 +27,18 @@ from fastconv.kernels.winograd_microkernels import LAYOUT
 
 
 class Blocks(NamedTuple):
-    """A cut as the kernel reads it: `record` holds the numbers `winograd_loops.LAYOUT`.
+    """A cut as the kernel reads it."""
 
-    Attributes
-    ----------
-    record : ndarray of one record
-    offsets : ndarray of int64, (C / groups,)
-        Where a channel begins in the transformed input.
-    starts : ndarray of int64
-        First rows of tiles of the blocks, then first columns, each with the end.
-    blocks, workers : int
-        How many blocks there are, how many threads have work.
-    shared_bytes, worker_bytes : int
-        Memory that the threads share, and that each of them has.
-    """
-
+    #: The numbers `fastconv.kernels.winograd_microkernels.LAYOUT`.
     record: NDArray[Any]
+    #: Where each channel begins in the transformed input.
     offsets: NDArray[np.int64]
+    #: First rows of tiles of the blocks, then first columns, each with the end.
     starts: NDArray[np.int64]
+    #: How many blocks there are, how many threads have work.
     blocks: int
     workers: int
+    #: Memory that the threads share, and that each of them has.
     shared_bytes: int
     worker_bytes: int
 

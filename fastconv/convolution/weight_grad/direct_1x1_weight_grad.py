@@ -49,27 +49,18 @@ def takes(problem: Conv2dProblem) -> bool:
 
 
 class Cut(NamedTuple):
-    """How a weight gradient is cut, as the kernels read it.
-
-    Attributes
-    ----------
-    shape : PlaneProductShape
-    record : ndarray of one record
-        The numbers `fastconv.kernels.direct_1x1_weight_grad_loops.FIELDS`.
-    bands : tuple of (int, int, ndarray of int64, (pieces, 5))
-        First image, number of images, and pieces of each band: first image of the far and of the
-        near factor, number of images, first pixel and number of pixels.
-    far_offsets, near_offsets : ndarray of int64
-        Where the sums of a plane lie in those of a group.
-    picked, sums : int
-        Elements for copied pixels, and for the sums.
-    """
+    """How a weight gradient is cut, as the kernels read it."""
 
     shape: PlaneProductShape
+    #: The numbers `fastconv.kernels.direct_1x1_weight_grad_loops.LAYOUT`.
     record: NDArray[Any]
+    #: First image, number of images, and pieces of each band, (pieces, 5): first image of the far
+    #: and of the near factor, number of images, first pixel and number of pixels.
     bands: tuple[tuple[int, int, NDArray[np.int64]], ...]
+    #: Where the sums of a plane lie in those of a group.
     far_offsets: NDArray[np.int64]
     near_offsets: NDArray[np.int64]
+    #: Elements for copied pixels, and for the sums.
     picked: int
     sums: int
 

@@ -42,34 +42,22 @@ MOST_COLUMNS, MOST_CHANNELS, MOST_FILTERS = 7, 7, 5
 
 
 class Cut(NamedTuple):
-    """How a weight gradient is cut, as the kernels read it.
-
-    Attributes
-    ----------
-    shape : PixelGradientShape
-    record : ndarray of one record
-        The numbers `fastconv.kernels.direct_weight_grad_loops.FIELDS`.
-    pieces : ndarray of int64, (pieces, 4)
-        First image and number of images, first row and number of rows.
-    tap_tiles : ndarray of int64, (tiles, 3)
-        First channel, row and column of the kernel.
-    tap_offsets : ndarray of int64, (taps,)
-        Where a tap's sum lies in those of a tile of filters.
-    zeros : ndarray, (W,)
-        A row of them, to read in the padding.
-    sums : int
-        Elements for the sums.
-    items : int
-        What the kernel gets as work, an item at a time.
-    """
+    """How a weight gradient is cut, as the kernels read it."""
 
     shape: PixelGradientShape
+    #: The numbers `fastconv.kernels.direct_weight_grad_loops.LAYOUT`.
     record: NDArray[Any]
+    #: First image and number of images, first row and number of rows: (pieces, 4).
     pieces: NDArray[np.int64]
+    #: First channel, row and column of the kernel: (tiles, 3).
     tap_tiles: NDArray[np.int64]
+    #: Where each tap's sum lies in those of a tile of filters.
     tap_offsets: NDArray[np.int64]
+    #: A row of zeros, to read in the padding.
     zeros: Array
+    #: Elements for the sums.
     sums: int
+    #: What the kernel gets as work, an item at a time.
     items: int
 
 
@@ -118,7 +106,7 @@ def _cycles(problem: Conv2dProblem, shape: PixelGradientShape) -> float:
 
 
 def _images(problem: Conv2dProblem, vectors: int) -> int:
-    """Return how many images make one piece: all pieces alike, if that can be."""
+    """Return how many images make one piece: all pieces of one size, if that can be."""
     most = PIECE_VECTORS // (problem.OH * vectors)
     most = max(1, min(problem.N, most))
     alike = max(images for images in range(1, most + 1) if problem.N % images == 0)
@@ -127,7 +115,7 @@ def _images(problem: Conv2dProblem, vectors: int) -> int:
 
 @lru_cache(maxsize=128)
 def cut_of(problem: Conv2dProblem) -> Cut:
-    """Cut a problem into chunks, pieces and tiles, and give all numbers of the cut."""
+    """Cut a problem into chunks, pieces and tiles, with all numbers of the cut."""
     p, shape = problem, best_shape(problem)
     taps, vectors = shape.taps, -(-p.OW // shape.lanes)
     rows = max(1, min(p.OH, PIECE_VECTORS // vectors))

@@ -50,40 +50,27 @@ COLUMNS = ((2, (13, 12, 10, 8, 7, 6, 4, 3, 1)), (1, (14, 8, 4, 1)))
 
 
 class Bands(NamedTuple):
-    """How a weight gradient is cut, as the kernels read it.
-
-    Attributes
-    ----------
-    shape : GradientShape
-    record, sums_record : ndarray of one record
-        The numbers `LAYOUT` and `SUMS` of `fastconv.kernels.weight_grad_loops`.
-    bands : ndarray of int64, (bands, 4)
-        First image and number of images, first row of output and number of rows.
-    memory, sums : int
-        Elements for what is packed, and for the sums.
-    offsets : ndarray of int64
-        Where each pixel of a band reads, in elements.
-    x_numbers, grad_numbers : ndarray of int64
-        Which pixels elements of an image's rows become, of the input and of the gradient.
-    blocks : ndarray of int64, (2 * blocks,)
-        Where blocks of columns begin in the input, and which column is their first.
-    zeros : ndarray
-        A bias for each filter of a tile.
-    tap_offsets : ndarray of int64
-        Where each tap (c, r, s) lies in the sums of a tile of filters.
-    """
+    """How a weight gradient is cut, as the kernels read it."""
 
     shape: GradientShape
+    #: The numbers `LAYOUT` and `SUMS` of `fastconv.kernels.weight_grad_loops`.
     record: NDArray[Any]
     sums_record: NDArray[Any]
+    #: First image and number of images, first row of output and number of rows: (bands, 4).
     bands: NDArray[np.int64]
+    #: Elements for what is packed, and for the sums.
     memory: int
     sums: int
+    #: Where each pixel of a band reads, in elements.
     offsets: NDArray[np.int64]
+    #: Which pixels elements of an image's rows become, of the input and of the gradient.
     x_numbers: NDArray[np.int64]
     grad_numbers: NDArray[np.int64]
+    #: Where each block of columns begins in the input, and which column is its first.
     blocks: NDArray[np.int64]
+    #: A bias for each filter of a tile.
     zeros: Array
+    #: Where each tap (c, r, s) lies in the sums of a tile of filters.
     tap_offsets: NDArray[np.int64]
 
 

@@ -52,43 +52,27 @@ ENOUGH_TILES = 256
 
 
 class Bands(NamedTuple):
-    """How a weight gradient is cut, as the kernels read it.
-
-    Attributes
-    ----------
-    form : Form
-    shape : GradientShape
-    record, sums_record : ndarray of one record
-        The numbers `LAYOUT` of `fastconv.kernels.winograd_weight_grad_loops`, and `SUMS` of
-        `fastconv.kernels.weight_grad_loops`.
-    bands : ndarray of int64, (bands, 4)
-        First image and number of images, first row of tiles and number of rows.
-    shared, own : int
-        Elements for what is transformed, and of each worker.
-    sums : int
-        Elements for the sums.
-    offsets : ndarray of int64
-        Where each tile lies, in elements.
-    x_numbers, grad_numbers : ndarray of int64
-        Which pixels elements of an image's rows become, of the input and of the gradient.
-    zeros : ndarray
-        A bias for each filter of a tile.
-    tap_offsets : ndarray of int64
-        Where each tap (c, r, s) lies in the sums of a tile of filters.
-    """
+    """How a weight gradient is cut, as the kernels read it."""
 
     form: Form
     shape: GradientShape
+    #: The numbers `LAYOUT` of `winograd_weight_grad_loops`, and `SUMS` of `weight_grad_loops`.
     record: NDArray[Any]
     sums_record: NDArray[Any]
+    #: First image and number of images, first row of tiles and number of rows: (bands, 4).
     bands: NDArray[np.int64]
+    #: Elements for what is transformed, of each worker, and for the sums.
     shared: int
     own: int
     sums: int
+    #: Where each tile lies, in elements.
     offsets: NDArray[np.int64]
+    #: Which pixels elements of an image's rows become, of the input and of the gradient.
     x_numbers: NDArray[np.int64]
     grad_numbers: NDArray[np.int64]
+    #: A bias for each filter of a tile.
     zeros: Array
+    #: Where each tap (c, r, s) lies in the sums of a tile of filters.
     tap_offsets: NDArray[np.int64]
 
 
