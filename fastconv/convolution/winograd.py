@@ -36,7 +36,14 @@ from fastconv.core.cached import cached_property
 from fastconv.core.conv_problem import Conv2dProblem, Direction
 from fastconv.core.records import record_of
 from fastconv.kernels.conv_microkernels import tile_address
-from fastconv.kernels.winograd_loops import BOTH, MULTIPLY, TRANSFORM, WEIGHTS, convolve_winograd
+from fastconv.kernels.winograd_loops import (
+    BOTH,
+    MULTIPLY,
+    TRANSFORM,
+    WEIGHTS,
+    convolve_winograd,
+    loops_address,
+)
 from fastconv.kernels.winograd_microkernels import (
     ARGUMENTS,
     inputs_address,
@@ -212,7 +219,7 @@ class _WinogradLaunch(Launch):
         """Return addresses, and for each number of threads the blocks and the arguments."""
         form = form_of(self._problem, self._m)
         code = {"inputs": inputs_address(form), "outputs": outputs_address(form, self._pooled)}
-        return {**code, "microkernel": tile_address(self._shape)}, {}
+        return {**code, "microkernel": tile_address(self._shape), "loops": loops_address()}, {}
 
     def _making_of(self, filters: Filters, once: bool) -> dict[str, Any]:
         """Return what packs and transforms the weights."""

@@ -12,24 +12,19 @@ each multiplies a range of the output channels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any, NamedTuple
 
-from fastconv.jit.compiler import inner_kernel, range_kernel
-from fastconv.jit.pointers import address, call, integer_at, record_at
-from fastconv.kernels.winograd_microkernels import LAYOUT
+from fastconv.codegen.integers import Integer, Record, call_at, counted, integer_at, integers
+from fastconv.jit.compiler import range_kernel
+from fastconv.jit.emitter import emitted_address
+from fastconv.jit.pointers import address, call
+from fastconv.kernels.winograd_microkernels import ARGUMENTS, LAYOUT
 
 #: What a call does: it transforms the input, multiplies, does both, or transforms all weights.
 BOTH, TRANSFORM, MULTIPLY, WEIGHTS = range(4)
-
-
-class Block(NamedTuple):
-    """Rows of tiles of one group, counted through all images, and columns of tiles."""
-
-    group: int
-    row: int
-    end_row: int
-    column: int
-    columns: int
 
 
 @range_kernel
@@ -50,136 +45,207 @@ def convolve_winograd(
     workers; `arguments` is a record of `ARGUMENTS`. If the workers share their input, `block` is
     the one to do. To transform weights, `out` gets all of them.
     """
-    a = arguments[0]
-    g = record_at(a.layer, LAYOUT)
-    images = address(x), address(residual) if residual.size else 0, address(out)
-    for worker in range(start, stop):
-        own = address(memory) + g.shared_bytes + worker * g.worker_bytes
-        if step == WEIGHTS:
-            _transform_weights(worker, own, address(out), out.size, a, g)
-            continue
-        if g.shared:
-            transformed, blocks = address(memory), (block, block + 1)
-            channels, tiles = _share(worker, g.C_per_group, g), _share(worker, g.filter_tiles, g)
-        else:
-            transformed, blocks = own + g.inputs_begin, _share(worker, g.blocks, g)
-            channels, tiles = (0, g.C_per_group), (0, g.filter_tiles)
-        for number in range(blocks[0], blocks[1]):
-            some = _block(number, g)
-            if step != MULTIPLY:
-                _transform_input(some, channels, images[0], own, transformed, a, g)
-            if step != TRANSFORM:
-                _multiply(some, tiles, transformed, own, images[1], images[2], a, g)
+    added = address(residual) if residual.size else 0
+    arrays = address(x), added, address(out), address(memory), address(arguments)
+    call(arguments[0].loops, (start, stop, step, block, *arrays))
 
 
-@inner_kernel
-def _share(worker, items, g):  # type: ignore[no-untyped-def]
-    """Return the range of so many items that a worker does."""
-    return worker * items // g.workers, (worker + 1) * items // g.workers
+@cache
+def loops_address() -> int:
+    """Return the address of the machine code of `convolve_winograd`, which takes addresses."""
+
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        v = integers(builder, arguments)
+        write = _Loops(builder, v)
+        with counted(builder, v.start, v.stop) as worker:
+            own = v.memory + write.g.shared_bytes + worker * write.g.worker_bytes
+            weights = v.step.compare("==", WEIGHTS)
+            with builder.if_else(weights) as (then, otherwise):
+                with then:
+                    write.transform_weights(worker, own)
+                with otherwise:
+                    write.convolve(worker, own)
+
+    names = (
+        *("start", "stop", "step", "block"),
+        *("x", "residual", "out", "memory", "arguments"),
+    )
+    return emitted_address("winograd-loops", names, emit)
 
 
-@inner_kernel
-def _block(number, g):  # type: ignore[no-untyped-def]
-    group, rest = divmod(number, g.row_blocks * g.column_blocks)
-    i, j = divmod(rest, g.column_blocks)
-    column_starts = g.starts + 8 * (g.row_blocks + 1)
-    column = integer_at(column_starts, j)
-    columns = integer_at(column_starts, j + 1) - column
-    return Block(group, integer_at(g.starts, i), integer_at(g.starts, i + 1), column, columns)
+class _Block(NamedTuple):
+    """Rows of tiles of one group, counted through all images, and columns of tiles."""
+
+    group: Integer
+    row: Integer
+    end_row: Integer
+    column: Integer
+    columns: Integer
 
 
-@inner_kernel
-def _transform_weights(worker, own, target, size, a, g):  # type: ignore[no-untyped-def]
-    """Transform a worker's share of all weights, which take so many elements."""
-    tile_size = g.products * g.weight_step
-    first, last = _share(worker, size // tile_size * g.chunks, g)
-    for item in range(first, last):
-        number, chunk = divmod(item, g.chunks)
-        group, t = divmod(number, g.filter_tiles)
-        c = chunk * g.chunk
-        to = target + (number * tile_size + c * g.tile_filters) * g.itemsize
-        some = group, t, c, min(g.chunk, g.C_per_group - c)
-        call(a.weights, (address(a), own + g.packed_begin, to, *some))
+class _Range(NamedTuple):
+    """A range of channels, or of tiles of output channels."""
+
+    first: Integer
+    end: Integer
 
 
-@inner_kernel
-def _transform_input(block, channels, x, own, transformed, a, g):  # type: ignore[no-untyped-def]
-    """Transform a range of the input channels of a block."""
-    for c in range(channels[0], channels[1]):
-        q = block.row
-        while q < block.end_row:
-            image, row = divmod(q, g.tile_rows)
-            rows = min(block.end_row - q, g.tile_rows - row)
+class _Loops:
+    """Writes the loops; `v` are the arguments, `a` and `g` the records that they point to."""
+
+    def __init__(self, builder: Any, v: Any) -> None:
+        self.builder, self.v = builder, v
+        self.a = Record(builder, v.arguments, ARGUMENTS)
+        self.g = Record(builder, self.a.layer, LAYOUT)
+        self.size, self.tile_size = self.g.itemsize, self.g.products * self.g.weight_step
+
+    def _share(self, worker: Integer, items: Integer) -> _Range:
+        """Return the range of so many items that a worker does."""
+        workers = self.g.workers
+        return _Range(worker * items // workers, (worker + 1) * items // workers)
+
+    def _block(self, number: Integer) -> _Block:
+        builder, g = self.builder, self.g
+        group, rest = (
+            number // (g.row_blocks * g.column_blocks),
+            number % (g.row_blocks * g.column_blocks),
+        )
+        i, j = rest // g.column_blocks, rest % g.column_blocks
+        row, end_row = (integer_at(builder, g.starts, i + n) for n in (0, 1))
+        column, end_column = (
+            integer_at(builder, g.starts, g.row_blocks + 1 + j + n) for n in (0, 1)
+        )
+        return _Block(group, row, end_row, column, end_column - column)
+
+    @contextmanager
+    def _rows(self, block: _Block) -> Iterator[tuple[Integer, Integer, Integer, Integer]]:
+        """Write a loop over the images of a block.
+
+        It gives the image, its first row of tiles and how many, and where the tiles begin in those
+        of the block.
+        """
+        height = self.g.tile_rows
+        last = (block.end_row - 1) // height
+        with counted(self.builder, block.row // height, last + 1) as image:
+            begin = (image * height).at_least(block.row)
+            row = begin - image * height
+            rows = (block.end_row - begin).at_most(height - row)
+            yield image, row, rows, (begin - block.row) * block.columns
+
+    def transform_weights(self, worker: Integer, own: Integer) -> None:
+        """Transform a worker's share of all weights."""
+        g = self.g
+        chunks, filter_tiles = g.chunks, g.filter_tiles
+        first, end = self._share(worker, g.groups * filter_tiles * chunks)
+        with counted(self.builder, first, end) as item:
+            number, c = item // chunks, item % chunks * g.chunk
+            target = self.v.out + (number * self.tile_size + c * g.tile_filters) * self.size
+            channels = (g.C_per_group - c).at_most(g.chunk)
+            some = number // filter_tiles, number % filter_tiles, c, channels
+            self._transform_tile(own, target, *some)
+
+    def _transform_tile(self, own: Integer, target: Integer, *some: Integer) -> None:
+        """Transform weights of a group, tile, first channel, and so many channels."""
+        buffer = own + self.g.packed_begin
+        call_at(self.builder, self.a.weights, self.v.arguments, buffer, target, *some)
+
+    def convolve(self, worker: Integer, own: Integer) -> None:
+        """Transform input, multiply, or both, a worker's share of blocks or of one block."""
+        builder, v, g = self.builder, self.v, self.g
+        shared = g.shared.compare("!=", 0)
+
+        def share(items: Integer) -> _Range:
+            first, end = self._share(worker, items)
+            return _Range(first.choose(shared, first, 0), end.choose(shared, end, items))
+
+        first, end = self._share(worker, g.blocks)
+        first, end = first.choose(shared, v.block, first), end.choose(shared, v.block + 1, end)
+        channels, tiles = share(g.C_per_group), share(g.filter_tiles)
+        transformed = own.choose(shared, v.memory, own + g.inputs_begin)
+        with counted(builder, first, end) as number:
+            block = self._block(number)
+            with builder.if_then(v.step.compare("!=", MULTIPLY)):
+                self._transform_input(block, channels, own, transformed)
+            with builder.if_then(v.step.compare("!=", TRANSFORM)):
+                self._multiply(block, tiles, own, transformed)
+
+    def _transform_input(
+        self, block: _Block, channels: _Range, own: Integer, transformed: Integer
+    ) -> None:
+        g, size = self.g, self.size
+        with (
+            counted(self.builder, *channels) as c,
+            self._rows(block) as (image, row, rows, tile),
+        ):
             plane = image * g.C + block.group * g.C_per_group + c
-            source = x + plane * g.H * g.W * g.itemsize
-            tile = c * g.pitch + (q - block.row) * block.columns
-            target = transformed + tile * g.itemsize
+            source = self.v.x + plane * g.H * g.W * size
+            target = transformed + (c * g.pitch + tile) * size
             tiles = row, block.column, rows, block.columns
-            call(a.inputs, (source, own, target, *tiles, a.layer))
-            q += rows
+            call_at(self.builder, self.a.inputs, source, own, target, *tiles, self.a.layer)
 
+    def _multiply(self, block: _Block, tiles: _Range, own: Integer, transformed: Integer) -> None:
+        """Compute a range of the tiles of output channels of a block."""
+        builder, g = self.builder, self.g
+        fresh = g.fresh.compare("!=", 0)
+        channels = g.C_per_group
+        at_once = g.chunk.choose(fresh, g.chunk, channels)
+        with counted(builder, *tiles, g.pass_tiles) as first:
+            some = _Range(first, (first + g.pass_tiles).at_most(tiles.end))
+            with counted(builder, 0, channels, at_once) as c:
+                part = _Range(c, (c + at_once).at_most(channels))
+                prepared = self.a.weight + (block.group * g.filter_tiles + first) * (
+                    self.tile_size * self.size
+                )
+                own_weights = own + g.weights_begin
+                weights = prepared.choose(fresh, own_weights, prepared)
+                with builder.if_then(fresh), counted(builder, *some) as t:
+                    target = own_weights + (t - first) * self.tile_size * self.size
+                    self._transform_tile(own, target, block.group, t, c, part.end - c)
+                self._products(block, some, part, own, (transformed, weights))
+            self._write_outputs(block, some, own)
 
-@inner_kernel
-def _multiply(block, tiles, transformed, own, residual, out, a, g):  # type: ignore[no-untyped-def]
-    """Compute a range of the tiles of output channels of a block."""
-    size = g.itemsize
-    tile_size = g.products * g.weight_step * size
-    at_once = g.chunk if g.fresh else g.C_per_group
-    for t0 in range(tiles[0], tiles[1], g.pass_tiles):
-        t1 = min(tiles[1], t0 + g.pass_tiles)
-        for c in range(0, g.C_per_group, at_once):
-            channels = min(at_once, g.C_per_group - c)
-            weights = a.weight + (block.group * g.filter_tiles + t0) * tile_size
-            if g.fresh:
-                weights = own + g.weights_begin
-                for t in range(t0, t1):
-                    to = weights + (t - t0) * tile_size
-                    some = block.group, t, c, channels
-                    call(a.weights, (address(a), own + g.packed_begin, to, *some))
-            for p in range(g.products):
-                source = transformed + (p * g.in_stride + c * g.pitch) * size
-                factors = weights + p * g.weight_step * size
-                target = own + g.products_begin + p * g.product_stride * size
-                _product((t0, t1), (c, channels), block, source, factors, target, a, g)
-        _write_outputs(block, (t0, t1), own, residual, out, a, g)
+    def _products(
+        self,
+        block: _Block,
+        some: _Range,
+        channels: _Range,
+        own: Integer,
+        factors: tuple[Integer, Integer],
+    ) -> None:
+        """Multiply the tiles of a block by those of some output channels, an element at a time.
 
+        The products of some channels are added to those of the channels before.
+        """
+        builder, a, g, size = self.builder, self.a, self.g, self.size
+        tiles, (transformed, weights) = (block.end_row - block.row) * block.columns, factors
+        with counted(builder, 0, g.products) as p, counted(builder, *some) as t:
+            source = transformed + (p * g.in_stride + channels.first * g.pitch) * size
+            number = t - some.first
+            weight = weights + (number * self.tile_size + p * g.weight_step) * size
+            target = p * g.product_stride + number * g.tile_filters * g.pitch
+            target = own + g.products_begin + target * size
+            filters = (g.K_per_group - t * g.tile_filters).at_most(g.tile_filters)
+            with counted(builder, 0, tiles, g.tile_columns) as j:
+                # What is done twice is not added twice.
+                inside = j.at_most(tiles - g.tile_columns).at_least(0)
+                j = j.choose(g.fresh.compare("!=", 0), j, inside)
+                out = target + j * size
+                before = out.choose(channels.first.compare("!=", 0), out, 0)
+                arrays = source + j * size, g.offsets, weight, a.plain + size * 4, before, out
+                counts = channels.end - channels.first, g.run, 0, filters, tiles - j, 0
+                call_at(builder, a.microkernel, *arrays, a.plain, a.layer, *counts)
 
-@inner_kernel
-def _product(some, channels, block, source, weights, target, a, g):  # type: ignore[no-untyped-def]
-    """Multiply one element of the tiles of a block by that of some tiles of output channels.
-
-    The products of some channels are added to those of the channels before.
-    """
-    size, tiles = g.itemsize, (block.end_row - block.row) * block.columns
-    for t in range(some[0], some[1]):
-        factors = weights + (t - some[0]) * g.products * g.weight_step * size
-        left = min(g.tile_filters, g.K_per_group - t * g.tile_filters)
-        to = target + (t - some[0]) * g.tile_filters * g.pitch * size
-        for j in range(0, tiles, g.tile_columns):
-            if not g.fresh:  # what is done twice is not added twice
-                j = max(0, min(j, tiles - g.tile_columns))
-            x, out = source + j * size, to + j * size
-            before = out if channels[0] else 0
-            arrays = x, g.offsets, factors, a.plain + 4 * size, before, out, a.plain, a.layer
-            call(a.microkernel, (*arrays, channels[1], g.run, 0, left, tiles - j, 0))
-
-
-@inner_kernel
-def _write_outputs(block, some, own, residual, out, a, g):  # type: ignore[no-untyped-def]
-    """Transform the products of some tiles of output channels, and write what they give."""
-    size, k0 = g.itemsize, some[0] * g.tile_filters
-    for k in range(k0, min(g.K_per_group, some[1] * g.tile_filters)):
-        channel = block.group * g.K_per_group + k
-        q = block.row
-        while q < block.end_row:
-            image, row = divmod(q, g.tile_rows)
-            rows = min(block.end_row - q, g.tile_rows - row)
+    def _write_outputs(self, block: _Block, some: _Range, own: Integer) -> None:
+        """Transform the products of some tiles of output channels, and write what they give."""
+        builder, v, g, size = self.builder, self.v, self.g, self.size
+        begin = some.first * g.tile_filters
+        end = (some.end * g.tile_filters).at_most(g.K_per_group)
+        with counted(builder, begin, end) as k, self._rows(block) as (image, row, rows, tile):
+            channel = block.group * g.K_per_group + k
             first = (image * g.K + channel) * g.OH * g.OW
             first = (first + (row * g.OW + block.column) * g.out_m) * size
-            tile = (k - k0) * g.pitch + (q - block.row) * block.columns
-            products = own + g.products_begin + tile * size
-            added = residual + first if residual else 0
-            images = products, own + g.gather_begin, out + first, added
-            tiles = row, block.column, rows, block.columns
-            call(a.outputs, (*images, channel, *tiles, address(a)))
-            q += rows
+            products = own + g.products_begin + ((k - begin) * g.pitch + tile) * size
+            added = v.residual.choose(v.residual.compare("!=", 0), v.residual + first, 0)
+            images = products, own + g.gather_begin, v.out + first, added
+            tiles = channel, row, block.column, rows, block.columns
+            call_at(builder, self.a.outputs, *images, *tiles, v.arguments)

@@ -25,7 +25,7 @@ from fastconv.jit.emitter import emitted_address
 #: counted through all images, and their first columns, each list with its end.
 LAYOUT = record_type(
     *conv_microkernel.LAYER,
-    *("itemsize", "C", "K", "H", "W", "OH", "OW", "C_per_group", "K_per_group"),
+    *("itemsize", "groups", "C", "K", "H", "W", "OH", "OW", "C_per_group", "K_per_group"),
     *("m", "out_m", "products", "chunk", "chunks", "pad_top", "pad_left", "tile_rows"),
     *("row_blocks", "column_blocks", "blocks", "workers", "shared", "fresh"),
     *("tile_filters", "tile_columns", "filter_tiles", "pass_tiles"),
@@ -34,14 +34,14 @@ LAYOUT = record_type(
     *("packed_begin", "weights_begin", "offsets", "starts"),
 )
 
-#: What is the same for every input. Addresses of machine code: the three transforms, the
+#: What is the same for every input. Addresses of machine code: the loops, the three transforms, the
 #: microkernel, and what packs weights (and whether it rotates them). Addresses of arrays: the
 #: cut's record; the weights, (groups, filter tiles, products, channels, filters of a tile), a
 #: product `weight_step` elements behind the one before, or the weights as they are where they are
 #: to be transformed; the offset of each tap in packed weights; the bias, (K,); the activation's
 #: numbers; and `plain`, the numbers of no activation, followed by zeros, the bias of the products.
 ARGUMENTS = record_type(
-    *("inputs", "weights", "outputs", "microkernel", "pack", "rotated"),
+    *("loops", "inputs", "weights", "outputs", "microkernel", "pack", "rotated"),
     *("layer", "weight", "tap_offsets", "bias", "numbers", "plain", "form"),
 )
 
