@@ -7,18 +7,28 @@ adds to their gradient what the pixels of the band contribute.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fastconv.codegen import conv_microkernel
-from fastconv.codegen.integers import counted, integer_at, integers, pointer_to
+from fastconv.codegen.integers import (
+    Integer,
+    Record,
+    call_at,
+    counted,
+    integer_at,
+    integers,
+    pointer_to,
+)
 from fastconv.codegen.packing import clear_row, gather_block, transpose_block
 from fastconv.codegen.vector import Vectors, prefetch, vectors
 from fastconv.codegen.weight_grad_microkernel import GradientTile
 from fastconv.core.records import record_type
-from fastconv.jit import pointers
-from fastconv.jit.compiler import inner_kernel, range_kernel
+from fastconv.jit.compiler import range_kernel
 from fastconv.jit.emitter import emitted_address
 from fastconv.jit.pointers import address, call
 
@@ -147,124 +157,173 @@ LAYOUT = record_type(
     *("chunks", "row_blocks", "x_size", "grad_size", "clear", "sums_size"),
     *("offsets", "x_numbers", "grad_numbers", "blocks", "zeros"),
 )
+#: Addresses of machine code that `collect_address` reads.
+COLLECTING = ("transpose",)
 #: Addresses of machine code. `pack_input` packs every second column of rows `x_row_step` elements
 #: apart, unless that is 0; H and W are those of what is packed.
-CODE = record_type("pack", "pack_input", "clear", "microkernel")
-#: How the sums of a tile of filters lie, which `collect` transposes.
+CODE = record_type(*COLLECTING, "pack", "pack_input", "clear", "microkernel")
+#: How the sums of a tile of filters lie, (groups, filter tiles, elements of a tile); `tap_offsets`
+#: is the address of where each tap's filters begin in a tile.
 SUMS = record_type(
     *("itemsize", "K_per_group", "lanes", "taps", "tap_step", "tap_chunks"),
-    *("filter_tiles", "tile_filters", "tile_sums"),
+    *("filter_tiles", "tile_filters", "tile_sums", "tap_offsets"),
 )
+#: What a band is: its first image and how many, its first row and how many.
+BAND = record_type("image", "images", "row", "rows")
 
 
 @range_kernel
-def pack_band(
-    start: int, stop: int, x: Any, grad: Any, band: Any, memory: Any, code: Any, layer: Any
+def run_loops(
+    start: int,
+    stop: int,
+    loops: int,
+    x: Any,
+    grad: Any,
+    memory: Any,
+    sums: Any,
+    band: Any,
+    code: Any,
+    layer: Any,
 ) -> None:
-    """Pack items `start` to `stop` of a band: chunks of the rows of an image, of tiles of channels.
+    """Call the machine code `loops` for items `start` to `stop`; it gets all addresses."""
+    arrays = address(x), address(grad), address(memory), address(sums), address(band)
+    call(loops, (start, stop, *arrays, address(code), address(layer)))
 
-    `band` holds the first image, how many images there are, the first row of output and how many
-    rows there are. `memory` gets the input, (groups * channel tiles, padded pixels, channels of a
-    tile), and then the gradient, (groups * filter tiles, pixels, filters of a tile).
+
+class Loops:
+    """What writes loops that `run_loops` calls: the records and addresses that they get."""
+
+    def __init__(
+        self, builder: Any, arguments: dict[str, Any], layout: np.dtype[Any], code: np.dtype[Any]
+    ) -> None:
+        self.builder, self.v = builder, integers(builder, arguments)
+        self.g, self.code = (
+            Record(builder, self.v.layer, layout),
+            Record(builder, self.v.code, code),
+        )
+        self.band = Record(builder, self.v.band, BAND)
+        self.size = self.g.itemsize
+
+    def call(self, code: Integer, *numbers: Any) -> None:
+        """Write a call of machine code."""
+        call_at(self.builder, code, *numbers)
+
+    def is_first_band(self) -> Any:
+        """Return whether the band is the first one: sums are then written, not added to."""
+        image, row = self.band.image, self.band.row
+        return self.builder.and_(image.compare("==", 0), row.compare("==", 0))
+
+
+def emitted_loops(name: str, write: Callable[[Loops, Integer], None], *layouts: Any) -> int:
+    """Return the address of loops for `run_loops`: what `write` writes is done for each item."""
+
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        loops = Loops(builder, arguments, *layouts)
+        with counted(builder, loops.v.start, loops.v.stop) as item:
+            write(loops, item)
+
+    names = "start", "stop", "x", "grad", "memory", "sums", "band", "code", "layer"
+    return emitted_address(name, names, emit)
+
+
+@cache
+def pack_address() -> int:
+    """Return the address of what packs a band: chunks of the rows of an image, of tiles of channels.
+
+    `memory` gets the input, (groups * channel tiles, padded pixels, channels of a tile), and then
+    the gradient, (groups * filter tiles, pixels, filters of a tile).
     """
-    g, codes = layer[0], code[0]
+    return emitted_loops("weight-grad-pack", _pack, LAYOUT, CODE)
+
+
+def _pack(w: Loops, item: Integer) -> None:
+    g = w.g
     channel_tiles = g.groups * g.channel_tiles
     tiles = channel_tiles + g.groups * g.filter_tiles
-    grads = address(memory) + channel_tiles * g.x_size * g.itemsize
-    rows = band[2], band[3]
-    for number in range(start, stop):
-        rest, tile = divmod(number, tiles)
-        image, chunk = divmod(rest, g.chunks)
-        images = band[0] + image, image
-        if tile < channel_tiles:
-            _pack_input(address(x), address(memory), tile, images, rows[0], chunk, codes, g)
-        else:
-            tile -= channel_tiles
-            _pack_gradient(address(grad), grads, tile, images, rows, chunk, codes, g)
+    tile, image, chunk = item % tiles, item // tiles // g.chunks, item // tiles % g.chunks
+    with w.builder.if_else(tile.compare("<", channel_tiles)) as (then, otherwise):
+        with then:
+            _pack_input(w, tile, image, chunk)
+        with otherwise:
+            _pack_gradient(w, tile - channel_tiles, image, chunk)
 
 
-@inner_kernel
-def _pack_input(x, memory, tile, images, row0, chunk, code, g):  # type: ignore[no-untyped-def]
-    """Pack a chunk of an image's rows: those that a band of output rows from `row0` on reads."""
-    size, row = g.itemsize, g.padded * g.tile_channels
-    top = row0 * g.stride_h - g.pad_top
-    group, t = divmod(tile, g.channel_tiles)
-    c = t * g.tile_channels
+def _pack_input(w: Loops, tile: Integer, image: Integer, chunk: Integer) -> None:
+    """Write the packing of a chunk of the rows that a band reads of an image."""
+    g, size, row = w.g, w.size, w.g.padded * w.g.tile_channels
+    group, c = tile // g.channel_tiles, tile % g.channel_tiles * g.tile_channels
+    top = w.band.row * g.stride_h - g.pad_top
     u0, u1 = chunk * g.high // g.chunks, (chunk + 1) * g.high // g.chunks
-    target = memory + (tile * g.x_size + images[1] * g.high * row) * size
-    if g.clear:
-        call(code.clear, (target + u0 * row * size, (u1 - u0) * row))
-    h0, h1 = max(0, top + u0), min(g.H, top + u1)
-    if h1 > h0:
-        plane = (images[0] * g.C + group * g.C_per_group + c) * g.x_plane
-        row_step = g.x_row_step if g.x_row_step else g.W
-        source = x + (plane + h0 * row_step) * size
-        target += (h0 - top) * row * size
-        arrays = source, target, g.x_numbers, g.x_plane, g.C_per_group - c
-        rows, pixels = (h1 - h0, g.W) if g.x_row_step else (1, (h1 - h0) * g.W)
-        call(code.pack_input, (*arrays, rows, pixels, row_step, g.tile_channels))
+    target = w.v.memory + (tile * g.x_size + image * g.high * row) * size
+    with w.builder.if_then(g.clear.compare("!=", 0)):
+        w.call(w.code.clear, target + u0 * row * size, (u1 - u0) * row)
+    h0, h1 = (top + u0).at_least(0), (top + u1).at_most(g.H)
+    strided, rows = g.x_row_step.compare("!=", 0), h1 - h0
+    row_step = g.x_row_step.choose(strided, g.x_row_step, g.W)
+    rows, pixels = rows.choose(strided, rows, 1), rows.choose(strided, g.W, rows * g.W)
+    plane = ((w.band.image + image) * g.C + group * g.C_per_group + c) * g.x_plane
+    arrays = w.v.x + (plane + h0 * row_step) * size, target + (h0 - top) * row * size, g.x_numbers
+    sizes = g.x_plane, g.C_per_group - c, rows, pixels, row_step, g.tile_channels
+    with w.builder.if_then(h1.compare(">", h0)):
+        w.call(w.code.pack_input, *arrays, *sizes)
 
 
-@inner_kernel
-def _pack_gradient(grad, grads, tile, images, rows, chunk, code, g):  # type: ignore[no-untyped-def]
-    """Pack a chunk of a band's rows of the output's gradient."""
-    size = g.itemsize
-    group, t = divmod(tile, g.filter_tiles)
-    k = t * g.tile_filters
-    i0, i1 = chunk * rows[1] // g.chunks, (chunk + 1) * rows[1] // g.chunks
-    plane = images[0] * g.K + group * g.K_per_group + k
-    source = grad + (plane * g.P + (rows[0] + i0) * g.OW) * size
-    target = tile * g.grad_size + (images[1] * rows[1] + i0) * g.OW * g.tile_filters
-    arrays = source, grads + target * size, g.grad_numbers, g.P, g.K_per_group - k
-    call(code.pack, (*arrays, 1, (i1 - i0) * g.OW, 0, g.tile_filters))
+def _pack_gradient(w: Loops, tile: Integer, image: Integer, chunk: Integer) -> None:
+    """Write the packing of a chunk of a band's rows of the output's gradient."""
+    g, rows = w.g, w.band.rows
+    group, k = tile // g.filter_tiles, tile % g.filter_tiles * g.tile_filters
+    i0, i1 = chunk * rows // g.chunks, (chunk + 1) * rows // g.chunks
+    plane = (w.band.image + image) * g.K + group * g.K_per_group + k
+    source = w.v.grad + (plane * g.P + (w.band.row + i0) * g.OW) * w.size
+    target = g.groups * g.channel_tiles * g.x_size + tile * g.grad_size
+    target = w.v.memory + (target + (image * rows + i0) * g.OW * g.tile_filters) * w.size
+    sizes = g.P, g.K_per_group - k, 1, (i1 - i0) * g.OW, 0, g.tile_filters
+    w.call(w.code.pack, source, target, g.grad_numbers, *sizes)
 
 
-@range_kernel
-def multiply(
-    start: int, stop: int, first: int, pixels: int, memory: Any, sums: Any, code: Any, layer: Any
-) -> None:
-    """Add the band's share to the gradients of weights `start` to `stop`.
+@cache
+def multiply_address() -> int:
+    """Return the address of what adds a band's share to the gradients of weights.
 
-    Those are counted by group, tile of filters, row of the kernel and block of columns. `sums` is
-    (groups, filter tiles, R, columns (s, c), filters of a tile); `first` says whether this is the
-    first band.
+    Items are counted by group, tile of filters, row of the kernel and block of columns. `sums` is
+    (groups, filter tiles, R, columns (s, c), filters of a tile).
     """
-    g, size = layer[0], layer[0].itemsize
-    grads = address(memory) + g.groups * g.channel_tiles * g.x_size * size
-    for number in range(start, stop):
-        number, block = divmod(number, g.row_blocks)
-        number, r = divmod(number, g.R)
-        group = number // g.filter_tiles
-        source = group * g.channel_tiles * g.x_size + pointers.integer_at(g.blocks, 2 * block)
-        source += r * g.dilation_h * g.padded * g.tile_channels
-        target = number * g.tile_sums + r * g.sums_size
-        target += pointers.integer_at(g.blocks, 2 * block + 1) * g.tile_filters
-        out = address(sums) + target * size
-        x, weights = address(memory) + source * size, grads + number * g.grad_size * size
-        before = 0 if first else out
-        arrays = x, g.offsets, weights, g.zeros, before, out, g.zeros, address(g)
-        call(code[0].microkernel, (*arrays, pixels, g.run, 0, 0, 0, 0))
+    return emitted_loops("weight-grad-multiply", _multiply, LAYOUT, CODE)
 
 
-@range_kernel
-def collect(
-    start: int, stop: int, transpose: int, tap_offsets: Any, sums: Any, out: Any, layer: Any
-) -> None:
-    """Bring items `start` to `stop` of the gradients into place.
+def _multiply(w: Loops, item: Integer) -> None:
+    g, size = w.g, w.size
+    block, r = item % g.row_blocks, item // g.row_blocks % g.R
+    tile = item // g.row_blocks // g.R
+    begin, column = (integer_at(w.builder, g.blocks, block * 2 + n) for n in (0, 1))
+    source = tile // g.filter_tiles * g.channel_tiles * g.x_size + begin
+    source = source + r * g.dilation_h * g.padded * g.tile_channels
+    target = tile * g.tile_sums + r * g.sums_size + column * g.tile_filters
+    x, out = w.v.memory + source * size, w.v.sums + target * size
+    grads = g.groups * g.channel_tiles * g.x_size + tile * g.grad_size
+    before = out.choose(w.is_first_band(), 0, out)
+    arrays = x, g.offsets, w.v.memory + grads * size, g.zeros, before, out, g.zeros, w.v.layer
+    pixels = w.band.images * w.band.rows * g.OW
+    w.call(w.code.microkernel, *arrays, pixels, g.run, 0, 0, 0, 0)
 
-    An item is a vector of filters and a range of their taps. `transpose` is the address of
-    `transposer_address`, `sums` is (groups, filter tiles, elements of a tile), `tap_offsets` says
-    where a tap's filters begin in a tile, and `out` is (groups, filters, taps), flat.
+
+@cache
+def collect_address() -> int:
+    """Return the address of what transposes sums, in `memory`, to gradients, in `sums`.
+
+    An item is a vector of filters and a range of their taps. Gradients are (groups, filters, taps).
     """
-    g, size = layer[0], layer[0].itemsize
-    vectors = -(-g.K_per_group // g.lanes)
-    for number in range(start, stop):
-        number, chunk = divmod(number, g.tap_chunks)
-        group, k = divmod(number, vectors)
-        k *= g.lanes
-        first = chunk * g.tap_step
-        t, within = divmod(k, g.tile_filters)
-        source = address(sums) + ((group * g.filter_tiles + t) * g.tile_sums + within) * size
-        target = address(out) + ((group * g.K_per_group + k) * g.taps + first) * size
-        left = g.K_per_group - k, min(g.tap_step, g.taps - first)
-        call(transpose, (target, g.taps, source, address(tap_offsets) + first * 8, *left))
+    return emitted_loops("weight-grad-collect", _collect, SUMS, record_type(*COLLECTING))
+
+
+def _collect(w: Loops, item: Integer) -> None:
+    g = w.g
+    chunk, number = item % g.tap_chunks, item // g.tap_chunks
+    vectors = (g.K_per_group + g.lanes - 1) // g.lanes
+    group, k = number // vectors, number % vectors * g.lanes
+    first = chunk * g.tap_step
+    source = (group * g.filter_tiles + k // g.tile_filters) * g.tile_sums + k % g.tile_filters
+    target = (group * g.K_per_group + k) * g.taps + first
+    offsets, taps = g.tap_offsets + first * 8, (g.taps - first).at_most(g.tap_step)
+    arrays = w.v.sums + target * w.size, g.taps, w.v.memory + source * w.size, offsets
+    w.call(w.code.transpose, *arrays, g.K_per_group - k, taps)

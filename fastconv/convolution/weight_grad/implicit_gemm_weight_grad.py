@@ -18,7 +18,7 @@ from fastconv.convolution.algorithm import Array, useful_threads
 from fastconv.convolution.blocking.tile_search import RUN
 from fastconv.convolution.weight_grad.weight_grad_cuts import (
     CHUNKS,
-    collect_sums,
+    BandLoops,
     cut_bands,
     largest_band,
     sums_record,
@@ -34,9 +34,10 @@ from fastconv.kernels.weight_grad_loops import (
     GradientShape,
     clear_address,
     gradient_tile_address,
-    multiply,
-    pack_band,
+    multiply_address,
+    pack_address,
     pixel_packer_address,
+    transposer_address,
 )
 from fastconv.runtime import cpu
 from fastconv.runtime.workspace import scratch
@@ -219,7 +220,7 @@ def bands_of(problem: Conv2dProblem) -> Bands:
         tile_sums=tile_sums,
     )
     sums = p.groups * filter_tiles * tile_sums
-    collecting = sums_record(p, shape, tile_sums)
+    collecting = sums_record(p, shape, tile_sums, tap_offsets)
     tables["tap_offsets"] = tap_offsets
     return Bands(shape, record, collecting, bands, elements(images, rows), sums, **tables)
 
@@ -261,26 +262,26 @@ def _tables(
 def _code(shape: GradientShape, step: int) -> NDArray[Any]:
     """Return the record `CODE`, for an input of which every `step`-th column is packed."""
     vectors = shape.bits, shape.lanes
+    collecting = {"transpose": transposer_address(*vectors)}
     packing = {"pack": pixel_packer_address(*vectors), "clear": clear_address(*vectors)}
     pack_input = pixel_packer_address(*vectors, step)
     microkernel = gradient_tile_address(shape)
-    return record_of(CODE, **packing, pack_input=pack_input, microkernel=microkernel)
+    return record_of(CODE, **collecting, **packing, pack_input=pack_input, microkernel=microkernel)
 
 
 def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
     """Fill `out`, (K, C / groups, R, S), with the gradient of the weights."""
-    p, cut = problem, bands_of(problem)
+    p, cut, most = problem, bands_of(problem), useful_threads(problem)
     g = cut.record[0]
     code = _code(cut.shape, 2 if g.x_row_step else 1)
-    x, grad = x.reshape(-1), grad_output.reshape(-1)
     tiles = int(p.groups * (g.channel_tiles + g.filter_tiles) * g.chunks)
-    weights, most = int(p.groups * g.filter_tiles * p.R * g.row_blocks), useful_threads(p)
+    weights = int(p.groups * g.filter_tiles * p.R * g.row_blocks)
     with (
         scratch("bands", (cut.memory,), p.dtype) as memory,
         scratch("sums", (cut.sums,), p.dtype) as sums,
     ):
-        for number, band in enumerate(cut.bands):
-            pack_band.on(most, tiles * int(band[1]), x, grad, band, memory, code, cut.record)
-            first, pixels = int(number == 0), int(band[1] * band[3]) * p.OW
-            multiply.on(most, weights, first, pixels, memory, sums, code, cut.record)
-        collect_sums(p, cut, sums, out)
+        loops = BandLoops(cut, code, most, (x, grad_output), sums)
+        for band in cut.bands:
+            loops.run(pack_address(), tiles * int(band[1]), memory, band)
+            loops.run(multiply_address(), weights, memory, band)
+        loops.collect(p, out)

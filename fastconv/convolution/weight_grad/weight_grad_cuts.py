@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.convolution.algorithm import Array, useful_threads
+from fastconv.convolution.algorithm import Array
 from fastconv.convolution.blocking.partition import PARTS, split_below
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.records import record_of
-from fastconv.kernels.weight_grad_loops import SUMS, GradientShape, collect, transposer_address
+from fastconv.kernels.weight_grad_loops import SUMS, GradientShape, collect_address, run_loops
 
 # An image of a band is packed in so many chunks at least for each tile: enough for all threads.
 CHUNKS = 4
@@ -57,14 +57,17 @@ def tile_starts(total: int, size: int) -> list[int]:
 # Sums of tiles of filters -------------------------------------------------------------------
 
 
-def sums_record(problem: Conv2dProblem, shape: GradientShape, tile_sums: int) -> NDArray[Any]:
+def sums_record(
+    problem: Conv2dProblem, shape: GradientShape, tile_sums: int, tap_offsets: Array
+) -> NDArray[Any]:
     """Return the numbers `SUMS` of `fastconv.kernels.weight_grad_loops`."""
     p = problem
     # Enough items for all threads, each of whole vectors of taps.
     items = min(CHUNKS, -(-p.taps // shape.lanes))
     step = -(-p.taps // (items * shape.lanes)) * shape.lanes
     sizes = {"tap_step": step, "tap_chunks": -(-p.taps // step), "tile_sums": tile_sums}
-    return record_of(SUMS, p, lanes=shape.lanes, **sizes, **tiles_of_filters(p, shape))
+    tiles, offsets = tiles_of_filters(p, shape), {"tap_offsets": tap_offsets}
+    return record_of(SUMS, p, lanes=shape.lanes, **sizes, **tiles, **offsets)
 
 
 def tiles_of_filters(problem: Conv2dProblem, shape: GradientShape) -> dict[str, int]:
@@ -78,10 +81,25 @@ def whole_vectors(offsets: NDArray[np.int64], lanes: int) -> NDArray[np.int64]:
     return np.pad(offsets, (0, -len(offsets) % lanes), mode="edge")
 
 
-def collect_sums(problem: Conv2dProblem, cut: Any, sums: Array, out: Array) -> None:
-    """Fill `out` with sums of tiles of filters, by a cut's `sums_record` and `tap_offsets`."""
-    p, shape = problem, cut.shape
-    transpose = transposer_address(shape.bits, shape.lanes)
-    items = p.groups * -(-p.K_per_group // shape.lanes) * int(cut.sums_record[0].tap_chunks)
-    arrays = cut.tap_offsets, sums.reshape(-1), out.reshape(-1), cut.sums_record
-    collect.on(useful_threads(p), items, transpose, *arrays)
+class BandLoops:
+    """Loops over bands of one problem, with the arrays of one call."""
+
+    def __init__(
+        self, cut: Any, code: NDArray[Any], most: int, factors: tuple[Array, Array], sums: Array
+    ) -> None:
+        self._cut, self._code, self._most = cut, code.view(np.int64), most
+        self._factors = [factor.reshape(-1) for factor in factors]
+        self._layer, self._sums = cut.record.view(np.int64), sums
+
+    def run(self, loops: int, items: int, memory: Array, band: Array) -> None:
+        """Do so many items of a band."""
+        arrays = *self._factors, memory, self._sums, band
+        run_loops.on(self._most, items, loops, *arrays, self._code, self._layer)
+
+    def collect(self, problem: Conv2dProblem, out: Array) -> None:
+        """Fill `out` with the sums of tiles of filters."""
+        p, cut = problem, self._cut
+        layer = cut.sums_record.view(np.int64)
+        items = p.groups * -(-p.K_per_group // cut.shape.lanes) * int(cut.sums_record[0].tap_chunks)
+        arrays = *self._factors, self._sums, out.reshape(-1), cut.bands[0]
+        run_loops.on(self._most, items, collect_address(), *arrays, self._code, layer)

@@ -19,7 +19,7 @@ from fastconv.convolution.algorithm import Array
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND, RUN
 from fastconv.convolution.blocking.winograd_search import odd_lines
 from fastconv.convolution.weight_grad.weight_grad_cuts import (
-    collect_sums,
+    BandLoops,
     cut_bands,
     largest_band,
     sums_record,
@@ -33,13 +33,14 @@ from fastconv.kernels.weight_grad_loops import (
     clear_address,
     gradient_tile_address,
     pixel_packer_address,
+    transposer_address,
 )
 from fastconv.kernels.winograd_microkernels import pixels_address, sums_address
 from fastconv.kernels.winograd_weight_grad_loops import (
     CODE,
     LAYOUT,
-    multiply_band,
-    transform_band,
+    multiply_address,
+    transform_address,
 )
 from fastconv.runtime import cpu, threads
 from fastconv.runtime.workspace import scratch
@@ -154,7 +155,7 @@ def bands_of(problem: Conv2dProblem, m: int, workers: int) -> Bands:
         worker_size=own * p.itemsize,
     )
     sums: int = p.groups * filter_tiles * tile_sums
-    collecting = sums_record(p, shape, tile_sums)
+    collecting = sums_record(p, shape, tile_sums, tap_offsets)
     tables["tap_offsets"] = tap_offsets
     return Bands(form, shape, record, collecting, bands, shared, own, sums, **tables)
 
@@ -178,6 +179,7 @@ def _tables(
 def _code(form: Form, shape: GradientShape) -> NDArray[Any]:
     return record_of(
         CODE,
+        transpose=transposer_address(shape.bits, shape.lanes),
         pack=pixel_packer_address(shape.bits, shape.lanes),
         clear=clear_address(shape.bits, shape.lanes),
         pixels=pixels_address(form, grads=False),
@@ -231,14 +233,13 @@ def weight_gradient(
     """Fill `out`, (K, C / groups, R, R), with the gradient of the weights."""
     p, workers = problem, threads.get_num_threads()
     cut = bands_of(problem, m, workers)
-    code, across = _code(cut.form, cut.shape), int(cut.record[0].across)
-    x, grad = x.reshape(-1), grad_output.reshape(-1)
+    code = _code(cut.form, cut.shape)
     with (
         scratch("bands", (cut.shared + workers * cut.own,), p.dtype) as memory,
         scratch("sums", (cut.sums,), p.dtype) as sums,
     ):
-        for number, band in enumerate(cut.bands):
-            transform_band(workers, x, grad, band, memory, code, cut.record)
-            first, tiles = int(number == 0), int(band[1] * band[3]) * across
-            multiply_band(workers, first, tiles, memory, sums, code, cut.record)
-        collect_sums(p, cut, sums, out)
+        loops = BandLoops(cut, code, workers, (x, grad_output), sums)
+        for band in cut.bands:
+            loops.run(transform_address(), workers, memory, band)
+            loops.run(multiply_address(), workers, memory, band)
+        loops.collect(p, out)
