@@ -10,7 +10,7 @@ from typing import Any
 
 from numba.core import cgutils
 
-from fastconv.codegen.integers import Integer, pointer_to
+from fastconv.codegen.integers import Integer, counted, pointer_to
 from fastconv.codegen.vector import Vectors
 
 
@@ -42,3 +42,16 @@ class SumsOverPixels:
                     vector.store(total, pointer)
                 with adding:
                     vector.store(builder.fadd(total, vector.load(pointer)), pointer)
+
+
+def store_total(
+    vector: Vectors, target: Integer, source: Integer, chunks: Integer, step: Integer
+) -> None:
+    """Store the sum of one element of each chunk; at `source`, they are `step` elements apart."""
+    builder = vector.builder
+    total = cgutils.alloca_once(builder, vector.element)
+    builder.store(builder.load(pointer_to(vector, source)), total)
+    with counted(builder, 1, chunks) as chunk:
+        summand = builder.load(pointer_to(vector, source, chunk * step))
+        builder.store(builder.fadd(builder.load(total), summand), total)
+    builder.store(builder.load(total), pointer_to(vector, target))

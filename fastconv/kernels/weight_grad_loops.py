@@ -228,7 +228,7 @@ def emitted_loops(name: str, write: Callable[[Loops, Integer], None], *layouts: 
 
 @cache
 def pack_address() -> int:
-    """Return the address of what packs a band: chunks of the rows of an image, of tiles of channels.
+    """Return the address of what packs a band: chunks of an image's rows, of tiles of channels.
 
     `memory` gets the input, (groups * channel tiles, padded pixels, channels of a tile), and then
     the gradient, (groups * filter tiles, pixels, filters of a tile).

@@ -7,24 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import product
+from itertools import chain, product
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.convolution.algorithm import Array, useful_threads
+from fastconv.convolution.algorithm import Array, as_read_only, useful_threads
 from fastconv.convolution.blocking.partition import PARTS, split_below
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
-from fastconv.convolution.weight_grad.weight_grad_cuts import chunks_of, tile_starts
+from fastconv.convolution.weight_grad.weight_grad_cuts import BandLoops, chunks_of, tile_starts
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.records import freeze, record_of
 from fastconv.kernels.direct_1x1_weight_grad_loops import (
+    CODE,
     LAYOUT,
     PlaneProductShape,
-    add_plane_sums,
-    multiply_planes,
-    pick_pixels,
+    add_plane_sums_address,
+    multiply_address,
+    pick_address,
     pixel_picker_address,
     plane_product_address,
 )
@@ -54,8 +55,8 @@ class Cut(NamedTuple):
     shape: PlaneProductShape
     #: The numbers `fastconv.kernels.direct_1x1_weight_grad_loops.LAYOUT`.
     record: NDArray[Any]
-    #: First image, number of images, and pieces of each band, (pieces, 5): first image of the far
-    #: and of the near factor, number of images, first pixel and number of pixels.
+    #: First image and number of images of each band; how many pieces it has, and of each: first
+    #: image of the far and of the near factor, number of images, first pixel and number of pixels.
     bands: tuple[tuple[int, int, NDArray[np.int64]], ...]
     #: Where the sums of a plane lie in those of a group.
     far_offsets: NDArray[np.int64]
@@ -111,20 +112,25 @@ def cut_of(problem: Conv2dProblem) -> Cut:
     vectors = min(MOST_VECTORS, max(FEWEST_VECTORS, room // near))
     bands = _bands(p, shape.lanes, most, vectors, filters_far)
     far_tiles, near_tiles = -(-far // shape.rows), -(-near // shape.columns)
-    longest = max(int(piece[2] * -(-piece[4] // shape.lanes)) for piece in bands[0][2])
+    images, pixels = bands[0][2][1:].reshape(-1, 5)[:, [2, 4]].T
+    longest = int((images * -(-pixels // shape.lanes)).max())
     blocks = -(-near_tiles // max(1, room // longest // shape.columns))
     block_tiles = -(-near_tiles // blocks)
     blocks = -(-near_tiles // block_tiles)
     slot = -(-shape.rows * shape.columns // shape.lanes) * shape.lanes
     chunk_size = p.groups * far_tiles * near_tiles * slot
-    pieces = min(len(pieces) for _, _, pieces in bands)
+    pieces = min(int(pieces[0]) for _, _, pieces in bands)
     chunks = chunks_of(pieces, p.groups, SUMS_BYTES // (chunk_size * p.itemsize))
     # Chunks of one size, if that can be.
     chunks = next((n for n in range(chunks, chunks // 2, -1) if pieces % n == 0), chunks)
     x, grad = ("near", "far") if filters_far else ("far", "near")
+    far_offsets = _offsets(far, shape.rows, near_tiles * slot, shape.columns)
+    near_offsets = _offsets(near, shape.columns, slot, 1)
+    freeze(far_offsets, near_offsets, *(pieces for _, _, pieces in bands))
     record = record_of(
         LAYOUT,
         p,
+        **{"far_offsets": far_offsets, "near_offsets": near_offsets},
         x_plane=p.H * p.W,
         x_pitch=x_pitch,
         **{"stride_h": p.stride[0], "stride_w": p.stride[1]},
@@ -139,13 +145,8 @@ def cut_of(problem: Conv2dProblem) -> Cut:
         group_size=far_tiles * near_tiles * slot,
         chunk_size=chunk_size,
     )
-    offsets = (
-        _offsets(far, shape.rows, near_tiles * slot, shape.columns),
-        _offsets(near, shape.columns, slot, 1),
-    )
-    freeze(*offsets, *(pieces for _, _, pieces in bands))
     picked = max(band[1] for band in bands) * p.C * x_pitch if strided else 0
-    return Cut(shape, record, bands, *offsets, picked, chunks * chunk_size)
+    return Cut(shape, record, bands, far_offsets, near_offsets, picked, chunks * chunk_size)
 
 
 def _bands(
@@ -163,7 +164,7 @@ def _bands(
             first = (b0 + n0, n0) if filters_far else (n0, b0 + n0)
             start, end = v0 * lanes, min(v1 * lanes, p.P)
             pieces.append((*first, n1 - n0, start, end - start))
-        bands.append((b0, b1 - b0, np.array(pieces)))
+        bands.append((b0, b1 - b0, np.array([len(pieces), *chain(*pieces)])))
     return tuple(bands)
 
 
@@ -209,22 +210,27 @@ def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: A
     if p.N == 0:
         out[...] = 0
         return
-    shape, g = cut.shape, cut.record[0]
-    tile = plane_product_address(shape)
-    x, grad = x.reshape(-1), grad_output.reshape(-1)
+    g, code = cut.record[0], _code(cut.shape, p.stride[1] if p.stride[1] <= 2 else 0)
     items, most = int(p.groups * g.chunks * g.blocks * g.ranges), useful_threads(p)
     with (
         scratch("bands", (cut.picked,), p.dtype) as picked,
         scratch("sums", (cut.sums,), p.dtype) as sums,
     ):
         for first, images, pieces in cut.bands:
+            pixels = x
             if cut.picked:
-                step = p.stride[1] if p.stride[1] <= 2 else 0
-                pick = pixel_picker_address(step, shape.bits, shape.lanes)
-                pick_pixels.on(most, images * p.C, pick, first, x, picked, cut.record)
-            pixels = picked if cut.picked else x
-            factors = (grad, pixels) if g.filters_far else (pixels, grad)
-            rest = int(first == 0), *factors, pieces, sums, cut.record
-            multiply_planes.on(most, items, tile, *rest)
-        offsets = cut.far_offsets, cut.near_offsets
-        add_plane_sums.on(most, p.K, *offsets, sums, out.reshape(-1), cut.record)
+                some = x[first : first + images]
+                loops = BandLoops(cut, code, most, (some, grad_output), sums)
+                loops.run(pick_address(), images * p.C, picked, pieces)
+                pixels = as_read_only(picked)
+            factors = (grad_output, pixels) if g.filters_far else (pixels, grad_output)
+            loops = BandLoops(cut, code, most, factors, sums)
+            loops.run(multiply_address(), items, picked, pieces)
+        loops.finish(add_plane_sums_address(cut.shape.bits), p.K, out)
+
+
+@lru_cache(maxsize=64)
+def _code(shape: PlaneProductShape, step: int) -> NDArray[Any]:
+    """Return the record `CODE`, for pixels `step` columns apart, or any number of them if 0."""
+    pick = pixel_picker_address(step, shape.bits, shape.lanes)
+    return record_of(CODE, pick=pick, microkernel=plane_product_address(shape))

@@ -19,14 +19,20 @@ from fastconv.codegen.direct_weight_grad_microkernel import Taps
 from fastconv.convolution.algorithm import Array, useful_threads
 from fastconv.convolution.blocking.partition import PARTS
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
-from fastconv.convolution.weight_grad.weight_grad_cuts import chunks_of, cut_bands, tile_starts
+from fastconv.convolution.weight_grad.weight_grad_cuts import (
+    BandLoops,
+    chunks_of,
+    cut_bands,
+    tile_starts,
+)
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.records import freeze, record_of
 from fastconv.kernels.direct_weight_grad_loops import (
+    CODE,
     LAYOUT,
     PixelGradientShape,
-    add_chunks,
-    correlate,
+    add_chunks_address,
+    correlate_address,
     pixel_gradient_address,
 )
 from fastconv.runtime import cpu
@@ -48,7 +54,7 @@ class Cut(NamedTuple):
     #: The numbers `fastconv.kernels.direct_weight_grad_loops.LAYOUT`.
     record: NDArray[Any]
     #: First image and number of images, first row and number of rows: (pieces, 4).
-    pieces: NDArray[np.int64]
+    bands: NDArray[np.int64]
     #: First channel, row and column of the kernel: (tiles, 3).
     tap_tiles: NDArray[np.int64]
     #: Where each tap's sum lies in those of a tile of filters.
@@ -132,27 +138,34 @@ def cut_of(problem: Conv2dProblem) -> Cut:
         ends = c + taps.channels, r + taps.rows, s + taps.columns
         offsets[c : ends[0], r : ends[1], s : ends[2]] = tile * slot + own
     ranges = min(filter_tiles, max(1, PARTS // (chunks * p.groups)))
+    offsets, zeros = offsets.reshape(-1), np.zeros(p.W, p.dtype)
+    freeze(pieces, tap_tiles, offsets, zeros)
     record = record_of(
         LAYOUT,
         p,
+        **{"tap_tiles": tap_tiles, "tap_offsets": offsets, "zeros": zeros},
         x_plane=p.H * p.W,
         grad_plane=p.P,
         stride_h=p.stride[0],
         **{"dilation_h": p.dilation[0], "dilation_w": p.dilation[1]},
         **{"pad_top": p.padding[0][0], "pad_left": p.padding[1][0]},
-        pieces=len(pieces),
+        piece_count=len(pieces),
         chunks=chunks,
         ranges=ranges,
         filter_tiles=filter_tiles,
-        tap_tiles=len(tap_tiles),
+        tap_tile_count=len(tap_tiles),
         tile_filters=taps.filters,
         tile_taps=taps.sums // taps.filters,
         slot=slot,
         chunk_size=chunk_size,
     )
-    arrays = pieces, tap_tiles, offsets.reshape(-1), np.zeros(p.W, p.dtype)
-    freeze(*arrays)
+    arrays = pieces, tap_tiles, offsets, zeros
     return Cut(shape, record, *arrays, chunks * chunk_size, p.groups * chunks * ranges)
+
+
+@lru_cache(maxsize=64)
+def _code(shape: PixelGradientShape) -> NDArray[Any]:
+    return record_of(CODE, microkernel=pixel_gradient_address(shape))
 
 
 def refusal(problem: Conv2dProblem) -> str | None:
@@ -191,8 +204,8 @@ def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: A
     if p.N == 0:
         out[...] = 0
         return
-    arrays = x.reshape(-1), grad_output.reshape(-1), cut.zeros, cut.pieces, cut.tap_tiles
+    code = _code(cut.shape)
     with scratch("sums", (cut.sums,), p.dtype) as sums:
-        most, tile = useful_threads(p), pixel_gradient_address(cut.shape)
-        correlate.on(most, cut.items, tile, *arrays, sums, cut.record)
-        add_chunks.on(most, p.K, cut.tap_offsets, sums, out.reshape(-1), cut.record)
+        loops = BandLoops(cut, code, useful_threads(p), (x, grad_output), sums)
+        loops.run(correlate_address(), cut.items, sums, cut.bands.reshape(-1))
+        loops.finish(add_chunks_address(cut.shape.bits), p.K, out)

@@ -96,10 +96,15 @@ class BandLoops:
         arrays = *self._factors, memory, self._sums, band
         run_loops.on(self._most, items, loops, *arrays, self._code, self._layer)
 
+    def finish(self, loops: int, items: int, out: Array, layer: Array | None = None) -> None:
+        """Do what fills `out` with the sums, by the numbers of the cut or those of `layer`."""
+        layer = self._layer if layer is None else layer.view(np.int64)
+        arrays = *self._factors, self._sums, out.reshape(-1), layer
+        run_loops.on(self._most, items, loops, *arrays, self._code, layer)
+
     def collect(self, problem: Conv2dProblem, out: Array) -> None:
         """Fill `out` with the sums of tiles of filters."""
         p, cut = problem, self._cut
-        layer = cut.sums_record.view(np.int64)
-        items = p.groups * -(-p.K_per_group // cut.shape.lanes) * int(cut.sums_record[0].tap_chunks)
-        arrays = *self._factors, self._sums, out.reshape(-1), cut.bands[0]
-        run_loops.on(self._most, items, collect_address(), *arrays, self._code, layer)
+        vectors = p.groups * -(-p.K_per_group // cut.shape.lanes)
+        items = vectors * int(cut.sums_record[0].tap_chunks)
+        self.finish(collect_address(), items, out, cut.sums_record)
