@@ -132,7 +132,7 @@ def cut_of(problem: Conv2dProblem) -> Cut:
     slot = -(-taps.sums // shape.lanes) * shape.lanes
     chunk_size = p.groups * filter_tiles * len(tap_tiles) * slot
     chunks = chunks_of(len(pieces), p.groups, SUMS_BYTES // (chunk_size * p.itemsize))
-    offsets = np.empty((p.C_per_group, p.R, p.S), np.int64)
+    offsets: Any = np.empty((p.C_per_group, p.R, p.S), np.int64)
     own = np.arange(taps.sums // taps.filters).reshape(taps[1:])
     for tile, (c, r, s) in enumerate(tap_tiles):
         ends = c + taps.channels, r + taps.rows, s + taps.columns
