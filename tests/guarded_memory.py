@@ -147,12 +147,12 @@ class Guard:
         def guarded_arrays(found: Any) -> Any:
             """Return a cut whose arrays are guarded, and whose record has their addresses."""
             arrays = {n: guard(v) for n, v in found._asdict().items() if hasattr(v, "flags")}
-            record = arrays["record"]
-            record.flags.writeable = True
-            for name in set(arrays) & set(record.dtype.names):
-                if record[name] == getattr(found, name).ctypes.data:
-                    record[name] = arrays[name].ctypes.data
-            record.flags.writeable = False
+            for record in (array for array in arrays.values() if array.dtype.names):
+                record.flags.writeable = True
+                for name in set(arrays) & set(record.dtype.names):
+                    if record[name] == getattr(found, name).ctypes.data:
+                        record[name] = arrays[name].ctypes.data
+                record.flags.writeable = False
             return found._replace(**arrays)
 
         def guarded_blocks(*arguments: Any) -> Any:

@@ -157,9 +157,9 @@ def images(bits: int, lanes: int) -> Callable[..., None]:
             with counted(builder, 0, 2) as part:
                 plane = first + part * lanes
                 tables, left = g.tables + plane * (WRITTEN_FIELDS * 8), g.planes - plane
-                behind, bias = (1 - part) * lanes * write.size, g.bias + plane * write.size
+                offset, bias = (1 - part) * lanes * write.size, g.bias + plane * write.size
                 with counted(builder, 0, g.rows) as i, counted(builder, 0, g.columns, lanes) as j:
-                    line = v.points + integer_at(builder, g.across, i) + behind
+                    line = v.points + integer_at(builder, g.across, i) + offset
                     offsets = g.offsets + j * 8
                     write.write(line, offsets, tables, g.row, (i, j), left, g.scale, bias)
 

@@ -106,10 +106,10 @@ def _pack_blocks(builder: Any, v: SimpleNamespace, vector: Vectors, step: int) -
         with counted(builder, 0, v.rows) as row, counted(builder, 0, v.pixels, lanes) as pixel:
             source = v.source + (first * v.pitch + row * v.row_step + pixel * step) * size
             with counted(builder, 0, left.at_most(lanes)) as c:
-                # The next channels lie behind these.
+                # The next channels.
                 for part in range(step):
-                    behind = c * v.pitch + after + part * lanes
-                    prefetch(builder, pointer_to(vector, source, behind))
+                    ahead = c * v.pitch + after + part * lanes
+                    prefetch(builder, pointer_to(vector, source, ahead))
             numbers = v.numbers + (row * v.pixels + pixel) * 8
             counts = left, v.pixels - pixel, v.wide - first
             transpose_block(vector, target, v.wide, source, v.pitch, numbers, *counts, step)

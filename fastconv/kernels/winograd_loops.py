@@ -106,10 +106,8 @@ class _Loops:
 
     def _block(self, number: Integer) -> _Block:
         builder, g = self.builder, self.g
-        group, rest = (
-            number // (g.row_blocks * g.column_blocks),
-            number % (g.row_blocks * g.column_blocks),
-        )
+        many = g.row_blocks * g.column_blocks
+        group, rest = number // many, number % many
         i, j = rest // g.column_blocks, rest % g.column_blocks
         row, end_row = (integer_at(builder, g.starts, i + n) for n in (0, 1))
         column, end_column = (
@@ -193,9 +191,8 @@ class _Loops:
             some = _Range(first, (first + g.pass_tiles).at_most(tiles.end))
             with counted(builder, 0, channels, at_once) as c:
                 part = _Range(c, (c + at_once).at_most(channels))
-                prepared = self.a.weight + (block.group * g.filter_tiles + first) * (
-                    self.tile_size * self.size
-                )
+                tile = block.group * g.filter_tiles + first
+                prepared = self.a.weight + tile * self.tile_size * self.size
                 own_weights = own + g.weights_begin
                 weights = prepared.choose(fresh, own_weights, prepared)
                 with builder.if_then(fresh), counted(builder, *some) as t:

@@ -182,15 +182,15 @@ def sums_address(form: Form) -> int:
 
     Its arguments: addresses of the sums' first element and of the gradient's, how many vectors
     there are, elements from one product to the next and from one tap to the next, and whether
-    the gradient is only to be written, not added to.
+    the gradient is only written, not added to.
     """
     vector_size = form.lanes * form.bits // 8
 
     def emit(builder: Any, arguments: dict[str, Any]) -> None:
         v, write = integers(builder, arguments), WeightGradTransforms(builder, form)
         with counted(builder, 0, v.vectors) as number:
-            behind = number * vector_size
-            write.sums(v.source + behind, v.target + behind, v.stride, v.plane, v.first)
+            offset = number * vector_size
+            write.sums(v.source + offset, v.target + offset, v.stride, v.plane, v.first)
 
     names = "source", "target", "vectors", "stride", "plane", "first"
     return emitted_address(f"winograd-sums-{form.name}", names, emit)

@@ -59,7 +59,7 @@ class Transform:
         self.bits = 8 * np.dtype(dtype).itemsize
         self._size = n_h, n_w
         self._point = 2 * lanes * self.bits // 8
-        # Rows a power of two apart would meet in one set of the cache.
+        # Rows whose distance is a power of two would meet in one set of the cache.
         self._row = (n_w + (n_w > 1)) * self._point
         self._offsets = fft_loops.order(n_h) * self._row, fft_loops.order(n_w) * self._point
         v, u = np.indices((n_h, n_w // 2 + 1)).reshape(2, -1)
@@ -94,17 +94,9 @@ class Transform:
     ) -> None:
         """Fill `out`, (frequencies, planes), with spectra of parts of planes, twice as large.
 
-        Parameters
-        ----------
-        array : ndarray, (..., height, width)
-        planes : ndarray of int64
-            Numbers of planes in `array`, of any shape; their spectra come in this order.
-        tiles : (ndarray of int64, ndarray of int64)
-            Which tile of each, down and across, broadcast against `planes`.
-        readings : (Reading, Reading)
-            Which rows and columns a tile takes; those outside the array are zero.
-        out : ndarray
-        conjugate : bool
+        `planes` are numbers of planes in `array`, (..., height, width), of any shape; their spectra
+        come in this order. `tiles` say which tile of each, down and across, broadcast against
+        `planes`; `readings` which rows and columns a tile takes: those outside `array` are zero.
         """
         height, width = array.shape[-2:]
         down, across = readings
