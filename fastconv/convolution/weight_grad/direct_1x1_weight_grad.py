@@ -233,4 +233,5 @@ def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: A
 def _code(shape: PlaneProductShape, step: int) -> NDArray[Any]:
     """Return the record `CODE`, for pixels `step` columns apart, or any number of them if 0."""
     pick = pixel_picker_address(step, shape.bits, shape.lanes)
-    return record_of(CODE, pick=pick, microkernel=plane_product_address(shape))
+    record = record_of(CODE, pick=pick, microkernel=plane_product_address(shape))
+    return record.view(np.int64)

@@ -53,7 +53,7 @@ class Cut(NamedTuple):
     shape: PixelGradientShape
     #: The numbers `fastconv.kernels.direct_weight_grad_loops.LAYOUT`.
     record: NDArray[Any]
-    #: First image and number of images, first row and number of rows: (pieces, 4).
+    #: First image and number of images, first row and number of rows of each piece, flat.
     bands: NDArray[np.int64]
     #: First channel, row and column of the kernel: (tiles, 3).
     tap_tiles: NDArray[np.int64]
@@ -159,13 +159,13 @@ def cut_of(problem: Conv2dProblem) -> Cut:
         slot=slot,
         chunk_size=chunk_size,
     )
-    arrays = pieces, tap_tiles, offsets, zeros
+    arrays = pieces.reshape(-1), tap_tiles, offsets, zeros
     return Cut(shape, record, *arrays, chunks * chunk_size, p.groups * chunks * ranges)
 
 
 @lru_cache(maxsize=64)
 def _code(shape: PixelGradientShape) -> NDArray[Any]:
-    return record_of(CODE, microkernel=pixel_gradient_address(shape))
+    return record_of(CODE, microkernel=pixel_gradient_address(shape)).view(np.int64)
 
 
 def refusal(problem: Conv2dProblem) -> str | None:
@@ -207,5 +207,5 @@ def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: A
     code = _code(cut.shape)
     with scratch("sums", (cut.sums,), p.dtype) as sums:
         loops = BandLoops(cut, code, useful_threads(p), (x, grad_output), sums)
-        loops.run(correlate_address(), cut.items, sums, cut.bands.reshape(-1))
+        loops.run(correlate_address(), cut.items, sums, cut.bands)
         loops.finish(add_chunks_address(cut.shape.bits), p.K, out)

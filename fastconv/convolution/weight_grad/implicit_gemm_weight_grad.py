@@ -266,7 +266,8 @@ def _code(shape: GradientShape, step: int) -> NDArray[Any]:
     packing = {"pack": pixel_packer_address(*vectors), "clear": clear_address(*vectors)}
     pack_input = pixel_packer_address(*vectors, step)
     microkernel = gradient_tile_address(shape)
-    return record_of(CODE, **collecting, **packing, pack_input=pack_input, microkernel=microkernel)
+    code = record_of(CODE, **collecting, **packing, pack_input=pack_input, microkernel=microkernel)
+    return code.view(np.int64)
 
 
 def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:

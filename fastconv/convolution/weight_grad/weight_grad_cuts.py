@@ -82,14 +82,14 @@ def whole_vectors(offsets: NDArray[np.int64], lanes: int) -> NDArray[np.int64]:
 
 
 class BandLoops:
-    """Loops over bands of one problem, with the arrays of one call."""
+    """Loops over bands of one problem, with the arrays of one call; `code` are a record's numbers."""
 
     def __init__(
         self, cut: Any, code: NDArray[Any], most: int, factors: tuple[Array, Array], sums: Array
     ) -> None:
-        self._cut, self._code, self._most = cut, code.view(np.int64), most
-        self._factors = [factor.reshape(-1) for factor in factors]
-        self._layer, self._sums = cut.record.view(np.int64), sums
+        self._cut, self._code, self._most, self._sums = cut, code, most, sums
+        self._factors = factors[0].reshape(-1), factors[1].reshape(-1)
+        self._layer = cut.record.view(np.int64)  # one type for the kernel, whatever the fields
 
     def run(self, loops: int, items: int, memory: Array, band: Array) -> None:
         """Do so many items of a band."""

@@ -177,7 +177,7 @@ def _tables(
 
 @lru_cache(maxsize=64)
 def _code(form: Form, shape: GradientShape) -> NDArray[Any]:
-    return record_of(
+    code = record_of(
         CODE,
         transpose=transposer_address(shape.bits, shape.lanes),
         pack=pixel_packer_address(shape.bits, shape.lanes),
@@ -187,6 +187,7 @@ def _code(form: Form, shape: GradientShape) -> NDArray[Any]:
         microkernel=gradient_tile_address(shape),
         sums=sums_address(form),
     )
+    return code.view(np.int64)
 
 
 def refusal(problem: Conv2dProblem, m: int) -> str | None:
