@@ -82,7 +82,7 @@ def whole_vectors(offsets: NDArray[np.int64], lanes: int) -> NDArray[np.int64]:
 
 
 class BandLoops:
-    """Loops over bands of one problem, with the arrays of one call; `code` are a record's numbers."""
+    """Loops over bands of a problem with the arrays of one call; `code` has the numbers `CODE`."""
 
     def __init__(
         self, cut: Any, code: NDArray[Any], most: int, factors: tuple[Array, Array], sums: Array
