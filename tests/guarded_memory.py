@@ -146,19 +146,27 @@ class Guard:
 
         transformed, blocks_of = winograd._WinogradLaunch._transformed, winograd_blocking.blocks_of
 
-        def guarded_blocks(*arguments: Any) -> Any:
-            found = blocks_of(*arguments)
-            arrays = {name: guard(getattr(found, name)) for name in ("record", "offsets", "cuts")}
+        def guarded_arrays(found: Any) -> Any:
+            """Return a cut whose arrays are guarded, and whose record has their addresses."""
+            arrays = {n: guard(v) for n, v in found._asdict().items() if hasattr(v, "flags")}
+            for record in (array for array in arrays.values() if array.dtype.names):
+                record.flags.writeable = True
+                for name in set(arrays) & set(record.dtype.names):
+                    if record[name] == getattr(found, name).ctypes.data:
+                        record[name] = arrays[name].ctypes.data
+                record.flags.writeable = False
             return found._replace(**arrays)
+
+        def guarded_blocks(*arguments: Any) -> Any:
+            return guarded_arrays(blocks_of(*arguments))
 
         def guarded_cut(module: Any, cut: Callable[..., Any]) -> Callable[..., Any]:
             def guarded(*arguments: Any) -> Any:
-                found = cut(*arguments)
-                arrays = {n: guard(v) for n, v in found._asdict().items() if hasattr(v, "flags")}
+                found = guarded_arrays(cut(*arguments))
                 if module is direct_1x1_weight_grad:
-                    bands = [(*band[:2], guard(band[2])) for band in found.bands]
-                    arrays["bands"] = tuple(bands)
-                return found._replace(**arrays)
+                    bands = tuple((*band[:2], guard(band[2])) for band in found.bands)
+                    found = found._replace(bands=bands)
+                return found
 
             return guarded
 
@@ -187,7 +195,6 @@ class Guard:
             (direct_1x1_weight_grad, "cut_of"),
         ):
             setattr(module, cut, guarded_cut(module, getattr(module, cut)))
-            module.as_read_only = as_read_only  # type: ignore[attr-defined]
         winograd_blocking.cheapest_with = any_cut  # type: ignore[assignment]
         winograd.cheapest = any_product_tile  # type: ignore[assignment]
         winograd.blocks_of = guarded_blocks  # type: ignore[assignment]

@@ -143,7 +143,7 @@ def test_tiles_cover_everything_once_and_no_ring_closes(direction: str) -> None:
                     number = own * result.length + k
                     if number >= sizes[reads[2]]:
                         continue
-                    place = result.place + k * result.spread
+                    place = result.start + k * result.spread
                     assert 0 <= place < n
                     for at, source in held[0].items():
                         distance = place - at if direction == "input_grad" else at - place

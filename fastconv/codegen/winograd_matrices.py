@@ -6,7 +6,7 @@ multiplications, where the plain sum takes m * r::
     y = A ((G g) * (B d))      y (m,), g (r,), d (m + r - 1,)
 
 and a two-dimensional tile the same way along both axes. It is polynomial multiplication by
-interpolation (A. Toom, S. Cook), turned round: a product of polynomials is found from its values
+interpolation (A. Toom, S. Cook), transposed: a product of polynomials is found from its values
 at m + r - 2 points and at infinity.
 
 Sources: S. Winograd, "Arithmetic complexity of computations", 1980; A. Lavin, S. Gray, "Fast

@@ -1,8 +1,8 @@
 """Convolution by Fourier transforms: for large kernels, whose size then hardly matters.
 
 The transform of a convolution is the product of the transforms. Tiles of the image
-(`overlap`) are transformed, each frequency is a matrix product over channels, and the products are
-transformed back::
+(`overlap_save`) are transformed, each frequency is a matrix product over channels, and the products
+are transformed back::
 
     y(f)  (tiles, K) = x(f)    (tiles, C) @ w(f)* (C, K)
     dx(f) (tiles, C) = dy(f)   (tiles, K) @ w(f)  (K, C)
@@ -129,7 +129,7 @@ def _all_finite(array: Array) -> bool:
 
 def _cut(problem: Conv2dProblem, direction: Direction) -> Cut:
     cut = best_cut(problem, direction)
-    assert cut is not None, "asked for a problem that was refused"
+    assert cut is not None, "this problem was refused"
     return cut
 
 
@@ -176,7 +176,7 @@ def _filter(
     here, there = factors.shape[2:]
 
     def filter_tiles(groups: Range, some: Range) -> None:
-        image, tiles = cut.places(some)
+        image, tiles = cut.tiles_at(some)
         sources = _planes(image, p.groups, groups, here, (0, here))
         results = _planes(image, p.groups, groups, there, (0, there))
         added = np.broadcast_to(bias.reshape(p.groups, there)[slice(*groups)], results.shape)
@@ -211,7 +211,7 @@ def _sum_over_tiles(
     shape = cut.frequencies, *planes.shape
 
     def correlate(some: Range, out: Array) -> None:
-        image, tiles = cut.places(some)
+        image, tiles = cut.tiles_at(some)
         of_x = _planes(image, p.groups, groups, p.C_per_group, channels)
         of_y = _planes(image, p.groups, groups, p.K_per_group, filters)
         with (

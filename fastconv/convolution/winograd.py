@@ -10,7 +10,7 @@ Source: A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", 
 from __future__ import annotations
 
 from copy import copy
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -34,18 +34,22 @@ from fastconv.convolution.weight_grad import winograd_weight_grad
 from fastconv.core.activation import Activation
 from fastconv.core.cached import cached_property
 from fastconv.core.conv_problem import Conv2dProblem, Direction
+from fastconv.core.records import record_of
 from fastconv.kernels.conv_microkernels import tile_address
 from fastconv.kernels.winograd_loops import (
     BOTH,
-    FILTERS,
     MULTIPLY,
     TRANSFORM,
+    WEIGHTS,
     convolve_winograd,
-    filters_address,
+    loops_address,
+)
+from fastconv.kernels.winograd_microkernels import (
+    ARGUMENTS,
     inputs_address,
     outputs_address,
+    weights_address,
 )
-from fastconv.kernels.winograd_max_pool import pooled_address
 from fastconv.runtime import output_memory, threads
 from fastconv.runtime.workspace import scratch
 
@@ -179,15 +183,6 @@ class Winograd4(Winograd):
     m = 4
 
 
-class _Making(NamedTuple):
-    """What filters are laid out and transformed with: two addresses, and the places of taps."""
-
-    pack: int
-    turned: int
-    code: int
-    places: Array
-
-
 class _WinogradLaunch(Launch):
     """A convolution ready to run: everything that is the same for every input."""
 
@@ -213,20 +208,27 @@ class _WinogradLaunch(Launch):
         self._plain = as_read_only(np.concatenate([none, zeros[:1], zeros]))
         self._none = as_read_only(np.empty(0, p.dtype))
         self._code = self.find_code()
-        tile = shape.filters, shape.bits, shape.lanes
-        pack = packer_of(p, filters, tile, chunk_of(p), channels_last=True, once=once)
-        code, places = filters_address(form_of(p, m)), as_read_only(pack.places)
-        self._making = _Making(pack.code, int(pack.turned), code, places)
         self._weight = filters.weight.reshape(-1)
+        self._making = self._making_of(filters, once)
         if not cut.fresh:
             self._weight = self._transformed(once)
-            self._making = _Making(0, 0, 0, as_read_only(np.empty(0, np.int64)))
+            self._making = {"weights": 0, "pack": 0, "rotated": 0, "tap_offsets": 0}
+            self._code[1].clear()
 
-    def find_code(self) -> tuple[tuple[int, int, int], dict[int, Blocks]]:
-        """Return transforms and tile, and the blocks for each number of threads."""
+    def find_code(self) -> tuple[dict[str, int], dict[int, tuple[Blocks, Array]]]:
+        """Return addresses, and for each number of threads the blocks and the arguments."""
         form = form_of(self._problem, self._m)
-        outputs = (pooled_address if self._pooled else outputs_address)(form)
-        return (inputs_address(form), tile_address(self._shape), outputs), {}
+        code = {"inputs": inputs_address(form), "outputs": outputs_address(form, self._pooled)}
+        return {**code, "microkernel": tile_address(self._shape), "loops": loops_address()}, {}
+
+    def _making_of(self, filters: Filters, once: bool) -> dict[str, Any]:
+        """Return what packs and transforms the weights."""
+        p, shape = self._problem, self._shape
+        tile = shape.filters, shape.bits, shape.lanes
+        pack = packer_of(p, filters, tile, chunk_of(p), channels_last=True, once=once)
+        offsets = as_read_only(pack.places)
+        made = {"weights": weights_address(form_of(p, self._m)), "pack": pack.code}
+        return {**made, "rotated": int(pack.turned), "tap_offsets": offsets}
 
     @cached_property
     def _whole(self) -> Run:
@@ -242,10 +244,10 @@ class _WinogradLaunch(Launch):
         A chunk of channels of a tile of filters is laid out first: its transform is then the same
         for every element of a row. Used `once` they lie in memory that is used again.
         """
-        g, groups, dtype = self._blocks().record[0], self._problem.groups, self._problem.dtype
+        g, groups, dtype = self._blocks()[0].record[0], self._problem.groups, self._problem.dtype
         sizes = (int(groups * g.filter_tiles * g.products * g.weight_step),)
         result = output_memory.empty(sizes, dtype) if once else np.empty(sizes, dtype)
-        self._run([(FILTERS, 0)], self._none, self._none, result)
+        self._run([(WEIGHTS, 0)], self._none, self._none, result)
         return as_read_only(result)
 
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
@@ -253,44 +255,29 @@ class _WinogradLaunch(Launch):
         if self._pooled and residual is not None:
             self._whole(x, residual, out)
             return
-        blocks, steps = self._blocks(), [(BOTH, 0)]
+        blocks, steps = self._blocks()[0], [(BOTH, 0)]
         if blocks.shared_bytes:
             steps = [(s, block) for block in range(blocks.blocks) for s in (TRANSFORM, MULTIPLY)]
         added = self._none if residual is None else residual.reshape(-1)
         self._run(steps, x.reshape(-1), added, out.reshape(-1))
 
-    def _blocks(self) -> Blocks:
-        """Return the blocks for as many threads as are of use now."""
-        cuts, count = self._code[1], useful_threads(self._problem)
-        blocks: Blocks | None = cuts.get(count)
-        if blocks is None:
+    def _blocks(self) -> tuple[Blocks, Array]:
+        """Return blocks and arguments for as many threads as are of use now."""
+        ready, count = self._code[1], useful_threads(self._problem)
+        found: tuple[Blocks, Array] | None = ready.get(count)
+        if found is None:
             key = self._problem, self._m, self._shape, count, self._fresh, self._pooled
-            blocks = cuts[count] = blocks_of(*key)
-        return blocks
+            blocks = blocks_of(*key)
+            arrays = {"layer": blocks.record, "weight": self._weight, "bias": self._bias}
+            numbers = {"numbers": self._numbers, "plain": self._plain, "form": self._form}
+            arguments = record_of(ARGUMENTS, **self._code[0], **self._making, **arrays, **numbers)
+            found = ready[count] = blocks, arguments
+        return found
 
     def _run(self, steps: list[tuple[int, int]], x: Array, residual: Array, out: Array) -> None:
         """Do some steps, each of a block, one after the other; all arrays are flat."""
-        codes, blocks = self._code[0], self._blocks()
-        *making, places = self._making
+        blocks, arguments = self._blocks()
         size = blocks.shared_bytes + blocks.workers * blocks.worker_bytes
         with scratch("winograd", size) as memory:
             for step in steps:
-                convolve_winograd(
-                    blocks.workers,
-                    *step,
-                    *codes,
-                    *making,
-                    x,
-                    self._weight,
-                    places,
-                    self._bias,
-                    residual,
-                    out,
-                    self._numbers,
-                    self._form,
-                    self._plain,
-                    blocks.offsets,
-                    blocks.cuts,
-                    memory,
-                    blocks.record,
-                )
+                convolve_winograd(blocks.workers, *step, x, residual, out, memory, arguments)

@@ -22,7 +22,8 @@ from fastconv.runtime import forks, threads
 
 # No `fastmath=True`: it would let the compiler assume that NaN and infinity never occur.
 # "contract" alone allows a multiplication and an addition to become one fused instruction.
-_FLAGS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+FASTMATH = {"contract"}
+_FLAGS = {"nogil": True, "error_model": "numpy", "fastmath": FASTMATH}
 # For sums in vectors: the compiler may choose the order of additions, once and for all calls.
 _ANY_ORDER = {"contract", "reassoc"}
 

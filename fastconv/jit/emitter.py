@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
+from numba.core.fastmathpass import rewrite_module
 
-from fastconv.jit.compiler import stored_address, target
+from fastconv.jit.compiler import FASTMATH, stored_address, target
 from fastconv.jit.kernel_cache import StoredKernel
 
 #: What writes a function's instructions: a builder at its beginning, and its arguments by name.
@@ -49,6 +51,8 @@ def compiled(name: str, arguments: Sequence[str], emit: Emit) -> StoredKernel:
     builder = ir.IRBuilder(function.append_basic_block())
     emit(builder, dict(zip(arguments, function.args, strict=True)))
     builder.ret_void()
+    # What one instruction may round once is what Numba's kernels may round once.
+    rewrite_module(module, SimpleNamespace(flags=FASTMATH))
     optimized = llvm.parse_assembly(str(module))
     optimized.verify()
     passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))

@@ -1,4 +1,4 @@
-"""Weight gradients with pixels in the lanes: the loops around their tiles.
+"""Weight gradients vectorized over output width: the loops around their microkernel.
 
 The pixels are cut into chunks, each with sums of its own, and a chunk into pieces that the caches
 hold while all tiles of filters and of taps pass over them.
@@ -9,12 +9,13 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fastconv.codegen.direct_weight_grad_microkernel import ARGUMENTS, PixelGradient, Taps
-from fastconv.jit.compiler import range_kernel
+from fastconv.codegen.integers import Integer, counted, integer_at
+from fastconv.codegen.sums_over_pixels import store_total
+from fastconv.codegen.vector import I64, vectors
+from fastconv.core.records import record_type
 from fastconv.jit.emitter import emitted_address
-from fastconv.jit.pointers import address, call
+from fastconv.kernels.weight_grad_loops import Loops, emitted_loops
 
 
 class PixelGradientShape(NamedTuple):
@@ -42,98 +43,83 @@ def pixel_gradient_address(shape: PixelGradientShape) -> int:
     return emitted_address(shape.name, ARGUMENTS, emit)
 
 
-#: The numbers that the loops read from the layer's record.
-FIELDS = (
+#: The numbers of a cut. The last ones are addresses: of the first channel, row and column of the
+#: kernel of each tile of taps; of where a tap's sum lies in those of a tile of filters, for the
+#: first filter; and of a row of zeros.
+LAYOUT = record_type(
     *("itemsize", "N", "C", "K", "H", "W", "OH", "OW", "x_plane", "grad_plane", "groups"),
-    *("C_per_group", "K_per_group", "taps", "down", "dilation_h", "dilation_w"),
-    *("pad_top", "pad_left", "pieces", "chunks", "ranges", "filter_tiles", "tap_tiles"),
-    *("tile_filters", "tile_taps", "slot", "chunk_size"),
+    *("C_per_group", "K_per_group", "taps", "stride_h", "dilation_h", "dilation_w"),
+    *("pad_top", "pad_left", "piece_count", "chunks", "ranges", "filter_tiles", "tap_tile_count"),
+    *("tile_filters", "tile_taps", "slot", "chunk_size", "tap_tiles", "tap_offsets", "zeros"),
 )
-LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
+#: Addresses of machine code.
+CODE = record_type("microkernel")
 
 
-@range_kernel
-def correlate(
-    start: int,
-    stop: int,
-    tile: int,
-    x: Any,
-    grad: Any,
-    zeros: Any,
-    pieces: Any,
-    tap_tiles: Any,
-    sums: Any,
-    layer: Any,
+@cache
+def correlate_address() -> int:
+    """Return the address of what does a range of filters of one group and chunk.
+
+    `band` holds of each piece the first image and how many images, the first row and how many
+    rows. `sums` is (chunks, groups, filter tiles, tap tiles, sums of a tile).
+    """
+    return emitted_loops("direct-weight-grad", _correlate, LAYOUT, CODE)
+
+
+def _correlate(w: Loops, item: Integer) -> None:
+    g = w.g
+    number, some = item // g.ranges, item % g.ranges
+    group, chunk = number // g.chunks, number % g.chunks
+    t0, t1 = some * g.filter_tiles // g.ranges, (some + 1) * g.filter_tiles // g.ranges
+    p0, p1 = chunk * g.piece_count // g.chunks, (chunk + 1) * g.piece_count // g.chunks
+    with counted(w.builder, p0, p1) as piece, counted(w.builder, t0, t1) as t:
+        first = Integer(w.builder, w.builder.zext(piece.compare("==", p0), I64))
+        slot = ((chunk * g.groups + group) * g.filter_tiles + t) * g.tap_tile_count
+        with counted(w.builder, 0, g.tap_tile_count) as tap:
+            _correlate_tile(
+                w, piece, group, (t, tap), w.v.sums + (slot + tap) * g.slot * w.size, first
+            )
+
+
+def _correlate_tile(
+    w: Loops,
+    piece: Integer,
+    group: Integer,
+    tile: tuple[Integer, Integer],
+    sums: Integer,
+    first: Integer,
 ) -> None:
-    """Do items `start` to `stop`: a range of filters of one group and chunk.
+    """Write the call of the microkernel for a piece, and tiles of filters and of taps."""
+    g, size, (t, tap) = w.g, w.size, tile
+    image, images, row, rows = (integer_at(w.builder, w.v.band, piece * 4 + n) for n in range(4))
+    c, r, s = (integer_at(w.builder, g.tap_tiles, tap * 3 + n) for n in range(3))
+    # The last tiles move back until they fit; each has its own sums.
+    k = (t * g.tile_filters).at_most(g.K_per_group - g.tile_filters)
+    x = w.v.x + (image * g.C + group * g.C_per_group + c) * g.x_plane * size
+    grad = w.v.grad + (image * g.K + group * g.K_per_group + k) * g.grad_plane * size
+    steps = g.C * g.x_plane, g.K * g.grad_plane, g.x_plane, g.grad_plane
+    top, left = r * g.dilation_h - g.pad_top, s * g.dilation_w - g.pad_left
+    sizes = g.H, g.W, g.OW, row, row + rows, top, left
+    distances = g.stride_h, g.dilation_h, g.dilation_w
+    w.call(w.code.microkernel, x, grad, sums, g.zeros, images, *steps, *sizes, *distances, first)
 
-    `tile` is the address of machine code. `pieces` holds of each piece the first image, how many
-    images there are, the first row and the last; `tap_tiles` of each tile the first channel, row
-    and column of the kernel. `sums` is (chunks, groups, filter tiles, tap tiles, sums of a tile).
+
+@cache
+def add_chunks_address(bits: int) -> int:
+    """Return the address of what adds up the chunks' sums, in `memory`, for a filter.
+
+    The result, in `sums`, is (filters, taps).
     """
-    g, size = layer[0], layer[0].itemsize
-    for number in range(start, stop):
-        number, some = divmod(number, g.ranges)
-        group, chunk = divmod(number, g.chunks)
-        t0 = some * g.filter_tiles // g.ranges
-        t1 = (some + 1) * g.filter_tiles // g.ranges
-        p0 = chunk * g.pieces // g.chunks
-        p1 = (chunk + 1) * g.pieces // g.chunks
-        for piece in range(p0, p1):
-            image, images = pieces[piece, 0], pieces[piece, 1]
-            x_group = (image * g.C + group * g.C_per_group) * g.x_plane
-            for t in range(t0, t1):
-                # The last tiles move back until they fit; each has its own sums.
-                k = min(t * g.tile_filters, g.K_per_group - g.tile_filters)
-                grads = (image * g.K + group * g.K_per_group + k) * g.grad_plane
-                slot = ((chunk * g.groups + group) * g.filter_tiles + t) * g.tap_tiles
-                for tap in range(g.tap_tiles):
-                    top = tap_tiles[tap, 1] * g.dilation_h - g.pad_top
-                    left = tap_tiles[tap, 2] * g.dilation_w - g.pad_left
-                    pixels = address(x) + (x_group + tap_tiles[tap, 0] * g.x_plane) * size
-                    to = address(sums) + (slot + tap) * g.slot * size
-                    call(
-                        tile,
-                        (
-                            pixels,
-                            address(grad) + grads * size,
-                            to,
-                            address(zeros),
-                            images,
-                            g.C * g.x_plane,
-                            g.K * g.grad_plane,
-                            g.x_plane,
-                            g.grad_plane,
-                            g.H,
-                            g.W,
-                            g.OW,
-                            pieces[piece, 2],
-                            pieces[piece, 3],
-                            top,
-                            left,
-                            g.down,
-                            g.dilation_h,
-                            g.dilation_w,
-                            int(piece == p0),
-                        ),
-                    )
 
+    def write(w: Loops, item: Integer) -> None:
+        g, vector = w.g, vectors(w.builder, bits, 1)
+        group, k = item // g.K_per_group, item % g.K_per_group
+        t = (k // g.tile_filters).at_most(g.filter_tiles - 1)
+        f = k - (t * g.tile_filters).at_most(g.K_per_group - g.tile_filters)
+        begin = (group * g.filter_tiles + t) * g.tap_tile_count * g.slot + f * g.tile_taps
+        with counted(w.builder, 0, g.taps) as tap:
+            element = begin + integer_at(w.builder, g.tap_offsets, tap)
+            target, source = item * g.taps + tap, w.v.memory + element * w.size
+            store_total(vector, w.v.sums + target * w.size, source, g.chunks, g.chunk_size)
 
-@range_kernel
-def add_chunks(start: int, stop: int, places: Any, sums: Any, out: Any, layer: Any) -> None:
-    """Add up the chunks' sums for filters `start` to `stop`; `out` is (filters, taps), flat.
-
-    `places` says where a tap's sum lies in those of a tile of filters, for the first of them.
-    """
-    g = layer[0]
-    for number in range(start, stop):
-        group, k = divmod(number, g.K_per_group)
-        t = min(k // g.tile_filters, g.filter_tiles - 1)
-        f = k - min(t * g.tile_filters, g.K_per_group - g.tile_filters)
-        begin = (group * g.filter_tiles + t) * g.tap_tiles * g.slot + f * g.tile_taps
-        for tap in range(g.taps):
-            place = begin + places[tap]
-            total = sums[place]
-            for chunk in range(1, g.chunks):
-                total += sums[chunk * g.chunk_size + place]
-            out[number * g.taps + tap] = total
+    return emitted_loops(f"direct-weight-grad-sums-f{bits}", write, LAYOUT, CODE)

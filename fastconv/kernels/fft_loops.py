@@ -1,31 +1,26 @@
 """Fourier transforms of planes: from images to spectra, and from spectra to images.
 
-A transform is done in place and leaves its results in an order of its own, `order`. Nothing is put
-in order: what follows looks up where a frequency lies.
+A transform is done in place and leaves its results in an order of its own, `order`. Nothing is
+reordered: what follows looks up where a frequency lies.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numpy.typing import NDArray
 
-from fastconv.codegen.fft_butterflies import (
-    READ_FIELDS,
-    WRITTEN_FIELDS,
-    butterfly,
-    put_together,
-    read_planes,
-    take_apart,
-    write_planes,
-)
-from fastconv.codegen.row_copies import clear_row
-from fastconv.jit.compiler import address_of
-from fastconv.jit.pointers import call, integer_at
+from fastconv.codegen.fft_butterflies import READ_FIELDS, WRITTEN_FIELDS, Planes
+from fastconv.codegen.integers import Integer, Record, call_at, counted, integer_at, integers
+from fastconv.core.records import record_type
+from fastconv.jit.emitter import Emit, emitted_address
 
 
 @lru_cache(maxsize=32)
@@ -46,7 +41,7 @@ def order(n: int) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=8)
 def factors(most: int, dtype: str) -> NDArray[Any]:
-    """Return what transforms of up to `most` points turn theirs by, shortest transforms first."""
+    """Return the twiddle factors of transforms of up to `most` points, shortest ones first."""
     angles = [
         -2 * np.pi * number * j / length
         for length in (2**k for k in range(2, most.bit_length()))
@@ -58,121 +53,141 @@ def factors(most: int, dtype: str) -> NDArray[Any]:
 
 @cache
 def lines_address(bits: int, lanes: int) -> int:
-    """Return the address of the machine code that transforms lines of points."""
-    size = bits // 8
+    """Return the address of the machine code that transforms lines of points.
 
-    def lines(points, offsets, count, n, distance, factors):  # type: ignore[no-untyped-def]
-        for number in range(count):
-            line = points + integer_at(offsets, number)
-            length = n
-            while length > 2:
-                part = length // 4
-                table = factors + 6 * (part - 1) * size
-                for block in range(0, n, length):
-                    for j in range(part):
-                        place = line + (block + j) * distance
-                        butterfly(4, place, part * distance, table + 6 * j * size, bits, lanes)
-                length = part
-            if length == 2:
-                for block in range(0, n, 2):
-                    butterfly(2, line + block * distance, distance, factors, bits, lanes)
+    Its arguments: addresses of points and of each line's offset from them; how many lines, points
+    of a line (a power of two), bytes between them, and the address of `factors`.
+    """
 
-    return address_of(lines, f"fourier-f{bits}x{lanes}", 6)
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        v, write = integers(builder, arguments), Planes(builder, bits, lanes)
+        exponent = Integer(builder, builder.cttz(v.n.value, ir.Constant(ir.IntType(1), 0)))
+        with counted(builder, 0, v.lines) as number:
+            line = v.points + integer_at(builder, v.offsets, number)
+            with counted(builder, 0, exponent // 2) as stage:
+                _write_stage(write, line, v, stage)
+            odd = exponent.compare("!=", exponent // 2 * 2)
+            with builder.if_then(odd), counted(builder, 0, v.n, 2) as block:
+                write.butterfly(2, line + block * v.distance, v.distance, v.factors)
+
+    names = "points", "offsets", "lines", "n", "distance", "factors"
+    return emitted_address(f"fourier-f{bits}x{lanes}", names, emit)
 
 
-#: What `spectra` is called with: a range of pairs of blocks of planes, the address of what
-#: transforms lines (`lines_address`), where to work and how many elements to clear there; of the
-#: planes, their integers, the elements of a row, and how many rows and columns to read at most;
-#: the bytes of points between two rows, and the points between two columns; where lines lie in
-#: both directions, how many, their points and bytes between them; the factors; for each frequency
-#: where it and its opposite lie, and how many there are; where the spectra go, and how many planes
-#: there are.
-SPECTRA = (
-    *("start", "stop", "lines", "points", "elements", "tables", "row", "rows", "columns"),
-    *("row_bytes", "step", "across", "lines_across", "nw", "point_bytes"),
+def _write_stage(write: Planes, line: Integer, v: SimpleNamespace, stage: Integer) -> None:
+    """Write the butterflies of a line's blocks of ``n >> 2 * stage`` points."""
+    builder = write.builder
+    length = Integer(builder, builder.lshr(v.n.value, (stage * 2).value))
+    part = length // 4
+    table = v.factors + (part - 1) * (6 * write.size)
+    with counted(builder, 0, v.n, length) as block, counted(builder, 0, part) as j:
+        point = line + (block + j) * v.distance
+        write.butterfly(4, point, part * v.distance, table + j * (6 * write.size))
+
+
+#: What lines of both directions are: the address of `lines_address`; where those across and down
+#: begin, how many, their points and bytes between them; the address of the factors; that of where
+#: each frequency and its negative lie, and how many frequencies there are.
+_LINES = (
+    *("lines", "across", "lines_across", "nw", "point_bytes"),
     *("down", "lines_down", "nh", "pitch_bytes", "factors", "pairs", "frequencies"),
-    *("target", "planes"),
 )
-#: And `images`: spectra in place of the target, where the points of each row and
-#: column of the result lie, what to multiply it by, and what to add.
-IMAGES = (
-    *("start", "stop", "lines", "points", "source", "planes", "pairs", "frequencies"),
-    *("down", "lines_down", "nh", "pitch_bytes", "across", "lines_across", "nw", "point_bytes"),
-    *("factors", "tables", "row", "rows", "columns", "places", "scale", "bias"),
+#: What `spectra` reads: the lines; how many elements of points to clear; the address of the planes'
+#: integers, elements of a row, and how many rows and columns to read at most; bytes of points
+#: between two rows, and points between two columns; where spectra go, and of how many planes.
+SPECTRA = record_type(
+    *_LINES,
+    *("elements", "tables", "row", "rows", "columns", "row_bytes", "step", "target", "planes"),
 )
+#: What `images` reads: the lines; where spectra are, and of how many planes; the address of the
+#: planes' integers, elements of a row, and its rows and columns; that of the offset of each column
+#: of the result, of what it is multiplied by, and of what is added to it.
+IMAGES = record_type(
+    *_LINES,
+    *("source", "planes", "tables", "row", "rows", "columns", "offsets", "scale", "bias"),
+)
+#: ``function(start, stop, points, record)``: a range of pairs of blocks of planes, the address of
+#: where to work, and that of the record.
+ARGUMENTS = ("start", "stop", "points", "record")
 
 
 @cache
 def spectra(bits: int, lanes: int) -> Callable[..., None]:
-    """Return the function of the integers `SPECTRA` that transforms planes.
+    """Return the function of `ARGUMENTS`, with a record of `SPECTRA`, that transforms planes.
 
     Its result is the complex ``target[frequency, plane]``, twice as large as the transform.
     """
-    size = bits // 8
 
-    def transform(  # type: ignore[no-untyped-def]
-        start, stop, lines, points, elements, tables, row, rows, columns,
-        row_bytes, step, across, lines_across, nw, point_bytes,
-        down, lines_down, nh, pitch_bytes, factors, pairs, frequencies,
-        target, planes,
-    ):  # fmt: skip
-        for block in range(start, stop):
-            clear_row(points, elements, bits, lanes)
-            for part in range(2):
-                table = tables + (2 * block + part) * lanes * READ_FIELDS * 8
-                for i in range(rows):
-                    for j in range(0, columns, lanes):
-                        place = points + i * row_bytes + j * step * point_bytes
-                        read_planes(place, part, step, table, row, i, j, bits, lanes)
-            call(lines, (points, across, lines_across, nw, point_bytes, factors))
-            call(lines, (points, down, lines_down, nh, pitch_bytes, factors))
-            first = block * 2 * lanes
-            for f in range(frequencies):
-                here = points + integer_at(pairs, 2 * f)
-                opposite = points + integer_at(pairs, 2 * f + 1)
-                place = target + (f * planes + first) * 2 * size
-                take_apart(here, opposite, place, planes - first, bits, lanes)
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        v, write = integers(builder, arguments), Planes(builder, bits, lanes)
+        g = Record(builder, v.record, SPECTRA)
+        with counted(builder, v.start, v.stop) as block:
+            write.clear(v.points, g.elements)
+            with counted(builder, 0, 2) as part:
+                tables = g.tables + (block * 2 + part) * (lanes * READ_FIELDS * 8)
+                with counted(builder, 0, g.rows) as i, counted(builder, 0, g.columns, lanes) as j:
+                    point = v.points + i * g.row_bytes + j * g.step * write.point_bytes
+                    point += part * lanes * write.size
+                    write.read(point, g.step, tables, g.row, i, j)
+            _write_lines(builder, v, g, ("across", "down"))
+            first = block * (2 * lanes)
+            with _frequencies(builder, v, g) as (f, here, opposite):
+                target = g.target + (f * g.planes + first) * (2 * write.size)
+                write.separate(here, opposite, target, g.planes - first)
 
-    return _callable(transform, f"spectra-f{bits}x{lanes}", len(SPECTRA))
+    return _callable(f"spectra-f{bits}x{lanes}", emit)
 
 
 @cache
 def images(bits: int, lanes: int) -> Callable[..., None]:
-    """Return the function of the integers `IMAGES` that transforms spectra back.
+    """Return the function of `ARGUMENTS`, with a record of `IMAGES`, that transforms spectra back.
 
-    Its source is the complex ``[frequency, plane]``.
+    Its source is the complex ``[frequency, plane]``. Parts were exchanged by `Planes.combine`.
     """
-    size = bits // 8
 
-    def transform(  # type: ignore[no-untyped-def]
-        start, stop, lines, points, source, planes, pairs, frequencies,
-        down, lines_down, nh, pitch_bytes, across, lines_across, nw, point_bytes,
-        factors, tables, row, rows, columns, places, scale, bias,
-    ):  # fmt: skip
-        for block in range(start, stop):
-            first = block * 2 * lanes
-            for f in range(frequencies):
-                here = points + integer_at(pairs, 2 * f)
-                opposite = points + integer_at(pairs, 2 * f + 1)
-                place = source + (f * planes + first) * 2 * size
-                put_together(here, opposite, place, planes - first, bits, lanes)
-            call(lines, (points, down, lines_down, nh, pitch_bytes, factors))
-            call(lines, (points, across, lines_across, nw, point_bytes, factors))
-            for part in range(2):
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        v, write = integers(builder, arguments), Planes(builder, bits, lanes)
+        g = Record(builder, v.record, IMAGES)
+        with counted(builder, v.start, v.stop) as block:
+            first = block * (2 * lanes)
+            with _frequencies(builder, v, g) as (f, here, opposite):
+                source = g.source + (f * g.planes + first) * (2 * write.size)
+                write.combine(here, opposite, source, g.planes - first)
+            _write_lines(builder, v, g, ("down", "across"))
+            with counted(builder, 0, 2) as part:
                 plane = first + part * lanes
-                table, left = tables + plane * WRITTEN_FIELDS * 8, planes - plane
-                offset = bias + plane * size
-                for i in range(rows):
-                    line = points + integer_at(across, i)
-                    for j in range(0, columns, lanes):
-                        write_planes(
-                            line, 1 - part, places + 8 * j, table, row, i, j, left,
-                            scale, offset, bits, lanes,
-                        )  # fmt: skip
+                tables, left = g.tables + plane * (WRITTEN_FIELDS * 8), g.planes - plane
+                offset, bias = (1 - part) * lanes * write.size, g.bias + plane * write.size
+                with counted(builder, 0, g.rows) as i, counted(builder, 0, g.columns, lanes) as j:
+                    line = v.points + integer_at(builder, g.across, i) + offset
+                    offsets = g.offsets + j * 8
+                    write.write(line, offsets, tables, g.row, (i, j), left, g.scale, bias)
 
-    return _callable(transform, f"images-f{bits}x{lanes}", len(IMAGES))
+    return _callable(f"images-f{bits}x{lanes}", emit)
 
 
-def _callable(function: Callable[..., None], name: str, arguments: int) -> Callable[..., None]:
-    address = address_of(function, name, arguments)
-    return ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * arguments)(address)
+def _write_lines(builder: Any, v: SimpleNamespace, g: Record, directions: tuple[str, str]) -> None:
+    """Write the transforms of lines across and down, in this order or the other."""
+    for direction in directions:
+        count, n, distance = (
+            (g.lines_across, g.nw, g.point_bytes)
+            if direction == "across"
+            else (g.lines_down, g.nh, g.pitch_bytes)
+        )
+        offsets = getattr(g, direction)
+        call_at(builder, g.lines, v.points, offsets, count, n, distance, g.factors)
+
+
+@contextmanager
+def _frequencies(
+    builder: Any, v: SimpleNamespace, g: Record
+) -> Iterator[tuple[Integer, Integer, Integer]]:
+    """Write a loop over frequencies, each with the address of its point and of its negative's."""
+    with counted(builder, 0, g.frequencies) as f:
+        here, opposite = (v.points + integer_at(builder, g.pairs, f * 2 + n) for n in (0, 1))
+        yield f, here, opposite
+
+
+def _callable(name: str, emit: Emit) -> Callable[..., None]:
+    address = emitted_address(name, ARGUMENTS, emit)
+    return ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * len(ARGUMENTS))(address)

@@ -1,27 +1,34 @@
-"""Weight gradients: the loops around their tiles.
+"""Weight gradients by an implicit GEMM: the loops around their microkernel.
 
-A band of pixels is done at a time. First the gradient of the output and the input are laid out
-anew, so that what belongs to one pixel lies side by side; then each worker takes a range of the
-weights, and adds to their gradient what the pixels of the band contribute.
+A band of pixels is done at a time. First the gradient of the output and the input are packed, so
+that the channels of one pixel lie side by side; then each worker takes a range of the weights, and
+adds to their gradient what the pixels of the band contribute.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv.codegen import conv_microkernel as codegen_tile
-from fastconv.codegen.row_copies import (
-    clear_row,
-    copy_to_place,
-    fetch,
-    gather_block,
-    transpose_block,
+from fastconv.codegen import conv_microkernel
+from fastconv.codegen.integers import (
+    Integer,
+    Record,
+    call_at,
+    counted,
+    integer_at,
+    integers,
+    pointer_to,
 )
+from fastconv.codegen.packing import clear_row, gather_block, transpose_block
+from fastconv.codegen.vector import Vectors, prefetch, vectors
 from fastconv.codegen.weight_grad_microkernel import WeightGradMicrokernel
-from fastconv.jit.compiler import address_of, range_kernel
+from fastconv.core.records import record_type
+from fastconv.jit.compiler import range_kernel
 from fastconv.jit.emitter import emitted_address
 from fastconv.jit.pointers import address, call
 
@@ -48,299 +55,275 @@ def gradient_tile_address(shape: GradientShape) -> int:
         tile = WeightGradMicrokernel(builder, shape.bits, shape.lanes, arguments)
         tile.emit(shape.columns, shape.filters // shape.lanes)
 
-    return emitted_address(shape.name, codegen_tile.ARGUMENTS, emit)
+    return emitted_address(shape.name, conv_microkernel.ARGUMENTS, emit)
 
 
 @cache
-def pixel_packer_address(bits: int, lanes: int) -> int:
-    """Return the address of the machine code that lays channels of one pixel side by side.
+def pixel_packer_address(bits: int, lanes: int, step: int = 1) -> int:
+    """Return the address of the machine code that packs channels of one pixel side by side.
 
-    Its arguments: addresses of the first channel's first pixel, of the target, and of the place
-    that each pixel gets (int64); elements from channel to channel, how many channels and pixels
-    there are, and how many channels stand side by side: what is there of those that are missing
-    means nothing.
+    Its arguments: addresses of the first channel's first pixel, of the target, and of the number
+    that each pixel gets there (int64); elements from channel to channel, how many channels, rows
+    and pixels of a row there are, elements from row to row, and how many channels lie side by
+    side. Those that are missing are undefined. With `step` 2 every second pixel is packed.
     """
-    size = bits // 8
 
-    def pack(source, target, places, pitch, channels, pixels, wide):  # type: ignore[no-untyped-def]
-        if wide <= lanes // 4:  # a vector would be nearly empty
-            for pixel in range(pixels):
-                # Columns without a channel keep what they hold: nobody wants their sums.
-                for c in range(min(wide, channels)):
-                    element = source + (c * pitch + pixel) * size
-                    copy_to_place(target + c * size, places + pixel * 8, wide, element, bits)
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        v, vector = integers(builder, arguments), vectors(builder, bits, lanes)
+        if step > 1:
+            _pack_blocks(builder, v, vector, step)
             return
-        for first in range(0, wide, lanes):
-            rows = min(lanes, channels - first)
-            # The channels that come next are asked for meanwhile: they lie behind these.
-            after = min(lanes, wide - first) * pitch * size
-            for pixel in range(0, pixels, lanes):
-                for row in range(rows):
-                    fetch(source + ((first + row) * pitch + pixel) * size + after)
-                transpose_block(
-                    target + first * size,
-                    wide,
-                    source + (first * pitch + pixel) * size,
-                    pitch,
-                    places + pixel * 8,
-                    channels - first,
-                    pixels - pixel,
-                    wide - first,
-                    1,
-                    bits,
-                    lanes,
-                )
+        narrow = v.wide.compare("<=", lanes // 4)  # a vector would be nearly empty
+        with builder.if_else(narrow) as (elements, blocks):
+            with elements:
+                _pack_elements(builder, v, vector)
+            with blocks:
+                _pack_blocks(builder, v, vector, step)
 
-    return address_of(pack, f"pixels-f{bits}x{lanes}", 7)
+    names = (
+        *("source", "target", "numbers", "pitch", "channels"),
+        *("rows", "pixels", "row_step", "wide"),
+    )
+    name = f"pixels-f{bits}x{lanes}" + ("-s2" if step > 1 else "")
+    return emitted_address(name, names, emit)
 
 
-@cache
-def strided_packer_address(bits: int, lanes: int) -> int:
-    """Return the address of the machine code that lays out every second pixel of some rows.
+def _pack_elements(builder: Any, v: SimpleNamespace, vector: Vectors) -> None:
+    """Write the packing of single elements of a row; missing channels keep what they hold."""
+    existing = v.wide.at_most(v.channels)
+    with counted(builder, 0, v.pixels) as pixel, counted(builder, 0, existing) as c:
+        element = builder.load(pointer_to(vector, v.source, c * v.pitch, pixel))
+        number = integer_at(builder, v.numbers, pixel)
+        builder.store(element, pointer_to(vector, v.target, number * v.wide, c))
 
-    Its arguments are those of `pixel_packer_address`, with the number of rows and of pixels of a
-    row in the place of all pixels, then the elements from row to row.
-    """
-    size = bits // 8
 
-    def pack(source, target, places, pitch, channels, rows, width, apart, wide):  # type: ignore[no-untyped-def]
-        for first in range(0, wide, lanes):
-            after = min(lanes, wide - first) * pitch * size
-            for row in range(rows):
-                for pixel in range(0, width, lanes):
-                    for c in range(min(lanes, channels - first)):
-                        here = (first + c) * pitch + row * apart + 2 * pixel
-                        fetch(source + here * size + after)
-                        fetch(source + (here + lanes) * size + after)
-                    transpose_block(
-                        target + first * size,
-                        wide,
-                        source + (first * pitch + row * apart + 2 * pixel) * size,
-                        pitch,
-                        places + (row * width + pixel) * 8,
-                        channels - first,
-                        width - pixel,
-                        wide - first,
-                        2,
-                        bits,
-                        lanes,
-                    )
-
-    return address_of(pack, f"pixels-f{bits}x{lanes}-s2", 9)
+def _pack_blocks(builder: Any, v: SimpleNamespace, vector: Vectors, step: int) -> None:
+    """Write the packing of blocks of pixels and channels, a vector of each."""
+    size, lanes = vector.bits // 8, vector.lanes
+    with counted(builder, 0, v.wide, lanes) as first:
+        left, target = v.channels - first, v.target + first * size
+        after = (v.wide - first).at_most(lanes) * v.pitch
+        with counted(builder, 0, v.rows) as row, counted(builder, 0, v.pixels, lanes) as pixel:
+            source = v.source + (first * v.pitch + row * v.row_step + pixel * step) * size
+            with counted(builder, 0, left.at_most(lanes)) as c:
+                # The next channels.
+                for part in range(step):
+                    ahead = c * v.pitch + after + part * lanes
+                    prefetch(builder, pointer_to(vector, source, ahead))
+            numbers = v.numbers + (row * v.pixels + pixel) * 8
+            counts = left, v.pixels - pixel, v.wide - first
+            transpose_block(vector, target, v.wide, source, v.pitch, numbers, *counts, step)
 
 
 @cache
 def clear_address(bits: int, lanes: int) -> int:
     """Return the address of the machine code that clears elements from an address on."""
 
-    def clear(target, count):  # type: ignore[no-untyped-def]
-        clear_row(target, count, bits, lanes)
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        v = integers(builder, arguments)
+        clear_row(vectors(builder, bits, lanes), v.target, v.count.value)
 
-    return address_of(clear, f"clear-f{bits}x{lanes}", 2)
+    return emitted_address(f"clear-f{bits}x{lanes}", ("target", "count"), emit)
 
 
 @cache
-def collector_address(bits: int, lanes: int) -> int:
+def transposer_address(bits: int, lanes: int) -> int:
     """Return the address of the machine code that brings sums of a vector of filters into place.
 
     Its arguments: address of the first filter's first tap, elements from filter to filter, the
-    addresses of the sums and of the place of each tap in them (int64, whole vectors of them), and
-    how many filters (of which no more than a vector are looked at) and taps there are.
+    addresses of the sums and of the offset of each tap in them (int64, whole vectors of them), and
+    how many filters (at most a vector of them is used) and taps there are.
     """
-    size = bits // 8
 
-    def turn(target, to_row, sums, places, filters, taps):  # type: ignore[no-untyped-def]
-        for t in range(0, taps, lanes):
-            to, where = target + t * size, places + t * 8
-            gather_block(to, to_row, sums, where, filters, taps - t, bits, lanes)
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        v, vector = integers(builder, arguments), vectors(builder, bits, lanes)
+        with counted(builder, 0, v.taps, lanes) as t:
+            target, offsets, left = v.target + t * (bits // 8), v.offsets + t * 8, v.taps - t
+            gather_block(vector, target, v.to_row, v.sums, offsets, v.filters, left)
 
-    return address_of(turn, f"sums-f{bits}x{lanes}", 6)
+    names = "target", "to_row", "sums", "offsets", "filters", "taps"
+    return emitted_address(f"sums-f{bits}x{lanes}", names, emit)
 
 
-#: What `collect` reads from a layer's record.
-COLLECTED = (
+#: The numbers of a cut; microkernels read the first few. Those after `sums_size` are addresses: of
+#: each pixel's offset in a packed band; of the number that an element of an image's rows gets in
+#: it, of the input and of the gradient; of `blocks`, which says of each block where it begins in
+#: the input and in a row of the sums; and of zeros.
+LAYOUT = record_type(
+    *conv_microkernel.LAYER,
+    *("itemsize", "C", "K", "H", "W", "P", "OW", "R", "groups", "C_per_group", "K_per_group"),
+    *("x_plane", "x_row_step", "stride_h", "pad_top", "dilation_h", "padded", "high"),
+    *("channel_tiles", "tile_channels", "filter_tiles", "tile_filters", "tile_sums"),
+    *("chunks", "row_blocks", "x_size", "grad_size", "clear", "sums_size"),
+    *("offsets", "x_numbers", "grad_numbers", "blocks", "zeros"),
+)
+#: Addresses of machine code that `collect_address` reads.
+COLLECTING = ("transpose",)
+#: Addresses of machine code. `pack_input` packs every second column of rows `x_row_step` elements
+#: apart, unless that is 0; H and W are those of what is packed.
+CODE = record_type(*COLLECTING, "pack", "pack_input", "clear", "microkernel")
+#: How the sums of a tile of filters lie, (groups, filter tiles, elements of a tile); `tap_offsets`
+#: is the address of where each tap's filters begin in a tile.
+SUMS = record_type(
     *("itemsize", "K_per_group", "lanes", "taps", "tap_step", "tap_chunks"),
-    *("filter_tiles", "tile_filters", "tile_sums"),
+    *("filter_tiles", "tile_filters", "tile_sums", "tap_offsets"),
 )
-#: The numbers that the loops read from the layer's record; tiles read the first few.
-FIELDS = (
-    *codegen_tile.LAYER,
-    *COLLECTED,
-    *("C", "K", "H", "W", "P", "OW", "R", "groups", "C_per_group", "x_plane", "x_apart"),
-    *("stride_h", "pad_top", "dilation_h", "padded", "high"),
-    *("channel_tiles", "tile_channels"),
-    *("chunks", "blocks", "x_size", "grad_size", "clear", "sums_size"),
-)
-LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
+#: What a band is: its first image and how many, its first row and how many.
+BAND = record_type("image", "images", "row", "rows")
 
 
 @range_kernel
-def lay_out(
+def run_loops(
     start: int,
     stop: int,
-    pack: int,
-    pack_strided: int,
-    clear: int,
+    loops: int,
     x: Any,
     grad: Any,
-    x_places: Any,
-    grad_places: Any,
-    band: Any,
-    memory: Any,
-    layer: Any,
-) -> None:
-    """Lay out pieces `start` to `stop` of the band: tiles of channels, then of filters.
-
-    A piece is a chunk of the rows of one image. `pack_strided` lays out where only every second
-    column is wanted, of rows `x_apart` elements apart: H and W then count what is wanted.
-
-    `band` holds the first image, how many images there are, the first row of output and how many
-    rows there are. `memory` gets the input, (groups * channel tiles, pixels with their margins,
-    channels of a tile), and then the gradient, (groups * filter tiles, pixels, filters of a tile).
-    """
-    g, size = layer[0], layer[0].itemsize
-    image0, row0, rows = band[0], band[2], band[3]
-    top = row0 * g.stride_h - g.pad_top
-    channel_tiles = g.groups * g.channel_tiles
-    tiles = channel_tiles + g.groups * g.filter_tiles
-    for number in range(start, stop):
-        rest, tile = divmod(number, tiles)
-        image, chunk = divmod(rest, g.chunks)
-        if tile < channel_tiles:
-            group, t = divmod(tile, g.channel_tiles)
-            c = t * g.tile_channels
-            row = g.padded * g.tile_channels
-            u0, u1 = chunk * g.high // g.chunks, (chunk + 1) * g.high // g.chunks
-            target = address(memory) + (tile * g.x_size + image * g.high * row) * size
-            if g.clear:
-                call(clear, (target + u0 * row * size, (u1 - u0) * row))
-            h0, h1 = max(0, top + u0), min(g.H, top + u1)
-            plane = ((image0 + image) * g.C + group * g.C_per_group + c) * g.x_plane
-            if h1 > h0 and g.x_apart:
-                call(
-                    pack_strided,
-                    (
-                        address(x) + (plane + h0 * g.x_apart) * size,
-                        target + (h0 - top) * row * size,
-                        address(x_places),
-                        g.x_plane,
-                        g.C_per_group - c,
-                        h1 - h0,
-                        g.W,
-                        g.x_apart,
-                        g.tile_channels,
-                    ),
-                )
-            elif h1 > h0:
-                call(
-                    pack,
-                    (
-                        address(x) + (plane + h0 * g.W) * size,
-                        target + (h0 - top) * row * size,
-                        address(x_places),
-                        g.x_plane,
-                        g.C_per_group - c,
-                        (h1 - h0) * g.W,
-                        g.tile_channels,
-                    ),
-                )
-        else:
-            group, t = divmod(tile - channel_tiles, g.filter_tiles)
-            k = t * g.tile_filters
-            i0, i1 = chunk * rows // g.chunks, (chunk + 1) * rows // g.chunks
-            plane = (image0 + image) * g.K + group * g.K_per_group + k
-            place = channel_tiles * g.x_size + (tile - channel_tiles) * g.grad_size
-            place += (image * rows + i0) * g.OW * g.tile_filters
-            call(
-                pack,
-                (
-                    address(grad) + (plane * g.P + (row0 + i0) * g.OW) * size,
-                    address(memory) + place * size,
-                    address(grad_places),
-                    g.P,
-                    g.K_per_group - k,
-                    (i1 - i0) * g.OW,
-                    g.tile_filters,
-                ),
-            )
-
-
-@range_kernel
-def multiply(
-    start: int,
-    stop: int,
-    tile: int,
-    first: int,
-    pixels: int,
-    offsets: Any,
-    blocks: Any,
-    none: Any,
     memory: Any,
     sums: Any,
+    band: Any,
+    code: Any,
     layer: Any,
 ) -> None:
-    """Add the band's share to the gradients of weights `start` to `stop`.
+    """Call the machine code `loops` for items `start` to `stop`; it gets all addresses."""
+    arrays = address(x), address(grad), address(memory), address(sums), address(band)
+    call(loops, (start, stop, *arrays, address(code), address(layer)))
 
-    Those are counted by group, tile of filters, row of the kernel and block of columns. `blocks`
-    says of each block where it begins in the input and in a row of `sums`, which is (groups,
-    filter tiles, R, columns (s, c), filters of a tile); `first` whether this is the first band.
-    """
-    g, size = layer[0], layer[0].itemsize
-    grads = address(memory) + g.groups * g.channel_tiles * g.x_size * size
-    for number in range(start, stop):
-        number, block = divmod(number, g.blocks)
-        number, r = divmod(number, g.R)
-        group, t = divmod(number, g.filter_tiles)
-        source = group * g.channel_tiles * g.x_size + blocks[2 * block]
-        source += r * g.dilation_h * g.padded * g.tile_channels
-        target = (group * g.filter_tiles + t) * g.tile_sums + r * g.sums_size
-        out = address(sums) + (target + blocks[2 * block + 1] * g.tile_filters) * size
-        call(
-            tile,
-            (
-                address(memory) + source * size,
-                address(offsets),
-                grads + (group * g.filter_tiles + t) * g.grad_size * size,
-                address(none),
-                0 if first else out,
-                out,
-                address(none),
-                address(layer),
-                pixels,
-                g.run,
-                0,
-                0,
-                0,
-                0,
-            ),
+
+class Loops:
+    """What writes loops that `run_loops` calls: the records and addresses that they get."""
+
+    def __init__(
+        self, builder: Any, arguments: dict[str, Any], layout: np.dtype[Any], code: np.dtype[Any]
+    ) -> None:
+        self.builder, self.v = builder, integers(builder, arguments)
+        self.g, self.code = (
+            Record(builder, self.v.layer, layout),
+            Record(builder, self.v.code, code),
         )
+        self.band = Record(builder, self.v.band, BAND)
+        self.size = self.g.itemsize
+
+    def call(self, code: Integer, *numbers: Any) -> None:
+        """Write a call of machine code."""
+        call_at(self.builder, code, *numbers)
+
+    def is_first_band(self) -> Any:
+        """Return whether the band is the first one: sums are then written, not added to."""
+        image, row = self.band.image, self.band.row
+        return self.builder.and_(image.compare("==", 0), row.compare("==", 0))
 
 
-@range_kernel
-def collect(start: int, stop: int, turn: int, places: Any, sums: Any, out: Any, layer: Any) -> None:
-    """Bring pieces `start` to `stop` of the gradients into place.
+def emitted_loops(name: str, write: Callable[[Loops, Integer], None], *layouts: Any) -> int:
+    """Return the address of loops for `run_loops`: what `write` writes is done for each item."""
 
-    A piece is a vector of filters and a range of their taps. `turn` is the address of
-    `collector_address`, `sums` is (groups, filter tiles, elements of a tile), `places` says where
-    a tap's filters begin in a tile, and `out` is (groups, filters, taps), flat.
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        loops = Loops(builder, arguments, *layouts)
+        with counted(builder, loops.v.start, loops.v.stop) as item:
+            write(loops, item)
+
+    names = "start", "stop", "x", "grad", "memory", "sums", "band", "code", "layer"
+    return emitted_address(name, names, emit)
+
+
+@cache
+def pack_address() -> int:
+    """Return the address of what packs a band: chunks of an image's rows, of tiles of channels.
+
+    `memory` gets the input, (groups * channel tiles, padded pixels, channels of a tile), and then
+    the gradient, (groups * filter tiles, pixels, filters of a tile).
     """
-    g, size = layer[0], layer[0].itemsize
-    vectors = -(-g.K_per_group // g.lanes)
-    for number in range(start, stop):
-        number, chunk = divmod(number, g.tap_chunks)
-        group, k = divmod(number, vectors)
-        k *= g.lanes
-        first = chunk * g.tap_step
-        t, within = divmod(k, g.tile_filters)
-        source = (group * g.filter_tiles + t) * g.tile_sums + within
-        call(
-            turn,
-            (
-                address(out) + ((group * g.K_per_group + k) * g.taps + first) * size,
-                g.taps,
-                address(sums) + source * size,
-                address(places) + first * 8,
-                g.K_per_group - k,
-                min(g.tap_step, g.taps - first),
-            ),
-        )
+    return emitted_loops("weight-grad-pack", _pack, LAYOUT, CODE)
+
+
+def _pack(w: Loops, item: Integer) -> None:
+    g = w.g
+    channel_tiles = g.groups * g.channel_tiles
+    tiles = channel_tiles + g.groups * g.filter_tiles
+    tile, image, chunk = item % tiles, item // tiles // g.chunks, item // tiles % g.chunks
+    with w.builder.if_else(tile.compare("<", channel_tiles)) as (then, otherwise):
+        with then:
+            _pack_input(w, tile, image, chunk)
+        with otherwise:
+            _pack_gradient(w, tile - channel_tiles, image, chunk)
+
+
+def _pack_input(w: Loops, tile: Integer, image: Integer, chunk: Integer) -> None:
+    """Write the packing of a chunk of the rows that a band reads of an image."""
+    g, size, row = w.g, w.size, w.g.padded * w.g.tile_channels
+    group, c = tile // g.channel_tiles, tile % g.channel_tiles * g.tile_channels
+    top = w.band.row * g.stride_h - g.pad_top
+    u0, u1 = chunk * g.high // g.chunks, (chunk + 1) * g.high // g.chunks
+    target = w.v.memory + (tile * g.x_size + image * g.high * row) * size
+    with w.builder.if_then(g.clear.compare("!=", 0)):
+        w.call(w.code.clear, target + u0 * row * size, (u1 - u0) * row)
+    h0, h1 = (top + u0).at_least(0), (top + u1).at_most(g.H)
+    strided, rows = g.x_row_step.compare("!=", 0), h1 - h0
+    row_step = g.x_row_step.choose(strided, g.x_row_step, g.W)
+    rows, pixels = rows.choose(strided, rows, 1), rows.choose(strided, g.W, rows * g.W)
+    plane = ((w.band.image + image) * g.C + group * g.C_per_group + c) * g.x_plane
+    arrays = w.v.x + (plane + h0 * row_step) * size, target + (h0 - top) * row * size, g.x_numbers
+    sizes = g.x_plane, g.C_per_group - c, rows, pixels, row_step, g.tile_channels
+    with w.builder.if_then(h1.compare(">", h0)):
+        w.call(w.code.pack_input, *arrays, *sizes)
+
+
+def _pack_gradient(w: Loops, tile: Integer, image: Integer, chunk: Integer) -> None:
+    """Write the packing of a chunk of a band's rows of the output's gradient."""
+    g, rows = w.g, w.band.rows
+    group, k = tile // g.filter_tiles, tile % g.filter_tiles * g.tile_filters
+    i0, i1 = chunk * rows // g.chunks, (chunk + 1) * rows // g.chunks
+    plane = (w.band.image + image) * g.K + group * g.K_per_group + k
+    source = w.v.grad + (plane * g.P + (w.band.row + i0) * g.OW) * w.size
+    target = g.groups * g.channel_tiles * g.x_size + tile * g.grad_size
+    target = w.v.memory + (target + (image * rows + i0) * g.OW * g.tile_filters) * w.size
+    sizes = g.P, g.K_per_group - k, 1, (i1 - i0) * g.OW, 0, g.tile_filters
+    w.call(w.code.pack, source, target, g.grad_numbers, *sizes)
+
+
+@cache
+def multiply_address() -> int:
+    """Return the address of what adds a band's share to the gradients of weights.
+
+    Items are counted by group, tile of filters, row of the kernel and block of columns. `sums` is
+    (groups, filter tiles, R, columns (s, c), filters of a tile).
+    """
+    return emitted_loops("weight-grad-multiply", _multiply, LAYOUT, CODE)
+
+
+def _multiply(w: Loops, item: Integer) -> None:
+    g, size = w.g, w.size
+    block, r = item % g.row_blocks, item // g.row_blocks % g.R
+    tile = item // g.row_blocks // g.R
+    begin, column = (integer_at(w.builder, g.blocks, block * 2 + n) for n in (0, 1))
+    source = tile // g.filter_tiles * g.channel_tiles * g.x_size + begin
+    source = source + r * g.dilation_h * g.padded * g.tile_channels
+    target = tile * g.tile_sums + r * g.sums_size + column * g.tile_filters
+    x, out = w.v.memory + source * size, w.v.sums + target * size
+    grads = g.groups * g.channel_tiles * g.x_size + tile * g.grad_size
+    before = out.choose(w.is_first_band(), 0, out)
+    arrays = x, g.offsets, w.v.memory + grads * size, g.zeros, before, out, g.zeros, w.v.layer
+    pixels = w.band.images * w.band.rows * g.OW
+    w.call(w.code.microkernel, *arrays, pixels, g.run, 0, 0, 0, 0)
+
+
+@cache
+def collect_address() -> int:
+    """Return the address of what transposes sums, in `memory`, to gradients, in `sums`.
+
+    An item is a vector of filters and a range of their taps. Gradients are (groups, filters, taps).
+    """
+    return emitted_loops("weight-grad-collect", _collect, SUMS, record_type(*COLLECTING))
+
+
+def _collect(w: Loops, item: Integer) -> None:
+    g = w.g
+    chunk, number = item % g.tap_chunks, item // g.tap_chunks
+    vectors = (g.K_per_group + g.lanes - 1) // g.lanes
+    group, k = number // vectors, number % vectors * g.lanes
+    first = chunk * g.tap_step
+    source = (group * g.filter_tiles + k // g.tile_filters) * g.tile_sums + k % g.tile_filters
+    target = (group * g.K_per_group + k) * g.taps + first
+    offsets, taps = g.tap_offsets + first * 8, (g.taps - first).at_most(g.tap_step)
+    arrays = w.v.sums + target * w.size, g.taps, w.v.memory + source * w.size, offsets
+    w.call(w.code.transpose, *arrays, g.K_per_group - k, taps)

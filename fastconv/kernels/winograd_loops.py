@@ -1,159 +1,30 @@
 """Convolution by Winograd's method: the loops around the transforms and the products.
 
 The output is cut into blocks of tiles. For each block the input is transformed, then for some
-filters at a time the products are formed, (m + r - 1)^2 matrix products of filters by channels by
-tiles, and transformed back to outputs: all of it in buffers that stay in the caches.
+output channels at a time the products are formed, (m + r - 1)^2 matrix products of output channels
+by input channels by tiles, and transformed back to outputs: all of it in buffers that stay in the
+caches.
 
 Where there are many blocks each worker takes a range of them. Where there are few, all workers
-share the transformed input of one block: first each transforms a range of the channels, then each
-multiplies a range of the filters.
+share the transformed input of one block: first each transforms a range of the input channels, then
+each multiplies a range of the output channels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from fastconv.codegen import conv_microkernel as codegen_tile
-from fastconv.codegen.winograd_transforms import (
-    gather_row,
-    scatter_row,
-    transform_inputs,
-    transform_outputs,
-    transform_weights,
-)
-from fastconv.jit.compiler import address_of, range_kernel
+from fastconv.codegen.integers import Integer, Record, call_at, counted, integer_at, integers
+from fastconv.jit.compiler import range_kernel
+from fastconv.jit.emitter import emitted_address
 from fastconv.jit.pointers import address, call
+from fastconv.kernels.winograd_microkernels import ARGUMENTS, LAYOUT
 
-
-class Form(NamedTuple):
-    """What transforms are compiled for: outputs of a tile and taps along one axis, and vectors."""
-
-    m: int
-    r: int
-    bits: int
-    lanes: int
-
-    @property
-    def name(self) -> str:
-        """What the kernels are called; docs/kernels.md has the grammar."""
-        return f"f{self.bits}x{self.lanes}-m{self.m}r{self.r}"
-
-    @property
-    def alpha(self) -> int:
-        """Side of a transformed tile."""
-        return self.m + self.r - 1
-
-
-@cache
-def inputs_address(form: Form) -> int:
-    """Return the address of the machine code that transforms rows of tiles of one channel.
-
-    Its arguments: addresses of the channel, of a buffer, and of the result's first element; then
-    height and width of the channel, its first row and column (negative in the margin), rows and
-    columns of tiles, elements of a plane of the buffer, and from one element of a transformed
-    tile to the next.
-    """
-    m, r, bits, lanes = form
-    size, alpha = bits // 8, form.alpha
-
-    def inputs(source, buffer, target, height, width, top, left, rows, columns, plane, stride):  # type: ignore[no-untyped-def]
-        for u in range(rows * m + r - 1):
-            h = top + u
-            there = width if 0 <= h < height else 0
-            place = buffer + (u % m * alpha * plane + u // m * columns) * size
-            row = source + h * width * size
-            scatter_row(place, row, there, left, columns, plane, m, r, bits, lanes)
-        for t in range(0, rows * columns, lanes):
-            of, to = buffer + t * size, target + t * size
-            transform_inputs(of, to, plane, columns, stride, m, r, bits, lanes)
-
-    return address_of(inputs, f"winograd-inputs-{form.name}", 11)
-
-
-@cache
-def outputs_address(form: Form) -> int:
-    """Return the address of the machine code that makes rows of one filter's output.
-
-    Its arguments: addresses of the products, of a buffer, of the output's first element, of the
-    residual's or 0, of the bias, and of the activation's numbers; its form; rows and columns of
-    tiles, elements of a plane of the buffer, and from one product of a tile to the next; rows and
-    columns of output that there are, and elements of a row of it.
-    """
-    m, r, bits, lanes = form
-    size = bits // 8
-
-    def outputs(  # type: ignore[no-untyped-def]
-        source, buffer, out, residual, bias, numbers, activation,
-        rows, columns, plane, stride, height, width, out_row,
-    ):  # fmt: skip
-        for t in range(0, rows * columns, lanes):
-            of, to = source + t * size, buffer + t * size
-            transform_outputs(of, to, bias, plane, stride, m, r, bits, lanes)
-        for u in range(min(rows * m, height)):
-            place = buffer + (u % m * m * plane + u // m * columns) * size
-            line = u * out_row * size
-            added = residual + line if residual else 0
-            gather_row(
-                place, out + line, added, numbers, activation, columns, plane, width, m, bits, lanes
-            )
-
-    return address_of(outputs, f"winograd-outputs-{form.name}", 14)
-
-
-@cache
-def filters_address(form: Form) -> int:
-    """Return the address of the machine code that lays out filters of a tile and transforms them.
-
-    Its arguments: the address of machine code that lays out, see `pack_weights`, and
-    whether it turns; addresses of the weights, of the place of each tap (int64), of a buffer, and
-    of the first result; numbers of the group and of the tile in it, the first channel and how many
-    are wanted; channels and filters of a group, filters of a tile, for how many channels places
-    and buffer are made, and elements from one result to the next.
-    """
-    m, r, bits, lanes = form
-    size, taps = bits // 8, form.r**2
-
-    def make(  # type: ignore[no-untyped-def]
-        pack, turned, source, places, buffer, target, group, tile, first, wanted,
-        channels, filters, wide, room, stride,
-    ):  # fmt: skip
-        begin = group * filters * channels
-        if turned:
-            begin = source + (begin + first * filters) * taps * size
-            turning = (filters, wanted, taps, 0, 1, wide)
-            call(pack, (tile, tile + 1, begin, buffer, places, tile + 1, *turning))
-        else:
-            begin = source + (begin + first) * taps * size
-            numbers = (filters, channels * taps, wanted * taps, wide)
-            call(pack, (tile, tile + 1, begin, buffer, places, tile + 1, *numbers))
-        count = wanted * wide
-        for t in range(0, count, lanes):
-            of, to = buffer + t * size, target + t * size
-            transform_weights(of, to, room * wide, stride, count - t, m, r, bits, lanes)
-
-    return address_of(make, f"winograd-weights-{form.name}", 15)
-
-
-#: The numbers that the loops read from the layer's record; product tiles read the first few. OH, OW
-#: and `out_m` are those of what is written: the output, or the maxima of its squares.
-FIELDS = (
-    *codegen_tile.LAYER,
-    *("itemsize", "C", "K", "H", "W", "OH", "OW", "C_per_group", "K_per_group"),
-    *("m", "out_m", "products", "chunk", "chunks", "pad_top", "pad_left", "tile_rows"),
-    *("row_blocks", "column_blocks", "blocks", "workers", "shared", "fresh"),
-    *("tile_filters", "tile_columns", "filter_tiles", "pass_tiles"),
-    *("pitch", "scatter_plane", "gather_plane", "in_stride", "product_stride", "weight_step"),
-    *("shared_bytes", "worker_bytes", "gather_begin", "products_begin", "inputs_begin"),
-    *("laid_out_begin", "filters_begin"),
-)
-LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
-
-
-#: What a call does: it transforms the input, multiplies, does both, or transforms all filters.
-BOTH, TRANSFORM, MULTIPLY, FILTERS = range(4)
+#: What a call does: it transforms the input, multiplies, does both, or transforms all weights.
+BOTH, TRANSFORM, MULTIPLY, WEIGHTS = range(4)
 
 
 @range_kernel
@@ -162,203 +33,216 @@ def convolve_winograd(
     stop: int,
     step: int,
     block: int,
-    inputs: int,
-    tile: int,
-    outputs: int,
-    pack: int,
-    turned: int,
-    filters: int,
     x: Any,
-    weight: Any,
-    places: Any,
-    bias: Any,
     residual: Any,
     out: Any,
-    numbers: Any,
-    form: int,
-    plain: Any,
-    offsets: Any,
-    cuts: Any,
     memory: Any,
-    layer: Any,
+    arguments: Any,
 ) -> None:
     """Do the work of workers `start` to `stop`.
 
-    `inputs`, `tile`, `outputs`, `pack` and `filters` are addresses of machine code. All arrays
-    are flat: `weight` is (groups, filter tiles, products, channels, filters of a tile), a product
-    `weight_step` elements behind the one before; or the weights as they are, where they are to be
-    transformed, all of them into `out`, or fresh ones for each block. `pack`, `turned` and
-    `places` are then what `filters_address` wants. `bias` is (K,); `residual` is
-    shaped like `out` or empty; `numbers` and `form` are the activation's; `plain` holds the
-    numbers of no activation and then zeros, the bias of the products; `offsets` says where a
-    channel lies in the transformed input; `cuts` holds the first rows of tiles of the blocks,
-    counted through all images, and their first columns, each list with its end; `memory` has
-    room for all workers. If they share their input, `block` is the one to do.
+    All arrays are flat. `residual` is shaped like `out` or empty; `memory` has room for all
+    workers; `arguments` is a record of `ARGUMENTS`. If the workers share their input, `block` is
+    the one to do. To transform weights, `out` gets all of them.
     """
-    g = layer[0]
-    size = g.itemsize
-    tile_size = g.products * g.weight_step * size
-    row_starts, column_starts = cuts[: g.row_blocks + 1], cuts[g.row_blocks + 1 :]
-    for worker in range(start, stop):
-        own = address(memory) + g.shared_bytes + worker * g.worker_bytes
-        gathered, products = own + g.gather_begin, own + g.products_begin
-        if g.shared:
-            transformed = address(memory)
-            first, last = block, block + 1
-            c0 = worker * g.C_per_group // g.workers
-            c1 = (worker + 1) * g.C_per_group // g.workers
-            f0 = worker * g.filter_tiles // g.workers
-            f1 = (worker + 1) * g.filter_tiles // g.workers
-        else:
-            transformed = own + g.inputs_begin
-            first = worker * g.blocks // g.workers
-            last = (worker + 1) * g.blocks // g.workers
-            c0, c1, f0, f1 = 0, g.C_per_group, 0, g.filter_tiles
-        if step == FILTERS:
-            pieces = out.size // (g.products * g.weight_step) * g.chunks
-            for piece in range(worker * pieces // g.workers, (worker + 1) * pieces // g.workers):
-                number, chunk = divmod(piece, g.chunks)
-                group, t = divmod(number, g.filter_tiles)
-                channel0 = chunk * g.chunk
-                target = number * tile_size + channel0 * g.tile_filters * size
-                call(
-                    filters,
-                    (
-                        pack,
-                        turned,
-                        address(weight),
-                        address(places),
-                        own + g.laid_out_begin,
-                        address(out) + target,
-                        group,
-                        t,
-                        channel0,
-                        min(g.chunk, g.C_per_group - channel0),
-                        g.C_per_group,
-                        g.K_per_group,
-                        g.tile_filters,
-                        g.chunk,
-                        g.weight_step,
-                    ),
-                )
-            continue
-        for number in range(first, last):
-            group, rest = divmod(number, g.row_blocks * g.column_blocks)
-            row_block, column_block = divmod(rest, g.column_blocks)
-            q0, q1 = row_starts[row_block], row_starts[row_block + 1]
-            column0 = column_starts[column_block]
-            columns = column_starts[column_block + 1] - column0
-            tiles = (q1 - q0) * columns
-            if step != MULTIPLY:
-                for c in range(c0, c1):
-                    q = q0
-                    while q < q1:
-                        image, row = divmod(q, g.tile_rows)
-                        rows = min(q1 - q, g.tile_rows - row)
-                        plane = image * g.C + group * g.C_per_group + c
-                        call(
-                            inputs,
-                            (
-                                address(x) + plane * g.H * g.W * size,
-                                own,
-                                transformed + (c * g.pitch + (q - q0) * columns) * size,
-                                g.H,
-                                g.W,
-                                row * g.m - g.pad_top,
-                                column0 * g.m - g.pad_left,
-                                rows,
-                                columns,
-                                g.scatter_plane,
-                                g.in_stride,
-                            ),
-                        )
-                        q += rows
-            if step == TRANSFORM:
-                continue
-            for pass0 in range(f0, f1, g.pass_tiles):
-                pass1 = min(f1, pass0 + g.pass_tiles)
-                at_once = g.chunk if g.fresh else g.C_per_group
-                for channel0 in range(0, g.C_per_group, at_once):
-                    channels = min(at_once, g.C_per_group - channel0)
-                    packed = address(weight) + (group * g.filter_tiles + pass0) * tile_size
-                    if g.fresh:
-                        packed = own + g.filters_begin
-                        for t in range(pass0, pass1):
-                            call(
-                                filters,
-                                (
-                                    pack,
-                                    turned,
-                                    address(weight),
-                                    address(places),
-                                    own + g.laid_out_begin,
-                                    packed + (t - pass0) * tile_size,
-                                    group,
-                                    t,
-                                    channel0,
-                                    channels,
-                                    g.C_per_group,
-                                    g.K_per_group,
-                                    g.tile_filters,
-                                    g.chunk,
-                                    g.weight_step,
-                                ),
-                            )
-                    for p in range(g.products):
-                        source = transformed + (p * g.in_stride + channel0 * g.pitch) * size
-                        target = products + p * g.product_stride * size
-                        for t in range(pass0, pass1):
-                            factors = packed + (t - pass0) * tile_size + p * g.weight_step * size
-                            wanted = min(g.tile_filters, g.K_per_group - t * g.tile_filters)
-                            to = target + (t - pass0) * g.tile_filters * g.pitch * size
-                            for j in range(0, tiles, g.tile_columns):
-                                if not g.fresh:  # what is done twice is not added twice
-                                    j = max(0, min(j, tiles - g.tile_columns))
-                                call(
-                                    tile,
-                                    (
-                                        source + j * size,
-                                        address(offsets),
-                                        factors,
-                                        address(plain) + 4 * size,
-                                        to + j * size if channel0 else 0,
-                                        to + j * size,
-                                        address(plain),
-                                        address(layer),
-                                        channels,
-                                        g.run,
-                                        0,
-                                        wanted,
-                                        tiles - j,
-                                        0,
-                                    ),
-                                )
-                k0 = pass0 * g.tile_filters
-                for k in range(k0, min(g.K_per_group, pass1 * g.tile_filters)):
-                    channel = group * g.K_per_group + k
-                    q = q0
-                    while q < q1:
-                        image, row = divmod(q, g.tile_rows)
-                        rows = min(q1 - q, g.tile_rows - row)
-                        place = (image * g.K + channel) * g.OH * g.OW
-                        place = (place + row * g.out_m * g.OW + column0 * g.out_m) * size
-                        call(
-                            outputs,
-                            (
-                                products + ((k - k0) * g.pitch + (q - q0) * columns) * size,
-                                gathered,
-                                address(out) + place,
-                                address(residual) + place if residual.size else 0,
-                                address(bias) + channel * size,
-                                address(numbers),
-                                form,
-                                rows,
-                                columns,
-                                g.gather_plane,
-                                g.product_stride,
-                                g.OH - row * g.out_m,
-                                min(columns * g.out_m, g.OW - column0 * g.out_m),
-                                g.OW,
-                            ),
-                        )
-                        q += rows
+    added = address(residual) if residual.size else 0
+    arrays = address(x), added, address(out), address(memory), address(arguments)
+    call(arguments[0].loops, (start, stop, step, block, *arrays))
+
+
+@cache
+def loops_address() -> int:
+    """Return the address of the machine code of `convolve_winograd`, which takes addresses."""
+
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        v = integers(builder, arguments)
+        write = _Loops(builder, v)
+        with counted(builder, v.start, v.stop) as worker:
+            own = v.memory + write.g.shared_bytes + worker * write.g.worker_bytes
+            weights = v.step.compare("==", WEIGHTS)
+            with builder.if_else(weights) as (then, otherwise):
+                with then:
+                    write.transform_weights(worker, own)
+                with otherwise:
+                    write.convolve(worker, own)
+
+    names = (
+        *("start", "stop", "step", "block"),
+        *("x", "residual", "out", "memory", "arguments"),
+    )
+    return emitted_address("winograd-loops", names, emit)
+
+
+class _Block(NamedTuple):
+    """Rows of tiles of one group, counted through all images, and columns of tiles."""
+
+    group: Integer
+    row: Integer
+    end_row: Integer
+    column: Integer
+    columns: Integer
+
+
+class _Range(NamedTuple):
+    """A range of channels, or of tiles of output channels."""
+
+    first: Integer
+    end: Integer
+
+
+class _Loops:
+    """Writes the loops; `v` are the arguments, `a` and `g` the records that they point to."""
+
+    def __init__(self, builder: Any, v: Any) -> None:
+        self.builder, self.v = builder, v
+        self.a = Record(builder, v.arguments, ARGUMENTS)
+        self.g = Record(builder, self.a.layer, LAYOUT)
+        self.size, self.tile_size = self.g.itemsize, self.g.products * self.g.weight_step
+
+    def _share(self, worker: Integer, items: Integer) -> _Range:
+        """Return the range of so many items that a worker does."""
+        workers = self.g.workers
+        return _Range(worker * items // workers, (worker + 1) * items // workers)
+
+    def _block(self, number: Integer) -> _Block:
+        builder, g = self.builder, self.g
+        many = g.row_blocks * g.column_blocks
+        group, rest = number // many, number % many
+        i, j = rest // g.column_blocks, rest % g.column_blocks
+        row, end_row = (integer_at(builder, g.starts, i + n) for n in (0, 1))
+        column, end_column = (
+            integer_at(builder, g.starts, g.row_blocks + 1 + j + n) for n in (0, 1)
+        )
+        return _Block(group, row, end_row, column, end_column - column)
+
+    @contextmanager
+    def _rows(self, block: _Block) -> Iterator[tuple[Integer, Integer, Integer, Integer]]:
+        """Write a loop over the images of a block.
+
+        It gives the image, its first row of tiles and how many, and where the tiles begin in those
+        of the block.
+        """
+        height = self.g.tile_rows
+        last = (block.end_row - 1) // height
+        with counted(self.builder, block.row // height, last + 1) as image:
+            begin = (image * height).at_least(block.row)
+            row = begin - image * height
+            rows = (block.end_row - begin).at_most(height - row)
+            yield image, row, rows, (begin - block.row) * block.columns
+
+    def transform_weights(self, worker: Integer, own: Integer) -> None:
+        """Transform a worker's share of all weights."""
+        g = self.g
+        chunks, filter_tiles = g.chunks, g.filter_tiles
+        first, end = self._share(worker, g.groups * filter_tiles * chunks)
+        with counted(self.builder, first, end) as item:
+            number, c = item // chunks, item % chunks * g.chunk
+            target = self.v.out + (number * self.tile_size + c * g.tile_filters) * self.size
+            channels = (g.C_per_group - c).at_most(g.chunk)
+            some = number // filter_tiles, number % filter_tiles, c, channels
+            self._transform_tile(own, target, *some)
+
+    def _transform_tile(self, own: Integer, target: Integer, *some: Integer) -> None:
+        """Transform weights of a group, tile, first channel, and so many channels."""
+        buffer = own + self.g.packed_begin
+        call_at(self.builder, self.a.weights, self.v.arguments, buffer, target, *some)
+
+    def convolve(self, worker: Integer, own: Integer) -> None:
+        """Transform input, multiply, or both, a worker's share of blocks or of one block."""
+        builder, v, g = self.builder, self.v, self.g
+        shared = g.shared.compare("!=", 0)
+
+        def share(items: Integer) -> _Range:
+            first, end = self._share(worker, items)
+            return _Range(first.choose(shared, first, 0), end.choose(shared, end, items))
+
+        first, end = self._share(worker, g.blocks)
+        first, end = first.choose(shared, v.block, first), end.choose(shared, v.block + 1, end)
+        channels, tiles = share(g.C_per_group), share(g.filter_tiles)
+        transformed = own.choose(shared, v.memory, own + g.inputs_begin)
+        with counted(builder, first, end) as number:
+            block = self._block(number)
+            with builder.if_then(v.step.compare("!=", MULTIPLY)):
+                self._transform_input(block, channels, own, transformed)
+            with builder.if_then(v.step.compare("!=", TRANSFORM)):
+                self._multiply(block, tiles, own, transformed)
+
+    def _transform_input(
+        self, block: _Block, channels: _Range, own: Integer, transformed: Integer
+    ) -> None:
+        g, size = self.g, self.size
+        with (
+            counted(self.builder, *channels) as c,
+            self._rows(block) as (image, row, rows, tile),
+        ):
+            plane = image * g.C + block.group * g.C_per_group + c
+            source = self.v.x + plane * g.H * g.W * size
+            target = transformed + (c * g.pitch + tile) * size
+            tiles = row, block.column, rows, block.columns
+            call_at(self.builder, self.a.inputs, source, own, target, *tiles, self.a.layer)
+
+    def _multiply(self, block: _Block, tiles: _Range, own: Integer, transformed: Integer) -> None:
+        """Compute a range of the tiles of output channels of a block."""
+        builder, g = self.builder, self.g
+        fresh = g.fresh.compare("!=", 0)
+        channels = g.C_per_group
+        at_once = g.chunk.choose(fresh, g.chunk, channels)
+        with counted(builder, *tiles, g.pass_tiles) as first:
+            some = _Range(first, (first + g.pass_tiles).at_most(tiles.end))
+            with counted(builder, 0, channels, at_once) as c:
+                part = _Range(c, (c + at_once).at_most(channels))
+                tile = block.group * g.filter_tiles + first
+                prepared = self.a.weight + tile * self.tile_size * self.size
+                own_weights = own + g.weights_begin
+                weights = prepared.choose(fresh, own_weights, prepared)
+                with builder.if_then(fresh), counted(builder, *some) as t:
+                    target = own_weights + (t - first) * self.tile_size * self.size
+                    self._transform_tile(own, target, block.group, t, c, part.end - c)
+                self._products(block, some, part, own, (transformed, weights))
+            self._write_outputs(block, some, own)
+
+    def _products(
+        self,
+        block: _Block,
+        some: _Range,
+        channels: _Range,
+        own: Integer,
+        factors: tuple[Integer, Integer],
+    ) -> None:
+        """Multiply the tiles of a block by those of some output channels, an element at a time.
+
+        The products of some channels are added to those of the channels before.
+        """
+        builder, a, g, size = self.builder, self.a, self.g, self.size
+        tiles, (transformed, weights) = (block.end_row - block.row) * block.columns, factors
+        with counted(builder, 0, g.products) as p, counted(builder, *some) as t:
+            source = transformed + (p * g.in_stride + channels.first * g.pitch) * size
+            number = t - some.first
+            weight = weights + (number * self.tile_size + p * g.weight_step) * size
+            target = p * g.product_stride + number * g.tile_filters * g.pitch
+            target = own + g.products_begin + target * size
+            filters = (g.K_per_group - t * g.tile_filters).at_most(g.tile_filters)
+            with counted(builder, 0, tiles, g.tile_columns) as j:
+                # What is done twice is not added twice.
+                inside = j.at_most(tiles - g.tile_columns).at_least(0)
+                j = j.choose(g.fresh.compare("!=", 0), j, inside)
+                out = target + j * size
+                before = out.choose(channels.first.compare("!=", 0), out, 0)
+                arrays = source + j * size, g.offsets, weight, a.plain + size * 4, before, out
+                counts = channels.end - channels.first, g.run, 0, filters, tiles - j, 0
+                call_at(builder, a.microkernel, *arrays, a.plain, a.layer, *counts)
+
+    def _write_outputs(self, block: _Block, some: _Range, own: Integer) -> None:
+        """Transform the products of some tiles of output channels, and write what they give."""
+        builder, v, g, size = self.builder, self.v, self.g, self.size
+        begin = some.first * g.tile_filters
+        end = (some.end * g.tile_filters).at_most(g.K_per_group)
+        with counted(builder, begin, end) as k, self._rows(block) as (image, row, rows, tile):
+            channel = block.group * g.K_per_group + k
+            first = (image * g.K + channel) * g.OH * g.OW
+            first = (first + (row * g.OW + block.column) * g.out_m) * size
+            products = own + g.products_begin + ((k - begin) * g.pitch + tile) * size
+            added = v.residual.choose(v.residual.compare("!=", 0), v.residual + first, 0)
+            images = products, own + g.gather_begin, v.out + first, added
+            tiles = channel, row, block.column, rows, block.columns
+            call_at(builder, self.a.outputs, *images, *tiles, v.arguments)

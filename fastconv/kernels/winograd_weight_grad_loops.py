@@ -1,7 +1,7 @@
 """The gradient of the weights by Winograd's method: the loops around transforms and products.
 
 A band of tiles is done at a time. First the input and the gradient of the output are transformed,
-each worker taking some images of some channels: their pixels are laid out with a vector of channels
+each worker taking some images of some channels: their pixels are packed with a vector of channels
 side by side, and then a tile is transformed for all of them at once. Then each worker multiplies
 for some of the weights, transforms the sums of the products, and adds them to the gradient: only
 sums of the size of the weights are kept from band to band.
@@ -10,237 +10,126 @@ sums of the size of the weights are kept from band to band.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
-import numpy as np
+from fastconv.codegen import conv_microkernel
+from fastconv.codegen.integers import Integer, counted
+from fastconv.codegen.vector import I64
+from fastconv.core.records import record_type
+from fastconv.kernels.weight_grad_loops import COLLECTING, Loops, emitted_loops
 
-from fastconv.codegen import conv_microkernel as codegen_tile
-from fastconv.codegen.winograd_weight_grad_transforms import transform_pixels, transform_sums
-from fastconv.jit.compiler import address_of, range_kernel
-from fastconv.jit.pointers import address, call
-from fastconv.kernels.weight_grad_loops import COLLECTED
-from fastconv.kernels.winograd_loops import Form
-
-
-@cache
-def pixels_address(form: Form, filters: bool) -> int:
-    """Return the address of the machine code that transforms tiles of a vector of channels.
-
-    Of F(m, r) these are its inputs or its `filters`; both are r pixels apart. Arguments: addresses
-    of the first pixel and of the result's first element; elements of a row of pixels; rows and
-    columns of tiles; elements from tile to tile and from one element of a tile to the next.
-    """
-    m, r, bits, lanes = form
-    size = bits // 8
-    as_filter = int(filters)
-
-    def tiles(source, target, row, down, across, apart, stride):  # type: ignore[no-untyped-def]
-        for i in range(down):
-            for j in range(across):
-                of = source + (i * r * row + j * r * lanes) * size
-                to = target + (i * across + j) * apart * size
-                transform_pixels(of, to, row, stride, as_filter, m, r, bits, lanes)
-
-    what = "grads" if filters else "pixels"
-    return address_of(tiles, f"winograd-{what}-{form.name}", 7)
-
-
-@cache
-def sums_address(form: Form) -> int:
-    """Return the address of the machine code that transforms sums of products to gradients.
-
-    Its arguments: addresses of the sums' first element and of the gradient's, how many vectors
-    there are, elements from one product to the next and from one tap to the next, and whether
-    the gradient is only to be written, not added to.
-    """
-    m, r, bits, lanes = form
-    size = bits // 8
-
-    def sums(source, target, vectors, stride, plane, first):  # type: ignore[no-untyped-def]
-        for v in range(vectors):
-            of, to = source + v * lanes * size, target + v * lanes * size
-            transform_sums(of, to, stride, plane, first, m, r, bits, lanes)
-
-    return address_of(sums, f"winograd-sums-{form.name}", 6)
-
-
-#: The numbers that the loops read from the layer's record; tiles read the first few.
-FIELDS = (
-    *codegen_tile.LAYER,
-    *COLLECTED,
-    *("C", "K", "H", "W", "OH", "OW", "groups", "C_per_group", "m", "R", "products"),
-    *("pad_top", "across", "pixel_row", "grad_row", "clear", "workers"),
-    *("channel_vectors", "filter_vectors", "blocks", "tile_columns"),
+#: The numbers of a cut; microkernels read the first few. The last ones are addresses: of each
+#: tile's offset; of the number that an element of an image's rows gets in a packed band, of the
+#: input and of the gradient; and of zeros.
+LAYOUT = record_type(
+    *conv_microkernel.LAYER,
+    *("itemsize", "C", "K", "H", "W", "OH", "OW", "groups", "C_per_group", "K_per_group"),
+    *("m", "R", "products", "pad_top", "across", "pixel_row", "grad_row", "clear", "workers"),
+    *("lanes", "channel_vectors", "filter_vectors", "blocks"),
+    *("tile_columns", "filter_tiles", "tile_filters", "tile_sums"),
     *("x_step_product", "x_size", "grad_step_product", "grad_size", "grads_begin"),
     *("sums_plane", "worker_begin", "worker_size"),
+    *("offsets", "x_numbers", "grad_numbers", "zeros"),
 )
-LAYOUT = np.dtype((np.record, [(name, np.int64) for name in FIELDS]))
+#: Addresses of machine code.
+CODE = record_type(*COLLECTING, "pack", "clear", "pixels", "grads", "microkernel", "sums")
 
 
-@range_kernel
-def transform_band(
-    start: int,
-    stop: int,
-    pack: int,
-    clear: int,
-    pixels: int,
-    filters: int,
-    x: Any,
-    grad: Any,
-    x_places: Any,
-    grad_places: Any,
-    band: Any,
-    memory: Any,
-    layer: Any,
-) -> None:
-    """Do the share of workers `start` to `stop` in transforming a band.
+@cache
+def transform_address() -> int:
+    """Return the address of what does workers' share in transforming a band.
 
-    `pack`, `clear`, `pixels` and `filters` are addresses of machine code; `x_places` and
-    `grad_places` say where elements of an image go that is laid out. `band` holds the first image,
-    how many images there are, the first row of tiles and how many rows there are. `memory` gets
-    the input, (groups * vectors of channels, products, tiles, channels of a vector), then the
-    gradient, (groups * filter tiles, products, tiles, filters of a tile), then what workers need.
+    `memory` gets the input, (groups * vectors of channels, products, tiles, channels of a vector),
+    then the gradient, (groups * filter tiles, products, tiles, filters of a tile), then what
+    workers need.
     """
-    g, size = layer[0], layer[0].itemsize
-    image0, images, row0, rows = band[0], band[1], band[2], band[3]
+    return emitted_loops("winograd-weight-grad-transform", _transform, LAYOUT, CODE)
+
+
+def _transform(w: Loops, worker: Integer) -> None:
+    g, images = w.g, w.band.images
     of_channels = g.groups * g.channel_vectors
-    pieces = images * (of_channels + g.groups * g.filter_vectors)
-    for worker in range(start, stop):
-        buffer = address(memory) + g.worker_begin + worker * g.worker_size
-        for number in range(worker * pieces // g.workers, (worker + 1) * pieces // g.workers):
-            which, image = divmod(number, images)
-            first_tile = image * rows * g.across
-            if which < of_channels:
-                group, v = divmod(which, g.channel_vectors)
-                c = v * g.lanes
-                top = row0 * g.m - g.pad_top
-                high = rows * g.m + g.R - 1
-                h0, h1 = max(0, top), min(g.H, top + high)
-                plane = (image0 + image) * g.C + group * g.C_per_group + c
-                if g.clear:
-                    call(clear, (buffer, high * g.pixel_row))
-                if h1 > h0:
-                    call(
-                        pack,
-                        (
-                            address(x) + (plane * g.H + h0) * g.W * size,
-                            buffer + (h0 - top) * g.pixel_row * size,
-                            address(x_places),
-                            g.H * g.W,
-                            g.C_per_group - c,
-                            (h1 - h0) * g.W,
-                            g.lanes,
-                        ),
-                    )
-                target = which * g.x_size + first_tile * g.lanes
-                call(
-                    pixels,
-                    (
-                        buffer,
-                        address(memory) + target * size,
-                        g.pixel_row,
-                        rows,
-                        g.across,
-                        g.lanes,
-                        g.x_step_product,
-                    ),
-                )
-            else:
-                group, v = divmod(which - of_channels, g.filter_vectors)
-                k = v * g.lanes
-                i0, i1 = row0 * g.m, min(g.OH, (row0 + rows) * g.m)
-                plane = (image0 + image) * g.K + group * g.K_per_group + k
-                if g.clear:
-                    call(clear, (buffer, rows * g.m * g.grad_row))
-                call(
-                    pack,
-                    (
-                        address(grad) + (plane * g.OH + i0) * g.OW * size,
-                        buffer,
-                        address(grad_places),
-                        g.OH * g.OW,
-                        g.K_per_group - k,
-                        (i1 - i0) * g.OW,
-                        g.lanes,
-                    ),
-                )
-                t, within = divmod(k, g.tile_filters)
-                target = g.grads_begin + (group * g.filter_tiles + t) * g.grad_size
-                target += first_tile * g.tile_filters + within
-                call(
-                    filters,
-                    (
-                        buffer,
-                        address(memory) + target * size,
-                        g.grad_row,
-                        rows,
-                        g.across,
-                        g.tile_filters,
-                        g.grad_step_product,
-                    ),
-                )
+    items = images * (of_channels + g.groups * g.filter_vectors)
+    buffer = w.v.memory + g.worker_begin + worker * g.worker_size
+    first, end = worker * items // g.workers, (worker + 1) * items // g.workers
+    with counted(w.builder, first, end) as item:
+        vector, image = item // images, item % images
+        tile = image * w.band.rows * g.across
+        is_input = vector.compare("<", of_channels)
+        with w.builder.if_else(is_input) as (then, otherwise):
+            with then:
+                _transform_pixels(w, buffer, vector, image, tile)
+            with otherwise:
+                _transform_grads(w, buffer, vector - of_channels, image, tile)
 
 
-@range_kernel
-def multiply_band(
-    start: int,
-    stop: int,
-    tile: int,
-    transform: int,
-    first: int,
-    tiles: int,
-    offsets: Any,
-    none: Any,
-    memory: Any,
-    sums: Any,
-    layer: Any,
+def _transform_pixels(
+    w: Loops, buffer: Integer, vector: Integer, image: Integer, tile: Integer
 ) -> None:
-    """Do the share of workers `start` to `stop` in adding up what a band contributes.
+    """Write the transforms of a band's tiles of an image, of a vector of channels."""
+    g, band, size = w.g, w.band, w.size
+    group, c = vector // g.channel_vectors, vector % g.channel_vectors * g.lanes
+    top, high = band.row * g.m - g.pad_top, band.rows * g.m + g.R - 1
+    h0, h1 = top.at_least(0), (top + high).at_most(g.H)
+    plane = (band.image + image) * g.C + group * g.C_per_group + c
+    with w.builder.if_then(g.clear.compare("!=", 0)):
+        w.call(w.code.clear, buffer, high * g.pixel_row)
+    with w.builder.if_then(h1.compare(">", h0)):
+        source = w.v.x + (plane * g.H + h0) * g.W * size
+        target = buffer + (h0 - top) * g.pixel_row * size
+        sizes = g.H * g.W, g.C_per_group - c, 1, (h1 - h0) * g.W, 0, g.lanes
+        w.call(w.code.pack, source, target, g.x_numbers, *sizes)
+    target = w.v.memory + (vector * g.x_size + tile * g.lanes) * size
+    tiles = g.pixel_row, band.rows, g.across, g.lanes
+    w.call(w.code.pixels, buffer, target, *tiles, g.x_step_product)
 
-    `tile` and `transform` are addresses of machine code, `tiles` is how many tiles there are,
-    `first` whether this is the first band. `sums` is (groups, filter tiles, R, R, channels,
-    filters of a tile).
+
+def _transform_grads(
+    w: Loops, buffer: Integer, vector: Integer, image: Integer, tile: Integer
+) -> None:
+    """Write the transforms of a band's tiles of an image's gradient, of a vector of filters."""
+    g, band, size = w.g, w.band, w.size
+    group, k = vector // g.filter_vectors, vector % g.filter_vectors * g.lanes
+    i0, i1 = band.row * g.m, ((band.row + band.rows) * g.m).at_most(g.OH)
+    plane = (band.image + image) * g.K + group * g.K_per_group + k
+    with w.builder.if_then(g.clear.compare("!=", 0)):
+        w.call(w.code.clear, buffer, band.rows * g.m * g.grad_row)
+    source = w.v.grad + (plane * g.OH + i0) * g.OW * size
+    sizes = g.OH * g.OW, g.K_per_group - k, 1, (i1 - i0) * g.OW, 0, g.lanes
+    w.call(w.code.pack, source, buffer, g.grad_numbers, *sizes)
+    target = (group * g.filter_tiles + k // g.tile_filters) * g.grad_size + g.grads_begin
+    target = target + tile * g.tile_filters + k % g.tile_filters
+    tiles = g.grad_row, band.rows, g.across, g.tile_filters
+    w.call(w.code.grads, buffer, w.v.memory + target * size, *tiles, g.grad_step_product)
+
+
+@cache
+def multiply_address() -> int:
+    """Return the address of what does workers' share in adding up what a band contributes.
+
+    `sums` is (groups, filter tiles, R, R, channels, filters of a tile).
     """
-    g, size = layer[0], layer[0].itemsize
+    return emitted_loops("winograd-weight-grad-multiply", _multiply, LAYOUT, CODE)
+
+
+def _multiply(w: Loops, worker: Integer) -> None:
+    g, size = w.g, w.size
     items = g.groups * g.filter_tiles * g.blocks
     buffered = g.tile_columns * g.tile_filters
-    for worker in range(start, stop):
-        buffer = address(memory) + g.worker_begin + worker * g.worker_size
-        for number in range(worker * items // g.workers, (worker + 1) * items // g.workers):
-            tile_number, block = divmod(number, g.blocks)
-            group = tile_number // g.filter_tiles
-            v, within = divmod(block * g.tile_columns, g.lanes)
-            source = (group * g.channel_vectors + v) * g.x_size + within
-            grads = g.grads_begin + tile_number * g.grad_size
-            for product in range(g.products):
-                call(
-                    tile,
-                    (
-                        address(memory) + (source + product * g.x_step_product) * size,
-                        address(offsets),
-                        address(memory) + (grads + product * g.grad_step_product) * size,
-                        address(none),
-                        0,
-                        buffer + product * buffered * size,
-                        address(none),
-                        address(layer),
-                        tiles,
-                        g.run,
-                        0,
-                        0,
-                        0,
-                        0,
-                    ),
-                )
-            target = tile_number * g.tile_sums + block * buffered
-            call(
-                transform,
-                (
-                    buffer,
-                    address(sums) + target * size,
-                    buffered // g.lanes,
-                    buffered,
-                    g.sums_plane,
-                    first,
-                ),
-            )
+    buffer = w.v.memory + g.worker_begin + worker * g.worker_size
+    tiles = w.band.images * w.band.rows * g.across
+    first, end = worker * items // g.workers, (worker + 1) * items // g.workers
+    with counted(w.builder, first, end) as item:
+        tile, column = item // g.blocks, item % g.blocks * g.tile_columns
+        source = tile // g.filter_tiles * g.channel_vectors + column // g.lanes
+        source = source * g.x_size + column % g.lanes
+        grads = g.grads_begin + tile * g.grad_size
+        with counted(w.builder, 0, g.products) as p:
+            x = w.v.memory + (source + p * g.x_step_product) * size
+            factors = w.v.memory + (grads + p * g.grad_step_product) * size
+            target = buffer + p * buffered * size
+            arrays = x, g.offsets, factors, g.zeros, 0, target, g.zeros, w.v.layer
+            w.call(w.code.microkernel, *arrays, tiles, g.run, 0, 0, 0, 0)
+        target = w.v.sums + (tile * g.tile_sums + column * g.tile_filters) * size
+        is_first = Integer(w.builder, w.builder.zext(w.is_first_band(), I64))
+        sizes = buffered // g.lanes, buffered, g.sums_plane, is_first
+        w.call(w.code.sums, buffer, target, *sizes)

@@ -1,7 +1,7 @@
 """Overlap-save: cutting a convolution into tiles that transforms of a fixed size compute.
 
 A transform of n points sees its tile as a ring, so only the results whose kernel does not reach
-around the ring are of use: n - extent + 1 of them along an axis. Tiles therefore read more than
+around the ring are correct: n - extent + 1 of them along an axis. Tiles therefore read more than
 they write, and what they read overlaps.
 
 Source: A. V. Oppenheim, R. W. Schafer, "Discrete-Time Signal Processing", section 8.7 (3rd ed.).
@@ -80,28 +80,18 @@ def axis_of(problem: Conv2dProblem, direction: Direction, axis: int, n: int) -> 
 
 
 class Cut(NamedTuple):
-    """Tiles of ``n_h`` by ``n_w`` points, and how much is taken at a time.
-
-    Attributes
-    ----------
-    n_h, n_w : int
-    down, across : Axis
-        What tiles read and write.
-    total : int
-        How many tiles there are, of all images.
-    tiles, groups : int
-        How many are taken at a time.
-    filters, channels : int
-        And of each group; fewer than there are for the weights' gradient alone.
-    """
+    """Tiles of ``n_h`` by ``n_w`` points, and how much is taken at a time."""
 
     n_h: int
     n_w: int
+    #: What tiles read and write.
     down: Axis
     across: Axis
+    #: How many tiles there are, of all images, and how many tiles and groups are taken at a time.
     total: int
     tiles: int
     groups: int
+    #: Of each group; fewer than there are for the weights' gradient alone.
     filters: int
     channels: int
 
@@ -110,10 +100,10 @@ class Cut(NamedTuple):
         """Complex numbers of a spectrum."""
         return self.n_h * (self.n_w // 2 + 1)
 
-    def places(self, some: Range) -> tuple[Integers, tuple[Integers, Integers]]:
-        """Return the images of some tiles, and where in them they are: down and across."""
-        image, place = np.divmod(np.arange(*some), self.down.tiles * self.across.tiles)
-        return image, np.divmod(place, self.across.tiles)
+    def tiles_at(self, some: Range) -> tuple[Integers, tuple[Integers, Integers]]:
+        """Return the images of some tiles, and their numbers in them: down and across."""
+        image, tile = np.divmod(np.arange(*some), self.down.tiles * self.across.tiles)
+        return image, np.divmod(tile, self.across.tiles)
 
 
 def cuts(problem: Conv2dProblem, direction: Direction) -> Iterator[Cut]:

@@ -1,8 +1,8 @@
-"""Planes to spectra and back: the tables that the kernels of `kernels.fourier` read.
+"""Planes to spectra and back: the tables that the kernels of `fft_loops` read.
 
 A spectrum holds the frequencies of half a plane, ``n_h * (n_w // 2 + 1)`` complex numbers: those of
-the other half are their conjugates. Spectra of many planes stand side by side, (frequencies,
-planes), so that the products of one frequency are one matrix product.
+the other half are their conjugates. Spectra of many planes lie side by side, (frequencies, planes),
+so that the products of one frequency are one matrix product.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fastconv.codegen.fft_butterflies import READ_FIELDS, WRITTEN_FIELDS
 from fastconv.convolution.algorithm import Array
 from fastconv.convolution.blocking.partition import PARTS, split
+from fastconv.core.records import record_of
 from fastconv.kernels import fft_loops
 from fastconv.runtime import cpu, threads
 from fastconv.runtime.workspace import scratch
@@ -27,7 +28,7 @@ Integers = NDArray[np.int64]
 
 
 class Reading(NamedTuple):
-    """What tile t takes of an axis: elements ``first + t * advance`` and `length` - 1 more.
+    """What tile t reads of an axis: elements ``first + t * advance`` and `length` - 1 more.
 
     They go to points 0, `spread`, 2 * `spread`, ... of the ring.
     """
@@ -39,13 +40,13 @@ class Reading(NamedTuple):
 
 
 class Writing(NamedTuple):
-    """What tile t gives: elements ``t * length`` and `length` - 1 more, fewer at the end.
+    """What tile t writes: elements ``t * length`` and `length` - 1 more, fewer at the end.
 
-    They come from points `place`, ``place + spread``, ... of the ring.
+    They come from points `start`, ``start + spread``, ... of the ring.
     """
 
     length: int
-    place: int
+    start: int
     spread: int
 
 
@@ -58,17 +59,17 @@ class Transform:
         self.bits = 8 * np.dtype(dtype).itemsize
         self._size = n_h, n_w
         self._point = 2 * lanes * self.bits // 8
-        # Rows a power of two apart would meet in one set of the cache.
+        # Rows whose distance is a power of two would meet in one set of the cache.
         self._row = (n_w + (n_w > 1)) * self._point
-        self._places = fft_loops.order(n_h) * self._row, fft_loops.order(n_w) * self._point
+        self._offsets = fft_loops.order(n_h) * self._row, fft_loops.order(n_w) * self._point
         v, u = np.indices((n_h, n_w // 2 + 1)).reshape(2, -1)
         pairs = np.stack([(v, u), (-v % n_h, -u % n_w)])  # each frequency and its negative
         self.frequencies = len(v)
-        ordered = self._places[0][pairs[:, 0]] + self._places[1][pairs[:, 1]]
+        ordered = self._offsets[0][pairs[:, 0]] + self._offsets[1][pairs[:, 1]]
         natural = pairs[:, 0] * self._row + pairs[:, 1] * self._point
         # The spectrum at the negative frequency is the conjugate of that at the positive one.
-        self._apart = {False: _table(ordered.T), True: _table(ordered[::-1].T)}
-        self._together = _table(natural.T)
+        self._ordered = {False: _table(ordered.T), True: _table(ordered[::-1].T)}
+        self._natural = _table(natural.T)
         self._down = np.arange(n_w) * self._point
         self._factors = fft_loops.factors(MOST_POINTS, dtype)
         # Two spectra twice as large, and the points of both transforms.
@@ -93,17 +94,9 @@ class Transform:
     ) -> None:
         """Fill `out`, (frequencies, planes), with spectra of parts of planes, twice as large.
 
-        Parameters
-        ----------
-        array : ndarray, (..., height, width)
-        planes : ndarray of int64
-            Numbers of planes in `array`, of any shape; their spectra come in this order.
-        tiles : (ndarray of int64, ndarray of int64)
-            Which tile of each, down and across, broadcast against `planes`.
-        readings : (Reading, Reading)
-            Which rows and columns a tile takes; those outside the array are zero.
-        out : ndarray
-        conjugate : bool
+        `planes` are numbers of planes in `array`, (..., height, width), of any shape; their spectra
+        come in this order. `tiles` say which tile of each, down and across, broadcast against
+        `planes`; `readings` which rows and columns a tile takes: those outside `array` are zero.
         """
         height, width = array.shape[-2:]
         down, across = readings
@@ -112,31 +105,24 @@ class Transform:
             r.first + _beside(t, planes) * r.advance for r, t in zip(readings, tiles, strict=True)
         )
         table[..., 0] = _addresses(array, planes, h, w)
-        for place, start, count, size in (
+        for field, start, count, size in (
             (1, h, down.length, height),
             (3, w, across.length, width),
         ):
-            table[..., place] = first = np.maximum(0, -start)
-            table[..., place + 1] = np.maximum(first, np.minimum(count, size - start))
+            table[..., field] = first = np.maximum(0, -start)
+            table[..., field + 1] = np.maximum(first, np.minimum(count, size - start))
         table = self._padded(table.reshape(-1, READ_FIELDS))
-        rows = np.arange(down.length) * (down.spread * self._row)
         elements = self.points(across.spread)
-        run = fft_loops.spectra(self.bits, self.lanes)
-        lines = fft_loops.lines_address(self.bits, self.lanes)
-
-        def transform(blocks: tuple[int, int]) -> None:
-            with scratch("points", (elements,), self.dtype) as points:
-                run(
-                    *(*blocks, lines, points.ctypes.data, elements, table.ctypes.data),
-                    *(width, down.length, across.length),
-                    *(down.spread * self._row, across.spread),
-                    *(rows.ctypes.data, down.length, self._size[1], self._point),
-                    *self._columns,
-                    *(self._factors.ctypes.data, self._apart[conjugate].ctypes.data),
-                    *(self.frequencies, out.ctypes.data, planes.size),
-                )
-
-        threads.run_tasks(transform, split(len(table) // (2 * self.lanes), PARTS))
+        rows = np.arange(down.length) * (down.spread * self._row)
+        record = record_of(
+            fft_loops.SPECTRA,
+            **self._lines(rows),
+            **{"pairs": self._ordered[conjugate], "tables": table, "target": out},
+            **{"elements": elements, "row": width, "planes": planes.size},
+            **{"rows": down.length, "columns": across.length},
+            **{"row_bytes": down.spread * self._row, "step": across.spread},
+        )
+        self._run(fft_loops.spectra(self.bits, self.lanes), elements, len(table), record)
 
     def images(
         self,
@@ -160,32 +146,39 @@ class Transform:
         table[..., 2] = np.minimum(across.length, width - w)
         table = self._padded(table.reshape(-1, WRITTEN_FIELDS))
         rows, columns = (
-            places[some.place : some.place + (some.length - 1) * some.spread + 1 : some.spread]
-            for places, some in zip(self._places, writings, strict=True)
+            offsets[some.start : some.start + (some.length - 1) * some.spread + 1 : some.spread]
+            for offsets, some in zip(self._offsets, writings, strict=True)
         )
         rows = np.ascontiguousarray(rows)
         columns = np.concatenate([columns, np.zeros(self.lanes, np.int64)])
-        run = fft_loops.images(self.bits, self.lanes)
-        lines = fft_loops.lines_address(self.bits, self.lanes)
+        record = record_of(
+            fft_loops.IMAGES,
+            **self._lines(rows),
+            **{"pairs": self._natural, "tables": table, "source": spectra},
+            **{"row": width, "planes": planes.size},
+            **{"rows": down.length, "columns": across.length, "offsets": columns},
+            **{"scale": self._scale, "bias": bias},
+        )
+        self._run(fft_loops.images(self.bits, self.lanes), self.points(), len(table), record)
+
+    def _lines(self, rows: Integers) -> dict[str, Any]:
+        """Return what lines of both directions are; `rows` says where those across begin."""
+        n_h, n_w = self._size
+        return {
+            **{"lines": fft_loops.lines_address(self.bits, self.lanes), "factors": self._factors},
+            **{"across": rows, "lines_across": len(rows), "nw": n_w, "point_bytes": self._point},
+            **{"down": self._down, "lines_down": n_w, "nh": n_h, "pitch_bytes": self._row},
+            "frequencies": self.frequencies,
+        }
+
+    def _run(self, function: Any, elements: int, planes: int, record: NDArray[Any]) -> None:
+        """Transform so many planes, pairs of blocks of them in parallel."""
 
         def transform(blocks: tuple[int, int]) -> None:
-            with scratch("points", (self.points(),), self.dtype) as points:
-                run(
-                    *(*blocks, lines, points.ctypes.data, spectra.ctypes.data, planes.size),
-                    *(self._together.ctypes.data, self.frequencies, *self._columns),
-                    *(rows.ctypes.data, down.length, self._size[1], self._point),
-                    *(self._factors.ctypes.data, table.ctypes.data, width),
-                    *(down.length, across.length, columns.ctypes.data),
-                    *(self._scale.ctypes.data, bias.ctypes.data),
-                )
+            with scratch("points", (elements,), self.dtype) as points:
+                function(*blocks, points.ctypes.data, record.ctypes.data)
 
-        threads.run_tasks(transform, split(len(table) // (2 * self.lanes), PARTS))
-
-    @property
-    def _columns(self) -> tuple[int, ...]:
-        """Where columns lie, how many, their points, and the bytes between those."""
-        n_h, n_w = self._size
-        return self._down.ctypes.data, n_w, n_h, self._row
+        threads.run_tasks(transform, split(planes // (2 * self.lanes), PARTS))
 
     def _padded(self, table: Integers) -> Integers:
         """Return the table with planes without elements, to whole pairs of blocks."""
@@ -201,8 +194,8 @@ def _addresses(array: Array, planes: Integers, h: Integers, w: Integers) -> Inte
     return addresses
 
 
-def _table(places: Any) -> Integers:
-    return np.ascontiguousarray(places, np.int64)
+def _table(offsets: Any) -> Integers:
+    return np.ascontiguousarray(offsets, np.int64)
 
 
 @lru_cache(maxsize=32)

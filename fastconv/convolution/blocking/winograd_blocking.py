@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.convolution.blocking.partition import split_below
 from fastconv.convolution.blocking.winograd_search import (
+    Cut,
     cheapest_with,
     chunk_of,
     filter_elements,
@@ -19,31 +21,24 @@ from fastconv.convolution.blocking.winograd_search import (
     tiles_of,
 )
 from fastconv.core.conv_problem import Conv2dProblem
+from fastconv.core.records import freeze, record_of
 from fastconv.kernels.conv_microkernels import TileShape
-from fastconv.kernels.winograd_loops import LAYOUT
+from fastconv.kernels.winograd_microkernels import LAYOUT
 
 
 class Blocks(NamedTuple):
-    """A cut as the kernel reads it: `record` holds the numbers `winograd_loops.FIELDS`.
+    """A cut as the kernel reads it."""
 
-    Attributes
-    ----------
-    record : ndarray of one record
-    offsets : ndarray of int64, (C / groups,)
-        Where a channel lies in the transformed input.
-    cuts : ndarray of int64
-        First rows of tiles of the blocks, then first columns, each with the end.
-    blocks, workers : int
-        How many blocks there are, how many threads have work.
-    shared_bytes, worker_bytes : int
-        Memory that the threads share, and that each of them has.
-    """
-
+    #: The numbers `fastconv.kernels.winograd_microkernels.LAYOUT`.
     record: NDArray[Any]
+    #: Where each channel begins in the transformed input.
     offsets: NDArray[np.int64]
-    cuts: NDArray[np.int64]
+    #: First rows of tiles of the blocks, then first columns, each with the end.
+    starts: NDArray[np.int64]
+    #: How many blocks there are, how many threads have work.
     blocks: int
     workers: int
+    #: Memory that the threads share, and that each of them has.
     shared_bytes: int
     worker_bytes: int
 
@@ -57,91 +52,95 @@ def blocks_of(
     fresh: bool = False,
     pooled: bool = False,
 ) -> Blocks:
-    """Return the cut that suits so many threads and a register tile, with all its numbers.
+    """Return the cut that suits so many threads and a microkernel, with all its numbers.
 
-    If the output is `pooled`, the maxima of 2 x 2 squares are written.
+    If the output is `pooled`, its maxima over 2 x 2 windows are written.
     """
-    p, form = problem, form_of(problem, m)
-    cut = cheapest_with(problem, m, shape, num_threads, fresh)
-    (total, down, across), lanes, alpha = tiles_of(p, m), form.lanes, form.alpha
+    p, cut = problem, cheapest_with(problem, m, shape, num_threads, fresh)
+    total, down, across = tiles_of(p, m)
     row_starts, column_starts = _starts(total, cut.rows), _starts(across, cut.columns)
+    filter_tiles = -(-p.K_per_group // shape.filters)
+    row_blocks, column_blocks = len(row_starts) - 1, len(column_starts) - 1
+    blocks = p.groups * row_blocks * column_blocks
+    workers = min(num_threads, filter_tiles if cut.shared else blocks)
+    pass_tiles = -(-filter_tiles // (workers * cut.passes if cut.shared else cut.passes))
+    numbers = _buffers(p, m, cut, row_starts, column_starts, pass_tiles)
+    offsets = np.arange(p.C_per_group) * numbers["pitch"]
+    starts = np.array([*row_starts, *column_starts])
+    freeze(offsets, starts)
+    chunk, shrink = chunk_of(p), 2 if pooled else 1
+    record = record_of(
+        LAYOUT,
+        p,
+        **numbers,
+        **{"run": chunk, "x_row": 0, "x_step": 1, "out_row": 0, "out_plane": numbers["pitch"]},
+        **{"OH": p.OH // shrink, "OW": p.OW // shrink, "m": m, "out_m": m // shrink},
+        products=form_of(p, m).alpha ** 2,
+        chunk=chunk,
+        chunks=-(-p.C_per_group // chunk),
+        pad_top=p.padding[0][0],
+        pad_left=p.padding[1][0],
+        tile_rows=down,
+        row_blocks=row_blocks,
+        column_blocks=column_blocks,
+        blocks=blocks,
+        workers=workers,
+        shared=cut.shared,
+        fresh=fresh,
+        tile_filters=shape.filters,
+        tile_columns=shape.columns,
+        filter_tiles=filter_tiles,
+        pass_tiles=pass_tiles,
+        weight_step=odd_lines((chunk if fresh else p.C_per_group) * shape.filters, p.itemsize),
+        offsets=offsets,
+        starts=starts,
+    )
+    memory = numbers["shared_bytes"], numbers["worker_bytes"]
+    return Blocks(record, offsets, starts, blocks, workers, *memory)
+
+
+def _buffers(
+    problem: Conv2dProblem,
+    m: int,
+    cut: Cut,
+    row_starts: list[int],
+    column_starts: list[int],
+    pass_tiles: int,
+) -> dict[str, int]:
+    """Return strides in the buffers of a block, and where each begins in a worker's memory."""
+    p, form, shape, down = problem, form_of(problem, m), cut.shape, tiles_of(problem, m)[1]
+    lanes, alpha = form.lanes, form.alpha
     wide = max(stop - start for start, stop in pairwise(column_starts))
     high = min(down, max(stop - start for start, stop in pairwise(row_starts)))
     pitch = max(_pitch(*some, down, wide, lanes) for some in pairwise(row_starts))
     tiles = max(b - a for a, b in pairwise(row_starts)) * wide
     # Tiles of sums that are added to must not overlap, nor reach into the next row.
-    pitch = max(
-        pitch, rounded_up(rounded_up(tiles, shape.columns) if fresh else shape.columns, lanes)
-    )
-    filter_tiles = -(-p.K_per_group // shape.filters)
-    blocks = p.groups * (len(row_starts) - 1) * (len(column_starts) - 1)
-    workers = min(num_threads, filter_tiles if cut.shared else blocks)
-    pass_tiles = -(-filter_tiles // (workers * cut.passes if cut.shared else cut.passes))
+    room = rounded_up(tiles, shape.columns) if cut.fresh else shape.columns
+    pitch = max(pitch, rounded_up(room, lanes))
     in_stride = odd_lines(p.C_per_group * pitch, p.itemsize)
     product_stride = odd_lines(pass_tiles * shape.filters * pitch, p.itemsize)
     in_plane = (high + (alpha - 1) // m) * wide + lanes
     gather_plane = rounded_up(high * wide, lanes) + lanes
-    # What tiles and transforms read beyond the last element belongs to the buffer.
-    filters = filter_elements(p, form, shape, pass_tiles * shape.filters if fresh else 0)
+    filters = filter_elements(p, form, shape, pass_tiles * shape.filters if cut.fresh else 0)
     sizes = (
         *(m * alpha * in_plane, m * m * gather_plane, alpha**2 * product_stride),
         *(*filters, alpha**2 * in_stride),
     )
+    # What microkernels and transforms read beyond the last element belongs to the buffer.
     ends = np.cumsum([rounded_up(n + shape.columns + lanes, 16) for n in sizes]) * p.itemsize
-    chunk, shrink = chunk_of(p), 2 if pooled else 1
-    values: dict[str, int] = {
-        **{name: getattr(p, name) for name in ("itemsize", "C", "K", "H", "W")},
-        **{name: getattr(p, name) for name in ("C_per_group", "K_per_group")},
-        **{"OH": p.OH // shrink, "OW": p.OW // shrink, "out_m": m // shrink},
-        "run": chunk,
-        "x_row": 0,
-        "x_step": 1,
-        "out_row": 0,
-        "out_plane": pitch,
-        "m": m,
-        "products": alpha**2,
-        "chunk": chunk,
-        "chunks": -(-p.C_per_group // chunk),
-        "pad_top": p.padding[0][0],
-        "pad_left": p.padding[1][0],
-        "tile_rows": down,
-        "row_blocks": len(row_starts) - 1,
-        "column_blocks": len(column_starts) - 1,
-        "blocks": blocks,
-        "workers": workers,
-        "shared": cut.shared,
-        "fresh": fresh,
-        "tile_filters": shape.filters,
-        "tile_columns": shape.columns,
-        "filter_tiles": filter_tiles,
-        "pass_tiles": pass_tiles,
-        "pitch": pitch,
-        "scatter_plane": in_plane,
-        "gather_plane": gather_plane,
-        "in_stride": in_stride,
-        "product_stride": product_stride,
-        "weight_step": odd_lines((chunk if fresh else p.C_per_group) * shape.filters, p.itemsize),
+    begins = "gather_begin", "products_begin", "packed_begin", "weights_begin", "inputs_begin"
+    return {
+        **{"pitch": pitch, "scatter_plane": in_plane, "gather_plane": gather_plane},
+        **{"in_stride": in_stride, "product_stride": product_stride},
+        **dict(zip(begins, ends[:5].tolist(), strict=True)),
         "shared_bytes": int(ends[5] - ends[4]) if cut.shared else 0,
         "worker_bytes": int(ends[4 if cut.shared else 5]),
-        "gather_begin": int(ends[0]),
-        "products_begin": int(ends[1]),
-        "laid_out_begin": int(ends[2]),
-        "filters_begin": int(ends[3]),
-        "inputs_begin": int(ends[4]),
     }
-    record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)
-    offsets = np.arange(p.C_per_group) * pitch
-    cuts = np.array([*row_starts, *column_starts])
-    for array in (record, offsets, cuts):
-        array.flags.writeable = False
-    memory = values["shared_bytes"], values["worker_bytes"]
-    return Blocks(record, offsets, cuts, blocks, workers, *memory)
 
 
 def _starts(total: int, size: int) -> list[int]:
     """Return where blocks of at most `size` begin, nearly equal ones, and where the last ends."""
-    count = -(-total // size)
-    return [block * total // count for block in range(count + 1)]
+    return [start for start, _ in split_below(total, size)] + [total]
 
 
 def _pitch(first: int, last: int, down: int, columns: int, lanes: int) -> int:

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastconv.codegen.winograd_transforms import Form
 from fastconv.convolution.blocking.tile_search import RUN, cycles_of_widths
 from fastconv.convolution.blocking.tile_shapes import Lanes, shapes
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.kernels.conv_microkernels import TileShape
-from fastconv.kernels.winograd_loops import Form
 from fastconv.runtime import cpu
 
 # Buffers of one thread; no thread borrows more, whatever the layer.

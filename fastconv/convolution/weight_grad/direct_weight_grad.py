@@ -1,10 +1,8 @@
-"""The gradient of the weights with pixels in the lanes: `direct`'s third direction.
+"""The gradient of the weights vectorized over output width: `direct`'s third direction.
 
 Both the input and the output's gradient are read where they lie. What a vector holds are pixels of
-one row, so maps should be wide. (1x1 kernels without margins, to which rows do not matter, have
+one row, so maps should be wide. (1x1 kernels without padding, to which rows do not matter, have
 `fastconv.convolution.weight_grad.direct_1x1_weight_grad`.)
-
-The cut into chunks and pieces depends on the problem alone, and so does the order of every sum.
 """
 
 from __future__ import annotations
@@ -19,21 +17,29 @@ from numpy.typing import NDArray
 
 from fastconv.codegen.direct_weight_grad_microkernel import Taps
 from fastconv.convolution.algorithm import Array, useful_threads
-from fastconv.convolution.blocking.partition import PARTS, split
+from fastconv.convolution.blocking.partition import PARTS
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
+from fastconv.convolution.weight_grad.weight_grad_cuts import (
+    BandLoops,
+    chunks_of,
+    cut_bands,
+    tile_starts,
+)
 from fastconv.core.conv_problem import Conv2dProblem
+from fastconv.core.records import freeze, record_of
 from fastconv.kernels.direct_weight_grad_loops import (
+    CODE,
     LAYOUT,
     PixelGradientShape,
-    add_chunks,
-    correlate,
+    add_chunks_address,
+    correlate_address,
     pixel_gradient_address,
 )
 from fastconv.runtime import cpu
 from fastconv.runtime.workspace import scratch
 
-# Vectors of pixels that are added up before their sum is added to the others: as many as the
-# first-level cache holds of a few planes; and the errors of longer sums grow.
+# Vectors of pixels that are added up before their sum is added to the others: as many as L1 holds
+# of a few planes; and the errors of longer sums grow.
 PIECE_VECTORS = 192
 # Sums of all chunks; the first is always there.
 SUMS_BYTES = 2 * 2**20
@@ -42,34 +48,22 @@ MOST_COLUMNS, MOST_CHANNELS, MOST_FILTERS = 7, 7, 5
 
 
 class Cut(NamedTuple):
-    """How a weight gradient is cut, as the kernels read it.
-
-    Attributes
-    ----------
-    shape : PixelGradientShape
-    record : ndarray of one record
-        The numbers `fastconv.kernels.direct_weight_grad_loops.FIELDS`.
-    pieces : ndarray of int64, (pieces, 4)
-        First image, number of images, first row and last.
-    tap_tiles : ndarray of int64, (tiles, 3)
-        First channel, row and column of the kernel.
-    places : ndarray of int64, (taps,)
-        Where a tap's sum lies in those of a tile of filters.
-    zeros : ndarray, (W,)
-        A row of them, to read in the margin.
-    sums : int
-        Elements for the sums.
-    items : int
-        What the kernel gets as work, an item at a time.
-    """
+    """How a weight gradient is cut, as the kernels read it."""
 
     shape: PixelGradientShape
+    #: The numbers `fastconv.kernels.direct_weight_grad_loops.LAYOUT`.
     record: NDArray[Any]
-    pieces: NDArray[np.int64]
+    #: First image and number of images, first row and number of rows of each piece, flat.
+    bands: NDArray[np.int64]
+    #: First channel, row and column of the kernel: (tiles, 3).
     tap_tiles: NDArray[np.int64]
-    places: NDArray[np.int64]
+    #: Where each tap's sum lies in those of a tile of filters.
+    tap_offsets: NDArray[np.int64]
+    #: A row of zeros, to read in the padding.
     zeros: Array
+    #: Elements for the sums.
     sums: int
+    #: What the kernel gets as work, an item at a time.
     items: int
 
 
@@ -111,14 +105,14 @@ def _cycles(problem: Conv2dProblem, shape: PixelGradientShape) -> float:
     lines = taps.channels * taps.rows
     loads = taps.filters + lines * (taps.columns + taps.columns % 2 * (shape.step - 1))
     # One multiplication of whole vectors a cycle, one load, most of them across cache lines; at
-    # stride 2 they are twice as many, and more than the first-level cache holds.
+    # stride 2 they are twice as many, and more than L1 holds.
     step = max(taps.sums, 4, (1.3 if shape.step == 1 else 3.3) * loads) + 1 + 0.5 * lines
     begun = p.N * (1 + p.OH * vectors // PIECE_VECTORS) / max(1, _images(p, vectors))
     return tiles * (steps * step + begun * (120 + 8.0 * taps.sums) + 12 * p.N * vectors)
 
 
 def _images(problem: Conv2dProblem, vectors: int) -> int:
-    """Return how many images make one piece: all pieces alike, if that can be."""
+    """Return how many images make one piece: all pieces of one size, if that can be."""
     most = PIECE_VECTORS // (problem.OH * vectors)
     most = max(1, min(problem.N, most))
     alike = max(images for images in range(1, most + 1) if problem.N % images == 0)
@@ -127,58 +121,51 @@ def _images(problem: Conv2dProblem, vectors: int) -> int:
 
 @lru_cache(maxsize=128)
 def cut_of(problem: Conv2dProblem) -> Cut:
-    """Cut a problem into chunks, pieces and tiles, and give all numbers of the cut."""
+    """Cut a problem into chunks, pieces and tiles, with all numbers of the cut."""
     p, shape = problem, best_shape(problem)
     taps, vectors = shape.taps, -(-p.OW // shape.lanes)
-    images = _images(p, vectors)
     rows = max(1, min(p.OH, PIECE_VECTORS // vectors))
-    pieces = [
-        (n0, n1 - n0, i0, i1)
-        for n0, n1 in split(max(1, p.N), -(-max(1, p.N) // images))
-        for i0, i1 in split(p.OH, -(-p.OH // rows))
-    ]
-    starts = [
-        [min(tile * size, total - size) for tile in range(-(-total // size))]
-        for total, size in ((p.C_per_group, taps.channels), (p.R, taps.rows), (p.S, taps.columns))
-    ]
-    tap_tiles = np.array(list(product(*starts)))
+    pieces = cut_bands(p.N, p.OH, _images(p, vectors), rows)
+    sizes = (p.C_per_group, taps.channels), (p.R, taps.rows), (p.S, taps.columns)
+    tap_tiles = np.array(list(product(*(tile_starts(*each) for each in sizes))))
     filter_tiles = -(-p.K_per_group // taps.filters)
     slot = -(-taps.sums // shape.lanes) * shape.lanes
     chunk_size = p.groups * filter_tiles * len(tap_tiles) * slot
-    chunks = max(1, min(len(pieces), PARTS, SUMS_BYTES // (chunk_size * p.itemsize)))
-    chunks = min(chunks, max(1, -(-PARTS // p.groups)))
-    place = np.empty((p.C_per_group, p.R, p.S), np.int64)
+    chunks = chunks_of(len(pieces), p.groups, SUMS_BYTES // (chunk_size * p.itemsize))
+    offsets: Any = np.empty((p.C_per_group, p.R, p.S), np.int64)
     own = np.arange(taps.sums // taps.filters).reshape(taps[1:])
     for tile, (c, r, s) in enumerate(tap_tiles):
         ends = c + taps.channels, r + taps.rows, s + taps.columns
-        place[c : ends[0], r : ends[1], s : ends[2]] = tile * slot + own
-    values: dict[str, int] = {
-        **{n: getattr(p, n) for n in ("itemsize", "N", "C", "K", "groups", "taps")},
-        **{n: getattr(p, n) for n in ("C_per_group", "K_per_group")},
-        **{n: getattr(p, n) for n in ("H", "W", "OH", "OW")},
-        "x_plane": p.H * p.W,
-        "grad_plane": p.P,
-        "down": p.stride[0],
-        "dilation_h": p.dilation[0],
-        "dilation_w": p.dilation[1],
-        "pad_top": p.padding[0][0],
-        "pad_left": p.padding[1][0],
-        "pieces": len(pieces),
-        "chunks": chunks,
-        "ranges": min(filter_tiles, max(1, PARTS // (chunks * p.groups))),
-        "filter_tiles": filter_tiles,
-        "tap_tiles": len(tap_tiles),
-        "tile_filters": taps.filters,
-        "tile_taps": taps.sums // taps.filters,
-        "slot": slot,
-        "chunk_size": chunk_size,
-    }
-    record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)
-    arrays = np.array(pieces), tap_tiles, place.reshape(-1), np.zeros(p.W, p.dtype)
-    for array in (record, *arrays):
-        array.flags.writeable = False
-    items = p.groups * chunks * values["ranges"]
-    return Cut(shape, record, *arrays, chunks * chunk_size, items)
+        offsets[c : ends[0], r : ends[1], s : ends[2]] = tile * slot + own
+    ranges = min(filter_tiles, max(1, PARTS // (chunks * p.groups)))
+    offsets, zeros = offsets.reshape(-1), np.zeros(p.W, p.dtype)
+    freeze(pieces, tap_tiles, offsets, zeros)
+    record = record_of(
+        LAYOUT,
+        p,
+        **{"tap_tiles": tap_tiles, "tap_offsets": offsets, "zeros": zeros},
+        x_plane=p.H * p.W,
+        grad_plane=p.P,
+        stride_h=p.stride[0],
+        **{"dilation_h": p.dilation[0], "dilation_w": p.dilation[1]},
+        **{"pad_top": p.padding[0][0], "pad_left": p.padding[1][0]},
+        piece_count=len(pieces),
+        chunks=chunks,
+        ranges=ranges,
+        filter_tiles=filter_tiles,
+        tap_tile_count=len(tap_tiles),
+        tile_filters=taps.filters,
+        tile_taps=taps.sums // taps.filters,
+        slot=slot,
+        chunk_size=chunk_size,
+    )
+    arrays = pieces.reshape(-1), tap_tiles, offsets, zeros
+    return Cut(shape, record, *arrays, chunks * chunk_size, p.groups * chunks * ranges)
+
+
+@lru_cache(maxsize=64)
+def _code(shape: PixelGradientShape) -> NDArray[Any]:
+    return record_of(CODE, microkernel=pixel_gradient_address(shape)).view(np.int64)
 
 
 def refusal(problem: Conv2dProblem) -> str | None:
@@ -217,8 +204,8 @@ def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: A
     if p.N == 0:
         out[...] = 0
         return
-    arrays = x.reshape(-1), grad_output.reshape(-1), cut.zeros, cut.pieces, cut.tap_tiles
+    code = _code(cut.shape)
     with scratch("sums", (cut.sums,), p.dtype) as sums:
-        most, tile = useful_threads(p), pixel_gradient_address(cut.shape)
-        correlate.on(most, cut.items, tile, *arrays, sums, cut.record)
-        add_chunks.on(most, p.K, cut.places, sums, out.reshape(-1), cut.record)
+        loops = BandLoops(cut, code, useful_threads(p), (x, grad_output), sums)
+        loops.run(correlate_address(), cut.items, sums, cut.bands)
+        loops.finish(add_chunks_address(cut.shape.bits), p.K, out)

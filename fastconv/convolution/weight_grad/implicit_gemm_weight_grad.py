@@ -1,11 +1,9 @@
-"""The gradient of the weights in register tiles: pixels take the place of taps.
+"""The gradient of the weights by an implicit GEMM: pixels take the place of taps.
 
 ``gradient[k, c, r, s] = sum over n, i, j of x[n, c, h, w] * grad[n, k, i, j]`` is a product of
 the output's gradient, filters by pixels, and the input, pixels by taps. No column matrix is made:
-a band of the input is laid out once with the channels of a pixel side by side, and a table of
+a band of the input is packed once with the channels of a pixel side by side, and a table of
 offsets says where each pixel finds its element; the taps (r, s) only move the beginning.
-
-The cut into bands depends on the problem alone, and so does the order of every sum.
 """
 
 from __future__ import annotations
@@ -16,72 +14,69 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.convolution.algorithm import Array, as_read_only, useful_threads
-from fastconv.convolution.blocking.partition import split
+from fastconv.convolution.algorithm import Array, useful_threads
 from fastconv.convolution.blocking.tile_search import RUN
+from fastconv.convolution.weight_grad.weight_grad_cuts import (
+    CHUNKS,
+    BandLoops,
+    cut_bands,
+    largest_band,
+    sums_record,
+    tiles_of_filters,
+    whole_vectors,
+)
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import extent
+from fastconv.core.records import freeze, record_of
 from fastconv.kernels.weight_grad_loops import (
+    CODE,
     LAYOUT,
     GradientShape,
     clear_address,
-    collect,
-    collector_address,
     gradient_tile_address,
-    lay_out,
-    multiply,
+    multiply_address,
+    pack_address,
     pixel_packer_address,
-    strided_packer_address,
+    transposer_address,
 )
 from fastconv.runtime import cpu
 from fastconv.runtime.workspace import scratch
 
-# What is laid out of one band; no layer borrows more.
+# What is packed of one band; no layer borrows more.
 BAND_BYTES = 4 * 2**20
-# Pixels of a band that make the most of what is begun anew for each.
+# Pixels of a band that make the most of what each band costs.
 ENOUGH_PIXELS = 8192
-# A band is laid out in so many pieces at least for each tile: enough for all threads.
-CHUNKS = 4
 #: Columns of a tile, for vectors of filters: as many sums as there are registers for.
 COLUMNS = ((2, (13, 12, 10, 8, 7, 6, 4, 3, 1)), (1, (14, 8, 4, 1)))
 
 
 class Bands(NamedTuple):
-    """How a weight gradient is cut, as the kernels read it.
-
-    Attributes
-    ----------
-    shape : GradientShape
-    record : ndarray of one record
-        The numbers `fastconv.kernels.weight_grad_loops.FIELDS`.
-    bands : ndarray of int64, (bands, 4)
-        First image and number of images, first row of output and number of rows.
-    offsets : ndarray of int64
-        Where each pixel of a band reads, in elements.
-    x_places, grad_places : ndarray of int64
-        Where elements of an image's rows, of the input and of the gradient, go.
-    blocks : ndarray of int64, (2 * blocks,)
-        Where blocks of columns begin in the input, and which column is their first.
-    taps : ndarray of int64
-        Where each tap (c, r, s) lies in the sums of a tile of filters.
-    memory, sums : int
-        Elements for what is laid out, and for the sums.
-    """
+    """How a weight gradient is cut, as the kernels read it."""
 
     shape: GradientShape
+    #: The numbers `LAYOUT` and `SUMS` of `fastconv.kernels.weight_grad_loops`.
     record: NDArray[Any]
+    sums_record: NDArray[Any]
+    #: First image and number of images, first row of output and number of rows: (bands, 4).
     bands: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    x_places: NDArray[np.int64]
-    grad_places: NDArray[np.int64]
-    blocks: NDArray[np.int64]
-    taps: NDArray[np.int64]
+    #: Elements for what is packed, and for the sums.
     memory: int
     sums: int
+    #: Where each pixel of a band reads, in elements.
+    offsets: NDArray[np.int64]
+    #: Which pixels elements of an image's rows become, of the input and of the gradient.
+    x_numbers: NDArray[np.int64]
+    grad_numbers: NDArray[np.int64]
+    #: Where each block of columns begins in the input, and which column is its first.
+    blocks: NDArray[np.int64]
+    #: A bias for each filter of a tile.
+    zeros: Array
+    #: Where each tap (c, r, s) lies in the sums of a tile of filters.
+    tap_offsets: NDArray[np.int64]
 
 
 def columns_of(problem: Conv2dProblem, columns: int) -> tuple[int, int, int]:
-    """Return channels that stand side by side, tiles of them, and blocks of columns of a row.
+    """Return channels that lie side by side, tiles of them, and blocks of columns of a row.
 
     The columns of a tile are channels; with few channels they go on through the taps of a row,
     whose channels follow in memory.
@@ -168,19 +163,19 @@ def wanted_pixels(problem: Conv2dProblem) -> Conv2dProblem:
 
 @lru_cache(maxsize=128)
 def bands_of(problem: Conv2dProblem) -> Bands:
-    """Cut a problem into bands, and give all numbers of the cut."""
+    """Cut a problem into bands, with all numbers of the cut."""
     p = wanted_pixels(problem)
     shape = gradient_shape(p)
-    wide, tiles, many = columns_of(p, shape.columns)
+    wide, tiles, row_blocks = columns_of(p, shape.columns)
     filter_tiles = -(-p.K_per_group // shape.filters)
-    # Columns behind the last window are laid out too, where they do no harm.
+    # Columns behind the last window are packed too, where they do no harm.
     padded = max((p.OW - 1) * p.stride[1] + extent(p.S, p.dilation[1]), p.padding[1][0] + p.W)
     span = extent(p.R, p.dilation[0])
 
     def sizes(images: int, rows: int) -> tuple[int, int, int]:
         """Return the height of a band, and the elements of a tile of the input and gradient."""
         high = (rows - 1) * p.stride[0] + span
-        behind = shape.columns + shape.lanes  # what tiles read beyond the last pixel
+        behind = shape.columns + shape.lanes  # what microkernels read beyond the last pixel
         x_size = -(-(images * high * padded * wide + behind) // 16) * 16
         return high, x_size, -(-images * rows * p.OW * shape.filters // 16) * 16
 
@@ -188,56 +183,63 @@ def bands_of(problem: Conv2dProblem) -> Bands:
         _, x_size, grad_size = sizes(images, rows)
         return p.groups * (tiles * x_size + filter_tiles * grad_size)
 
+    def too_large(images: int, rows: int) -> bool:
+        pixels = rows * p.OW
+        return elements(images, rows) * p.itemsize > BAND_BYTES or pixels > 2 * ENOUGH_PIXELS
+
     images = max(1, min(p.N, -(-ENOUGH_PIXELS // p.P)))
-    while images > 1 and elements(images, p.OH) * p.itemsize > BAND_BYTES:
-        images -= 1
-    rows = p.OH
-    while rows > 1 and (
-        elements(images, rows) * p.itemsize > BAND_BYTES or rows * p.OW > 2 * ENOUGH_PIXELS
-    ):
-        rows -= 1
-    bands = [
-        (n0, n1 - n0, i0, i1 - i0)
-        for n0, n1 in split(max(1, p.N), -(-max(1, p.N) // images))
-        for i0, i1 in split(p.OH, -(-p.OH // rows))
-    ]
-    images, rows = max(band[1] for band in bands), max(band[3] for band in bands)
+    bands = cut_bands(p.N, p.OH, *largest_band(images, p.OH, too_large))
+    images, rows = int(bands[:, 1].max()), int(bands[:, 3].max())
     high, x_size, grad_size = sizes(images, rows)
-    per_row = many * shape.columns  # columns of a row of the kernel, and some that nobody wants
-    values: dict[str, int] = {
-        **{n: getattr(p, n) for n in ("C", "K", "H", "W", "P", "OW", "R", "groups")},
-        "C_per_group": p.C_per_group,
-        "x_plane": problem.H * problem.W,
-        "x_apart": 0 if p is problem else problem.stride[0] * problem.W,
-        **collecting(p, shape, p.R * per_row * shape.filters),
-        "run": RUN,
-        "x_row": 0,
-        "x_step": 1,
-        "out_row": shape.filters,
-        "out_plane": 0,
-        "stride_h": p.stride[0],
-        "pad_top": p.padding[0][0],
-        "dilation_h": p.dilation[0],
-        "padded": padded,
-        "clear": any(any(sides) for sides in p.padding) or padded > p.W,
-        "high": high,
-        "channel_tiles": tiles,
-        "tile_channels": wide,
-        "chunks": -(-CHUNKS // images),
-        "blocks": many,
-        "x_size": x_size,
-        "grad_size": grad_size,
-        "sums_size": per_row * shape.filters,
-    }
-    record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)
+    per_row = row_blocks * shape.columns  # columns of a row of the kernel, some of them unused
+    tables = _tables(p, shape, (images, rows), (high, padded), x_size)
+    tap_offsets = tables.pop("tap_offsets")
+    freeze(bands, tap_offsets, *tables.values())
+    tile_sums = p.R * per_row * shape.filters
+    record = record_of(
+        LAYOUT,
+        p,
+        **tables,
+        **tiles_of_filters(p, shape),
+        **{"run": RUN, "x_row": 0, "x_step": 1, "out_row": shape.filters, "out_plane": 0},
+        x_plane=problem.H * problem.W,
+        x_row_step=0 if p is problem else problem.stride[0] * problem.W,
+        stride_h=p.stride[0],
+        pad_top=p.padding[0][0],
+        dilation_h=p.dilation[0],
+        padded=padded,
+        high=high,
+        clear=any(map(any, p.padding)) or padded > p.W,
+        channel_tiles=tiles,
+        tile_channels=wide,
+        chunks=-(-CHUNKS // images),
+        row_blocks=row_blocks,
+        x_size=x_size,
+        grad_size=grad_size,
+        sums_size=per_row * shape.filters,
+        tile_sums=tile_sums,
+    )
+    sums = p.groups * filter_tiles * tile_sums
+    collecting = sums_record(p, shape, tile_sums, tap_offsets)
+    tables["tap_offsets"] = tap_offsets
+    return Bands(shape, record, collecting, bands, elements(images, rows), sums, **tables)
+
+
+def _tables(
+    problem: Conv2dProblem,
+    shape: GradientShape,
+    band: tuple[int, int],
+    packed: tuple[int, int],
+    x_size: int,
+) -> dict[str, Array]:
+    """Return the tables of `Bands` for a band of images and rows, packed to a height and width."""
+    p, (images, rows), (high, padded) = problem, band, packed
+    wide, tiles, row_blocks = columns_of(p, shape.columns)
     n, i, j = np.indices((images, rows, p.OW)).reshape(3, -1)
-    offsets = ((n * high + i * p.stride[0]) * padded + j * p.stride[1]) * wide
     h, w = np.indices((min(p.H, high), p.W)).reshape(2, -1)
-    x_places = h * padded + w + p.padding[1][0]
-    grad_places = np.arange(rows * p.OW)
     s, c = np.indices((p.S, p.C_per_group))
     if tiles == 1 and wide == p.C_per_group < shape.columns and p.dilation[1] == 1:
-        starts = np.arange(many) * shape.columns
+        starts = np.arange(row_blocks) * shape.columns
         blocks, columns = np.stack([starts, starts], axis=1), s * p.C_per_group + c
     else:
         tile, tap = np.indices((tiles, p.S)).reshape(2, -1)
@@ -245,74 +247,42 @@ def bands_of(problem: Conv2dProblem) -> Bands:
         blocks = np.stack([begins, (tile * p.S + tap) * shape.columns], axis=1)
         columns = (c // wide * p.S + s) * shape.columns + c % wide
     c, r, s = np.indices((p.C_per_group, p.R, p.S)).reshape(3, -1)
-    taps = whole_vectors((r * per_row + columns[s, c]) * shape.filters, shape.lanes)
-    arrays = (np.array(bands), offsets, x_places, grad_places, blocks.reshape(-1), taps)
-    for array in (record, *arrays):
-        array.flags.writeable = False
-    memory = p.groups * (tiles * x_size + filter_tiles * grad_size)
-    sums = p.groups * filter_tiles * p.R * per_row * shape.filters
-    return Bands(shape, record, *arrays, memory, sums)
-
-
-def collecting(problem: Conv2dProblem, shape: GradientShape, tile_sums: int) -> dict[str, int]:
-    """Return the numbers `fastconv.kernels.weight_grad_loops.COLLECTED`."""
-    p = problem
-    # Enough pieces for all threads, each of whole vectors of taps.
-    pieces = min(CHUNKS, -(-p.taps // shape.lanes))
-    step = -(-p.taps // (pieces * shape.lanes)) * shape.lanes
+    taps = (r * row_blocks * shape.columns + columns[s, c]) * shape.filters
     return {
-        "itemsize": p.itemsize,
-        "K_per_group": p.K_per_group,
-        "lanes": shape.lanes,
-        "taps": p.taps,
-        "tap_step": step,
-        "tap_chunks": -(-p.taps // step),
-        "filter_tiles": -(-p.K_per_group // shape.filters),
-        "tile_filters": shape.filters,
-        "tile_sums": tile_sums,
+        "offsets": ((n * high + i * p.stride[0]) * padded + j * p.stride[1]) * wide,
+        "x_numbers": h * padded + w + p.padding[1][0],
+        "grad_numbers": np.arange(rows * p.OW),
+        "blocks": blocks.reshape(-1),
+        "zeros": np.zeros(shape.filters, p.dtype),
+        "tap_offsets": whole_vectors(taps, shape.lanes),
     }
 
 
-def whole_vectors(places: NDArray[np.int64], lanes: int) -> NDArray[np.int64]:
-    """Return places that go on to a multiple of `lanes` of them."""
-    return np.pad(places, (0, -len(places) % lanes), mode="edge")
-
-
-def collect_sums(
-    problem: Conv2dProblem,
-    shape: GradientShape,
-    places: NDArray[np.int64],
-    sums: Array,
-    out: Array,
-    record: NDArray[Any],
-) -> None:
-    """Fill `out` with sums of tiles of filters, where `places` says how taps lie in a tile."""
-    p, turn = problem, collector_address(shape.bits, shape.lanes)
-    pieces = p.groups * -(-p.K_per_group // shape.lanes) * int(record[0].tap_chunks)
-    collect.on(useful_threads(p), pieces, turn, places, sums.reshape(-1), out.reshape(-1), record)
+@lru_cache(maxsize=64)
+def _code(shape: GradientShape, step: int) -> NDArray[Any]:
+    """Return the record `CODE`, for an input of which every `step`-th column is packed."""
+    vectors = shape.bits, shape.lanes
+    collecting = {"transpose": transposer_address(*vectors)}
+    packing = {"pack": pixel_packer_address(*vectors), "clear": clear_address(*vectors)}
+    pack_input = pixel_packer_address(*vectors, step)
+    microkernel = gradient_tile_address(shape)
+    code = record_of(CODE, **collecting, **packing, pack_input=pack_input, microkernel=microkernel)
+    return code.view(np.int64)
 
 
 def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
     """Fill `out`, (K, C / groups, R, S), with the gradient of the weights."""
-    p, cut = problem, bands_of(problem)
-    shape, g = cut.shape, cut.record[0]
-    tile = gradient_tile_address(shape)
-    makers = pixel_packer_address, strided_packer_address, clear_address
-    codes = [make(shape.bits, shape.lanes) for make in makers]
-    x, grad = x.reshape(-1), grad_output.reshape(-1)
-    none = as_read_only(np.zeros(shape.filters, p.dtype))
+    p, cut, most = problem, bands_of(problem), useful_threads(problem)
+    g = cut.record[0]
+    code = _code(cut.shape, 2 if g.x_row_step else 1)
     tiles = int(p.groups * (g.channel_tiles + g.filter_tiles) * g.chunks)
-    weights, most = int(p.groups * g.filter_tiles * p.R * g.blocks), useful_threads(p)
+    weights = int(p.groups * g.filter_tiles * p.R * g.row_blocks)
     with (
         scratch("bands", (cut.memory,), p.dtype) as memory,
         scratch("sums", (cut.sums,), p.dtype) as sums,
     ):
-        for number, band in enumerate(cut.bands):
-            places = cut.x_places, cut.grad_places
-            lay_out.on(
-                most, tiles * int(band[1]), *codes, x, grad, *places, band, memory, cut.record
-            )
-            pixels = int(band[1] * band[3]) * p.OW
-            rest = cut.blocks, none, memory, sums, cut.record
-            multiply.on(most, weights, tile, int(number == 0), pixels, cut.offsets, *rest)
-        collect_sums(p, shape, cut.taps, sums, out, cut.record)
+        loops = BandLoops(cut, code, most, (x, grad_output), sums)
+        for band in cut.bands:
+            loops.run(pack_address(), tiles * int(band[1]), memory, band)
+            loops.run(multiply_address(), weights, memory, band)
+        loops.collect(p, out)

@@ -3,9 +3,7 @@
 The gradient of a filter of R x R taps is a convolution of the input with the gradient of the output
 as its filter, so F(R x R, m x m) computes it a tile at a time: with (R + m - 1)^2 products for each
 tile of m x m elements of the gradient instead of R^2 m^2. The products of all tiles of a band are
-matrix products on the register tile of weight gradients, with tiles in the place of pixels.
-
-The cut into bands depends on the problem alone, and so does the order of every sum.
+matrix products by the microkernel of weight gradients, with tiles instead of pixels.
 """
 
 from __future__ import annotations
@@ -16,29 +14,33 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.convolution.algorithm import Array, as_read_only
-from fastconv.convolution.blocking.partition import split
+from fastconv.codegen.winograd_transforms import Form
+from fastconv.convolution.algorithm import Array
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND, RUN
 from fastconv.convolution.blocking.winograd_search import odd_lines
-from fastconv.convolution.weight_grad.implicit_gemm_weight_grad import (
-    collect_sums,
-    collecting,
+from fastconv.convolution.weight_grad.weight_grad_cuts import (
+    BandLoops,
+    cut_bands,
+    largest_band,
+    sums_record,
+    tiles_of_filters,
     whole_vectors,
 )
 from fastconv.core.conv_problem import Conv2dProblem
+from fastconv.core.records import freeze, record_of
 from fastconv.kernels.weight_grad_loops import (
     GradientShape,
     clear_address,
     gradient_tile_address,
     pixel_packer_address,
+    transposer_address,
 )
-from fastconv.kernels.winograd_loops import Form
+from fastconv.kernels.winograd_microkernels import pixels_address, sums_address
 from fastconv.kernels.winograd_weight_grad_loops import (
+    CODE,
     LAYOUT,
-    multiply_band,
-    pixels_address,
-    sums_address,
-    transform_band,
+    multiply_address,
+    transform_address,
 )
 from fastconv.runtime import cpu, threads
 from fastconv.runtime.workspace import scratch
@@ -46,44 +48,33 @@ from fastconv.runtime.workspace import scratch
 # What is transformed of one band if that is possible, and the most there may be.
 BAND_BYTES = 6 * 2**20
 MOST_BYTES = 8 * 2**20
-# Tiles of a band that make the most of what is begun anew for each.
+# Tiles of a band that make the most of what each band costs.
 ENOUGH_TILES = 256
 
 
 class Bands(NamedTuple):
-    """How a weight gradient is cut, as the kernels read it.
-
-    Attributes
-    ----------
-    form : Form
-    shape : GradientShape
-    record : ndarray of one record
-        The numbers `fastconv.kernels.winograd_weight_grad_loops.FIELDS`.
-    bands : ndarray of int64, (bands, 4)
-        First image and number of images, first row of tiles and number of rows.
-    offsets : ndarray of int64
-        Where each tile lies, in elements.
-    x_places, grad_places : ndarray of int64
-        Where elements of an image's rows, of the input and of the gradient, go.
-    taps : ndarray of int64
-        Where each tap (c, r, s) lies in the sums of a tile of filters.
-    shared, own : int
-        Elements for what is transformed, and of each worker.
-    sums : int
-        Elements for the sums.
-    """
+    """How a weight gradient is cut, as the kernels read it."""
 
     form: Form
     shape: GradientShape
+    #: The numbers `LAYOUT` of `winograd_weight_grad_loops`, and `SUMS` of `weight_grad_loops`.
     record: NDArray[Any]
+    sums_record: NDArray[Any]
+    #: First image and number of images, first row of tiles and number of rows: (bands, 4).
     bands: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    x_places: NDArray[np.int64]
-    grad_places: NDArray[np.int64]
-    taps: NDArray[np.int64]
+    #: Elements for what is transformed, of each worker, and for the sums.
     shared: int
     own: int
     sums: int
+    #: Where each tile lies, in elements.
+    offsets: NDArray[np.int64]
+    #: Which pixels elements of an image's rows become, of the input and of the gradient.
+    x_numbers: NDArray[np.int64]
+    grad_numbers: NDArray[np.int64]
+    #: A bias for each filter of a tile.
+    zeros: Array
+    #: Where each tap (c, r, s) lies in the sums of a tile of filters.
+    tap_offsets: NDArray[np.int64]
 
 
 def tile_of(problem: Conv2dProblem) -> GradientShape:
@@ -104,90 +95,99 @@ def _tiles(problem: Conv2dProblem, m: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=128)
 def bands_of(problem: Conv2dProblem, m: int, workers: int) -> Bands:
-    """Cut a problem into bands, and give all numbers of the cut."""
-    p, shape = problem, tile_of(problem)
+    """Cut a problem into bands, with all numbers of the cut."""
+    p, shape, (down, across) = problem, tile_of(problem), _tiles(problem, m)
     form = Form(p.R, m, shape.bits, shape.lanes)
     lanes, products = shape.lanes, form.alpha**2
-    down, across = _tiles(p, m)
     channel_vectors, filter_vectors = -(-p.C_per_group // lanes), -(-p.K_per_group // lanes)
-    filter_tiles = -(-p.K_per_group // shape.filters)
-    blocks = -(-p.C_per_group // shape.columns)
+    filter_tiles, blocks = -(-p.K_per_group // shape.filters), -(-p.C_per_group // shape.columns)
 
-    def sizes(tiles: int) -> tuple[int, int]:
+    def steps(tiles: int) -> tuple[int, int]:
         """Return elements from one product to the next, of the input and of the gradient."""
         return odd_lines(tiles * lanes, p.itemsize), odd_lines(tiles * shape.filters, p.itemsize)
 
-    def elements(tiles: int) -> int:
-        x_step, grad_step = sizes(tiles)
-        return p.groups * products * (channel_vectors * x_step + filter_tiles * grad_step)
-
-    def many(images: int, rows: int) -> bool:
+    def too_large(images: int, rows: int) -> bool:
         tiles = images * rows * across
-        return elements(tiles) * p.itemsize > BAND_BYTES or tiles > 2 * ENOUGH_TILES
+        x_step, grad_step = steps(tiles)
+        elements = p.groups * products * (channel_vectors * x_step + filter_tiles * grad_step)
+        return elements * p.itemsize > BAND_BYTES or tiles > 2 * ENOUGH_TILES
 
-    images, rows = max(1, p.N), down
-    while images > 1 and many(images, rows):
-        images -= 1
-    while rows > 1 and many(images, rows):
-        rows -= 1
-    bands = [
-        (n0, n1 - n0, i0, i1 - i0)
-        for n0, n1 in split(max(1, p.N), -(-max(1, p.N) // images))
-        for i0, i1 in split(down, -(-down // rows))
-    ]
-    images, rows = max(band[1] for band in bands), max(band[3] for band in bands)
-    tiles = images * rows * across
-    x_step, grad_step = sizes(tiles)
+    bands = cut_bands(p.N, down, *largest_band(max(1, p.N), down, too_large))
+    images, rows = int(bands[:, 1].max()), int(bands[:, 3].max())
+    x_step, grad_step = steps(images * rows * across)
     grads_begin = p.groups * channel_vectors * products * x_step
     shared = grads_begin + p.groups * filter_tiles * products * grad_step
     wide, high = across * m + p.R - 1, rows * m + p.R - 1
     own = odd_lines(max(high * wide * lanes, products * shape.columns * shape.filters), p.itemsize)
     plane = blocks * shape.columns * shape.filters
-    values: dict[str, int] = {
-        **{n: getattr(p, n) for n in ("C", "K", "H", "W", "OH", "OW", "R", "groups")},
-        "C_per_group": p.C_per_group,
-        **collecting(p, shape, p.R * p.S * plane),
-        "run": RUN,
-        "x_row": 0,
-        "x_step": 1,
-        "out_row": shape.filters,
-        "out_plane": 0,
-        "m": m,
-        "products": products,
-        "pad_top": p.padding[0][0],
-        "across": across,
-        "pixel_row": wide * lanes,
-        "grad_row": across * m * lanes,
-        "clear": any(map(any, p.padding)) or bool(p.OH % m or p.OW % m),
-        "workers": workers,
-        "channel_vectors": channel_vectors,
-        "filter_vectors": filter_vectors,
-        "blocks": blocks,
-        "tile_columns": shape.columns,
-        "x_step_product": x_step,
-        "x_size": products * x_step,
-        "grad_step_product": grad_step,
-        "grad_size": products * grad_step,
-        "grads_begin": grads_begin,
-        "sums_plane": plane,
-        "worker_begin": shared * p.itemsize,
-        "worker_size": own * p.itemsize,
-    }
-    record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)
-    h, w = np.indices((min(p.H, high), p.W)).reshape(2, -1)
-    i, j = np.indices((min(p.OH, rows * m), p.OW)).reshape(2, -1)
+    tile_sums = p.R * p.S * plane
+    tables = _tables(p, m, shape, images * rows * across, (high, wide))
     c, tap = np.indices((p.C_per_group, p.R * p.S)).reshape(2, -1)
-    arrays = (
-        np.array(bands),
-        np.arange(tiles) * lanes,
-        h * wide + w + p.padding[1][0],
-        i * (across * m) + j,
-        whole_vectors(tap * plane + c * shape.filters, lanes),
+    tap_offsets = whole_vectors(tap * plane + c * shape.filters, lanes)
+    freeze(bands, tap_offsets, *tables.values())
+    record = record_of(
+        LAYOUT,
+        p,
+        **tables,
+        **tiles_of_filters(p, shape),
+        **{"run": RUN, "x_row": 0, "x_step": 1, "out_row": shape.filters, "out_plane": 0},
+        m=m,
+        products=products,
+        pad_top=p.padding[0][0],
+        across=across,
+        pixel_row=wide * lanes,
+        grad_row=across * m * lanes,
+        clear=any(map(any, p.padding)) or bool(p.OH % m or p.OW % m),
+        workers=workers,
+        lanes=lanes,
+        channel_vectors=channel_vectors,
+        filter_vectors=filter_vectors,
+        blocks=blocks,
+        tile_columns=shape.columns,
+        tile_sums=tile_sums,
+        x_step_product=x_step,
+        x_size=products * x_step,
+        grad_step_product=grad_step,
+        grad_size=products * grad_step,
+        grads_begin=grads_begin,
+        sums_plane=plane,
+        worker_begin=shared * p.itemsize,
+        worker_size=own * p.itemsize,
     )
-    for array in (record, *arrays):
-        array.flags.writeable = False
-    sums = p.groups * filter_tiles * p.R * p.S * plane
-    return Bands(form, shape, record, *arrays, shared, own, sums)
+    sums: int = p.groups * filter_tiles * tile_sums
+    collecting = sums_record(p, shape, tile_sums, tap_offsets)
+    tables["tap_offsets"] = tap_offsets
+    return Bands(form, shape, record, collecting, bands, shared, own, sums, **tables)
+
+
+def _tables(
+    problem: Conv2dProblem, m: int, shape: GradientShape, tiles: int, packed: tuple[int, int]
+) -> dict[str, Array]:
+    """Return the tables of `Bands` for a band of tiles, packed to a height and width."""
+    p, (high, wide), across = problem, packed, _tiles(problem, m)[1]
+    h, w = np.indices((min(p.H, high), p.W)).reshape(2, -1)
+    i, j = np.indices((min(p.OH, high - p.R + 1), p.OW)).reshape(2, -1)
+    return {
+        "offsets": np.arange(tiles) * shape.lanes,
+        "x_numbers": h * wide + w + p.padding[1][0],
+        "grad_numbers": i * (across * m) + j,
+        "zeros": np.zeros(shape.filters, p.dtype),
+    }
+
+
+@lru_cache(maxsize=64)
+def _code(form: Form, shape: GradientShape) -> NDArray[Any]:
+    code = record_of(
+        CODE,
+        transpose=transposer_address(shape.bits, shape.lanes),
+        pack=pixel_packer_address(shape.bits, shape.lanes),
+        clear=clear_address(shape.bits, shape.lanes),
+        pixels=pixels_address(form, grads=False),
+        grads=pixels_address(form, grads=True),
+        microkernel=gradient_tile_address(shape),
+        sums=sums_address(form),
+    )
+    return code.view(np.int64)
 
 
 def refusal(problem: Conv2dProblem, m: int) -> str | None:
@@ -234,23 +234,13 @@ def weight_gradient(
     """Fill `out`, (K, C / groups, R, R), with the gradient of the weights."""
     p, workers = problem, threads.get_num_threads()
     cut = bands_of(problem, m, workers)
-    form, shape = cut.form, cut.shape
-    tile = gradient_tile_address(shape)
-    codes = (
-        *(make(shape.bits, shape.lanes) for make in (pixel_packer_address, clear_address)),
-        *(pixels_address(form, filters) for filters in (False, True)),
-    )
-    transform = sums_address(form)
-    x, grad = x.reshape(-1), grad_output.reshape(-1)
-    none = as_read_only(np.zeros(shape.filters, p.dtype))
+    code = _code(cut.form, cut.shape)
     with (
         scratch("bands", (cut.shared + workers * cut.own,), p.dtype) as memory,
         scratch("sums", (cut.sums,), p.dtype) as sums,
     ):
-        for number, band in enumerate(cut.bands):
-            places = cut.x_places, cut.grad_places
-            transform_band(workers, *codes, x, grad, *places, band, memory, cut.record)
-            tiles = int(band[1] * band[3] * cut.record[0].across)
-            rest = cut.offsets, none, memory, sums, cut.record
-            multiply_band(workers, tile, transform, int(number == 0), tiles, *rest)
-        collect_sums(p, shape, cut.taps, sums, out, cut.record)
+        loops = BandLoops(cut, code, workers, (x, grad_output), sums)
+        for band in cut.bands:
+            loops.run(transform_address(), workers, memory, band)
+            loops.run(multiply_address(), workers, memory, band)
+        loops.collect(p, out)

@@ -1,0 +1,196 @@
+"""Winograd's transforms as machine code with an address: of a channel of a block of tiles."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from fastconv.codegen import conv_microkernel
+from fastconv.codegen.integers import Record, call_at, counted, integers
+from fastconv.codegen.winograd_transforms import (
+    Form,
+    RowScatter,
+    Transforms,
+    interleave_row,
+    store_activated_row,
+    store_row,
+)
+from fastconv.codegen.winograd_weight_grad_transforms import WeightGradTransforms
+from fastconv.core.records import record_type
+from fastconv.jit.emitter import emitted_address
+
+#: The numbers of a cut; microkernels read the first few. OH, OW and `out_m` are those of what is
+#: written: the output, or its maxima over 2 x 2 windows. `offsets` is the address of where each
+#: channel begins in the transformed input, `starts` that of the blocks' first rows of tiles,
+#: counted through all images, and their first columns, each list with its end.
+LAYOUT = record_type(
+    *conv_microkernel.LAYER,
+    *("itemsize", "groups", "C", "K", "H", "W", "OH", "OW", "C_per_group", "K_per_group"),
+    *("m", "out_m", "products", "chunk", "chunks", "pad_top", "pad_left", "tile_rows"),
+    *("row_blocks", "column_blocks", "blocks", "workers", "shared", "fresh"),
+    *("tile_filters", "tile_columns", "filter_tiles", "pass_tiles"),
+    *("pitch", "scatter_plane", "gather_plane", "in_stride", "product_stride", "weight_step"),
+    *("shared_bytes", "worker_bytes", "gather_begin", "products_begin", "inputs_begin"),
+    *("packed_begin", "weights_begin", "offsets", "starts"),
+)
+
+#: What is the same for every input. Addresses of machine code: the loops, the three transforms, the
+#: microkernel, and what packs weights (and whether it rotates them). Addresses of arrays: the
+#: cut's record; the weights, (groups, filter tiles, products, channels, filters of a tile), a
+#: product `weight_step` elements behind the one before, or the weights as they are where they are
+#: to be transformed; the offset of each tap in packed weights; the bias, (K,); the activation's
+#: numbers; and `plain`, the numbers of no activation, followed by zeros, the bias of the products.
+ARGUMENTS = record_type(
+    *("loops", "inputs", "weights", "outputs", "microkernel", "pack", "rotated"),
+    *("layer", "weight", "tap_offsets", "bias", "numbers", "plain", "form"),
+)
+
+
+@cache
+def inputs_address(form: Form) -> int:
+    """Return the address of the machine code that transforms rows of tiles of one channel.
+
+    Its arguments: addresses of the channel, of a buffer, and of the result's first element; the
+    first row and column of tiles, and how many there are of each; the address of the cut's record.
+    """
+    m, size = form.m, form.bits // 8
+
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        v, write = integers(builder, arguments), Transforms(builder, form)
+        g = Record(builder, v.layer, LAYOUT)
+        plane, height, row_size = g.scatter_plane, g.H, g.W * size
+        top, left = v.row * m - g.pad_top, v.column * m - g.pad_left
+        with counted(builder, 0, v.rows * m + (form.r - 1)) as u:
+            h = top + u
+            inside = builder.and_(h.compare(">=", 0), h.compare("<", height))
+            width = h.choose(inside, g.W, 0)
+            target = v.buffer + (u % m * form.alpha * plane + u // m * v.columns) * size
+            scatter = RowScatter(write, target, v.source + h * row_size, width, plane)
+            scatter.emit(left, v.columns)
+        stride = g.in_stride
+        with counted(builder, 0, v.rows * v.columns, form.lanes) as t:
+            write.inputs(v.buffer + t * size, v.target + t * size, plane, v.columns, stride)
+
+    names = "source", "buffer", "target", "row", "column", "rows", "columns", "layer"
+    return emitted_address(f"winograd-inputs-{form.name}", names, emit)
+
+
+@cache
+def outputs_address(form: Form, pooled: bool = False) -> int:
+    """Return the address of the machine code that makes rows of one output channel.
+
+    Its arguments: addresses of the products, of a buffer, of the output's first element, and of the
+    residual's or 0; the channel; the first row and column of tiles, and how many there are of each;
+    the address of `ARGUMENTS`. If they are `pooled`, it makes maxima over 2 x 2 windows, without a
+    residual; rows and columns of output are then those of maxima.
+    """
+    m, size = form.m // 2 if pooled else form.m, form.bits // 8
+
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        v, write = integers(builder, arguments), Transforms(builder, form)
+        a = Record(builder, v.arguments, ARGUMENTS)
+        g = Record(builder, a.layer, LAYOUT)
+        plane, stride, row_size = g.gather_plane, g.product_stride, g.OW * size
+        bias, activation = a.bias + v.channel * size, (a.numbers, a.form)
+        width = (v.columns * m).at_most(g.OW - v.column * m)
+        with counted(builder, 0, v.rows * v.columns, form.lanes) as t:
+            of, to = v.source + t * size, v.buffer + t * size
+            if pooled:
+                write.maxima(of, to, bias, activation, plane, stride)
+            else:
+                write.outputs(of, to, bias, plane, stride)
+        with counted(builder, 0, (v.rows * m).at_most(g.OH - v.row * m)) as u:
+            of = v.buffer + (u % m * m * plane + u // m * v.columns) * size
+            out, added = v.out + u * row_size, v.residual + u * row_size
+            added = added.choose(v.residual.compare("!=", 0), added, 0)
+            keep = store_row(write.vector, out)
+            if not pooled:
+                keep = store_activated_row(write.vector, out, added, *activation)
+            interleave_row(write.vector, of, plane, v.columns, width, m, keep)
+
+    names = (
+        *("source", "buffer", "out", "residual", "channel"),
+        *("row", "column", "rows", "columns", "arguments"),
+    )
+    name = f"winograd-{'pooled' if pooled else 'outputs'}-{form.name}"
+    return emitted_address(name, names, emit)
+
+
+@cache
+def weights_address(form: Form) -> int:
+    """Return the address of the machine code that packs weights and transforms them.
+
+    Its arguments: addresses of `ARGUMENTS`, of a buffer, and of the first result; numbers of the
+    group and of the tile of output channels in it, the first input channel, and how many.
+    """
+    size, taps = form.bits // 8, form.r**2
+
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        v, write = integers(builder, arguments), Transforms(builder, form)
+        a = Record(builder, v.arguments, ARGUMENTS)
+        g = Record(builder, a.layer, LAYOUT)
+        C, K, wide, rotated = (
+            g.C_per_group,
+            g.K_per_group,
+            g.tile_filters,
+            a.rotated.compare("!=", 0),
+        )
+        begin = v.group * K * C + v.first.choose(rotated, v.first * K, v.first)
+        source = a.weight + begin * taps * size
+        some = v.tile, v.tile + 1, source, v.buffer, a.tap_offsets, v.tile + 1
+        with builder.if_else(rotated) as (then, otherwise):
+            with then:
+                call_at(builder, a.pack, *some, K, v.channels, taps, 0, 1, wide)
+            with otherwise:
+                call_at(builder, a.pack, *some, K, C * taps, v.channels * taps, wide)
+        count, plane, stride = v.channels * wide, g.chunk * wide, g.weight_step
+        with counted(builder, 0, count, form.lanes) as t:
+            write.weights(v.buffer + t * size, v.target + t * size, plane, stride, count - t)
+
+    names = "arguments", "buffer", "target", "group", "tile", "first", "channels"
+    return emitted_address(f"winograd-weights-{form.name}", names, emit)
+
+
+# Weight gradients ---------------------------------------------------------------------------
+
+
+@cache
+def pixels_address(form: Form, grads: bool) -> int:
+    """Return the address of the machine code that transforms tiles of a vector of channels.
+
+    Of F(m, r) these are its inputs, or its weights: the output's gradient, `grads`; both are r
+    pixels apart. Its arguments: addresses of the first pixel and of the result's first element;
+    elements of a row of pixels; rows and columns of tiles; elements from tile to tile and from one
+    element of a tile to the next.
+    """
+    r, size = form.r, form.bits // 8
+
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        v, write = integers(builder, arguments), WeightGradTransforms(builder, form)
+        with counted(builder, 0, v.rows) as i, counted(builder, 0, v.columns) as j:
+            source = v.source + (i * r * v.row + j * (r * form.lanes)) * size
+            target = v.target + (i * v.columns + j) * v.tile * size
+            write.pixels(source, target, v.row, v.stride, grads)
+
+    names = "source", "target", "row", "rows", "columns", "tile", "stride"
+    return emitted_address(f"winograd-{'grads' if grads else 'pixels'}-{form.name}", names, emit)
+
+
+@cache
+def sums_address(form: Form) -> int:
+    """Return the address of the machine code that transforms sums of products to gradients.
+
+    Its arguments: addresses of the sums' first element and of the gradient's, how many vectors
+    there are, elements from one product to the next and from one tap to the next, and whether
+    the gradient is only written, not added to.
+    """
+    vector_size = form.lanes * form.bits // 8
+
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        v, write = integers(builder, arguments), WeightGradTransforms(builder, form)
+        with counted(builder, 0, v.vectors) as number:
+            offset = number * vector_size
+            write.sums(v.source + offset, v.target + offset, v.stride, v.plane, v.first)
+
+    names = "source", "target", "vectors", "stride", "plane", "first"
+    return emitted_address(f"winograd-sums-{form.name}", names, emit)
