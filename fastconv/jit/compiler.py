@@ -46,7 +46,11 @@ def _name(function: Callable[..., Any], variant: str = "") -> str:
 def inner_kernel(function: Callable[..., Any], **flags: Any) -> Any:
     """Compile a loop that other kernels call; it becomes a part of them."""
     _rename(function, _name(function))
-    return function if numba.config.DISABLE_JIT else inner_dispatcher(function, _FLAGS | flags)
+    return (
+        function
+        if numba.config.DISABLE_JIT
+        else inner_dispatcher(function, _FLAGS | {"inline": "always"} | flags)
+    )
 
 
 def summing_kernel(function: Callable[..., Any]) -> Any:
