@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reference as oracle
-from bench_doubles import Wrong, algorithm, layer
+from bench_doubles import WRONG, algorithm, layer
 
 from fastconv.bench import image_suite, measure, suites, verify
 from fastconv.bench.bench_calls import make_call, make_tensors
@@ -337,12 +337,12 @@ def test_one_wrong_element_anywhere_is_found(direction: Direction, mistake: floa
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_an_algorithm_that_fails_on_the_sample_is_found(direction: Direction) -> None:
     case = _Oracle(direction)
-    check = case.oracle.check(Wrong(), case.result)  # the whole result is right
+    check = case.oracle.check(WRONG, case.result)  # the whole result is right
     assert not check.correct
     assert check.error > 0.01
 
 
 def test_without_a_trustworthy_naive_the_sample_still_counts() -> None:
-    case = _Oracle("forward", naive=Wrong())
+    case = _Oracle("forward", naive=WRONG)
     assert case.oracle.check(algorithm("im2col"), case.result).correct
-    assert not case.oracle.check(Wrong(), case.result).correct
+    assert not case.oracle.check(WRONG, case.result).correct

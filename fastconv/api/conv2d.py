@@ -104,7 +104,7 @@ def conv2d(
     if problem.N:
         ready = as_computed(array, dtype)
         offset = _bias_of(problem, offsets)
-        chosen.run_once(problem, as_computed(filters, dtype), offset, applied, ready, out)
+        chosen.forward.call(problem, applied)(ready, as_computed(filters, dtype), offset, out)
     y = out.astype(returned, copy=False)
     return y[0] if single else y
 
@@ -255,7 +255,7 @@ def conv2d_input_grad(
     chosen = choose(problem, "input_grad", algorithm)
     out = output_memory.empty(problem.input_shape, dtype)
     if problem.N:
-        chosen.input_grad(problem, as_computed(filters, dtype), as_computed(grad, dtype), out)
+        chosen.input_grad.run(problem, as_computed(filters, dtype), as_computed(grad, dtype), out)
     dx = out.astype(returned, copy=False)
     return dx[0] if single else dx
 
@@ -318,7 +318,7 @@ def conv2d_weight_grad(
     chosen = choose(problem, "weight_grad", algorithm)
     out = np.zeros(problem.weight_shape, dtype)
     if problem.N:
-        chosen.weight_grad(problem, as_computed(array, dtype), as_computed(grad, dtype), out)
+        chosen.weight_grad.run(problem, as_computed(array, dtype), as_computed(grad, dtype), out)
     return out.astype(returned, copy=False)
 
 

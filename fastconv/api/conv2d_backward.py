@@ -115,11 +115,11 @@ def conv2d_backward(
     if to_weight is not None:
         found["weight"] = np.zeros(problem.weight_shape, dtype)
         if problem.N:
-            to_weight.weight_grad(problem, images, ready, found["weight"])
+            to_weight.weight_grad.run(problem, images, ready, found["weight"])
     if to_input is not None:
         found["input"] = output_memory.empty(problem.input_shape, dtype)
         if problem.N:
-            to_input.input_grad(problem, filters, ready, found["input"])
+            to_input.input_grad.run(problem, filters, ready, found["input"])
     if single and to_input is not None:
         found["input"] = found["input"][0]
     converted = {name: array.astype(returned, copy=False) for name, array in found.items()}

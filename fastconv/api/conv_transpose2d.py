@@ -122,7 +122,8 @@ def conv_transpose2d(
         )
         summed = output_memory.empty(problem.input_shape, dtype)
         chosen = choose(problem, "input_grad")
-        chosen.input_grad(problem, as_computed(filters, dtype), as_computed(array, dtype), summed)
+        arrays = as_computed(filters, dtype), as_computed(array, dtype)
+        chosen.input_grad.run(problem, *arrays, summed)
         out[:, :, :rows, :columns] = summed
     for each in offsets:
         out += each.astype(dtype).reshape(-1, 1, 1)

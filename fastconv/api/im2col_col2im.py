@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastconv.convolution.blocking.partition import Block
-from fastconv.convolution.im2col_jit import Im2colJit
+from fastconv.convolution.im2col_jit import CompiledLowering
 from fastconv.core.arguments import as_batch, as_computed, check_shape, result_dtypes
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import IntPair, Padding, as_ints, as_pair, require_tensor
@@ -21,7 +21,7 @@ from fastconv.runtime.threads import run_tasks
 
 Array = NDArray[Any]
 
-_lowering = Im2colJit()
+_lowering = CompiledLowering()
 
 
 def sliding_windows(

@@ -90,7 +90,7 @@ def measure_layer(layer: Layer, direction: Direction, options: Options, tell: Te
     tell(f"{name}: first calls")
     tensors = make_tensors(problem, layer)
     offered = {algorithm.name: algorithm for algorithm in conv_registry.offering(direction)}
-    refused = {n for n, a in offered.items() if a.supports(problem, direction) is not None}
+    refused = {n for n, a in offered.items() if a[direction].refusal(problem) is not None}
     shown = options.algorithms or tuple(offered)
     baselines = (REFERENCE, NAIVE)
     timed = {*shown, *(baselines if options.baselines else ())}
@@ -155,7 +155,7 @@ def _record(
         groups=layer.groups,
         count=layer.count,
         gflop=problem.flops / 1e9,
-        workspace_bytes=candidate.algorithm.workspace_bytes(problem, candidate.direction),
+        workspace_bytes=candidate.algorithm[candidate.direction].workspace_bytes(problem),
         chosen_by_auto=chosen_by_auto,
         correct=candidate.correct,
         max_rel_error=check.error if check else None,

@@ -9,32 +9,46 @@ Source: A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", 
 
 from __future__ import annotations
 
-from copy import copy
-from typing import ClassVar, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from fastconv.convolution.algorithm import (
+    Algorithm,
     Array,
+    Call,
     Launch,
     Run,
     ThenPooled,
     as_read_only,
-    useful_threads,
+    compiler_missing,
 )
-from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
+from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND, for_useful_threads
 from fastconv.convolution.blocking.winograd_blocking import Blocks, blocks_of
-from fastconv.convolution.blocking.winograd_search import MOST_BYTES, cheapest, chunk_of, form_of
+from fastconv.convolution.blocking.winograd_search import (
+    MOST_BYTES,
+    Cut,
+    cheapest,
+    cheapest_with,
+    chunk_of,
+    fits_one_thread,
+    form_of,
+    kernel_refusal,
+    stride_refusal,
+)
 from fastconv.convolution.fused_max_pool import evened
-from fastconv.convolution.implicit_gemm_and_direct import compiler_missing
-from fastconv.convolution.input_grad.input_grad_by_phases import ByPhases
+from fastconv.convolution.input_grad.input_grad_by_phases import (
+    InputGradByPhases,
+    PhaseCall,
+    PhaseForward,
+)
 from fastconv.convolution.input_grad.stride_phases import Phase, phases
-from fastconv.convolution.packed_weights import Filters, packer_of
-from fastconv.convolution.weight_grad import winograd_weight_grad
+from fastconv.convolution.packed_weights import Window, packer_of
+from fastconv.convolution.weight_grad.winograd_weight_grad import WinogradWeightGrad
 from fastconv.core.activation import Activation
-from fastconv.core.cached import cached_property
-from fastconv.core.conv_problem import Conv2dProblem, Direction
-from fastconv.kernels.conv_microkernels import tile_address
+from fastconv.core.conv_problem import Conv2dProblem
+from fastconv.kernels.conv_microkernels import TileShape, tile_address
 from fastconv.kernels.winograd_loops import (
     BOTH,
     FILTERS,
@@ -50,240 +64,236 @@ from fastconv.runtime import output_memory, threads
 from fastconv.runtime.workspace import scratch
 
 
-def _kernel_refusal(problem: Conv2dProblem) -> str | None:
-    """Return why a kernel is refused, None if it is not."""
-    p = problem
-    if (p.R, p.S) not in ((3, 3), (5, 5)):
-        return f"needs a kernel of 3 x 3 or 5 x 5, got {p.R} x {p.S}"
-    if p.dilation != (1, 1):
-        return f"needs dilation 1, got {p.dilation}"
-    return None
+class WinogradForward(PhaseForward):
+    """Tiles of ``m x m`` outputs."""
 
+    def __init__(self, m: int) -> None:
+        self.m = m
 
-class Winograd(ByPhases):
-    """Tiles of ``m x m`` outputs; a subclass says which."""
-
-    m: ClassVar[int]
-    precision = "high"
-
-    def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
+    def refusal(self, problem: Conv2dProblem) -> str | None:
         """Take kernels of 3 x 3 and 5 x 5 without stride or dilation."""
-        if problem.stride != (1, 1):
-            return f"needs stride 1, got {problem.stride}"
-        if direction == "weight_grad":
-            reason = _kernel_refusal(problem) or winograd_weight_grad.refusal(problem, self.m)
-            return reason or compiler_missing()
-        return super().supports(problem, direction)
-
-    def estimated_seconds(
-        self, problem: Conv2dProblem, direction: Direction, threads: int
-    ) -> float:
-        """Count the instructions of products and transforms, and the bytes that pass."""
-        if direction == "weight_grad":
-            return winograd_weight_grad.estimated_seconds(problem, self.m, threads)
-        return super().estimated_seconds(problem, direction, threads)
-
-    def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
-        """Add up what is transformed, products and buffers; threads may share some of it."""
-        if direction == "weight_grad":
-            return winograd_weight_grad.workspace_bytes(problem, self.m)
-        if direction == "forward":
-            return self._bytes(problem, threads.get_num_threads())
-        count = threads.get_num_threads()
-        return max((self._bytes(p.problem, count, True) for p in phases(problem)), default=0)
-
-    def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
-        """Take the output's gradient for the filter, a tile at a time."""
-        winograd_weight_grad.weight_gradient(problem, self.m, x, grad_output, out)
-
-    def _refusal(self, problem: Conv2dProblem) -> str | None:
-        reason = _kernel_refusal(problem)
+        reason = stride_refusal(problem) or kernel_refusal(problem)
         if reason is not None:
             return reason
-        needed = self._bytes(problem, 1)  # more threads share, or have as much each
-        if needed > MOST_BYTES:
-            sizes = f"{needed / 2**20:.1f} MiB a thread, most is {MOST_BYTES / 2**20:.0f}"
-            return f"needs {sizes}"
+        if not fits_one_thread(problem, self.m):
+            # More threads share, or have as much each.
+            needed = _bytes_of(problem, self.m, cheapest(problem, self.m, 1))
+            if needed > MOST_BYTES:
+                sizes = f"{needed / 2**20:.1f} MiB a thread, most is {MOST_BYTES / 2**20:.0f}"
+                return f"needs {sizes}"
         return compiler_missing()
 
-    def _seconds(self, problem: Conv2dProblem, threads: int) -> float:
+    def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count the instructions of products and transforms, and the bytes that pass."""
-        return 10e-6 + cheapest(problem, self.m, threads).cost / CYCLES_PER_SECOND
+        return cheapest(problem, self.m, threads).seconds
 
     def preparing_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Return how much longer a call takes than one whose weights are transformed."""
         plan, call = (cheapest(problem, self.m, threads, once).cost for once in (False, True))
         return (call - plan) / CYCLES_PER_SECOND
 
-    def _bytes(self, problem: Conv2dProblem, count: int, once: bool = False) -> int:
-        cut = cheapest(problem, self.m, count, once)
-        blocks = blocks_of(problem, self.m, cut.shape, count, cut.fresh)
-        return blocks.shared_bytes // blocks.workers + blocks.worker_bytes
-
-    def bind(
-        self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
-    ) -> Run:
-        """Transform the weights, and fuse bias, residual and activation into the last step."""
-        # Whether they are finite nobody asks.
-        filters = Filters(weight, None, finite=True)
-        return _WinogradLaunch(problem, self.m, filters, bias, activation)
+    def workspace_bytes(self, problem: Conv2dProblem) -> int:
+        """Add up what is transformed, products and buffers; threads may share some of it."""
+        return _bytes_of(problem, self.m, _found(problem, self.m, once=False))
 
     def pools(self, problem: Conv2dProblem) -> bool:
-        """Answer that every tile is one of whole squares."""
+        """Answer that every tile is one of whole windows."""
         return True
 
-    def bind_pooled(
-        self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
-    ) -> Run:
-        """Fuse the maxima of squares into the last step too."""
-        filters = Filters(weight, None, finite=True)
-        return _WinogradLaunch(problem, self.m, filters, bias, activation, pooled=True)
-
-    def run_once(
+    def bind(
         self,
         problem: Conv2dProblem,
         weight: Array,
         bias: Array,
         activation: Activation,
-        x: Array,
-        out: Array,
-    ) -> None:
+        pooled: bool = False,
+    ) -> Run:
+        """Transform the weights; fuse bias, residual, activation and pooling into the last step."""
+        launch = WinogradLaunch(problem, self.m, activation, pooled=pooled)
+        return partial(launch, launch.weights(weight), as_read_only(bias))
+
+    def call(self, problem: Conv2dProblem, activation: Activation) -> Call:
         """Transform the weights before, or where they are multiplied."""
-        filters = Filters(weight, None, finite=True)
-        _WinogradLaunch(problem, self.m, filters, bias, activation, once=True)(x, None, out)
+        return WinogradLaunch(problem, self.m, activation, once=True).once
 
-    def forward(
-        self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
-    ) -> None:
-        """Run once."""
-        self.bind(problem, prepared, bias, Activation())(x, None, out)
-
-    def _run_phase(self, phase: Phase, filters: Filters, grad_output: Array, out: Array) -> None:
-        """Compute all of `out`: at stride 1 there is one phase."""
-        bias = np.zeros(phase.problem.K, phase.problem.dtype)
-        launch = _WinogradLaunch(phase.problem, self.m, filters, bias, Activation(), once=True)
-        launch(grad_output, None, out)
+    def phase_call(self, problem: Conv2dProblem, phase: Phase) -> PhaseCall:
+        """Compute all of the gradient: at stride 1 there is one phase."""
+        p, window = phase.problem, phase.window(problem.R, problem.S)
+        launch = WinogradLaunch(p, self.m, Activation(), window, once=True)
+        bias = as_read_only(np.zeros(p.K, p.dtype))
+        return lambda weight, grad_output, out: launch.once(grad_output, weight, bias, out)
 
 
-class Winograd2(Winograd):
-    """F(2x2, 3x3) and F(2x2, 5x5): less gain, less error."""
+class WinogradInputGrad(InputGradByPhases):
+    """The only phase of stride 1, its weights transformed with each call."""
 
-    name = "winograd_2x2"
-    m = 2
+    def __init__(self, forward: WinogradForward) -> None:
+        super().__init__(forward)
+        self.m = forward.m
+
+    def refusal(self, problem: Conv2dProblem) -> str | None:
+        """Take stride 1."""
+        return stride_refusal(problem) or super().refusal(problem)
+
+    def workspace_bytes(self, problem: Conv2dProblem) -> int:
+        """Add up what the phase needs with weights that are used once."""
+        found = (phase.problem for phase in phases(problem))
+        sizes = (_bytes_of(p, self.m, _found(p, self.m, once=True)) for p in found)
+        return max(sizes, default=0)
 
 
-class Winograd4(Winograd):
-    """F(4x4, 3x3) and F(4x4, 5x5)."""
+def winograd(name: str, m: int) -> Algorithm:
+    """Return the algorithm with tiles of ``m x m`` outputs."""
+    forward = WinogradForward(m)
+    return Algorithm(name, forward, WinogradInputGrad(forward), WinogradWeightGrad(m), "high")
 
-    name = "winograd_4x4"
-    m = 4
+
+#: F(2x2, 3x3) and F(2x2, 5x5): less gain, less error.
+WINOGRAD_2X2 = winograd("winograd_2x2", 2)
+#: F(4x4, 3x3) and F(4x4, 5x5).
+WINOGRAD_4X4 = winograd("winograd_4x4", 4)
+
+
+def _found(problem: Conv2dProblem, m: int, once: bool) -> Cut:
+    """Return the best cut for as many threads as are of use now."""
+    return for_useful_threads(partial(cheapest, problem, m, once=once))
+
+
+def _bytes_of(problem: Conv2dProblem, m: int, cut: Cut) -> int:
+    """Return the bytes that a thread borrows for a cut."""
+    blocks = blocks_of(problem, m, cut)
+    return blocks.shared_bytes // blocks.workers + blocks.worker_bytes
 
 
 class _Making(NamedTuple):
-    """What filters are laid out and transformed with: two addresses, and the places of taps."""
+    """What filters are packed and transformed with: two addresses, and the positions of taps."""
 
     pack: int
-    turned: int
+    rotated: int
     code: int
-    places: Array
+    positions: Array
 
 
-class _WinogradLaunch(Launch):
-    """A convolution ready to run: everything that is the same for every input."""
+#: In place of it where filters are transformed already.
+_READY = _Making(0, 0, 0, as_read_only(np.empty(0, np.int64)))
+
+
+class WinogradLaunch(Launch):
+    """A convolution ready to run but for its weights: everything that follows from the problem."""
 
     def __init__(
         self,
         problem: Conv2dProblem,
         m: int,
-        filters: Filters,
-        bias: Array,
         activation: Activation,
+        window: Window | None = None,
         once: bool = False,
         pooled: bool = False,
     ) -> None:
-        self._given, self._m, self._pooled = problem, m, pooled
+        self._unpooled = problem, m, activation
         p = self._problem = evened(problem) if pooled else problem
-        cut = cheapest(p, m, threads.get_num_threads(), once)
-        shape = self._shape = cut.shape
-        self._fresh = cut.fresh
-        self._bias, self._form = as_read_only(bias), activation.form
-        self._numbers = as_read_only(activation.numbers(p.dtype))
-        none = Activation().numbers(p.dtype)
-        zeros = np.zeros(shape.filters + shape.lanes, p.dtype)
-        self._plain = as_read_only(np.concatenate([none, zeros[:1], zeros]))
+        self._m, self._window, self._once, self._pooled = m, window, once, pooled
+        self._form, self._numbers = activation.form, as_read_only(activation.numbers(p.dtype))
         self._none = as_read_only(np.empty(0, p.dtype))
+        cut = _found(p, m, once)
+        self._use(cut.shape, cut.fresh)
+
+    def _use(self, shape: TileShape, fresh: bool) -> None:
+        self._shape, self._fresh = shape, fresh
+        none, dtype = Activation().numbers(self._problem.dtype), self._problem.dtype
+        zeros = np.zeros(1 + shape.filters + shape.lanes, dtype)
+        self._plain = as_read_only(np.concatenate([none, zeros]))
         self._code = self.find_code()
-        tile = shape.filters, shape.bits, shape.lanes
-        pack = packer_of(p, filters, tile, chunk_of(p), channels_last=True, once=once)
-        code, places = filters_address(form_of(p, m)), as_read_only(pack.places)
-        self._making = _Making(pack.code, int(pack.turned), code, places)
-        self._weight = filters.weight.reshape(-1)
-        if not cut.fresh:
-            self._weight = self._transformed(once)
-            self._making = _Making(0, 0, 0, as_read_only(np.empty(0, np.int64)))
 
-    def find_code(self) -> tuple[tuple[int, int, int], dict[int, Blocks]]:
-        """Return transforms and tile, and the blocks for each number of threads."""
-        form = form_of(self._problem, self._m)
+    def find_code(self) -> tuple[tuple[int, int, int], _Making, dict[int, Blocks]]:
+        """Return transforms and tile, what makes filters, and blocks for numbers of threads."""
+        p, form = self._problem, form_of(self._problem, self._m)
         outputs = (pooled_address if self._pooled else outputs_address)(form)
-        return (inputs_address(form), tile_address(self._shape), outputs), {}
+        codes = inputs_address(form), tile_address(self._shape), outputs
+        arguments = p, self._shape, chunk_of(p), self._window
+        pack = packer_of(*arguments, channels_last=True, once=self._once)
+        making = _Making(pack.code, int(pack.rotated), filters_address(form), pack.positions)
+        return codes, making, {}
 
-    @cached_property
-    def _whole(self) -> Run:
-        """The same from the whole output, to which a residual can be added."""
-        other = copy(self)
-        other._problem, other._pooled = self._given, False
-        other._code = other.find_code()
-        return ThenPooled(other, self._given)
+    def weights(self, weight: Array) -> Array:
+        """Return the weights as this launch reads them.
 
-    def _transformed(self, once: bool) -> Array:
-        """Return the weights as (groups, tiles, products, channels, filters of a tile), flat.
-
-        A chunk of channels of a tile of filters is laid out first: its transform is then the same
-        for every element of a row. Used `once` they lie in memory that is used again.
+        Transformed as (groups, tiles, products, channels, filters of a tile), flat. A chunk of
+        channels of a tile of filters is packed first: its transform is then the same for every
+        element of a row. Weights used once lie in memory that is used again. Where filters are
+        transformed as they are multiplied, `weight` is returned flat.
         """
+        flat = weight.reshape(-1)
+        if self._fresh:
+            return flat
         g, groups, dtype = self._blocks().record[0], self._problem.groups, self._problem.dtype
         sizes = (int(groups * g.filter_tiles * g.products * g.weight_step),)
-        result = output_memory.empty(sizes, dtype) if once else np.empty(sizes, dtype)
-        self._run([(FILTERS, 0)], self._none, self._none, result)
+        result = output_memory.empty(sizes, dtype) if self._once else np.empty(sizes, dtype)
+        self._run([(FILTERS, 0)], self._code[1], flat, self._none, self._none, self._none, result)
         return as_read_only(result)
 
-    def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
+    def once(self, x: Array, weight: Array, bias: Array, out: Array) -> None:
+        """Run with weights that are used this once."""
+        self(self.weights(weight), bias, x, None, out)
+
+    def __call__(
+        self, weights: Array, bias: Array, x: Array, residual: Array | None, out: Array
+    ) -> None:
         """Give each worker a range of blocks, or a range of the channels and filters of each."""
-        if self._pooled and residual is not None:
-            self._whole(x, residual, out)
-            return
+        added = self._none
+        if residual is not None:
+            if self._pooled:
+                self._then_pooled(weights, bias)(x, residual, out)
+                return
+            added = residual.reshape(-1)
         blocks, steps = self._blocks(), [(BOTH, 0)]
         if blocks.shared_bytes:
             steps = [(s, block) for block in range(blocks.blocks) for s in (TRANSFORM, MULTIPLY)]
-        added = self._none if residual is None else residual.reshape(-1)
-        self._run(steps, x.reshape(-1), added, out.reshape(-1))
+        making = self._code[1] if self._fresh else _READY
+        self._run(steps, making, weights, bias, x.reshape(-1), added, out.reshape(-1))
+
+    def _then_pooled(self, weights: Array, bias: Array) -> Run:
+        """Return the same from the whole output, to which a residual can be added."""
+        whole = WinogradLaunch(*self._unpooled)
+        whole._use(self._shape, self._fresh)
+        return ThenPooled(partial(whole, weights, bias), self._unpooled[0])
 
     def _blocks(self) -> Blocks:
         """Return the blocks for as many threads as are of use now."""
-        cuts, count = self._code[1], useful_threads(self._problem)
-        blocks: Blocks | None = cuts.get(count)
-        if blocks is None:
-            key = self._problem, self._m, self._shape, count, self._fresh, self._pooled
-            blocks = cuts[count] = blocks_of(*key)
-        return blocks
+        cuts, count = self._code[2], threads.get_num_threads()
+        found: Blocks | None = cuts.get(count)
+        if found is None:
+            p, m = self._problem, self._m
+            search = partial(cheapest_with, p, m, self._shape, fresh=self._fresh)
+            found = cuts[count] = blocks_of(p, m, for_useful_threads(search), self._pooled)
+        return found
 
-    def _run(self, steps: list[tuple[int, int]], x: Array, residual: Array, out: Array) -> None:
+    def _run(
+        self,
+        steps: list[tuple[int, int]],
+        making: _Making,
+        weights: Array,
+        bias: Array,
+        x: Array,
+        residual: Array,
+        out: Array,
+    ) -> None:
         """Do some steps, each of a block, one after the other; all arrays are flat."""
         codes, blocks = self._code[0], self._blocks()
-        *making, places = self._making
+        *make, positions = making
         size = blocks.shared_bytes + blocks.workers * blocks.worker_bytes
         with scratch("winograd", size) as memory:
             for step in steps:
-                convolve_winograd(
+                convolve_winograd.on(
+                    blocks.workers,
                     blocks.workers,
                     *step,
                     *codes,
-                    *making,
+                    *make,
                     x,
-                    self._weight,
-                    places,
-                    self._bias,
+                    weights,
+                    positions,
+                    bias,
                     residual,
                     out,
                     self._numbers,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.convolution.algorithm import Algorithm, Array, Run
+from fastconv.convolution.algorithm import RANKED_FOR, Algorithm, Array, Run
 from fastconv.convolution.fused_max_pool import squares_of
 from fastconv.core.activation import Activation
 from fastconv.core.arguments import as_computed, as_numbers, check_out, check_shape
@@ -71,7 +71,7 @@ class Choice:
 
 
 class Circumstances(NamedTuple):
-    """All that the choice of "auto" depends on beside the problem.
+    """All that the choice of "auto" depends on besides the problem.
 
     Attributes
     ----------
@@ -93,9 +93,6 @@ def circumstances() -> Circumstances:
     return Circumstances(get_precision(), table, None if table is None else get_num_threads())
 
 
-#: Algorithms are estimated for this many threads, whatever the number is: another algorithm may
-#: round otherwise, and results do not depend on the number of threads.
-RANKED_FOR = 4
 #: The cheapest estimate stands unless another algorithm was measured to be faster by more than
 #: this: times vary by as much, and the choice should not.
 WORTH_A_CHANGE = 0.03
@@ -107,13 +104,13 @@ def candidates(
     """Ask every algorithm; those that `auto` may run come first, the cheapest estimate leading."""
     answers = []
     for algorithm in offering(direction):
-        refusal = algorithm.supports(problem, direction)
+        refusal = algorithm[direction].refusal(problem)
         if refusal is None and not suffices(algorithm.precision, precision):
             refusal = f"less exact than a plain sum: not with precision {precision!r}"
         seconds = float("inf")
         if refusal is None:
-            seconds = algorithm.estimated_seconds(problem, direction, RANKED_FOR)
-            seconds += algorithm.preparing_seconds(problem, RANKED_FOR) if once else 0.0
+            seconds = algorithm[direction].estimated_seconds(problem, RANKED_FOR)
+            seconds += algorithm.forward.preparing_seconds(problem, RANKED_FOR) if once else 0.0
         answers.append(Candidate(algorithm, refusal, seconds))
     return sorted(answers, key=lambda answer: answer.estimated_seconds)
 
@@ -176,7 +173,7 @@ def _decide(
         allowed = permitted(problem, direction, now.precision, once)
         if once:
             preparing = {
-                c.algorithm.name: c.algorithm.preparing_seconds(problem, RANKED_FOR)
+                c.algorithm.name: c.algorithm.forward.preparing_seconds(problem, RANKED_FOR)
                 for c in allowed
             }
             measured = {n: t + preparing.get(n, 0.0) for n, t in measured.items()}
@@ -185,7 +182,7 @@ def _decide(
         return Choice(chosen, False, now.precision, now.threads, measured if best else {})
     for named in offering(direction):
         if named.name == algorithm:
-            refusal = named.supports(problem, direction)
+            refusal = named[direction].refusal(problem)
             if refusal is None:
                 return Choice(named, True, now.precision, now.threads, measured)
             raise ValueError(f"algorithm {algorithm!r} refuses this problem: {refusal}")
@@ -258,8 +255,8 @@ class Conv2dPlan:
         self.activation = activation
         self.max_pool = max_pool
         self._choice = choice
-        bind = choice.algorithm.bind if max_pool is None else choice.algorithm.bind_pooled
-        run = bind(problem, weight, bias, activation)
+        forward, pooled = choice.algorithm.forward, max_pool is not None
+        run = forward.bind(problem, weight, bias, activation, pooled)
         self._run = _OfOneImage(run) if single else run
         # What every call compares with, worked out once. One image has no batch axis.
         returned = problem.output_shape if max_pool is None else squares_of(problem).output_shape
@@ -282,16 +279,16 @@ class Conv2dPlan:
     @cached_property
     def workspace_bytes(self) -> int:
         """Scratch memory a thread needs besides input and output."""
-        return self._choice.algorithm.workspace_bytes(self.problem, "forward")
+        return self._choice.algorithm.forward.workspace_bytes(self.problem)
 
     def explain(self) -> str:
         """Return a table of every algorithm: its estimate, or why not it; ``*`` runs."""
         text = explain(self.problem, "forward", self._choice)
         if self.max_pool is None:
             return text
-        stored = self._choice.algorithm.pools(self.problem)
+        stored = self._choice.algorithm.forward.pools(self.problem)
         when = "before the output is stored" if stored else "in a second pass"
-        return f"{text}\nmaxima of squares of {self.max_pool} x {self.max_pool} are taken {when}"
+        return f"{text}\nmaxima of {self.max_pool} x {self.max_pool} windows are taken {when}"
 
     def __repr__(self) -> str:
         shapes = f"{self.problem.input_shape} -> {self._output_shape}"

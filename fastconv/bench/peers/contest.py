@@ -180,7 +180,7 @@ def _refuses(runtime: Runtime, problem: Conv2dProblem, direction: Direction) -> 
     if not isinstance(runtime, Fastconv) or runtime.algorithm == "auto":
         return False
     known = {each.name: each for each in conv_registry.offering(direction)}
-    return known[runtime.algorithm].supports(problem, direction) is not None
+    return known[runtime.algorithm][direction].refusal(problem) is not None
 
 
 def _oracle(problem: Conv2dProblem, direction: Direction, tensors: Tensors) -> Oracle:
@@ -231,7 +231,7 @@ def _record(layer: Layer, problem: Conv2dProblem, direction: Direction, entry: E
         groups=layer.groups,
         count=layer.count,
         gflop=problem.flops / 1e9,
-        workspace_bytes=chosen.workspace_bytes(problem, direction) if chosen else None,
+        workspace_bytes=chosen[direction].workspace_bytes(problem) if chosen else None,
         chosen_by_auto=chosen is plan.choose(problem, direction),
         correct=entry.failure is None and check is not None and check.correct,
         max_rel_error=check.error if check else None,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.convolution.blocking.winograd_search import (
-    cheapest_with,
+    Cut,
     chunk_of,
     filter_elements,
     form_of,
@@ -19,7 +19,6 @@ from fastconv.convolution.blocking.winograd_search import (
     tiles_of,
 )
 from fastconv.core.conv_problem import Conv2dProblem
-from fastconv.kernels.conv_microkernels import TileShape
 from fastconv.kernels.winograd_loops import LAYOUT
 
 
@@ -49,20 +48,12 @@ class Blocks(NamedTuple):
 
 
 @lru_cache(maxsize=128)
-def blocks_of(
-    problem: Conv2dProblem,
-    m: int,
-    shape: TileShape,
-    num_threads: int,
-    fresh: bool = False,
-    pooled: bool = False,
-) -> Blocks:
-    """Return the cut that suits so many threads and a register tile, with all its numbers.
+def blocks_of(problem: Conv2dProblem, m: int, cut: Cut, pooled: bool = False) -> Blocks:
+    """Return a cut with all its numbers.
 
     If the output is `pooled`, the maxima of 2 x 2 squares are written.
     """
-    p, form = problem, form_of(problem, m)
-    cut = cheapest_with(problem, m, shape, num_threads, fresh)
+    p, form, shape, fresh = problem, form_of(problem, m), cut.shape, cut.fresh
     (total, down, across), lanes, alpha = tiles_of(p, m), form.lanes, form.alpha
     row_starts, column_starts = _starts(total, cut.rows), _starts(across, cut.columns)
     wide = max(stop - start for start, stop in pairwise(column_starts))
@@ -75,14 +66,14 @@ def blocks_of(
     )
     filter_tiles = -(-p.K_per_group // shape.filters)
     blocks = p.groups * (len(row_starts) - 1) * (len(column_starts) - 1)
-    workers = min(num_threads, filter_tiles if cut.shared else blocks)
+    workers = min(cut.threads, filter_tiles if cut.shared else blocks)
     pass_tiles = -(-filter_tiles // (workers * cut.passes if cut.shared else cut.passes))
     in_stride = odd_lines(p.C_per_group * pitch, p.itemsize)
     product_stride = odd_lines(pass_tiles * shape.filters * pitch, p.itemsize)
     in_plane = (high + (alpha - 1) // m) * wide + lanes
     gather_plane = rounded_up(high * wide, lanes) + lanes
     # What tiles and transforms read beyond the last element belongs to the buffer.
-    filters = filter_elements(p, form, shape, pass_tiles * shape.filters if fresh else 0)
+    filters = filter_elements(p, form, shape.filters, pass_tiles * shape.filters if fresh else 0)
     sizes = (
         *(m * alpha * in_plane, m * m * gather_plane, alpha**2 * product_stride),
         *(*filters, alpha**2 * in_stride),
@@ -151,4 +142,4 @@ def _pitch(first: int, last: int, down: int, columns: int, lanes: int) -> int:
         rows = min(last - row, down - row % down)
         pitch = max(pitch, (row - first) * columns + rounded_up(rows * columns, lanes))
         row += rows
-    return rounded_up(pitch, lanes)
+    return int(rounded_up(pitch, lanes))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.convolution.algorithm import Array, useful_threads
+from fastconv.convolution.algorithm import Array, Gradient, compiler_missing
 from fastconv.convolution.blocking.partition import PARTS, split
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
 from fastconv.core.conv_problem import Conv2dProblem
@@ -29,6 +29,7 @@ from fastconv.kernels.direct_1x1_weight_grad_loops import (
     plane_product_address,
 )
 from fastconv.runtime import cpu
+from fastconv.runtime.threads import useful_threads
 from fastconv.runtime.workspace import scratch
 
 # Vectors of pixels that are added up before their sum is added to the others: more make less of the
@@ -188,56 +189,59 @@ def _places(planes: int, wide: int, tile: int, step: int) -> NDArray[np.int64]:
     return places
 
 
-def refusal(problem: Conv2dProblem) -> str | None:
-    """Return why a problem is refused, None if it is not."""
-    p, instructions = problem, cpu.describe().instructions
-    if not instructions.masks:
-        return f"needs loads by mask, which {instructions.name} vectors do not have"
-    cut = cut_of(p)
-    if cut.picked * p.itemsize > PICKED_BYTES:
-        return f"needs {cut.picked * p.itemsize / 2**20:.1f} MiB for the pixels of one image"
-    if cut.sums * p.itemsize > SUMS_BYTES + 2 * p.weight_bytes:
-        return f"needs sums of {cut.sums * p.itemsize / p.weight_bytes:.0f} times the weights"
-    return None
-
-
-def workspace_bytes(problem: Conv2dProblem) -> int:
-    """Return the bytes of copied pixels and of the sums."""
-    cut = cut_of(problem)
-    return (cut.picked + cut.sums) * problem.itemsize
-
-
-def estimated_seconds(problem: Conv2dProblem, num_threads: int) -> float:
-    """Return about how long a gradient takes."""
+@lru_cache(maxsize=1024)
+def _work(problem: Conv2dProblem) -> float:
+    """Return about how many seconds one core takes, memory apart."""
     p, cut = problem, cut_of(problem)
     cycles = _cycles(p, cut.shape) + 3.0 * p.K * p.taps * cut.record[0].chunks
     cycles += 1.0 * p.N * p.C * p.P if cut.picked else 0.0
-    moving = (p.input_bytes + p.output_bytes) / 60e9
-    return 15e-6 + float(cycles) / num_threads / CYCLES_PER_SECOND + moving
+    return float(cycles) / CYCLES_PER_SECOND
 
 
-def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
-    """Fill `out`, (K, C / groups, 1, 1), with the gradient of the weights."""
-    p, cut = problem, cut_of(problem)
-    if p.N == 0:
-        out[...] = 0
-        return
-    shape, g = cut.shape, cut.record[0]
-    tile = plane_product_address(shape)
-    x, grad = x.reshape(-1), grad_output.reshape(-1)
-    items, most = int(p.groups * g.chunks * g.blocks * g.ranges), useful_threads(p)
-    with (
-        scratch("bands", (cut.picked,), p.dtype) as picked,
-        scratch("sums", (cut.sums,), p.dtype) as sums,
-    ):
-        for first, images, pieces in cut.bands:
-            if cut.picked:
-                step = p.stride[1] if p.stride[1] <= 2 else 0
-                pick = pixel_picker_address(step, shape.bits, shape.lanes)
-                pick_pixels.on(most, images * p.C, pick, first, x, picked, cut.record)
-            pixels = picked if cut.picked else x
-            factors = (grad, pixels) if g.filters_far else (pixels, grad)
-            rest = int(first == 0), *factors, pieces, sums, cut.record
-            multiply_planes.on(most, items, tile, *rest)
-        places = cut.far_places, cut.near_places
-        add_plane_sums.on(most, p.K, *places, sums, out.reshape(-1), cut.record)
+class Direct1x1WeightGrad(Gradient):
+    """Products of planes with planes, pixels of strided layers copied first."""
+
+    def refusal(self, problem: Conv2dProblem) -> str | None:
+        """Take what needs little memory for copied pixels and sums."""
+        p, instructions = problem, cpu.describe().instructions
+        if not instructions.masks:
+            return f"needs loads by mask, which {instructions.name} vectors do not have"
+        cut = cut_of(p)
+        if cut.picked * p.itemsize > PICKED_BYTES:
+            return f"needs {cut.picked * p.itemsize / 2**20:.1f} MiB for the pixels of one image"
+        if cut.sums * p.itemsize > SUMS_BYTES + 2 * p.weight_bytes:
+            return f"needs sums of {cut.sums * p.itemsize / p.weight_bytes:.0f} times the weights"
+        return compiler_missing()
+
+    def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
+        """Count instructions and the bytes that pass."""
+        moving = (problem.input_bytes + problem.output_bytes) / 60e9
+        return 15e-6 + _work(problem) / threads + moving
+
+    def workspace_bytes(self, problem: Conv2dProblem) -> int:
+        """Count copied pixels, and the sums."""
+        cut = cut_of(problem)
+        return (cut.picked + cut.sums) * problem.itemsize
+
+    def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
+        """Fill `out`, (K, C / groups, 1, 1), with the gradient of the weights."""
+        p, cut = problem, cut_of(problem)
+        shape, g = cut.shape, cut.record[0]
+        tile = plane_product_address(shape)
+        x, grad = factor.reshape(-1), grad_output.reshape(-1)
+        items, most = int(p.groups * g.chunks * g.blocks * g.ranges), useful_threads(_work(p))
+        with (
+            scratch("bands", (cut.picked,), p.dtype) as picked,
+            scratch("sums", (cut.sums,), p.dtype) as sums,
+        ):
+            for first, images, pieces in cut.bands:
+                if cut.picked:
+                    step = p.stride[1] if p.stride[1] <= 2 else 0
+                    pick = pixel_picker_address(step, shape.bits, shape.lanes)
+                    pick_pixels.on(most, images * p.C, pick, first, x, picked, cut.record)
+                pixels = picked if cut.picked else x
+                factors = (grad, pixels) if g.filters_far else (pixels, grad)
+                rest = int(first == 0), *factors, pieces, sums, cut.record
+                multiply_planes.on(most, items, tile, *rest)
+            places = cut.far_places, cut.near_places
+            add_plane_sums.on(most, p.K, *places, sums, out.reshape(-1), cut.record)

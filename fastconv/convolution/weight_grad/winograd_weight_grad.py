@@ -16,10 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.convolution.algorithm import Array, as_read_only
+from fastconv.convolution.algorithm import Array, Gradient, as_read_only, compiler_missing
 from fastconv.convolution.blocking.partition import split
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND, RUN
-from fastconv.convolution.blocking.winograd_search import odd_lines
+from fastconv.convolution.blocking.winograd_search import (
+    kernel_refusal,
+    odd_lines,
+    stride_refusal,
+)
 from fastconv.convolution.weight_grad.implicit_gemm_weight_grad import (
     collect_sums,
     collecting,
@@ -40,7 +44,8 @@ from fastconv.kernels.winograd_weight_grad_loops import (
     sums_address,
     transform_band,
 )
-from fastconv.runtime import cpu, threads
+from fastconv.runtime import cpu
+from fastconv.runtime.threads import useful_threads
 from fastconv.runtime.workspace import scratch
 
 # What is transformed of one band if that is possible, and the most there may be.
@@ -190,26 +195,9 @@ def bands_of(problem: Conv2dProblem, m: int, workers: int) -> Bands:
     return Bands(form, shape, record, *arrays, shared, own, sums)
 
 
-def refusal(problem: Conv2dProblem, m: int) -> str | None:
-    """Return why a problem is refused, None if it is not."""
-    p, needed = problem, workspace_bytes(problem, m)
-    if needed > MOST_BYTES:
-        sizes = f"{needed / 2**20:.1f} MiB, most is {MOST_BYTES / 2**20:.0f}"
-        return f"needs {sizes} for the smallest band of the weights' gradient"
-    sums = bands_of(p, m, 1).sums * p.itemsize
-    if sums > BAND_BYTES + 2 * p.weight_bytes:
-        return f"needs sums of {sums / p.weight_bytes:.0f} times the size of the weights"
-    return None
-
-
-def workspace_bytes(problem: Conv2dProblem, m: int) -> int:
-    """Return the bytes of one band, without the sums, which are one more copy of the weights."""
-    cut = bands_of(problem, m, 1)
-    return (cut.shared + cut.own) * problem.itemsize
-
-
-def estimated_seconds(problem: Conv2dProblem, m: int, num_threads: int) -> float:
-    """Return about how long a gradient takes."""
+@lru_cache(maxsize=1024)
+def _work(problem: Conv2dProblem, m: int) -> tuple[float, int]:
+    """Return about how many cycles one core takes, and the number of bands."""
     p, cut = problem, bands_of(problem, m, 1)
     shape, g, (down, across) = cut.shape, cut.record[0], _tiles(problem, m)
     products = float(g.products)
@@ -221,36 +209,63 @@ def estimated_seconds(problem: Conv2dProblem, m: int, num_threads: int) -> float
     summing = items * len(cut.bands) * vectors * shape.columns * 6.0 * products
     channels = float(p.groups * (g.channel_vectors + g.filter_vectors))
     transforming = channels * tiles * 8.0 * products
-    laying = channels * shape.lanes * p.N * p.P * 2.0
+    packing = channels * shape.lanes * p.N * p.P * 2.0
     placing = 1.0 * p.K * p.taps
-    cycles = multiplying + beginning + summing + transforming + laying + placing
-    cycles = cycles / num_threads + 60e3 * len(cut.bands)
-    return 15e-6 + cycles / CYCLES_PER_SECOND
+    cycles: float = multiplying + beginning + summing + transforming + packing + placing
+    return cycles, len(cut.bands)
 
 
-def weight_gradient(
-    problem: Conv2dProblem, m: int, x: Array, grad_output: Array, out: Array
-) -> None:
-    """Fill `out`, (K, C / groups, R, R), with the gradient of the weights."""
-    p, workers = problem, threads.get_num_threads()
-    cut = bands_of(problem, m, workers)
-    form, shape = cut.form, cut.shape
-    tile = gradient_tile_address(shape)
-    codes = (
-        *(make(shape.bits, shape.lanes) for make in (pixel_packer_address, clear_address)),
-        *(pixels_address(form, filters) for filters in (False, True)),
-    )
-    transform = sums_address(form)
-    x, grad = x.reshape(-1), grad_output.reshape(-1)
-    none = as_read_only(np.zeros(shape.filters, p.dtype))
-    with (
-        scratch("bands", (cut.shared + workers * cut.own,), p.dtype) as memory,
-        scratch("sums", (cut.sums,), p.dtype) as sums,
-    ):
-        for number, band in enumerate(cut.bands):
-            places = cut.x_places, cut.grad_places
-            transform_band(workers, *codes, x, grad, *places, band, memory, cut.record)
-            tiles = int(band[1] * band[3] * cut.record[0].across)
-            rest = cut.offsets, none, memory, sums, cut.record
-            multiply_band(workers, tile, transform, int(number == 0), tiles, *rest)
-        collect_sums(p, shape, cut.taps, sums, out, cut.record)
+class WinogradWeightGrad(Gradient):
+    """The output's gradient taken for the filter, a tile of ``m x m`` at a time."""
+
+    def __init__(self, m: int) -> None:
+        self.m = m
+
+    def refusal(self, problem: Conv2dProblem) -> str | None:
+        """Take kernels of 3 x 3 and 5 x 5 without stride or dilation, and small bands."""
+        reason = stride_refusal(problem) or kernel_refusal(problem)
+        if reason is not None:
+            return reason
+        p, needed = problem, self.workspace_bytes(problem)
+        if needed > MOST_BYTES:
+            sizes = f"{needed / 2**20:.1f} MiB, most is {MOST_BYTES / 2**20:.0f}"
+            return f"needs {sizes} for the smallest band of the weights' gradient"
+        sums = bands_of(p, self.m, 1).sums * p.itemsize
+        if sums > BAND_BYTES + 2 * p.weight_bytes:
+            return f"needs sums of {sums / p.weight_bytes:.0f} times the size of the weights"
+        return compiler_missing()
+
+    def workspace_bytes(self, problem: Conv2dProblem) -> int:
+        """One band, without the sums, which are one more copy of the weights."""
+        cut = bands_of(problem, self.m, 1)
+        return (cut.shared + cut.own) * problem.itemsize
+
+    def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
+        """Count the instructions of products and transforms."""
+        cycles, bands = _work(problem, self.m)
+        return 15e-6 + (cycles / threads + 60e3 * bands) / CYCLES_PER_SECOND
+
+    def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
+        """Fill `out`, (K, C / groups, R, R), with the gradient of the weights."""
+        p, workers = problem, useful_threads(_work(problem, self.m)[0] / CYCLES_PER_SECOND)
+        cut = bands_of(problem, self.m, workers)
+        form, shape = cut.form, cut.shape
+        tile = gradient_tile_address(shape)
+        codes = (
+            *(make(shape.bits, shape.lanes) for make in (pixel_packer_address, clear_address)),
+            *(pixels_address(form, filters) for filters in (False, True)),
+        )
+        transform = sums_address(form)
+        x, grad = factor.reshape(-1), grad_output.reshape(-1)
+        none = as_read_only(np.zeros(shape.filters, p.dtype))
+        with (
+            scratch("bands", (cut.shared + workers * cut.own,), p.dtype) as memory,
+            scratch("sums", (cut.sums,), p.dtype) as sums,
+        ):
+            for number, band in enumerate(cut.bands):
+                places = cut.x_places, cut.grad_places
+                transform_band(workers, *codes, x, grad, *places, band, memory, cut.record)
+                tiles = int(band[1] * band[3] * cut.record[0].across)
+                rest = cut.offsets, none, memory, sums, cut.record
+                multiply_band(workers, tile, transform, int(number == 0), tiles, *rest)
+            collect_sums(p, shape, cut.taps, sums, out, cut.record)
