@@ -19,6 +19,7 @@ from reference import Array
 
 import fastconv
 from fastconv import nn
+from fastconv.api import conv2d
 from fastconv.convolution.algorithm import Algorithm, Forward
 from fastconv.core.precision import Precision
 from fastconv.select import conv_registry, plan
@@ -49,8 +50,10 @@ def rough(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(conv_registry, "ALGORITHMS", (ROUGHLY, *conv_registry.ALGORITHMS))
     before = fastconv.get_precision()
     plan._decide.cache_clear()
+    conv2d._kept.cache_clear()
     yield
     plan._decide.cache_clear()
+    conv2d._kept.cache_clear()
     fastconv.set_precision(before)
 
 

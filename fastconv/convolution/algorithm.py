@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numba.core import config
@@ -31,6 +30,16 @@ RANKED_FOR = 4
 Run: TypeAlias = Callable[[Array, "Array | None", Array], None]
 #: One whose weights come with each call: ``call(x, weight, bias, out)``.
 Call: TypeAlias = Callable[[Array, Array, Array, Array], None]
+
+
+class Epilogue(NamedTuple):
+    """What is applied to the sums before they are stored.
+
+    If `pooled`, the maxima of 2 x 2 windows are stored instead of all outputs.
+    """
+
+    activation: Activation = Activation()
+    pooled: bool = False
 
 
 def as_read_only(array: Array) -> Array:
@@ -102,36 +111,22 @@ class Forward(Implementation):
         """Return whether pooled outputs are stored without storing the whole output before."""
         return False
 
-    def bind(
-        self,
-        problem: Conv2dProblem,
-        weight: Array,
-        bias: Array,
-        activation: Activation,
-        pooled: bool = False,
-    ) -> Run:
-        """Return a function that computes ``activation(convolution + residual)`` many times.
-
-        If `pooled`, it stores the maxima of 2 x 2 windows of that, bit for bit.
-        """
-        applied = None if activation.is_none else activation
+    def bind(self, problem: Conv2dProblem, weight: Array, bias: Array, then: Epilogue) -> Run:
+        """Return a function that computes ``epilogue(convolution + residual)`` many times."""
+        applied = None if then.activation.is_none else then.activation
         run = TwoSteps(self, problem, self.prepare(problem, weight), bias, applied)
-        return ThenPooled(run, problem) if pooled else run
+        return ThenPooled(run, problem) if then.pooled else run
 
     def call(self, problem: Conv2dProblem, activation: Activation) -> Call:
         """Return a function for weights that are used once; its bits are those of `bind`."""
-        return partial(self._call, problem, activation)
+        applied = None if activation.is_none else activation
 
-    def _call(
-        self,
-        problem: Conv2dProblem,
-        activation: Activation,
-        x: Array,
-        weight: Array,
-        bias: Array,
-        out: Array,
-    ) -> None:
-        self.bind(problem, weight, bias, activation)(x, None, out)
+        def call(x: Array, weight: Array, bias: Array, out: Array) -> None:
+            self.run(problem, x, self.prepare(problem, weight), bias, out)
+            if applied is not None:
+                applied.apply(out)
+
+        return call
 
 
 #: In place of an implementation that an algorithm does not have.

@@ -12,6 +12,7 @@ from fastconv.convolution.algorithm import (
     Algorithm,
     Array,
     Call,
+    Epilogue,
     Launch,
     Run,
     ThenPooled,
@@ -72,31 +73,23 @@ class DepthwiseForward(PhaseForward):
         """Answer that every tile can be one of whole windows."""
         return True
 
-    def bind(
-        self,
-        problem: Conv2dProblem,
-        weight: Array,
-        bias: Array,
-        activation: Activation,
-        pooled: bool = False,
-    ) -> Run:
-        """Fuse bias, residual, activation and pooling into the tiles' stores."""
+    def bind(self, problem: Conv2dProblem, weight: Array, bias: Array, then: Epilogue) -> Run:
+        """Fuse bias, residual and epilogue into the tiles' stores."""
         if any(map(any, problem.padding)) and not all_finite(weight):
             # Padding is skipped here, but zero times infinity is not zero.
-            run = DIRECT.forward.bind(problem, weight, bias, activation)
-            return ThenPooled(run, problem) if pooled else run
-        launch = DepthwiseLaunch(problem, activation, pooled=pooled)
+            run = DIRECT.forward.bind(problem, weight, bias, Epilogue(then.activation))
+            return ThenPooled(run, problem) if then.pooled else run
+        launch = DepthwiseLaunch(problem, then)
         return partial(launch, as_read_only(weight.reshape(-1)), as_read_only(bias))
 
     def call(self, problem: Conv2dProblem, activation: Activation) -> Call:
         """Read the weights as they are."""
-        launch = DepthwiseLaunch(problem, activation)
+        launch = DepthwiseLaunch(problem, Epilogue(activation))
         padded = any(map(any, problem.padding))
-        otherwise = partial(DIRECT.forward._call, problem, activation)
 
         def call(x: Array, weight: Array, bias: Array, out: Array) -> None:
             if padded and not all_finite(weight):
-                otherwise(x, weight, bias, out)
+                DIRECT.forward.call(problem, activation)(x, weight, bias, out)
             else:
                 launch(weight.reshape(-1), bias, x, None, out)
 
@@ -125,7 +118,7 @@ def _rows_call(problem: Conv2dProblem, sides: list[Phase]) -> PhaseCall:
         even, odd = (of_first.get(first, Side(0, 0)) for first in (0, 1))
         pair = Pair(even, odd, problem.W)
     target = Target(some.stride[0] * problem.W, 1, problem.H * problem.W)
-    launch = DepthwiseLaunch(some.problem, Activation(), target, pair)
+    launch = DepthwiseLaunch(some.problem, Epilogue(), target, pair)
     bias = as_read_only(np.zeros(some.problem.K, problem.dtype))
     sides = sorted(sides, key=lambda side: side.across.first)
     first = some.down.first * problem.W
@@ -211,28 +204,27 @@ class DepthwiseLaunch(Launch):
     def __init__(
         self,
         problem: Conv2dProblem,
-        activation: Activation,
+        then: Epilogue,
         target: Target | None = None,
         pair: Pair | None = None,
-        pooled: bool = False,
     ) -> None:
-        self._given, self._activation, self._pooled = problem, activation, pooled
-        if pooled:
+        self._unpooled, self._pooled = (problem, Epilogue(then.activation)), then.pooled
+        if then.pooled:
             problem = evened(problem)
             target = Target(problem.OW // 2, 1, problem.P // 4)
         p = problem
         target = target or Target(p.OW, 1, p.P)
-        self._shape = depthwise_shape(p, pair and pair.odd.taps, pooled)
+        self._shape = depthwise_shape(p, pair and pair.odd.taps, then.pooled)
         if pair:
             self._shape = self._shape._replace(S=pair.even.taps)
         self._blocks = p.N * p.K * -(-p.OH // self._shape.rows)
         self._work = _work(p, self._shape)
-        self._numbers = as_read_only(activation.numbers(p.dtype))
+        self._numbers = as_read_only(then.activation.numbers(p.dtype))
         self._none = as_read_only(np.empty(0, p.dtype))
         values: dict[str, int] = {
             **{name: getattr(p, name) for name in ("C", "K", "H", "W", "OH")},
             "OW": pair.width if pair else p.OW,
-            "form": activation.form,
+            "form": then.activation.form,
             "multiplier": p.K_per_group,
             "pad_top": p.padding[0][0],
             "pad_left": pair.even.padding if pair else p.padding[1][0],
@@ -254,8 +246,8 @@ class DepthwiseLaunch(Launch):
         added = self._none
         if residual is not None:
             if self._pooled:
-                whole = DepthwiseLaunch(self._given, self._activation)
-                ThenPooled(partial(whole, weights, bias), self._given)(x, residual, out)
+                whole = partial(DepthwiseLaunch(*self._unpooled), weights, bias)
+                ThenPooled(whole, self._unpooled[0])(x, residual, out)
                 return
             added = residual.reshape(-1)
         run_blocks.on(

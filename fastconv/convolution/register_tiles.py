@@ -15,6 +15,7 @@ from fastconv.convolution.algorithm import (
     RANKED_FOR,
     Array,
     Call,
+    Epilogue,
     Launch,
     Run,
     ThenPooled,
@@ -76,23 +77,21 @@ class TiledForward(PhaseForward):
         """Answer whether there are tiles of whole windows."""
         return any(shapes(evened(problem), self.over, pooled=True))
 
-    def bind(
-        self,
-        problem: Conv2dProblem,
-        weight: Array,
-        bias: Array,
-        activation: Activation,
-        pooled: bool = False,
-    ) -> Run:
-        """Pack the weights, and fuse bias, residual, activation and pooling into the stores."""
-        if pooled and not self.pools(problem):
-            return ThenPooled(self.bind(problem, weight, bias, activation), problem)
-        given = problem if pooled else as_rows(problem)
-        return TiledLaunch(given, self.over, activation, pooled=pooled).bound(weight, bias)
+    def bind(self, problem: Conv2dProblem, weight: Array, bias: Array, then: Epilogue) -> Run:
+        """Pack the weights, and fuse bias, residual and epilogue into the stores."""
+        if then.pooled and not self.pools(problem):
+            return ThenPooled(self.bind(problem, weight, bias, Epilogue(then.activation)), problem)
+        launch = TiledLaunch(problem if then.pooled else as_rows(problem), self.over, then)
+        return partial(launch, launch.pack(weight), as_read_only(bias), launch.skips(weight))
 
     def call(self, problem: Conv2dProblem, activation: Activation) -> Call:
         """Pack the weights and run."""
-        return TiledLaunch(as_rows(problem), self.over, activation).once
+        launch = TiledLaunch(as_rows(problem), self.over, Epilogue(activation))
+
+        def call(x: Array, weight: Array, bias: Array, out: Array) -> None:
+            launch(launch.pack(weight), bias, launch.skips(weight), x, None, out)
+
+        return call
 
     def phase_call(self, problem: Conv2dProblem, phase: Phase) -> PhaseCall:
         """Write rows and columns of the gradient that are a stride apart."""
@@ -103,7 +102,7 @@ class TiledForward(PhaseForward):
         else:
             target = Target(down * problem.W, across, problem.H * problem.W)
         window = phase.window(problem.R, problem.S)
-        launch = TiledLaunch(p, self.over, Activation(), target, window)
+        launch = TiledLaunch(p, self.over, Epilogue(), target, window)
         bias = as_read_only(np.zeros(p.K, p.dtype))
         first = phase.down.first * problem.W + phase.across.first
 
@@ -121,21 +120,21 @@ class TiledLaunch(Launch):
         self,
         problem: Conv2dProblem,
         over: Lanes,
-        activation: Activation,
+        then: Epilogue,
         target: Target | None = None,
         window: Window | None = None,
-        pooled: bool = False,
     ) -> None:
-        self._unpooled = problem, over, activation
-        if pooled:
+        self._unpooled = problem, over, Epilogue(then.activation)
+        if then.pooled:
             problem = evened(problem)
             target = Target(problem.OW // 2, 1, problem.P // 4)
         p = self._problem = problem
-        self._target, self._window, self._pooled = target, window, pooled
+        self._target, self._window, self._pooled = target, window, then.pooled
         self.padded = any(p.padding[0])
-        self._form, self._numbers = activation.form, as_read_only(activation.numbers(p.dtype))
+        self._form = then.activation.form
+        self._numbers = as_read_only(then.activation.numbers(p.dtype))
         self._none = as_read_only(np.empty(0, p.dtype))
-        search = partial(best_blocking, p, over, pooled=pooled)
+        search = partial(best_blocking, p, over, pooled=then.pooled)
         self._use(for_useful_threads(search).shape)
 
     def _use(self, shape: TileShape) -> None:
@@ -161,15 +160,7 @@ class TiledLaunch(Launch):
         packer: TilePacker = self._code[1]
         return packer(weight)
 
-    def bound(self, weight: Array, bias: Array) -> Run:
-        """Return this convolution with its weights, to be run often."""
-        return partial(self, self.pack(weight), as_read_only(bias), self._skips(weight))
-
-    def once(self, x: Array, weight: Array, bias: Array, out: Array) -> None:
-        """Run with weights that are used this once."""
-        self(self.pack(weight), bias, self._skips(weight), x, None, out)
-
-    def _skips(self, weight: Array) -> bool:
+    def skips(self, weight: Array) -> bool:
         """Return whether taps in the padding may be left out: zero times infinity is not zero."""
         return self.padded and all_finite(weight)
 

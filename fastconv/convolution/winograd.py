@@ -18,6 +18,7 @@ from fastconv.convolution.algorithm import (
     Algorithm,
     Array,
     Call,
+    Epilogue,
     Launch,
     Run,
     ThenPooled,
@@ -100,26 +101,19 @@ class WinogradForward(PhaseForward):
         """Answer that every tile is one of whole windows."""
         return True
 
-    def bind(
-        self,
-        problem: Conv2dProblem,
-        weight: Array,
-        bias: Array,
-        activation: Activation,
-        pooled: bool = False,
-    ) -> Run:
-        """Transform the weights; fuse bias, residual, activation and pooling into the last step."""
-        launch = WinogradLaunch(problem, self.m, activation, pooled=pooled)
+    def bind(self, problem: Conv2dProblem, weight: Array, bias: Array, then: Epilogue) -> Run:
+        """Transform the weights, and fuse bias, residual and epilogue into the last step."""
+        launch = WinogradLaunch(problem, self.m, then)
         return partial(launch, launch.weights(weight), as_read_only(bias))
 
     def call(self, problem: Conv2dProblem, activation: Activation) -> Call:
         """Transform the weights before, or where they are multiplied."""
-        return WinogradLaunch(problem, self.m, activation, once=True).once
+        return WinogradLaunch(problem, self.m, Epilogue(activation), once=True).once
 
     def phase_call(self, problem: Conv2dProblem, phase: Phase) -> PhaseCall:
         """Compute all of the gradient: at stride 1 there is one phase."""
         p, window = phase.problem, phase.window(problem.R, problem.S)
-        launch = WinogradLaunch(p, self.m, Activation(), window, once=True)
+        launch = WinogradLaunch(p, self.m, Epilogue(), window, once=True)
         bias = as_read_only(np.zeros(p.K, p.dtype))
         return lambda weight, grad_output, out: launch.once(grad_output, weight, bias, out)
 
@@ -185,15 +179,15 @@ class WinogradLaunch(Launch):
         self,
         problem: Conv2dProblem,
         m: int,
-        activation: Activation,
+        then: Epilogue,
         window: Window | None = None,
         once: bool = False,
-        pooled: bool = False,
     ) -> None:
-        self._unpooled = problem, m, activation
-        p = self._problem = evened(problem) if pooled else problem
-        self._m, self._window, self._once, self._pooled = m, window, once, pooled
-        self._form, self._numbers = activation.form, as_read_only(activation.numbers(p.dtype))
+        self._unpooled = problem, m, Epilogue(then.activation)
+        p = self._problem = evened(problem) if then.pooled else problem
+        self._m, self._window, self._once, self._pooled = m, window, once, then.pooled
+        self._form = then.activation.form
+        self._numbers = as_read_only(then.activation.numbers(p.dtype))
         self._none = as_read_only(np.empty(0, p.dtype))
         cut = _found(p, m, once)
         self._use(cut.shape, cut.fresh)

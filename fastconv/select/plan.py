@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.convolution.algorithm import RANKED_FOR, Algorithm, Array, Run
+from fastconv.convolution.algorithm import RANKED_FOR, Algorithm, Array, Call, Epilogue, Run
 from fastconv.convolution.fused_max_pool import squares_of
 from fastconv.core.activation import Activation
 from fastconv.core.arguments import as_computed, as_numbers, check_out, check_shape
@@ -136,6 +136,12 @@ def choose(
     return decide(problem, direction, algorithm, once).algorithm
 
 
+@lru_cache(maxsize=256)
+def call_of(problem: Conv2dProblem, algorithm: Algorithm, activation: Activation) -> Call:
+    """Return what convolves with weights that come with each call."""
+    return algorithm.forward.call(problem, activation)
+
+
 def decide(
     problem: Conv2dProblem, direction: Direction, algorithm: str = "auto", once: bool = False
 ) -> Choice:
@@ -255,8 +261,8 @@ class Conv2dPlan:
         self.activation = activation
         self.max_pool = max_pool
         self._choice = choice
-        forward, pooled = choice.algorithm.forward, max_pool is not None
-        run = forward.bind(problem, weight, bias, activation, pooled)
+        then = Epilogue(activation, pooled=max_pool is not None)
+        run = choice.algorithm.forward.bind(problem, weight, bias, then)
         self._run = _OfOneImage(run) if single else run
         # What every call compares with, worked out once. One image has no batch axis.
         returned = problem.output_shape if max_pool is None else squares_of(problem).output_shape
@@ -324,11 +330,10 @@ class Conv2dPlan:
         >>> plan([[[[1.0, 2.0]]]], residual=[[[[-3.0, 3.0]]]])
         array([[[[0., 5.]]]])
         """
-        array = self._checked("x", x, self._input_shape, "the plan's input")
+        array = self._checked("x", x, self._input_shape)
         added = None
         if residual is not None:
-            meaning = "the output" if self.max_pool is None else "the output before pooling"
-            added = self._checked("residual", residual, self._convolved, meaning)
+            added = self._checked("residual", residual, self._convolved)
         if out is None:
             out = output_memory.empty(self._output_shape, self._dtype)
         else:
@@ -339,12 +344,13 @@ class Conv2dPlan:
             self._run(array, added, out)
         return out
 
-    def _checked(self, name: str, value: Any, shape: tuple[int, ...], meaning: str) -> Array:
+    def _checked(self, name: str, value: Any, shape: tuple[int, ...]) -> Array:
         # The usual case first: a small convolution takes no longer than all these questions.
         if type(value) is np.ndarray and value.dtype == self._dtype and value.shape == shape:
             return as_computed(value, self._dtype)
         array = as_numbers(name, value, len(shape))
-        check_shape(name, array, shape, meaning)
+        output = "the output" if self.max_pool is None else "the output before pooling"
+        check_shape(name, array, shape, "the plan's input" if name == "x" else output)
         if not np.can_cast(array.dtype, self._dtype):
             dtype = self.problem.dtype
             raise TypeError(
