@@ -17,7 +17,6 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import fastconv
 from fastconv import nn
 from fastconv.core.conv_problem import DIRECTIONS, Conv2dProblem, Direction
-from fastconv.jit import compiler
 from fastconv.runtime import blas, threads
 from fastconv.select.conv_registry import offering
 
@@ -42,7 +41,6 @@ PROBLEMS = (
 
 @pytest.fixture
 def any_work_is_worth_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiler, "WORTH_A_THREAD", 1)
     monkeypatch.setattr(threads, "WORTH_A_THREAD", 1e-12)
 
 

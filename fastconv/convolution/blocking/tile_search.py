@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from fastconv.convolution.blocking.partition import Pieces, busiest_share, uneven
 from fastconv.convolution.blocking.tile_shapes import Lanes, shapes
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import extent
@@ -30,6 +31,8 @@ TOO_LARGE = 1e20
 MOST_BAND_BYTES = 4 * 2**20
 # How many tiles with few cycles are considered with all that comes on top.
 CONSIDERED = 5
+# And how many cuts with all tasks as large as the largest, before the busiest thread is found.
+COMPARED = 32
 # Taps of a partial sum: the error of sums this long is that of PyTorch's, or less.
 RUN = 64
 # What L2 delivers while the core computes.
@@ -56,8 +59,8 @@ class Blocking(NamedTuple):
 
     Attributes
     ----------
-    cost : float
-        Cycles of the busiest thread.
+    cost, work : float
+        Cycles of the busiest thread, and of all threads together.
     shape : TileShape
     cut : Cut
     threads : int
@@ -66,6 +69,7 @@ class Blocking(NamedTuple):
     """
 
     cost: float
+    work: float
     shape: TileShape
     cut: Cut
     threads: int
@@ -174,7 +178,7 @@ def for_useful_threads(search: Callable[[int], Found]) -> Found:
     """Return what a search finds for as many threads as the work is worth, of those there are."""
     most = get_num_threads()
     found = search(most)
-    useful = useful_threads(found.cost * most / CYCLES_PER_SECOND)
+    useful = useful_threads(found.work / CYCLES_PER_SECOND)
     return found if useful == most else search(useful)
 
 
@@ -209,6 +213,7 @@ def _cheapest(
             max(1, p.OH // tiles[at].rows),
             max(1, p.OW // tiles[at].columns),
             -(-p.K_per_group // tiles[at].filters),
+            num_threads,
         )
         for at in some
     ]
@@ -216,11 +221,33 @@ def _cheapest(
     which = np.repeat(some, [len(grid.rows) for grid in grids])
     sizes = sizes_of(tiles)
     band = Band(p, sizes.at(which) if len(tiles) > 1 else sizes, cuts)
-    costs = _costs(p, band, num_threads, alone[which])
-    best = int(np.argmin(costs))
+    work, limits = _costs(p, band, num_threads, alone[which])
+    # How busy the busiest thread is, of the cuts that seem best if all their tasks were as large
+    # as the largest.
+    most = _most_share(p, band, num_threads)
+    seems = np.argsort(work * most * uneven(most, num_threads) + limits)[:COMPARED]
+    sizes, chosen = band.tile.at(seems) if len(tiles) > 1 else sizes, Cut(*(c[seems] for c in cuts))
+    axes = axes_of(p, sizes, chosen)
+    outer = max(1, p.N) * p.groups
+    tasks = outer * chosen.rows * chosen.columns * chosen.parts
+    share = busiest_share(outer, axes, np.minimum(num_threads, tasks))
+    costs = work[seems] * share + limits[seems]
+    at = int(np.argmin(costs * uneven(share, num_threads)))
+    best = seems[at]
     cut = Cut(*(int(counts[best]) for counts in cuts))
-    elements = int(np.broadcast_to(band.elements, costs.shape)[best])
-    return Blocking(float(costs[best]), tiles[which[best]], cut, num_threads, elements * p.itemsize)
+    elements = int(np.broadcast_to(band.elements, work.shape)[best])
+    numbers = float(costs[at]), float(work[best])
+    return Blocking(*numbers, tiles[which[best]], cut, num_threads, elements * p.itemsize)
+
+
+def axes_of(problem: Conv2dProblem, tile: Sizes, cut: Cut) -> tuple[Pieces, Pieces, Pieces]:
+    """Return the bands of rows and of columns, and the parts of the filters."""
+    p = problem
+    return (
+        Pieces(p.OH, tile.rows, cut.rows),
+        Pieces(p.OW, tile.columns, cut.columns),
+        Pieces(-(-p.K_per_group // tile.filters), 1, cut.parts),
+    )
 
 
 class Band:
@@ -236,14 +263,13 @@ class Band:
         # Columns that no tap reads are left out.
         self.step = p.stride[1] if over_pixels else 1
         self.phases = self.step if p.S > 1 else 1
-        rows = _largest(p.OH, tile.rows, cut.rows)
-        columns = _largest(p.OW, tile.columns, cut.columns)
+        rows, columns = (axis.longest for axis in axes_of(p, tile, cut)[:2])
         width = (columns - 1) * p.stride[1] + extent(p.S, p.dilation[1])
         self.phase_width = -(-width // self.step)
         # All rows from the first to the last, or for each row of the kernel those that it reads.
         span = extent(p.R, p.dilation[0])
         height = (rows - 1) * p.stride[0] + span
-        self.apart = p.R * rows < height
+        self.apart = np.logical_and(self.copied, p.R * rows < height)
         self.rows = np.minimum(p.R * rows, height)
         self.row = self.phases * self.phase_width
         self.plane = self.rows * self.row
@@ -253,41 +279,32 @@ class Band:
         self.elements = -(-total // 16) * 16 * self.copied
 
 
-def _largest(total: int, unit: Any, bands: Any) -> Any:
-    """Return how long the longest of these bands is: it is the last, which takes the rest."""
-    units = np.maximum(1, total // unit)
-    return total - (units - -(-units // bands)) * unit
-
-
 @lru_cache(maxsize=256)
-def _grid(rows: int, columns: int, filter_tiles: int) -> Cut:
+def _grid(rows: int, columns: int, filter_tiles: int, num_threads: int) -> Cut:
     """Return all cuts of so many tiles that are worth considering, few bands before many."""
-    axes = np.meshgrid(*map(_counts, (rows, columns, filter_tiles)), indexing="ij")
+    counts = (_counts(most, num_threads) for most in (rows, columns, filter_tiles))
+    axes = np.meshgrid(*counts, indexing="ij")
     useful = (axes[1] == 1) | (axes[0] == rows)
     return Cut(*(axis[useful] for axis in axes))
 
 
-def _counts(most: int) -> list[int]:
+def _counts(most: int, num_threads: int) -> list[int]:
     """Return into how many parts `most` units are worth cutting."""
-    return sorted({n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128) if n < most} | {most})
+    worth = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128}
+    if num_threads > 4:  # whose share of few large parts may be uneven
+        worth |= {*range(1, 24), 28, 40, 56, 96, num_threads, 2 * num_threads}
+    return sorted({n for n in worth if n < most} | {most})
 
 
-def _costs(problem: Conv2dProblem, band: Band, num_threads: int, alone: Any) -> Any:
-    """Return about how many cycles the busiest thread takes with each of many cuts.
+def _costs(problem: Conv2dProblem, band: Band, num_threads: int, alone: Any) -> tuple[Any, Any]:
+    """Return about how many cycles all threads take together with each of many cuts.
 
-    One core takes `alone` for all tiles.
+    The tiles alone take `alone`. Further cycles, of every thread, are there for bands that are too
+    large.
     """
-    p, tile, cuts = problem, band.tile, band.cut
+    p, cuts = problem, band.cut
     blocks = p.N * p.groups * cuts.rows * cuts.columns
     tasks = blocks * cuts.parts
-    share = -(-tasks // num_threads) / np.maximum(1, tasks)
-    # Parts, and bands, are of equal size but for one tile.
-    for total, pieces in (
-        (-(-p.K_per_group // tile.filters), cuts.parts),
-        (-(-p.OH // tile.rows), cuts.rows),
-        (-(-p.OW // tile.columns), cuts.columns),
-    ):
-        share = share * (-(-total // pieces) * pieces / total)
     # From memory, or from a cache.
     pace = 5 if p.input_bytes > cpu.describe().l3_bytes // 2 else 16
     size = band.elements * p.itemsize
@@ -297,4 +314,15 @@ def _costs(problem: Conv2dProblem, band: Band, num_threads: int, alone: Any) -> 
     starting = 60.0 * tasks
     too_large = 1e2 * np.maximum(0, size - BAND_BYTES)
     too_large = too_large + TOO_LARGE * np.maximum(0, size - MOST_BAND_BYTES)
-    return share * (alone + copying + reading + starting) + too_large
+    return alone + copying + reading + starting, too_large + 0 * tasks
+
+
+def _most_share(problem: Conv2dProblem, band: Band, num_threads: int) -> Any:
+    """Return at most what part of the work the busiest thread gets with each of many cuts."""
+    p, tile, cuts = problem, band.tile, band.cut
+    tasks = max(1, p.N) * p.groups * cuts.rows * cuts.columns * cuts.parts
+    share = -(-tasks // num_threads) / tasks
+    # Parts, and bands, are of equal size but for one tile.
+    for axis in axes_of(p, tile, cuts):
+        share = share * (-(-axis.tiles // axis.count) * axis.count / axis.tiles)
+    return share

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.convolution.blocking.tile_search import RUN, Band, Blocking, Cut, sizes_of
+from fastconv.convolution.blocking.tile_search import RUN, Band, Blocking, Cut, axes_of, sizes_of
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import extent
 from fastconv.kernels.conv_loops import LAYOUT
@@ -118,13 +118,8 @@ def tiling_of(problem: Conv2dProblem, found: Blocking, target: Target | None = N
         across = across % band.step * band.phase_width + across // band.step
     offsets = c * plane + down + across
     offsets.flags.writeable = False
-    cuts = np.array(
-        [
-            *_starts(p.OH, shape.rows, cut.rows),
-            *_starts(p.OW, shape.columns, cut.columns),
-            *_starts(filter_tiles, 1, cut.parts),
-        ]
-    )
+    axes = axes_of(p, sizes_of((shape,)), cut)
+    cuts = np.array([start for axis in axes for start in axis.starts()])
     cuts.flags.writeable = False
     return Tiling(record, offsets, cuts, workers, band.step, int(band.elements) * p.itemsize)
 
@@ -156,9 +151,3 @@ def _block(problem: Conv2dProblem, shape: TileShape, cut: Cut, row: int) -> tupl
         high -= 1
     wide, high = -(-across // -(-across // wide)), -(-down // -(-down // high))
     return high * shape.rows, wide * shape.columns
-
-
-def _starts(total: int, unit: int, bands: int) -> list[int]:
-    """Return where bands begin, at multiples of `unit`, and where the last one ends."""
-    units = max(1, total // unit)
-    return [band * units // bands * unit for band in range(bands)] + [total]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastconv.convolution.blocking.partition import Pieces, busiest_share, uneven
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND, RUN, cycles, sizes_of
 from fastconv.convolution.blocking.tile_shapes import Lanes, shapes
 from fastconv.core.conv_problem import Conv2dProblem
@@ -44,8 +45,8 @@ class Cut(NamedTuple):
 
     Attributes
     ----------
-    cost : float
-        Cycles of the busiest thread.
+    cost, work : float
+        Cycles of the busiest thread, and of all threads together.
     rows, columns : int
         Rows of tiles (counted through all images) and columns of tiles of a block, at most.
     passes : int
@@ -61,6 +62,7 @@ class Cut(NamedTuple):
     """
 
     cost: float
+    work: float
     rows: int
     columns: int
     passes: int
@@ -132,7 +134,7 @@ def fits_one_thread(problem: Conv2dProblem, m: int) -> bool:
     _, _, across = tiles_of(problem, m)
     columns = -(-across // max(n for n in COLUMN_PARTS if n <= across))
     tile = next(iter(product_tiles(problem, m)))
-    smallest = Cut(0.0, 1, columns, 8, False, tile, False, 1)
+    smallest = Cut(0.0, 0.0, 1, columns, 8, False, tile, False, 1)
     return bool(most_bytes(problem, m, smallest) <= MOST_BYTES)
 
 
@@ -189,6 +191,7 @@ class _Cuts:
             if wide == across or high == 1
         ]
         self.costs: Any = 0.0
+        self.uneven: Any = 1.0
         self.rows, self.columns = np.array(sizes).T.reshape(2, -1, 1, 1)
         self.filters = np.array([tile.filters for tile in tiles])
         self.tile_columns = np.array([tile.columns for tile in tiles])
@@ -210,16 +213,17 @@ class _Cuts:
             for over in PRODUCT_TILES
             if (some := tuple(tile for tile in tiles if tile.lanes_over == over))
         ]
-        self.costs = self.costs + _costs(p, m, self, np.concatenate(alone, axis=2))
+        costs, self.work = _costs(p, m, self, np.concatenate(alone, axis=2))
+        self.costs = self.costs + costs
         self.bytes = most_bytes(p, m, self)
 
     def best(self, more: Any = 0.0) -> Cut:
         """Return the best cut whose buffers are small enough; some tiles may cost `more`."""
         costs = self.costs + more
-        fitting = np.where(self.bytes <= MOST_BYTES, costs, np.inf)
+        fitting = np.where(self.bytes <= MOST_BYTES, costs * self.uneven, np.inf)
         at = np.unravel_index(np.argmin(fitting), costs.shape)
-        cost = float(fitting[at])
-        if cost == np.inf:
+        cost = float(costs[at])
+        if fitting[at] == np.inf:
             at = np.unravel_index(np.argmin(costs), costs.shape)
             cost = float(costs[at]) + IMPOSSIBLE
         numbers = (
@@ -228,13 +232,14 @@ class _Cuts:
         )
         rows, columns, passes, shared = numbers
         tile = self.tiles[at[2]]
-        return Cut(cost, rows, columns, passes, bool(shared), tile, self.fresh, self.threads)
+        work = float(np.broadcast_to(self.work, costs.shape)[at])
+        return Cut(cost, work, rows, columns, passes, bool(shared), tile, self.fresh, self.threads)
 
 
-def _costs(problem: Conv2dProblem, m: int, cut: _Cuts, alone: Any) -> Any:
+def _costs(problem: Conv2dProblem, m: int, cut: _Cuts, alone: Any) -> tuple[Any, Any]:
     """Return about how many cycles the busiest thread takes with each of the cuts.
 
-    One matrix product takes `alone`.
+    And all threads together. One matrix product takes `alone`.
     """
     p, form, passes, num_threads = problem, form_of(problem, m), cut.passes, cut.threads
     total, _, across = tiles_of(p, m)
@@ -261,9 +266,11 @@ def _costs(problem: Conv2dProblem, m: int, cut: _Cuts, alone: Any) -> Any:
     # Blocks that all threads do together, or each thread its own.
     share = np.where(cut.shared, 1 / num_threads, 1.0)
     fork = np.where(cut.shared, 2 * FORK_CYCLES, 0.0)
-    count = np.where(cut.shared, blocks, -(-blocks // num_threads))
-    uneven = -(-filter_tiles // num_threads) * num_threads
-    products = np.where(cut.shared, products * uneven / filter_tiles, products)
+    # In blocks of the size of the largest.
+    everything = p.groups * total * across / tiles
+    busiest = _busiest_share(p.groups, total, across, cut) * everything
+    count = np.where(cut.shared, blocks, busiest)
+    cut.uneven = np.where(cut.shared, 1.0, uneven(busiest / everything, num_threads))
     transformed, produced, weights = (n * share for n in (all_transformed, produced, weights))
     if cut.fresh:
         chunks = -(-p.C_per_group // chunk_of(p))
@@ -277,10 +284,25 @@ def _costs(problem: Conv2dProblem, m: int, cut: _Cuts, alone: Any) -> Any:
     else:
         own = transformed + produced / passes
         far = np.where(own + weights / passes > near, weights, 0.0)
-        again = np.where(cut.shared, passes, 1)
-        far = far + np.where(own > near, 2 * transformed * again + 2 * produced, 0.0)
-    cost = count * ((inputs + outputs + products) * share + fork + far / FAR_BYTES_PER_CYCLE / 2)
-    return cost + IMPOSSIBLE * np.maximum(0.0, own * 1.2 - MOST_BYTES)
+        far = far + np.where(own > near, 2 * transformed + 2 * produced, 0.0)
+        # What other threads have transformed comes from their caches, once a pass.
+        far = far + np.where(cut.shared, (all_transformed - transformed) * passes, 0.0)
+    moving = far / FAR_BYTES_PER_CYCLE / 2
+    of_inputs, of_filters = (
+        np.where(cut.shared, -(-size // num_threads) / size, 1.0)
+        for size in (p.C_per_group, filter_tiles)
+    )
+    cost = count * (inputs * of_inputs + (outputs + products) * of_filters + fork + moving)
+    work = everything * (inputs + outputs + products + moving / share)
+    return cost + IMPOSSIBLE * np.maximum(0.0, own * 1.2 - MOST_BYTES), work
+
+
+def _busiest_share(groups: int, total: int, across: int, cut: _Cuts) -> Any:
+    """Return the part of all tiles that the busiest thread gets if each does blocks of its own."""
+    rows, columns = -(-total // cut.rows).reshape(-1), -(-across // cut.columns).reshape(-1)
+    axes = Pieces(total, 1, rows), Pieces(across, 1, columns), Pieces(1, 1, 1)
+    workers = np.minimum(cut.threads, groups * rows * columns)
+    return busiest_share(groups, axes, workers).reshape(-1, 1, 1)
 
 
 def _transform_cycles(problem: Conv2dProblem, form: Form, tile_filters: Any) -> Any:
