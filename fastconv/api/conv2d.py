@@ -159,7 +159,7 @@ def _make_ready(x: Array, weight: Array, bias: Array | None, *arguments: Any) ->
     array, single = as_batch("x", x)
     filters, offsets = _parameters(weight, bias)
     dtype, returned = map(np.dtype, result_dtypes(array, filters, *offsets))
-    problem = problem_of(array, filters, *geometry, dtype.name)
+    problem = problem_of(array.shape, filters.shape, *geometry, dtype.name)
     call = call_of(problem, choose(problem, "forward", algorithm, once=True), applied)
     return _Ready(problem, call, dtype, returned, single, _bias_of(problem, ()))
 
@@ -190,7 +190,7 @@ def plan_conv2d(
         Applied to the output: "relu", "relu6", ("clip", low, high), "leaky_relu" (slope 0.01) or
         ("leaky_relu", slope), "silu", "hard_swish".
     max_pool : 2, optional
-        Return the maxima of squares of 2 x 2, shape (N, K, OH // 2, OW // 2): the bits that
+        Return the maxima of 2 x 2 windows, shape (N, K, OH // 2, OW // 2): the bits that
         `max_pool2d` makes of the activated output. Where the algorithm can, the whole output is
         never stored; ``plan.explain()`` says whether it can.
 
@@ -217,16 +217,8 @@ def plan_conv2d(
     shape, single = as_batch_shape("input_shape", input_shape)
     filters, offsets = _parameters(weight, bias)
     dtype, _ = result_dtypes(filters, *offsets)
-    problem = Conv2dProblem.from_shapes(
-        shape,
-        filters.shape,
-        stride,
-        padding,
-        dilation,
-        groups,
-        dtype,
-        names=("input_shape", "weight"),
-    )
+    geometry = stride, padding, dilation, groups, dtype
+    problem = problem_of(shape, filters.shape, *geometry, names=("input_shape", "weight"))
     _check_max_pool(max_pool, problem)
     choice = decide(problem, "forward", algorithm)
     copy = as_computed(filters.astype(dtype), dtype)
@@ -236,7 +228,7 @@ def plan_conv2d(
 
 
 def _check_max_pool(max_pool: Any, problem: Conv2dProblem) -> None:
-    """Refuse squares that no plan pools, and outputs without a single square."""
+    """Refuse windows that no plan pools, and outputs without a single window."""
     if max_pool is None:
         return
     if isinstance(max_pool, bool) or not isinstance(max_pool, int | np.integer):
@@ -296,16 +288,8 @@ def conv2d_input_grad(
     grad, single_grad = as_batch("grad_output", grad_output)
     check_batched_alike(input_shape=single, grad_output=single_grad)
     dtype, returned = result_dtypes(filters, grad)
-    problem = Conv2dProblem.from_shapes(
-        shape,
-        filters.shape,
-        stride,
-        padding,
-        dilation,
-        groups,
-        dtype,
-        names=("input_shape", "weight"),
-    )
+    geometry = stride, padding, dilation, groups, dtype
+    problem = problem_of(shape, filters.shape, *geometry, names=("input_shape", "weight"))
     check_shape("grad_output", grad, problem.output_shape, "the convolution's output", single)
     chosen = choose(problem, "input_grad", algorithm)
     out = output_memory.empty(problem.input_shape, dtype)
@@ -359,16 +343,8 @@ def conv2d_weight_grad(
     grad, single_grad = as_batch("grad_output", grad_output)
     check_batched_alike(x=single, grad_output=single_grad)
     dtype, returned = result_dtypes(array, grad)
-    problem = Conv2dProblem.from_shapes(
-        array.shape,
-        weight_shape,
-        stride,
-        padding,
-        dilation,
-        groups,
-        dtype,
-        names=("x", "weight_shape"),
-    )
+    geometry = stride, padding, dilation, groups, dtype
+    problem = problem_of(array.shape, weight_shape, *geometry, names=("x", "weight_shape"))
     check_shape("grad_output", grad, problem.output_shape, "the convolution's output", single)
     chosen = choose(problem, "weight_grad", algorithm)
     out = np.zeros(problem.weight_shape, dtype)
@@ -377,9 +353,11 @@ def conv2d_weight_grad(
     return out.astype(returned, copy=False)
 
 
-def problem_of(x: Array, weight: Array, *geometry: Any) -> Conv2dProblem:
-    """Return the problem of two checked arrays; `geometry` ends with the dtype."""
-    return Conv2dProblem.from_shapes(x.shape, weight.shape, *geometry, names=("x", "weight"))
+def problem_of(
+    input_shape: Any, weight_shape: Any, *geometry: Any, names: tuple[str, str] = ("x", "weight")
+) -> Conv2dProblem:
+    """Return a problem; `geometry` ends with the dtype, `names` are those of the arguments."""
+    return Conv2dProblem.from_shapes(input_shape, weight_shape, *geometry, names=names)
 
 
 def _parameters(weight: ArrayLike, bias: ArrayLike | None) -> tuple[Array, tuple[Array, ...]]:

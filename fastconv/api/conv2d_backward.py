@@ -98,7 +98,8 @@ def conv2d_backward(
     grad, single_grad = as_batch("grad_output", grad_output)
     check_batched_alike(x=single, grad_output=single_grad)
     dtype, returned = result_dtypes(images, filters, grad)
-    problem = problem_of(images, filters, stride, padding, dilation, groups, dtype)
+    geometry = stride, padding, dilation, groups, dtype
+    problem = problem_of(images.shape, filters.shape, *geometry)
     check_shape("grad_output", grad, problem.output_shape, "the convolution's output", single)
     to_weight = choose(problem, "weight_grad", algorithm) if "weight" in wanted else None
     to_input = choose(problem, "input_grad", algorithm) if "input" in wanted else None

@@ -329,7 +329,7 @@ def _pixels(problem: Conv2dProblem, tensor: Array, block: Block) -> Array:
 def _store_pixels(
     problem: Conv2dProblem, result: Array, block: Block, part: Part, out: Array
 ) -> None:
-    """Copy a product (groups, filters, pixels) to its place in `out`."""
+    """Copy a product (groups, filters, pixels) to its pixels in `out`."""
     (n0, n1), (i0, i1), (j0, j1) = block
     (g0, g1), (k0, k1) = part
     first = g0 * problem.K_per_group + k0

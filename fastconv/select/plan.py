@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv.convolution.algorithm import RANKED_FOR, Algorithm, Array, Call, Epilogue, Run
-from fastconv.convolution.fused_max_pool import squares_of
+from fastconv.convolution.fused_max_pool import pooling_of
 from fastconv.core.activation import Activation
 from fastconv.core.arguments import as_computed, as_numbers, check_out, check_shape
 from fastconv.core.cached import cached_property
@@ -43,7 +43,7 @@ class Choice:
     named : bool
         Whether the caller named it, instead of leaving the choice to "auto".
     precision : {"highest", "high"}
-        What was asked for then; see `fastconv.set_precision`.
+        What was set then; see `fastconv.set_precision`.
     threads : int or None
         For how many `measured` holds.
     measured : mapping
@@ -239,7 +239,7 @@ class Conv2dPlan:
     activation : Activation
         What is applied to the output.
     max_pool : 2 or None
-        The side of the squares whose maxima are returned.
+        The side of the windows whose maxima are returned.
     output_shape : tuple of int
         What a call returns: (N, K, OH, OW), pooled (N, K, OH // 2, OW // 2); without N where the
         plan is for one image.
@@ -265,7 +265,7 @@ class Conv2dPlan:
         run = choice.algorithm.forward.bind(problem, weight, bias, then)
         self._run = _OfOneImage(run) if single else run
         # What every call compares with, worked out once. One image has no batch axis.
-        returned = problem.output_shape if max_pool is None else squares_of(problem).output_shape
+        returned = problem.output_shape if max_pool is None else pooling_of(problem).output_shape
         shapes = problem.input_shape, problem.output_shape, returned
         self._input_shape, self._convolved, self._output_shape = (
             shape[single:] for shape in shapes

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from fastconv.convolution.blocking.partition import Pieces, busiest_share, uneven
+from fastconv.convolution.blocking.balance import AxisCut, busiest_share, uneven
 from fastconv.convolution.blocking.tile_shapes import Lanes, shapes
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import extent
@@ -240,13 +240,13 @@ def _cheapest(
     return Blocking(*numbers, tiles[which[best]], cut, num_threads, elements * p.itemsize)
 
 
-def axes_of(problem: Conv2dProblem, tile: Sizes, cut: Cut) -> tuple[Pieces, Pieces, Pieces]:
+def axes_of(problem: Conv2dProblem, tile: Sizes, cut: Cut) -> tuple[AxisCut, AxisCut, AxisCut]:
     """Return the bands of rows and of columns, and the parts of the filters."""
     p = problem
     return (
-        Pieces(p.OH, tile.rows, cut.rows),
-        Pieces(p.OW, tile.columns, cut.columns),
-        Pieces(-(-p.K_per_group // tile.filters), 1, cut.parts),
+        AxisCut(p.OH, tile.rows, cut.rows),
+        AxisCut(p.OW, tile.columns, cut.columns),
+        AxisCut(-(-p.K_per_group // tile.filters), 1, cut.parts),
     )
 
 

@@ -127,7 +127,7 @@ def tiling_of(problem: Conv2dProblem, found: Blocking, target: Target | None = N
 def _block(problem: Conv2dProblem, shape: TileShape, cut: Cut, row: int) -> tuple[int, int]:
     """Return the rows and columns over which all filters pass before the next pixels are taken.
 
-    As many tiles as have their input in the second-level cache; the rows of a block are equal.
+    As many tiles as have their input in L2; the rows of a block are equal.
     `row` is the width of what is read.
     """
     p, line = problem, 64 // problem.itemsize

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv.convolution.blocking.partition import Pieces, busiest_share, uneven
+from fastconv.convolution.blocking.balance import AxisCut, busiest_share, uneven
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND, RUN, cycles, sizes_of
 from fastconv.convolution.blocking.tile_shapes import Lanes, shapes
 from fastconv.core.conv_problem import Conv2dProblem
@@ -300,7 +300,7 @@ def _costs(problem: Conv2dProblem, m: int, cut: _Cuts, alone: Any) -> tuple[Any,
 def _busiest_share(groups: int, total: int, across: int, cut: _Cuts) -> Any:
     """Return the part of all tiles that the busiest thread gets if each does blocks of its own."""
     rows, columns = -(-total // cut.rows).reshape(-1), -(-across // cut.columns).reshape(-1)
-    axes = Pieces(total, 1, rows), Pieces(across, 1, columns), Pieces(1, 1, 1)
+    axes = AxisCut(total, 1, rows), AxisCut(across, 1, columns), AxisCut(1, 1, 1)
     workers = np.minimum(cut.threads, groups * rows * columns)
     return busiest_share(groups, axes, workers).reshape(-1, 1, 1)
 
