@@ -266,11 +266,10 @@ def _costs(problem: Conv2dProblem, m: int, cut: _Cuts, alone: Any) -> tuple[Any,
     # Blocks that all threads do together, or each thread its own.
     share = np.where(cut.shared, 1 / num_threads, 1.0)
     fork = np.where(cut.shared, 2 * FORK_CYCLES, 0.0)
-    # In blocks of the size of the largest.
-    everything = p.groups * total * across / tiles
-    busiest = _busiest_share(p.groups, total, across, cut) * everything
-    count = np.where(cut.shared, blocks, busiest)
-    cut.uneven = np.where(cut.shared, 1.0, uneven(busiest / everything, num_threads))
+    # All blocks count as large as the largest: each reads all weights, and whole vectors.
+    count = np.where(cut.shared, blocks, -(-blocks // num_threads))
+    busiest = _busiest_share(p.groups, total, across, cut)
+    cut.uneven = np.where(cut.shared, 1.0, uneven(busiest, num_threads))
     transformed, produced, weights = (n * share for n in (all_transformed, produced, weights))
     if cut.fresh:
         chunks = -(-p.C_per_group // chunk_of(p))
@@ -293,7 +292,7 @@ def _costs(problem: Conv2dProblem, m: int, cut: _Cuts, alone: Any) -> tuple[Any,
         for size in (p.C_per_group, filter_tiles)
     )
     cost = count * (inputs * of_inputs + (outputs + products) * of_filters + fork + moving)
-    work = everything * (inputs + outputs + products + moving / share)
+    work = blocks * (inputs + outputs + products + moving / share)
     return cost + IMPOSSIBLE * np.maximum(0.0, own * 1.2 - MOST_BYTES), work
 
 
