@@ -130,7 +130,7 @@ class TiledLaunch(Launch):
             target = Target(problem.OW // 2, 1, problem.P // 4)
         p = self._problem = problem
         self._target, self._window, self._pooled = target, window, then.pooled
-        self.padded = any(p.padding[0])
+        self.padded = int(any(p.padding[0]))
         self._form = then.activation.form
         self._numbers = as_read_only(then.activation.numbers(p.dtype))
         self._none = as_read_only(np.empty(0, p.dtype))
@@ -160,12 +160,12 @@ class TiledLaunch(Launch):
         packer: TilePacker = self._code[1]
         return packer(weight)
 
-    def skips(self, weight: Array) -> bool:
+    def skips(self, weight: Array) -> int:
         """Return whether taps in the padding may be left out: zero times infinity is not zero."""
-        return self.padded and all_finite(weight)
+        return int(self.padded and all_finite(weight))
 
     def __call__(
-        self, packed: Array, bias: Array, skip: bool, x: Array, residual: Array | None, out: Array
+        self, packed: Array, bias: Array, skip: int, x: Array, residual: Array | None, out: Array
     ) -> None:
         """Give each worker a range of bands and filters."""
         added = self._none
@@ -190,14 +190,14 @@ class TiledLaunch(Launch):
                 out.reshape(-1),
                 self._numbers,
                 self._form,
-                int(skip),
+                skip,
                 tiling.offsets,
                 tiling.cuts,
                 bands,
                 tiling.record,
             )
 
-    def _then_pooled(self, packed: Array, bias: Array, skip: bool) -> Run:
+    def _then_pooled(self, packed: Array, bias: Array, skip: int) -> Run:
         """Return the same from the whole output, to which a residual can be added."""
         whole = TiledLaunch(*self._unpooled)
         whole._use(self._shape._replace(pooled=False))
