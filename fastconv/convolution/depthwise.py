@@ -254,11 +254,11 @@ class DepthwiseLaunch(Launch):
             useful_threads(self._work),
             self._blocks,
             self._code,
-            x.reshape(-1),
+            x.ravel(),
             weights,
             bias,
             added,
-            out.reshape(-1),
+            out.ravel(),
             self._numbers,
             self._layer,
         )

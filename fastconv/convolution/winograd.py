@@ -244,7 +244,7 @@ class WinogradLaunch(Launch):
         if blocks.shared_bytes:
             steps = [(s, block) for block in range(blocks.blocks) for s in (TRANSFORM, MULTIPLY)]
         making = self._code[1] if self._fresh else _READY
-        self._run(steps, making, weights, bias, x.reshape(-1), added, out.reshape(-1))
+        self._run(steps, making, weights, bias, x.ravel(), added, out.ravel())
 
     def _then_pooled(self, weights: Array, bias: Array) -> Run:
         """Return the same from the whole output, to which a residual can be added."""
