@@ -72,6 +72,10 @@ class Implementation:
         """Return the rough time `auto` ranks by."""
         raise NotImplementedError
 
+    def least_seconds(self, problem: Conv2dProblem, threads: int) -> float:
+        """Return what the estimate is at least, if that is known sooner, also where refused."""
+        return 0.0
+
     def workspace_bytes(self, problem: Conv2dProblem) -> int:
         """Return the scratch memory one thread needs besides inputs and result."""
         return 0

@@ -23,12 +23,14 @@ from fastconv.convolution.algorithm import (
     compiler_missing,
 )
 from fastconv.convolution.blocking.tile_search import (
+    CYCLES_PER_SECOND,
     MOST_BAND_BYTES,
     Blocking,
     as_rows,
     best_blocking,
     blocking_with,
     for_useful_threads,
+    ranked_tiles,
 )
 from fastconv.convolution.blocking.tile_shapes import FARTHEST_STRIDE, Lanes, shapes
 from fastconv.convolution.blocking.tiling import Target, Tiling, tiling_of
@@ -65,6 +67,11 @@ class TiledForward(PhaseForward):
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count the tiles' instructions, the stores at their ends, and the copies."""
         return self._found(problem, threads).seconds
+
+    def least_seconds(self, problem: Conv2dProblem, threads: int) -> float:
+        """Count the tiles' instructions alone."""
+        _, cycles = ranked_tiles(as_rows(problem), self.over)
+        return float(cycles[0]) / threads / CYCLES_PER_SECOND
 
     def workspace_bytes(self, problem: Conv2dProblem) -> int:
         """One band of the input."""

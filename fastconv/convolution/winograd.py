@@ -36,6 +36,7 @@ from fastconv.convolution.blocking.winograd_search import (
     fits_one_thread,
     form_of,
     kernel_refusal,
+    least_seconds,
     stride_refusal,
 )
 from fastconv.convolution.fused_max_pool import evened
@@ -87,6 +88,10 @@ class WinogradForward(PhaseForward):
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count the instructions of products and transforms, and the bytes that pass."""
         return cheapest(problem, self.m, threads).seconds
+
+    def least_seconds(self, problem: Conv2dProblem, threads: int) -> float:
+        """Count the transforms of tiles alone."""
+        return least_seconds(problem, self.m, threads)
 
     def preparing_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Return how much longer a call takes than one whose weights are transformed."""

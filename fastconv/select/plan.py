@@ -109,8 +109,7 @@ def candidates(
             refusal = f"less exact than a plain sum: not with precision {precision!r}"
         seconds = float("inf")
         if refusal is None:
-            seconds = algorithm[direction].estimated_seconds(problem, RANKED_FOR)
-            seconds += algorithm.forward.preparing_seconds(problem, RANKED_FOR) if once else 0.0
+            seconds = _seconds(algorithm, problem, direction, once)
         answers.append(Candidate(algorithm, refusal, seconds))
     return sorted(answers, key=lambda answer: answer.estimated_seconds)
 
@@ -120,6 +119,29 @@ def permitted(
 ) -> list[Candidate]:
     """Return the candidates that `auto` may run, the cheapest estimate leading."""
     return [c for c in candidates(problem, direction, precision, once) if c.refusal is None]
+
+
+def cheapest(
+    problem: Conv2dProblem, direction: Direction, precision: Precision, once: bool
+) -> Algorithm:
+    """Return the first of `permitted`, without asking those that cannot be cheaper."""
+    offered = [a for a in offering(direction) if suffices(a.precision, precision)]
+    bounds = [a[direction].least_seconds(problem, RANKED_FOR) for a in offered]
+    best = float("inf"), 0
+    for at in sorted(range(len(offered)), key=bounds.__getitem__):
+        if bounds[at] > best[0]:
+            break
+        if offered[at][direction].refusal(problem) is None:
+            best = min(best, (_seconds(offered[at], problem, direction, once), at))
+    return offered[best[1]]
+
+
+def _seconds(
+    algorithm: Algorithm, problem: Conv2dProblem, direction: Direction, once: bool
+) -> float:
+    """Return the estimate that algorithms are ranked by."""
+    preparing = algorithm.forward.preparing_seconds(problem, RANKED_FOR) if once else 0.0
+    return algorithm[direction].estimated_seconds(problem, RANKED_FOR) + preparing
 
 
 def fastest(ranked: Sequence[Candidate], measured: Mapping[str, float]) -> Candidate | None:
@@ -176,6 +198,9 @@ def _decide(
     if now.table is not None and now.threads is not None:
         measured = now.table.seconds(problem, direction, now.threads)
     if algorithm == "auto":
+        if not measured:
+            chosen = cheapest(problem, direction, now.precision, once)
+            return Choice(chosen, False, now.precision, now.threads, {})
         allowed = permitted(problem, direction, now.precision, once)
         if once:
             preparing = {

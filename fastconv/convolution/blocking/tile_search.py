@@ -187,38 +187,45 @@ def best_blocking(
     problem: Conv2dProblem, over: Lanes, num_threads: int, pooled: bool = False
 ) -> Blocking:
     """Return the tile and the cut that are done first, all threads considered."""
-    every = tuple(shapes(problem, over, pooled))
-    alone = np.reshape(cycles(problem, sizes_of(every)), -1)
+    tiles, alone = ranked_tiles(problem, over, pooled)
+    found = _cheapest(problem, tiles[:CONSIDERED], alone[:CONSIDERED], num_threads)
+    return found if found.cost < TOO_LARGE else _cheapest(problem, tiles, alone, num_threads)
+
+
+@lru_cache(maxsize=1024)
+def ranked_tiles(
+    problem: Conv2dProblem, over: Lanes, pooled: bool = False
+) -> tuple[tuple[TileShape, ...], Any]:
+    """Return the tiles that fit a problem, the fastest first, and the cycles of one core."""
+    tiles = tuple(shapes(problem, over, pooled))
+    alone = np.reshape(cycles(problem, sizes_of(tiles)), -1)
     order = np.argsort(alone, kind="stable")
-    found = _cheapest(problem, every, alone, order[:CONSIDERED], num_threads)
-    if found.cost < TOO_LARGE:
-        return found
-    return _cheapest(problem, every, alone, order, num_threads)
+    return tuple(tiles[at] for at in order), alone[order]
 
 
 @lru_cache(maxsize=4096)
 def blocking_with(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Blocking:
     """Return the best cut for a tile."""
     alone = np.reshape(cycles(problem, sizes_of((shape,))), -1)
-    return _cheapest(problem, (shape,), alone, np.zeros(1, int), num_threads)
+    return _cheapest(problem, (shape,), alone, num_threads)
 
 
 def _cheapest(
-    problem: Conv2dProblem, tiles: tuple[TileShape, ...], alone: Any, some: Any, num_threads: int
+    problem: Conv2dProblem, tiles: tuple[TileShape, ...], alone: Any, num_threads: int
 ) -> Blocking:
-    """Return the best of all cuts with some of the tiles, of which `alone` holds the cycles."""
+    """Return the best of all cuts with some tiles, of which `alone` holds the cycles."""
     p = problem
     grids = [
         _grid(
-            max(1, p.OH // tiles[at].rows),
-            max(1, p.OW // tiles[at].columns),
-            -(-p.K_per_group // tiles[at].filters),
+            max(1, p.OH // tile.rows),
+            max(1, p.OW // tile.columns),
+            -(-p.K_per_group // tile.filters),
             num_threads,
         )
-        for at in some
+        for tile in tiles
     ]
     cuts = Cut(*(np.concatenate(counts) for counts in zip(*grids, strict=True)))
-    which = np.repeat(some, [len(grid.rows) for grid in grids])
+    which = np.repeat(np.arange(len(tiles)), [len(grid.rows) for grid in grids])
     sizes = sizes_of(tiles)
     band = Band(p, sizes.at(which) if len(tiles) > 1 else sizes, cuts)
     work, limits = _costs(p, band, num_threads, alone[which])

@@ -90,6 +90,14 @@ def kernel_refusal(problem: Conv2dProblem) -> str | None:
     return None if p.dilation == (1, 1) else f"needs dilation 1, got {p.dilation}"
 
 
+def least_seconds(problem: Conv2dProblem, m: int, num_threads: int) -> float:
+    """Return what the transforms of inputs and outputs take at least, as `_costs` counts them."""
+    p, form, (total, _, across) = problem, form_of(problem, m), tiles_of(problem, m)
+    vectors, products = total * across / form.lanes, form.alpha**2
+    cycles = p.C * (60 + vectors * 7.0 * products) + p.K * (60 + vectors * 4.0 * products)
+    return 10e-6 + cycles / num_threads / CYCLES_PER_SECOND
+
+
 def form_of(problem: Conv2dProblem, m: int) -> Form:
     """Return what the transforms are compiled for."""
     # At least four: what neighbouring tiles share is to fit a vector.
