@@ -81,7 +81,7 @@ def by_algorithm(name: str) -> Method:
         problem = Conv2dProblem.from_shapes(
             x.shape, weight.shape, padding=padding, dtype=x.dtype.name
         )
-        if algorithm.supports(problem, "forward") is not None:
+        if algorithm.forward.refusal(problem) is not None:
             return None
         return fastconv.conv2d(x, weight, padding=padding, algorithm=name)
 

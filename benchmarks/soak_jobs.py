@@ -81,7 +81,7 @@ def _algorithm(rng: Generator, problem: Conv2dProblem, direction: Direction) -> 
     if rng.random() < 0.5:
         return "auto"
     able = [
-        a.name for a in conv_registry.offering(direction) if a.supports(problem, direction) is None
+        a.name for a in conv_registry.offering(direction) if a[direction].refusal(problem) is None
     ]
     return str(rng.choice([name for name in able if name not in _TOO_SLOW]))
 

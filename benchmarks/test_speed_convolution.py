@@ -80,7 +80,7 @@ def runs() -> list[Any]:
         pytest.param(name, problem, direction, algorithm, id=f"{name}-{direction}-{algorithm.name}")
         for name, problem, direction in all_work()
         for algorithm in conv_registry.offering(direction)
-        if algorithm.name != LEFT_OUT and algorithm.supports(problem, direction) is None
+        if algorithm.name != LEFT_OUT and algorithm[direction].refusal(problem) is None
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from fastconv.bench import suites
 from fastconv.bench.bench_run import Options
 from fastconv.bench.verify import REFERENCE
-from fastconv.convolution.algorithm import Algorithm
+from fastconv.convolution.algorithm import Algorithm, Forward, Gradient, Implementation
 from fastconv.core.conv_problem import Direction
 from fastconv.select import conv_registry
 
@@ -27,45 +27,56 @@ def algorithm(name: str, direction: Direction = "forward") -> Algorithm:
     return next(each for each in conv_registry.offering(direction) if each.name == name)
 
 
-class Wrong(Algorithm):
-    """Forgets a tap, as a tail gone wrong would."""
+class NeverChosen(Implementation):
+    """An implementation that `auto` keeps away from."""
 
-    name = "wrong"
-
-    def estimated_seconds(self, problem: Any, direction: Any, threads: int) -> float:
-        """Keep `auto` away."""
+    def estimated_seconds(self, problem: Any, threads: int) -> float:
+        """Take for ever."""
         return math.inf
 
-    def forward(self, problem: Any, x: Any, prepared: Any, bias: Any, out: Any) -> None:
+
+class WrongForward(NeverChosen, Forward):
+    """Forgets a tap, as a tail gone wrong would."""
+
+    def run(self, problem: Any, x: Any, prepared: Any, bias: Any, out: Any) -> None:
         """Leave out the last tap."""
         weight = prepared.copy()
         weight[..., -1, -1] = 0
-        algorithm(REFERENCE).forward(problem, x, weight, bias, out)
-
-    def input_grad(self, problem: Any, weight: Any, grad_output: Any, out: Any) -> None:
-        """Make everything a little too large."""
-        algorithm(REFERENCE, "input_grad").input_grad(problem, 1.1 * weight, grad_output, out)
-
-    def weight_grad(self, problem: Any, x: Any, grad_output: Any, out: Any) -> None:
-        """Leave out everything."""
-        out[...] = 0
+        algorithm(REFERENCE).forward.run(problem, x, weight, bias, out)
 
 
-class Raising(Wrong):
+class RaisingForward(NeverChosen, Forward):
     """Does not get that far."""
 
-    name = "raising"
-
-    def forward(self, problem: Any, x: Any, prepared: Any, bias: Any, out: Any) -> None:
+    def run(self, problem: Any, x: Any, prepared: Any, bias: Any, out: Any) -> None:
         """Fail."""
         raise ZeroDivisionError("no luck")
 
 
-class Picky(Wrong):
+class PickyForward(NeverChosen, Forward):
     """Never takes part."""
 
-    name = "picky"
-
-    def supports(self, problem: Any, direction: Any) -> str | None:
+    def refusal(self, problem: Any) -> str | None:
         """Refuse."""
         return "needs something else"
+
+
+class WrongInputGrad(NeverChosen, Gradient):
+    """Makes everything a little too large."""
+
+    def run(self, problem: Any, factor: Any, grad_output: Any, out: Any) -> None:
+        """Take larger weights."""
+        algorithm(REFERENCE).input_grad.run(problem, 1.1 * factor, grad_output, out)
+
+
+class WrongWeightGrad(NeverChosen, Gradient):
+    """Leaves out everything."""
+
+    def run(self, problem: Any, factor: Any, grad_output: Any, out: Any) -> None:
+        """Store zeros."""
+        out[...] = 0
+
+
+WRONG = Algorithm("wrong", WrongForward(), WrongInputGrad(), WrongWeightGrad())
+RAISING = Algorithm("raising", RaisingForward(), WrongInputGrad(), WrongWeightGrad())
+PICKY = Algorithm("picky", PickyForward())

@@ -21,14 +21,9 @@ from checks import LESS_EXACT
 from numpy.typing import NDArray
 
 import fastconv
-from fastconv.convolution import depthwise, fft, implicit_gemm_and_direct, winograd
+from fastconv.convolution import depthwise, fft, packed_weights, register_tiles, winograd
 from fastconv.convolution.algorithm import as_read_only
-from fastconv.convolution.blocking import (
-    tile_search,
-    tile_shapes,
-    winograd_blocking,
-    winograd_search,
-)
+from fastconv.convolution.blocking import tile_search, tile_shapes, tiling, winograd_search
 from fastconv.convolution.blocking.spectra import Transform
 from fastconv.convolution.weight_grad import (
     direct_1x1_weight_grad,
@@ -81,7 +76,7 @@ class Guard:
 
     def __init__(self, rng: np.random.Generator) -> None:
         enter = scratch.__enter__
-        pack, tile_cut = implicit_gemm_and_direct.by_tiles, tile_search.tiling_of
+        pack, tile_cut = packed_weights.TilePacker.__call__, tiling.tiling_of
         spectra, padded = fft._weight_spectra, Transform._padded
 
         def guard(array: Array) -> Array:
@@ -97,7 +92,7 @@ class Guard:
         used: set[Any] = set()
 
         @cache
-        def tile_shape(problem: Any, over: Any, num_threads: int, pooled: bool = False) -> Any:
+        def any_tile(problem: Any, over: Any, num_threads: int, pooled: bool = False) -> Any:
             """Return any tile that fits, not only the one that seems fastest."""
             fitting = list(tile_shapes.shapes(problem, over, pooled))
             alike = [shape for shape in used if kind_of(shape) == kind_of(fitting[0])]
@@ -105,7 +100,7 @@ class Guard:
                 fitting = [shape for shape in fitting if shape in used] or fitting[-1:]
             shape = fitting[rng.integers(len(fitting))]
             used.add(shape)
-            return shape
+            return tile_search.blocking_with(problem, shape, num_threads)
 
         tiles: dict[Any, Any] = {}
 
@@ -116,7 +111,7 @@ class Guard:
             shape = tiles.setdefault(kernel, fitting[rng.integers(len(fitting))])
             return shape if shape in fitting else fitting[-1]
 
-        def tiling_of(*arguments: Any) -> tile_search.Tiling:
+        def tiling_of(*arguments: Any) -> tiling.Tiling:
             found = tile_cut(*arguments)
             arrays = {name: guard(getattr(found, name)) for name in ("record", "offsets", "cuts")}
             return found._replace(**arrays)
@@ -129,9 +124,9 @@ class Guard:
         @cache
         def any_cut(problem: Any, m: int, shape: Any, num_threads: int, fresh: bool = False) -> Any:
             """Return any cut, not only the one that seems fastest."""
-            every = winograd_search.ranked_cuts(problem, m, shape, num_threads, fresh)
-            cuts = [cut for cut in every if cut.cost < 1e19]
-            return cuts[rng.integers(len(cuts))]
+            every = winograd_search._Cuts(problem, m, (shape,), num_threads, fresh)
+            every.costs = np.where(every.costs < 1e19, rng.random(every.costs.shape), np.inf)
+            return every.best()
 
         @cache
         def any_product_tile(problem: Any, m: int, num_threads: int, once: bool = False) -> Any:
@@ -144,7 +139,7 @@ class Guard:
             fresh = once and bool(rng.random() < 0.7)
             return any_cut(problem, m, shape, num_threads, fresh)
 
-        transformed, blocks_of = winograd._WinogradLaunch._transformed, winograd_blocking.blocks_of
+        weights, blocks_of = winograd.WinogradLaunch.weights, winograd.blocks_of
 
         def guarded_arrays(found: Any) -> Any:
             """Return a cut whose arrays are guarded, and whose record has their addresses."""
@@ -195,18 +190,18 @@ class Guard:
             (direct_1x1_weight_grad, "cut_of"),
         ):
             setattr(module, cut, guarded_cut(module, getattr(module, cut)))
-        winograd_blocking.cheapest_with = any_cut  # type: ignore[assignment]
+        winograd.cheapest_with = any_cut  # type: ignore[assignment]
         winograd.cheapest = any_product_tile  # type: ignore[assignment]
         winograd.blocks_of = guarded_blocks  # type: ignore[assignment]
-        winograd._WinogradLaunch._transformed = lambda *arguments: guard(transformed(*arguments))  # type: ignore[method-assign]
+        winograd.WinogradLaunch.weights = lambda *arguments: guard(weights(*arguments))  # type: ignore[method-assign]
         winograd.as_read_only = as_read_only
         scratch.__enter__ = lend  # type: ignore[method-assign]
-        implicit_gemm_and_direct.by_tiles = lambda *arguments: guard(pack(*arguments))
+        packed_weights.TilePacker.__call__ = lambda *arguments: guard(pack(*arguments))  # type: ignore[method-assign]
         fft._weight_spectra = lambda *arguments: guard(spectra(*arguments))
         Transform._padded = lambda *arguments: guard(padded(*arguments))  # type: ignore[method-assign]
-        implicit_gemm_and_direct.tiling_of = tiling_of  # type: ignore[assignment]
-        implicit_gemm_and_direct.tile_shape = tile_search.tile_shape = tile_shape  # type: ignore[assignment]
-        implicit_gemm_and_direct.as_read_only = depthwise.as_read_only = as_read_only
+        register_tiles.tiling_of = tiling_of  # type: ignore[assignment]
+        register_tiles.best_blocking = any_tile  # type: ignore[assignment]
+        register_tiles.as_read_only = depthwise.as_read_only = as_read_only
         depthwise.depthwise_shape = depthwise_shape  # type: ignore[assignment]
 
 
@@ -365,7 +360,7 @@ def gradients_are_right(
     problem = Conv2dProblem.from_shapes(x.shape, weight.shape, **geometry)
 
     def offered(direction: Any) -> bool:
-        return direction in kernel.directions and kernel.supports(problem, direction) is None
+        return direction in kernel.directions and kernel[direction].refusal(problem) is None
 
     right = True
     grad = rng.integers(-3, 4, problem.output_shape).astype(weight.dtype)
@@ -373,12 +368,12 @@ def gradients_are_right(
         expected = reference.conv2d_input_grad(x.shape, weight, grad, **options)
         out = guarded(np.full(x.shape, np.nan, weight.dtype), Guard.at_end)
         arrays = (as_read_only(guarded(array, Guard.at_end)) for array in (weight, grad))
-        kernel.input_grad(problem, *arrays, out)
+        kernel.input_grad.run(problem, *arrays, out)
         right &= is_right(out, expected, None, algorithm)
     if offered("weight_grad"):
         expected = reference.conv2d_weight_grad(x, weight.shape, grad, **options)
         out = guarded(np.full(weight.shape, np.nan, weight.dtype), Guard.at_end)
         arrays = (as_read_only(guarded(array, Guard.at_end)) for array in (x, grad))
-        kernel.weight_grad(problem, *arrays, out)
+        kernel.weight_grad.run(problem, *arrays, out)
         right &= is_right(out, expected, None, algorithm)
     return right

@@ -13,8 +13,10 @@ from test_tiling import LANES, MEBIBYTE, cut
 
 import fastconv
 from fastconv.bench.suites import load_suite, suite_names
+from fastconv.convolution.algorithm import Algorithm
 from fastconv.convolution.blocking import tile_search
-from fastconv.convolution.implicit_gemm_and_direct import Direct, ImplicitGemm, Tiled
+from fastconv.convolution.direct import DIRECT
+from fastconv.convolution.implicit_gemm import IMPLICIT_GEMM
 from fastconv.core.conv_problem import Conv2dProblem
 
 
@@ -105,23 +107,23 @@ def _restored_threads() -> Iterator[None]:
     fastconv.set_num_threads(before)
 
 
-def check_memory(problem: Conv2dProblem, algorithm: Tiled, num_threads: int) -> bool:
+def check_memory(problem: Conv2dProblem, algorithm: Algorithm, num_threads: int) -> bool:
     """Return whether a problem is refused; it is if its bands are too large, and only then."""
     what = (problem, algorithm.name, num_threads)
     fastconv.set_num_threads(num_threads)
-    refusal = algorithm.supports(problem, "forward")
-    band = cut(tile_search.as_rows(problem), algorithm.lanes_over, num_threads).band_bytes
+    refusal = algorithm.forward.refusal(problem)
+    over: tile_search.Lanes = "filters" if algorithm is IMPLICIT_GEMM else "pixels"
+    rows = tile_search.as_rows(problem)
+    found = tile_search.best_blocking(rows, over, num_threads)
+    band = found.band_bytes
     if refusal is None:
         assert band <= 4 * MEBIBYTE, what
-        assert algorithm.workspace_bytes(problem, "forward") == band, what
-        assert algorithm.estimated_seconds(problem, "forward", num_threads) < 1e9, what
+        assert 0 <= algorithm.forward.workspace_bytes(problem) <= 4 * MEBIBYTE, what
+        assert algorithm.forward.estimated_seconds(problem, num_threads) < 1e9, what
         # The tile of a plan stays what it is, whatever the number of threads is later.
-        shape = tile_search.tile_shape(
-            tile_search.as_rows(problem), algorithm.lanes_over, num_threads
-        )
         for other in (1, 64):
-            tiles = tile_search.tiling_of(tile_search.as_rows(problem), shape, other)
-            assert tiles.band_bytes <= 4 * MEBIBYTE, (*what, other)
+            again = tile_search.blocking_with(rows, found.shape, other)
+            assert again.band_bytes <= 4 * MEBIBYTE, (*what, other)
     elif "stride" in refusal:
         assert problem.stride[1] > 16, what
         assert str(problem.stride) in refusal, what
@@ -130,14 +132,13 @@ def check_memory(problem: Conv2dProblem, algorithm: Tiled, num_threads: int) -> 
         assert f"{band / MEBIBYTE:.1f} MiB" in refusal, what
         assert "band of the input" in refusal, what
         assert refusal.endswith("most is 4"), what
-    tile_search.tiling_of.cache_clear()  # offsets of so many taps take much memory
     return refusal is not None
 
 
 @pytest.mark.usefixtures("_restored_threads")
-@pytest.mark.parametrize("algorithm", [ImplicitGemm(), Direct()], ids=lambda a: a.name)
+@pytest.mark.parametrize("algorithm", [IMPLICIT_GEMM, DIRECT], ids=lambda a: a.name)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_bands_of_monstrous_problems_are_small_or_refused(dtype: str, algorithm: Tiled) -> None:
+def test_bands_of_monstrous_problems_are_small_or_refused(dtype: str, algorithm: Algorithm) -> None:
     refused = 0
     for input_shape, weight_shape, *geometry in MONSTROUS:
         problem = Conv2dProblem.from_shapes(input_shape, weight_shape, *geometry, dtype=dtype)
@@ -148,8 +149,8 @@ def test_bands_of_monstrous_problems_are_small_or_refused(dtype: str, algorithm:
 
 
 @pytest.mark.usefixtures("_restored_threads")
-@pytest.mark.parametrize("algorithm", [ImplicitGemm(), Direct()], ids=lambda a: a.name)
-def test_bands_of_any_problem_are_small_or_refused(algorithm: Tiled) -> None:
+@pytest.mark.parametrize("algorithm", [IMPLICIT_GEMM, DIRECT], ids=lambda a: a.name)
+def test_bands_of_any_problem_are_small_or_refused(algorithm: Algorithm) -> None:
     rng = np.random.default_rng(23)
     refused = sum(check_memory(enormous_problem(rng), algorithm, 1 + n % 9) for n in range(300))
     assert 5 < refused < 150

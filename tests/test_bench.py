@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import reference as oracle
-from bench_doubles import Wrong, algorithm, layer
+from bench_doubles import WRONG, NeverChosen, algorithm, layer
 
 from fastconv.bench import image_suite, measure, suites, verify
 from fastconv.bench.bench_calls import make_call, make_tensors
 from fastconv.bench.bench_errors import BenchError, require
 from fastconv.bench.verify import IM2COL, NAIVE, REFERENCE
-from fastconv.convolution.algorithm import Algorithm
+from fastconv.convolution.algorithm import Algorithm, Forward
 from fastconv.core.conv_problem import DIRECTIONS, Conv2dProblem, Direction
 from fastconv.select import conv_registry
 
@@ -352,39 +352,35 @@ def test_one_wrong_element_anywhere_is_found(direction: Direction, mistake: floa
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_an_algorithm_that_fails_on_the_sample_is_found(direction: Direction) -> None:
     case = _Oracle(direction)
-    check = case.oracle.check(Wrong(), case.result)  # the whole result is right
+    check = case.oracle.check(WRONG, case.result)  # the whole result is right
     assert not check.correct
     assert check.error > 0.01
 
 
-class WrongAtTheEnd(Algorithm):
+class WrongAtTheEnd(NeverChosen, Forward):
     """Is right but for one element of large problems, which no sample shows."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def estimated_seconds(self, problem: Any, direction: Any, threads: int) -> float:
-        """Keep `auto` away."""
-        return math.inf
-
-    def forward(self, problem: Any, x: Any, prepared: Any, bias: Any, out: Any) -> None:
+    def run(self, problem: Any, x: Any, prepared: Any, bias: Any, out: Any) -> None:
         """Add something to the last element."""
-        algorithm(REFERENCE).forward(problem, x, prepared, bias, out)
+        algorithm(REFERENCE).forward.run(problem, x, prepared, bias, out)
         out.flat[-1] += problem.OH > 3
+
+
+LATE = Algorithm("late", WrongAtTheEnd())
 
 
 @pytest.mark.parametrize(
     "others",
     [
-        {NAIVE: Wrong()},
-        {IM2COL: Wrong()},
-        {NAIVE: Wrong(), IM2COL: Wrong()},
-        {IM2COL: WrongAtTheEnd(IM2COL)},
-        {NAIVE: WrongAtTheEnd(NAIVE)},
-        {NAIVE: Wrong(), IM2COL: WrongAtTheEnd(IM2COL)},
+        {NAIVE: WRONG},
+        {IM2COL: WRONG},
+        {NAIVE: WRONG, IM2COL: WRONG},
+        {IM2COL: LATE},
+        {NAIVE: LATE},
+        {NAIVE: WRONG, IM2COL: LATE},
     ],
 )
 def test_the_truth_needs_nobody_but_the_reference(others: dict[str, Algorithm]) -> None:
     case = _Oracle("forward", **others)
     assert case.oracle.check(algorithm("im2col"), case.result).correct
-    assert not case.oracle.check(Wrong(), case.result).correct
+    assert not case.oracle.check(WRONG, case.result).correct

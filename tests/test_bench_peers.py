@@ -27,7 +27,7 @@ from fastconv.bench.peers.peer_runtimes import PEERS, Fastconv, Numpy
 from fastconv.bench.peers.training_peers import symmetric
 from fastconv.bench.results import Record
 from fastconv.bench.verify import tolerance
-from fastconv.convolution.reference import Reference
+from fastconv.convolution.reference import REFERENCE
 from fastconv.core.conv_problem import Conv2dProblem
 
 needs_signals = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="cannot stop processes")
@@ -66,7 +66,7 @@ def test_everybody_computes_every_geometry(peer: Runtime) -> None:
         for problem in problems:
             x, weight, bias, _ = make_tensors(problem)
             truth = np.empty(problem.output_shape, np.float32)
-            Reference().forward(problem, x, weight, bias, truth)
+            REFERENCE.forward.run(problem, x, weight, bias, truth)
             first = member.ask("prepare", problem, x, weight)
             np.testing.assert_allclose(first.output, truth, rtol=0, atol=1e-4)
             for _ in range(2):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_doubles import QUICK, Picky, Raising, Wrong, layer, silent
+from bench_doubles import PICKY, QUICK, RAISING, WRONG, layer, silent
 
 from fastconv.bench import bench_plot, measure, result_files, suites, verify, warmup
 from fastconv.bench.bench_errors import BenchError
@@ -30,7 +30,7 @@ def test_new_algorithms_take_part_and_wrong_ones_are_caught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = conv_registry.ALGORITHMS
-    monkeypatch.setattr(conv_registry, "ALGORITHMS", (Wrong(), Raising(), Picky(), *known))
+    monkeypatch.setattr(conv_registry, "ALGORITHMS", (WRONG, RAISING, PICKY, *known))
     result = measure_layer(layer("rgb8"), "forward", QUICK, silent)
     records = {record.algorithm: record for record in result.records}
     taking_part = [each.name for each in known if each.name != "depthwise"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from test_bench import Wrong
+from test_bench import WRONG
 
 import fastconv
 from fastconv import cli
@@ -192,7 +192,7 @@ def test_output_survives_a_terminal_without_these_characters() -> None:
 def test_wrong_algorithm_is_reported_and_ends_with_1(
     command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(conv_registry, "ALGORITHMS", (Wrong(), *conv_registry.ALGORITHMS))
+    monkeypatch.setattr(conv_registry, "ALGORITHMS", (WRONG, *conv_registry.ALGORITHMS))
     outcome = command(*TINY, "--json", tmp_path / "r.json")
     assert outcome.code == 1
     assert re.search(r"^   wrong +WRONG: error \d", outcome.out, re.MULTILINE)

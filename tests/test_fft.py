@@ -16,7 +16,7 @@ from test_convolution import DIRECTIONS, compute, expect, factors
 import fastconv
 from fastconv.convolution.blocking.overlap_save import Reading, Writing, axis_of, best_cut, cuts
 from fastconv.convolution.blocking.spectra import transform_of
-from fastconv.convolution.fft import Fft
+from fastconv.convolution.fft import FFT
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.kernels import fft_loops
 
@@ -160,7 +160,7 @@ def test_tiles_cover_everything_once_and_no_ring_closes(direction: str) -> None:
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_no_thread_borrows_more_than_eight_mebibytes(direction: str, dtype: str) -> None:
     rng = np.random.default_rng(7)
-    taken, algorithm = 0, Fft()
+    taken, algorithm = 0, FFT
     for _ in range(150):
         c, k, groups = (int(2 ** rng.integers(0, 10)) for _ in range(3))
         kernel, size = rng.integers(1, 80, 2), rng.integers(80, 3000, 2)
@@ -169,13 +169,13 @@ def test_no_thread_borrows_more_than_eight_mebibytes(direction: str, dtype: str)
             (k * groups, c, *map(int, kernel)),
             *(int(rng.integers(1, 4)), 0, 1, groups, dtype),
         )
-        refusal = algorithm.supports(problem, direction)
+        refusal = algorithm[direction].refusal(problem)
         if refusal is not None:
             assert "MiB" in refusal
             continue
         taken += 1
-        assert algorithm.workspace_bytes(problem, direction) <= 8 * MEBIBYTE
-        assert 0 < algorithm.estimated_seconds(problem, direction, 4) < 1e9
+        assert algorithm[direction].workspace_bytes(problem) <= 8 * MEBIBYTE
+        assert 0 < algorithm[direction].estimated_seconds(problem, 4) < 1e9
     assert taken > 50
 
 

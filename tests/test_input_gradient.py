@@ -49,7 +49,7 @@ BOTH = [
     pytest.param(name, case, id=f"{name}-{case.name}")
     for name in NAMES
     for case in AWKWARD
-    if BY_NAME[name].supports(problem_of(case), "input_grad") is None
+    if BY_NAME[name].input_grad.refusal(problem_of(case)) is None
 ]
 
 
@@ -204,5 +204,5 @@ def test_rounding_errors_beside_pytorch(name: str, stride: int) -> None:
 def test_scratch_memory_is_bounded(name: str) -> None:
     for case in (*CONV_CASES, *AWKWARD):
         problem = problem_of(case)
-        if BY_NAME[name].supports(problem, "input_grad") is None:
-            assert 0 <= BY_NAME[name].workspace_bytes(problem, "input_grad") <= 4 * 2**20
+        if BY_NAME[name].input_grad.refusal(problem) is None:
+            assert 0 <= BY_NAME[name].input_grad.workspace_bytes(problem) <= 4 * 2**20

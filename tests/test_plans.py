@@ -27,15 +27,23 @@ CASE = ConvCase("plan", (2, 4, 7, 9), (6, 2, 3, 2), stride=(2, 1), padding=1, gr
 
 def fitting(algorithm: str, case: ConvCase = CASE) -> ConvCase:
     """Return the case, or one like it that an algorithm for few geometries takes."""
-    if algorithm.startswith("winograd"):
-        weight_shape = (*case.weight_shape[:2], 3, 3)
-        return dataclasses.replace(case, weight_shape=weight_shape, stride=1)
-    if algorithm != "depthwise":
-        return case
-    channels = case.input_shape[1]
-    filters = -(-case.weight_shape[0] // channels) * channels
-    weight_shape = (filters, 1, *case.weight_shape[2:])
-    return dataclasses.replace(case, weight_shape=weight_shape, groups=channels)
+    channels, weight_shape = case.input_shape[1], case.weight_shape
+    filters = -(-weight_shape[0] // channels) * channels
+    change = dataclasses.replace
+    one_group = change(case, weight_shape=(weight_shape[0], channels, *weight_shape[2:]), groups=1)
+    depthwise = change(case, weight_shape=(filters, 1, *weight_shape[2:]), groups=channels)
+    square = change(case, weight_shape=(*weight_shape[:2], 3, 3), stride=1)
+    taken = [each for each in (case, one_group, depthwise, square) if takes(algorithm, each)]
+    return taken[0]
+
+
+def takes(algorithm: str, case: ConvCase) -> bool:
+    """Return whether an algorithm takes a case."""
+    try:
+        make_plan(case, algorithm=algorithm)
+    except ValueError:
+        return False
+    return True
 
 
 def make_plan(case: ConvCase = CASE, dtype: DTypeLike = np.float32, **options: Any) -> Any:

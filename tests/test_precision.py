@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +19,8 @@ from reference import Array
 
 import fastconv
 from fastconv import nn
-from fastconv.convolution.algorithm import Algorithm
+from fastconv.api import conv2d
+from fastconv.convolution.algorithm import Algorithm, Forward
 from fastconv.core.precision import Precision
 from fastconv.select import conv_registry, plan
 
@@ -28,29 +29,31 @@ WEIGHT = np.ones((1, 1, 3, 3), np.float32)
 EXACT, ROUGH = 9.0, 10.0
 
 
-class Rough(Algorithm):
+class RoughForward(Forward):
     """Very fast, as it says, and too large by one, so that it is seen when it runs."""
 
-    name = "rough"
-    precision: ClassVar[Precision] = "high"
-
-    def estimated_seconds(self, problem: Any, direction: Any, threads: int) -> float:
+    def estimated_seconds(self, problem: Any, threads: int) -> float:
         """Be ahead of all."""
         return 0.0
 
-    def forward(self, problem: Any, x: Any, prepared: Any, bias: Any, out: Any) -> None:
+    def run(self, problem: Any, x: Any, prepared: Any, bias: Any, out: Any) -> None:
         """Take the textbook's loops and be wrong."""
-        conv_registry.ALGORITHMS[-1].forward(problem, x, prepared, bias + 1, out)
+        conv_registry.ALGORITHMS[-1].forward.run(problem, x, prepared, bias + 1, out)
+
+
+ROUGHLY = Algorithm("rough", RoughForward(), precision="high")
 
 
 @pytest.fixture(autouse=True)
 def rough(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let `Rough` take part, and leave everything as it was."""
-    monkeypatch.setattr(conv_registry, "ALGORITHMS", (Rough(), *conv_registry.ALGORITHMS))
+    """Let `ROUGHLY` take part, and leave everything as it was."""
+    monkeypatch.setattr(conv_registry, "ALGORITHMS", (ROUGHLY, *conv_registry.ALGORITHMS))
     before = fastconv.get_precision()
     plan._decide.cache_clear()
+    conv2d._kept.cache_clear()
     yield
     plan._decide.cache_clear()
+    conv2d._kept.cache_clear()
     fastconv.set_precision(before)
 
 

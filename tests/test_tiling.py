@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 import fastconv
 from fastconv.codegen import conv_microkernel as codegen_tile
-from fastconv.convolution import implicit_gemm_and_direct
-from fastconv.convolution.blocking import tile_search, tile_shapes
+from fastconv.convolution import register_tiles
+from fastconv.convolution.blocking import tile_search, tile_shapes, tiling
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.records import record_of
 from fastconv.kernels import pack_padded_band
@@ -47,7 +47,7 @@ class Log:
     tiles: list[dict[str, int]] = field(default_factory=list)
 
 
-def follow(found: tile_search.Tiling, record: Any, worker: int, skip: bool = False) -> Log:
+def follow(found: tiling.Tiling, record: Any, worker: int, skip: bool = False) -> Log:
     """Run the loops of one worker and return what they do; addresses become element numbers."""
     log, size = Log(), int(record["itemsize"][0])
     arrays = {name: EMPTY.copy() for name in NAMES}
@@ -92,7 +92,7 @@ def follow(found: tile_search.Tiling, record: Any, worker: int, skip: bool = Fal
     return log
 
 
-def task_by_task(found: tile_search.Tiling, skip: bool = False) -> Iterator[Log]:
+def task_by_task(found: tiling.Tiling, skip: bool = False) -> Iterator[Log]:
     """Return what each task does: as many workers as tasks, so each log is that of one task."""
     record = found.record.copy()
     record["workers"] = tasks = found.record[0].tasks
@@ -100,9 +100,8 @@ def task_by_task(found: tile_search.Tiling, skip: bool = False) -> Iterator[Log]
         yield follow(found, record, task, skip)
 
 
-def cut(problem: Conv2dProblem, over: tile_search.Lanes, num_threads: int) -> tile_search.Tiling:
-    shape = tile_search.tile_shape(problem, over, num_threads)
-    return tile_search.tiling_of(problem, shape, num_threads)
+def cut(problem: Conv2dProblem, over: tile_search.Lanes, num_threads: int) -> tiling.Tiling:
+    return tiling.tiling_of(problem, tile_search.best_blocking(problem, over, num_threads))
 
 
 def random_problem(rng: np.random.Generator) -> Conv2dProblem:
@@ -138,7 +137,7 @@ def places_in_the_image(p: Conv2dProblem) -> Array:
     return np.arange(np.prod(size)).reshape(size)
 
 
-def what_is_copied(p: Conv2dProblem, found: tile_search.Tiling, copy: dict[str, int]) -> Array:
+def what_is_copied(p: Conv2dProblem, found: tiling.Tiling, copy: dict[str, int]) -> Array:
     """Return the buffer after a copy: numbers of `places_in_the_image`, -1 where nothing is.
 
     Written down from what the arguments of the copy mean. All that is written lies inside the
@@ -175,8 +174,8 @@ def test_tiles_cover_the_output_and_stay_inside() -> None:
     left_out = 0
     for problem, over, threads in problems():
         p, what = problem, (problem, over, threads)
-        shape = tile_search.tile_shape(problem, over, threads)
-        found = tile_search.tiling_of(problem, shape, threads)
+        shape = tile_search.best_blocking(problem, over, threads).shape
+        found = cut(problem, over, threads)
         g = found.record[0]
         assert 1 <= found.workers == g.workers <= min(threads, g.tasks), what
         assert found.band_bytes == g.band_bytes, what
@@ -367,10 +366,12 @@ def test_every_tile_is_right(algorithm: str, dtype: Any, monkeypatch: pytest.Mon
     residual = rng.integers(-50, 50, p.output_shape).astype(dtype)
     geometry = (p.stride, p.padding, p.dilation, p.groups)
     plain = reference.conv2d(x, weight, bias, *geometry)
-    monkeypatch.setattr(implicit_gemm_and_direct, "tiling_of", tile_search.tiling_of.__wrapped__)
     for shape in shapes:
-        for module in (tile_search, implicit_gemm_and_direct):
-            monkeypatch.setattr(module, "tile_shape", lambda *_, shape=shape: shape)
+
+        def best(problem: Any, over: Any, count: int, shape: Any = shape, **_: Any) -> Any:
+            return tile_search.blocking_with(problem, shape, count)
+
+        monkeypatch.setattr(register_tiles, "best_blocking", best)
         for added, activation in ((None, None), (residual, "relu"), (None, ("leaky_relu", 0.5))):
             plan = fastconv.plan_conv2d(
                 *(p.input_shape, weight, bias, *geometry),

@@ -9,12 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import test_cli
-from bench_doubles import QUICK, Raising, Wrong, layer, silent
+from bench_doubles import QUICK, RaisingForward, WrongForward, layer, silent
 from test_cli import Command, in_new_process, one_error
 
 import fastconv
@@ -23,7 +23,7 @@ from fastconv.bench.machine import Peak
 from fastconv.bench.suites import Item, Layer
 from fastconv.bench.tuning import findings, tune_command
 from fastconv.bench.tuning.user_layers import load_shapes
-from fastconv.convolution.algorithm import Algorithm
+from fastconv.convolution.algorithm import Algorithm, Forward
 from fastconv.core.precision import Precision
 from fastconv.select import conv_registry, tuning
 
@@ -158,21 +158,18 @@ def test_ctrl_c_keeps_what_was_measured(file: Path, monkeypatch: pytest.MonkeyPa
 def test_wrong_algorithms_are_told_and_not_kept(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Fast(Wrong):
-        name = "fast"
-
+    class Fast(WrongForward):
         def estimated_seconds(self, *arguments: object) -> float:
             """Be ahead of all."""
             return 1e-6
 
-    class Slow(Raising):
-        name = "slow"
-
+    class Slow(RaisingForward):
         def estimated_seconds(self, *arguments: object) -> float:
             """Not be worth a trial."""
             return 1.0
 
-    monkeypatch.setattr(conv_registry, "ALGORITHMS", (Fast(), Slow(), *conv_registry.ALGORITHMS))
+    strangers = Algorithm("fast", Fast()), Algorithm("slow", Slow())
+    monkeypatch.setattr(conv_registry, "ALGORITHMS", (*strangers, *conv_registry.ALGORITHMS))
     items = [Item(layer("rgb8"), ("forward",))] * 2  # the second one is no new problem
     assert tune_command.tune_all(items, QUICK) == 1
     printed = capsys.readouterr().out
@@ -190,19 +187,17 @@ def test_wrong_algorithms_are_told_and_not_kept(
 def test_other_precisions_need_no_other_measurement(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Rough(Algorithm):
-        name = "rough"
-        precision: ClassVar[Precision] = "high"
-
+    class Rough(Forward):
         def estimated_seconds(self, *arguments: object) -> float:
             """Be ahead of all."""
             return 1e-6
 
-        def forward(self, *arguments: Any) -> None:
+        def run(self, *arguments: Any) -> None:
             """Take the compiled loops, and be found right."""
-            conv_registry.ALGORITHMS[-2].forward(*arguments)
+            conv_registry.ALGORITHMS[-2].forward.run(*arguments)
 
-    monkeypatch.setattr(conv_registry, "ALGORITHMS", (Rough(), *conv_registry.ALGORITHMS))
+    rough = Algorithm("rough", Rough(), precision="high")
+    monkeypatch.setattr(conv_registry, "ALGORITHMS", (rough, *conv_registry.ALGORITHMS))
     for precision in get_args(Precision):
         with fastconv.at_precision(precision):
             finding = findings.find(layer("rgb8"), "forward", QUICK, silent)

@@ -99,7 +99,7 @@ def test_any_cut_into_pieces_and_chunks(
         data = make_integer_inputs(case)
         problem = Conv2dProblem.from_shapes(case.input_shape, case.weight_shape, *case.geometry)
         out = np.full(case.weight_shape, np.nan, np.float32)
-        direct_weight_grad.weight_gradient(problem, data.x, data.grad_output, out)
+        direct_weight_grad.DirectAnyWeightGrad().run(problem, data.x, data.grad_output, out)
         arguments = data.x, case.weight_shape, data.grad_output, *case.geometry
         assert_identical(out, reference.conv2d_weight_grad(*arguments), np.float32)
     direct_weight_grad.cut_of.cache_clear()
@@ -122,7 +122,7 @@ def test_any_cut_of_planes(
         data = make_integer_inputs(case)
         problem = Conv2dProblem.from_shapes(case.input_shape, case.weight_shape, *case.geometry)
         out = np.full(case.weight_shape, np.nan, np.float32)
-        direct_1x1_weight_grad.weight_gradient(problem, data.x, data.grad_output, out)
+        direct_1x1_weight_grad.Direct1x1WeightGrad().run(problem, data.x, data.grad_output, out)
         arguments = data.x, case.weight_shape, data.grad_output, *case.geometry
         assert_identical(out, reference.conv2d_weight_grad(*arguments), np.float32)
     direct_1x1_weight_grad.cut_of.cache_clear()

@@ -257,10 +257,10 @@ def test_no_thread_borrows_more_than_four_mebibytes(
     before = fastconv.get_num_threads()
     try:
         for algorithm in (a for a in conv_registry.ALGORITHMS if a.name in NAMES):
-            assert algorithm.supports(problem, "forward") is None
+            assert algorithm.forward.refusal(problem) is None
             for threads in (1, 2, 3, 8, 16, 64):
                 fastconv.set_num_threads(threads)
-                assert 0 < algorithm.workspace_bytes(problem, "forward") <= 4 * 2**20
+                assert 0 < algorithm.forward.workspace_bytes(problem) <= 4 * 2**20
     finally:
         fastconv.set_num_threads(before)
 

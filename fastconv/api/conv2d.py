@@ -7,11 +7,12 @@ its arguments.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastconv.convolution.algorithm import Call
 from fastconv.convolution.fused_max_pool import SIDE
 from fastconv.core.activation import ActivationLike, as_activation
 from fastconv.core.arguments import (
@@ -26,7 +27,7 @@ from fastconv.core.arguments import (
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import IntPair, Padding
 from fastconv.runtime import output_memory
-from fastconv.select.plan import Conv2dPlan, choose, decide
+from fastconv.select.plan import Conv2dPlan, call_of, choose, circumstances, decide
 
 Array = NDArray[Any]
 #: The shape of a batch of images, or of one image.
@@ -94,19 +95,73 @@ def conv2d(
            [2., 2.],
            [2., 2.]])
     """
+    arguments = stride, padding, dilation, groups, activation, algorithm
+    arrays: tuple[Any, Any, Any] = x, weight, bias
+    kept: list[_Ready] = []
+    if {*map(type, arrays)} <= _ARRAYS and all(map(_is_plain, arguments)):
+        sizes = [None if a is None else (a.shape, a.dtype) for a in arrays]
+        kept = _kept(*sizes, *arguments, circumstances())
+    else:
+        arrays = _as_arrays(*arrays)
+    if not kept:
+        kept.append(_make_ready(*arrays, *arguments))
+    return kept[0].run(*arrays)
+
+
+class _Ready(NamedTuple):
+    """A convolution whose arguments are checked, all but the elements of its arrays."""
+
+    problem: Conv2dProblem
+    call: Call
+    dtype: np.dtype[Any]
+    returned: np.dtype[Any]
+    single: bool
+    zeros: Array
+
+    def run(self, x: Array, weight: Array, bias: Array | None) -> Array:
+        """Convolve arrays of the shapes and dtypes that were checked."""
+        problem, call, dtype, returned, single, zeros = self
+        y = output_memory.empty(problem.output_shape, dtype)
+        if problem.N:
+            images = as_computed(x[np.newaxis] if single else x, dtype)
+            offsets = zeros if bias is None else as_computed(bias, dtype)
+            call(images, as_computed(weight, dtype), offsets, y)
+        if returned is not dtype:
+            y = y.astype(returned)
+        return y[0] if single else y
+
+
+_ARRAYS = {np.ndarray, type(None)}
+_PLAIN = {int, str, type(None)}
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is known by its hash: True, 1.0 and 1 would be one key."""
+    kind = type(value)
+    return kind in _PLAIN or (kind is tuple and all(map(_is_plain, value)))
+
+
+@lru_cache(maxsize=256)
+def _kept(*key: Any) -> list[_Ready]:
+    """Return what was made ready for such shapes, dtypes and arguments: at first an empty list."""
+    return []
+
+
+def _as_arrays(x: Any, weight: Any, bias: Any) -> tuple[Array, Array, Array | None]:
+    offsets = None if bias is None else as_numbers("bias", bias)
+    return as_numbers("x", x), as_numbers("weight", weight), offsets
+
+
+def _make_ready(x: Array, weight: Array, bias: Array | None, *arguments: Any) -> _Ready:
+    """Check the arguments of `conv2d`, and find out what computes it."""
+    *geometry, activation, algorithm = arguments
     applied = as_activation(activation)
     array, single = as_batch("x", x)
     filters, offsets = _parameters(weight, bias)
-    dtype, returned = result_dtypes(array, filters, *offsets)
-    problem = problem_of(array, filters, stride, padding, dilation, groups, dtype)
-    chosen = choose(problem, "forward", algorithm, once=True)
-    out = output_memory.empty(problem.output_shape, dtype)
-    if problem.N:
-        ready = as_computed(array, dtype)
-        offset = _bias_of(problem, offsets)
-        chosen.run_once(problem, as_computed(filters, dtype), offset, applied, ready, out)
-    y = out.astype(returned, copy=False)
-    return y[0] if single else y
+    dtype, returned = map(np.dtype, result_dtypes(array, filters, *offsets))
+    problem = problem_of(array.shape, filters.shape, *geometry, dtype.name)
+    call = call_of(problem, choose(problem, "forward", algorithm, once=True), applied)
+    return _Ready(problem, call, dtype, returned, single, _bias_of(problem, ()))
 
 
 def plan_conv2d(
@@ -135,7 +190,7 @@ def plan_conv2d(
         Applied to the output: "relu", "relu6", ("clip", low, high), "leaky_relu" (slope 0.01) or
         ("leaky_relu", slope), "silu", "hard_swish".
     max_pool : 2, optional
-        Return the maxima of squares of 2 x 2, shape (N, K, OH // 2, OW // 2): the bits that
+        Return the maxima of 2 x 2 windows, shape (N, K, OH // 2, OW // 2): the bits that
         `max_pool2d` makes of the activated output. Where the algorithm can, the whole output is
         never stored; ``plan.explain()`` says whether it can.
 
@@ -162,16 +217,8 @@ def plan_conv2d(
     shape, single = as_batch_shape("input_shape", input_shape)
     filters, offsets = _parameters(weight, bias)
     dtype, _ = result_dtypes(filters, *offsets)
-    problem = Conv2dProblem.from_shapes(
-        shape,
-        filters.shape,
-        stride,
-        padding,
-        dilation,
-        groups,
-        dtype,
-        names=("input_shape", "weight"),
-    )
+    geometry = stride, padding, dilation, groups, dtype
+    problem = problem_of(shape, filters.shape, *geometry, names=("input_shape", "weight"))
     _check_max_pool(max_pool, problem)
     choice = decide(problem, "forward", algorithm)
     copy = as_computed(filters.astype(dtype), dtype)
@@ -181,7 +228,7 @@ def plan_conv2d(
 
 
 def _check_max_pool(max_pool: Any, problem: Conv2dProblem) -> None:
-    """Refuse squares that no plan pools, and outputs without a single square."""
+    """Refuse windows that no plan pools, and outputs without a single window."""
     if max_pool is None:
         return
     if isinstance(max_pool, bool) or not isinstance(max_pool, int | np.integer):
@@ -241,21 +288,13 @@ def conv2d_input_grad(
     grad, single_grad = as_batch("grad_output", grad_output)
     check_batched_alike(input_shape=single, grad_output=single_grad)
     dtype, returned = result_dtypes(filters, grad)
-    problem = Conv2dProblem.from_shapes(
-        shape,
-        filters.shape,
-        stride,
-        padding,
-        dilation,
-        groups,
-        dtype,
-        names=("input_shape", "weight"),
-    )
+    geometry = stride, padding, dilation, groups, dtype
+    problem = problem_of(shape, filters.shape, *geometry, names=("input_shape", "weight"))
     check_shape("grad_output", grad, problem.output_shape, "the convolution's output", single)
     chosen = choose(problem, "input_grad", algorithm)
     out = output_memory.empty(problem.input_shape, dtype)
     if problem.N:
-        chosen.input_grad(problem, as_computed(filters, dtype), as_computed(grad, dtype), out)
+        chosen.input_grad.run(problem, as_computed(filters, dtype), as_computed(grad, dtype), out)
     dx = out.astype(returned, copy=False)
     return dx[0] if single else dx
 
@@ -304,46 +343,21 @@ def conv2d_weight_grad(
     grad, single_grad = as_batch("grad_output", grad_output)
     check_batched_alike(x=single, grad_output=single_grad)
     dtype, returned = result_dtypes(array, grad)
-    problem = Conv2dProblem.from_shapes(
-        array.shape,
-        weight_shape,
-        stride,
-        padding,
-        dilation,
-        groups,
-        dtype,
-        names=("x", "weight_shape"),
-    )
+    geometry = stride, padding, dilation, groups, dtype
+    problem = problem_of(array.shape, weight_shape, *geometry, names=("x", "weight_shape"))
     check_shape("grad_output", grad, problem.output_shape, "the convolution's output", single)
     chosen = choose(problem, "weight_grad", algorithm)
     out = np.zeros(problem.weight_shape, dtype)
     if problem.N:
-        chosen.weight_grad(problem, as_computed(array, dtype), as_computed(grad, dtype), out)
+        chosen.weight_grad.run(problem, as_computed(array, dtype), as_computed(grad, dtype), out)
     return out.astype(returned, copy=False)
 
 
 def problem_of(
-    x: Array,
-    weight: Array,
-    stride: IntPair,
-    padding: Padding,
-    dilation: IntPair,
-    groups: int,
-    dtype: str,
+    input_shape: Any, weight_shape: Any, *geometry: Any, names: tuple[str, str] = ("x", "weight")
 ) -> Conv2dProblem:
-    """Return the problem of two checked arrays; one that came before is not checked anew."""
-    plain = type(stride) is type(dilation) is type(groups) is int and type(padding) in (int, str)
-    build = _problem_again if plain else _problem
-    return build(x.shape, weight.shape, stride, padding, dilation, groups, dtype)
-
-
-def _problem(x_shape: Any, weight_shape: Any, *geometry: Any) -> Conv2dProblem:
-    return Conv2dProblem.from_shapes(x_shape, weight_shape, *geometry, names=("x", "weight"))
-
-
-# Checking takes longer than a small convolution. Only for arguments whose types are known: True,
-# 1.0 and 1 would be one key.
-_problem_again = lru_cache(maxsize=1024)(_problem)
+    """Return a problem; `geometry` ends with the dtype, `names` are those of the arguments."""
+    return Conv2dProblem.from_shapes(input_shape, weight_shape, *geometry, names=names)
 
 
 def _parameters(weight: ArrayLike, bias: ArrayLike | None) -> tuple[Array, tuple[Array, ...]]:

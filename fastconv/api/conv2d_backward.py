@@ -98,7 +98,8 @@ def conv2d_backward(
     grad, single_grad = as_batch("grad_output", grad_output)
     check_batched_alike(x=single, grad_output=single_grad)
     dtype, returned = result_dtypes(images, filters, grad)
-    problem = problem_of(images, filters, stride, padding, dilation, groups, dtype)
+    geometry = stride, padding, dilation, groups, dtype
+    problem = problem_of(images.shape, filters.shape, *geometry)
     check_shape("grad_output", grad, problem.output_shape, "the convolution's output", single)
     to_weight = choose(problem, "weight_grad", algorithm) if "weight" in wanted else None
     to_input = choose(problem, "input_grad", algorithm) if "input" in wanted else None
@@ -113,11 +114,11 @@ def conv2d_backward(
     if to_weight is not None:
         found["weight"] = np.zeros(problem.weight_shape, dtype)
         if problem.N:
-            to_weight.weight_grad(problem, images, ready, found["weight"])
+            to_weight.weight_grad.run(problem, images, ready, found["weight"])
     if to_input is not None:
         found["input"] = output_memory.empty(problem.input_shape, dtype)
         if problem.N:
-            to_input.input_grad(problem, filters, ready, found["input"])
+            to_input.input_grad.run(problem, filters, ready, found["input"])
     for name, gradient in found.items():
         found[name] = as_returned(gradient, returned, single and name == "input")
     return Conv2dGradients(*(found.get(name) for name in GRADIENTS))

@@ -116,7 +116,7 @@ def conv_transpose2d(
 def _input_grad(problem: Conv2dProblem, weight: Array, grad: Array) -> Array:
     dtype, chosen = problem.dtype, choose(problem, "input_grad")
     out = output_memory.empty(problem.input_shape, dtype)
-    chosen.input_grad(problem, as_computed(weight, dtype), as_computed(grad, dtype), out)
+    chosen.input_grad.run(problem, as_computed(weight, dtype), as_computed(grad, dtype), out)
     return out
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv.convolution.blocking.partition import Block
-from fastconv.convolution.im2col_jit import Im2colJit
+from fastconv.convolution.im2col_jit import CompiledLowering
 from fastconv.core.arguments import (
     Array,
     as_batch,
@@ -20,7 +20,7 @@ from fastconv.core.geometry import IntPair, Padding, as_ints, as_pair, require_t
 from fastconv.core.sliding_windows import windows_view
 from fastconv.runtime.threads import run_tasks
 
-_lowering = Im2colJit()
+_lowering = CompiledLowering()
 
 
 def sliding_windows(

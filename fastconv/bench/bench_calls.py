@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from fastconv.bench import image_suite
 from fastconv.bench.suites import Layer
-from fastconv.convolution.algorithm import Algorithm
-from fastconv.core.activation import Activation
+from fastconv.convolution.algorithm import Algorithm, Epilogue
 from fastconv.core.arguments import as_computed
 from fastconv.core.conv_problem import Conv2dProblem, Direction
 
@@ -65,8 +64,8 @@ def make_call(
     out = np.full(problem.result_shape(direction), np.nan, problem.dtype)
     x, weight, bias, grad_output = tensors
     if direction == "forward":
-        run = algorithm.bind(problem, weight, bias, Activation())
+        run = algorithm.forward.bind(problem, weight, bias, Epilogue())
         return Call(partial(run, x, None, out), out)
     if direction == "input_grad":
-        return Call(partial(algorithm.input_grad, problem, weight, grad_output, out), out)
-    return Call(partial(algorithm.weight_grad, problem, x, grad_output, out), out)
+        return Call(partial(algorithm.input_grad.run, problem, weight, grad_output, out), out)
+    return Call(partial(algorithm.weight_grad.run, problem, x, grad_output, out), out)

@@ -72,7 +72,7 @@ def measure_layer(layer: Layer, direction: Direction, options: Options, tell: Te
     tell(f"{name}: first calls")
     tensors = make_tensors(problem, layer)
     offered = {algorithm.name: algorithm for algorithm in conv_registry.offering(direction)}
-    refused = {n for n, a in offered.items() if a.supports(problem, direction) is not None}
+    refused = {n for n, a in offered.items() if a[direction].refusal(problem) is not None}
     shown = options.algorithms or tuple(offered)
     baselines = (REFERENCE, NAIVE)
     timed = {*shown, *(baselines if options.baselines else ())}
@@ -113,7 +113,7 @@ def measure_layer(layer: Layer, direction: Direction, options: Options, tell: Te
             record = candidate.record(
                 *(layer, problem, direction),
                 algorithm=candidate.name,
-                workspace_bytes=candidate.algorithm.workspace_bytes(problem, direction),
+                workspace_bytes=candidate.algorithm[direction].workspace_bytes(problem),
                 chosen_by_auto=candidate.algorithm is chosen,
                 tolerance=tolerance(candidate.part.problem, direction),
                 speedup_over_reference=speedups[0],

@@ -188,7 +188,7 @@ def _convolution(
         input_shape, weight_shape, stride, padding, dilation, groups, dtype
     )
     algorithm = next(a for a in conv_registry.offering(direction) if a.name == name)
-    if algorithm.supports(problem, direction) is not None:
+    if algorithm[direction].refusal(problem) is not None:
         return None
     x, weight, grad = (
         np.ones(shape, dtype) for shape in (input_shape, weight_shape, problem.output_shape)

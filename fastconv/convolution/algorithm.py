@@ -1,24 +1,45 @@
-"""What every convolution algorithm is: the interface that plans, tests and benchmarks use."""
+"""What every convolution algorithm is: a name, a precision, and up to three implementations.
+
+An implementation computes one direction. It says which problems it refuses, what it costs and how
+it runs; plans, tests and benchmarks use nothing else.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numba.core import config
 from numpy.typing import NDArray
 
 from fastconv.convolution import fused_max_pool
 from fastconv.core.activation import Activation
 from fastconv.core.conv_problem import DIRECTIONS, Conv2dProblem, Direction
 from fastconv.core.precision import Precision
-from fastconv.runtime import output_memory, threads
+from fastconv.runtime import output_memory
 
 Array = NDArray[Any]
 
+#: Algorithms are ranked for this many threads, whatever the number is: another algorithm may round
+#: otherwise, and results do not depend on the number of threads.
+RANKED_FOR = 4
+
 #: A forward convolution bound to its weights: ``run(x, residual, out)``.
 Run: TypeAlias = Callable[[Array, "Array | None", Array], None]
+#: One whose weights come with each call: ``call(x, weight, bias, out)``.
+Call: TypeAlias = Callable[[Array, Array, Array, Array], None]
+
+
+class Epilogue(NamedTuple):
+    """What is applied to the sums before they are stored.
+
+    If `pooled`, the maxima of 2 x 2 windows are stored instead of all outputs.
+    """
+
+    activation: Activation = Activation()
+    pooled: bool = False
 
 
 def as_read_only(array: Array) -> Array:
@@ -28,121 +49,124 @@ def as_read_only(array: Array) -> Array:
     return view
 
 
-class Algorithm:
-    """One way to compute a convolution, in those of the three directions that it defines.
+def compiler_missing() -> str | None:
+    """Return why machine code cannot be had, None if it can."""
+    if config.DISABLE_JIT:
+        return "needs Numba's compiler, which NUMBA_DISABLE_JIT switches off"
+    return None
 
-    A subclass sets `name`, defines at least one of `forward`, `input_grad` and `weight_grad`,
-    and overrides of the other methods what does not hold for it. Instances carry no state that
-    a call changes, so one instance serves all threads.
 
-    Arrays arrive checked: C-contiguous, of ``problem.dtype``, read-only except `out`, which is
-    to be filled completely. No dimension but N is empty, and N is at least 1.
+class Implementation:
+    """One direction of an algorithm.
+
+    Instances carry no state that a call changes, so one instance serves all threads. Arrays
+    arrive checked: C-contiguous, of ``problem.dtype``, read-only except `out`, which is to be
+    filled completely. No dimension but N is empty, and N is at least 1 where something is run.
     """
 
-    name: ClassVar[str]
-
-    #: How exact it is: "highest" if its error is that of a plain sum in the problem's dtype, "high"
-    #: if it is several times as large. `auto` looks at it; see `fastconv.set_precision`.
-    precision: ClassVar[Precision] = "highest"
-
-    def __init_subclass__(cls) -> None:
-        """Find out which directions a subclass offers."""
-        cls.directions = tuple(
-            direction
-            for direction in DIRECTIONS
-            if getattr(cls, direction) is not getattr(Algorithm, direction)
-        )
-
-    #: The directions this algorithm offers.
-    directions: ClassVar[tuple[Direction, ...]] = ()
-
-    def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
+    def refusal(self, problem: Conv2dProblem) -> str | None:
         """Return None, or why this problem is refused ("needs stride 1, got (2, 2)")."""
         return None
 
-    def estimated_seconds(
-        self, problem: Conv2dProblem, direction: Direction, threads: int
-    ) -> float:
+    def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Return the rough time `auto` ranks by."""
         raise NotImplementedError
+
+    def least_seconds(self, problem: Conv2dProblem, threads: int) -> float:
+        """Return what the estimate is at least, if that is known sooner, also where refused."""
+        return 0.0
+
+    def workspace_bytes(self, problem: Conv2dProblem) -> int:
+        """Return the scratch memory one thread needs besides inputs and result."""
+        return 0
+
+
+class Gradient(Implementation):
+    """The gradient of ``sum(convolution * grad_output)``."""
+
+    def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
+        """Fill `out`: the input's gradient if `factor` is the weights, else theirs (it is x)."""
+        raise NotImplementedError
+
+
+class Forward(Implementation):
+    """The convolution itself.
+
+    The simplest subclass defines `estimated_seconds` and `run`. One that fuses bias, residual and
+    activation into its stores defines `bind` instead of `run`.
+    """
 
     def preparing_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Return the rough time to prepare the weights, where that is much; a plan does it once."""
         return 0.0
 
-    def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
-        """Return the scratch memory one thread needs besides inputs and result."""
-        return 0
-
     def prepare(self, problem: Conv2dProblem, weight: Array) -> Any:
-        """Return the weights as `forward` wants them; done once for many calls."""
+        """Return the weights as `run` wants them; done once for many calls."""
         return weight
 
-    def forward(
-        self, problem: Conv2dProblem, x: Array, prepared: Any, bias: Array, out: Array
-    ) -> None:
+    def run(self, problem: Conv2dProblem, x: Array, prepared: Any, bias: Array, out: Array) -> None:
         """Fill `out` with the convolution of `x`; `bias` has shape (K,), zeros if none is wanted.
 
         `prepared` is what `prepare` returned.
         """
         raise NotImplementedError
 
-    def bind(
-        self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
-    ) -> Run:
-        """Return a function that computes ``activation(forward + residual)`` many times.
-
-        Here in two passes; algorithms that can do it in one override this.
-        """
-        return _TwoPasses(self, problem, self.prepare(problem, weight), bias, activation)
-
     def pools(self, problem: Conv2dProblem) -> bool:
-        """Return whether `bind_pooled` stores maxima without storing the whole output before."""
+        """Return whether pooled outputs are stored without storing the whole output before."""
         return False
 
-    def bind_pooled(
-        self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
-    ) -> Run:
-        """Return a function that fills `out` with the maxima of 2 x 2 squares, to the bit.
+    def bind(self, problem: Conv2dProblem, weight: Array, bias: Array, then: Epilogue) -> Run:
+        """Return a function that computes ``epilogue(convolution + residual)`` many times."""
+        applied = None if then.activation.is_none else then.activation
+        run = TwoSteps(self, problem, self.prepare(problem, weight), bias, applied)
+        return ThenPooled(run, problem) if then.pooled else run
 
-        They are those of what `bind` computes; here from the whole of it. Algorithms with `pools`
-        override this.
-        """
-        return ThenPooled(self.bind(problem, weight, bias, activation), problem)
+    def call(self, problem: Conv2dProblem, activation: Activation) -> Call:
+        """Return a function for weights that are used once; its bits are those of `bind`."""
+        applied = None if activation.is_none else activation
 
-    def run_once(
-        self,
-        problem: Conv2dProblem,
-        weight: Array,
-        bias: Array,
-        activation: Activation,
-        x: Array,
-        out: Array,
-    ) -> None:
-        """Fill `out` with ``activation(forward)`` of `x`, by weights that are used this once.
+        def call(x: Array, weight: Array, bias: Array, out: Array) -> None:
+            self.run(problem, x, self.prepare(problem, weight), bias, out)
+            if applied is not None:
+                applied.apply(out)
 
-        The bits are those of `bind`.
-        """
-        self.bind(problem, weight, bias, activation)(x, None, out)
-
-    def input_grad(
-        self, problem: Conv2dProblem, weight: Array, grad_output: Array, out: Array
-    ) -> None:
-        """Fill `out`, shaped like x, with the gradient of ``sum(forward * grad_output)``."""
-        raise NotImplementedError
-
-    def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
-        """Fill `out`, shaped like the weights, with the gradient of that same sum."""
-        raise NotImplementedError
+        return call
 
 
-#: Operations that take longer than waking a thread, at the speed of register tiles.
-WORTH_A_THREAD = 2**20
+#: In place of an implementation that an algorithm does not have.
+NONE: Any = None
 
 
-def useful_threads(problem: Conv2dProblem) -> int:
-    """Return how many threads a convolution is worth, of those that there are."""
-    return max(1, min(threads.get_num_threads(), problem.flops // WORTH_A_THREAD))
+@dataclass(frozen=True)
+class Algorithm:
+    """One way to compute a convolution, in at least one of the three directions.
+
+    Attributes
+    ----------
+    name : str
+    forward : Forward
+    input_grad, weight_grad : Gradient
+        None where the algorithm does not offer the direction.
+    precision : {"highest", "high"}
+        "highest" if its error is that of a plain sum in the problem's dtype, "high" if it is
+        several times as large. `auto` looks at it; see `fastconv.set_precision`.
+    """
+
+    name: str
+    forward: Forward = NONE
+    input_grad: Gradient = NONE
+    weight_grad: Gradient = NONE
+    precision: Precision = "highest"
+
+    def __getitem__(self, direction: Direction) -> Implementation:
+        """Return the implementation of a direction that is offered."""
+        found: Implementation = getattr(self, direction)
+        return found
+
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        """The directions this algorithm offers."""
+        return tuple(direction for direction in DIRECTIONS if self[direction] is not None)
 
 
 class Launch:
@@ -168,26 +192,28 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class _TwoPasses:
+class TwoSteps:
     """A forward convolution, then what is applied to its output."""
 
-    algorithm: Algorithm
+    forward: Forward
     problem: Conv2dProblem
     prepared: Any
     bias: Array
-    activation: Activation
+    activation: Activation | None
 
     def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
-        self.algorithm.forward(self.problem, x, self.prepared, self.bias, out)
+        """Fill `out`."""
+        self.forward.run(self.problem, x, self.prepared, self.bias, out)
         if residual is not None:
             with np.errstate(over="ignore", invalid="ignore"):  # as inside a kernel
                 out += residual
-        self.activation.apply(out)
+        if self.activation is not None:
+            self.activation.apply(out)
 
 
 @dataclass(frozen=True)
 class ThenPooled:
-    """A forward convolution into memory that is used again, then the maxima of its squares."""
+    """A forward convolution into memory that is used again, then the maxima of its windows."""
 
     run: Run
     problem: Conv2dProblem

@@ -2,48 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterator
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
 
 from fastconv.convolution.algorithm import (
+    Algorithm,
     Array,
+    Call,
+    Epilogue,
     Launch,
     Run,
     ThenPooled,
     as_read_only,
-    useful_threads,
+    compiler_missing,
 )
-from fastconv.convolution.blocking.tile_search import Target
+from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
+from fastconv.convolution.blocking.tiling import Target
+from fastconv.convolution.direct import DIRECT
 from fastconv.convolution.fused_max_pool import evened
-from fastconv.convolution.implicit_gemm_and_direct import Direct, compiler_missing
-from fastconv.convolution.input_grad.input_grad_by_phases import ByPhases
-from fastconv.convolution.input_grad.stride_phases import Phase
+from fastconv.convolution.input_grad.input_grad_by_phases import (
+    InputGradByPhases,
+    PhaseCall,
+    PhaseForward,
+)
+from fastconv.convolution.input_grad.stride_phases import Phase, phases
+from fastconv.convolution.packed_weights import all_finite
 from fastconv.core.activation import Activation
-from fastconv.core.cached import cached_property
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.kernels.depthwise_loops import LAYER, DepthwiseShape, depthwise_address, run_blocks
 from fastconv.runtime import cpu
+from fastconv.runtime.threads import useful_threads
 
 # More taps than a kernel of 5 x 5 has are not worth unrolling.
 MOST_TAPS = 25
 #: Tiles: rows, vectors of pixels.
 TILES = ((7, 1), (4, 2), (4, 1), (3, 2), (2, 4), (2, 2), (2, 1), (1, 4), (1, 2), (1, 1))
-#: Those that store maxima of 2 x 2 squares.
+#: Those that store maxima of 2 x 2 windows.
 POOLED_TILES = ((4, 2), (8, 1), (2, 2), (4, 1), (2, 1))
 #: Of pairs, whose rows are not neighbours in memory: one after the other is twice as fast.
 PAIR_TILES = ((1, 2), (1, 1))
 
 
-class Depthwise(ByPhases):
+class DepthwiseForward(PhaseForward):
     """One filter a tile, its taps unrolled, straight from the image by masked loads."""
 
-    name = "depthwise"
-    farthest_step = 2
-
-    def _refusal(self, problem: Conv2dProblem) -> str | None:
+    def refusal(self, problem: Conv2dProblem) -> str | None:
         """Take one input channel a group, small kernels, no dilation."""
         p = problem
         if p.C_per_group != 1:
@@ -59,65 +65,77 @@ class Depthwise(ByPhases):
             return f"needs loads by mask, which {instructions.name} vectors do not have"
         return compiler_missing()
 
-    def _seconds(self, problem: Conv2dProblem, threads: int) -> float:
+    def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count instructions and the bytes that pass."""
-        computing = _cycles(problem, depthwise_shape(problem)) / 4e9
-        moving = (problem.input_bytes + problem.output_bytes) / 60e9
-        return 5e-6 + (computing + moving) / threads
-
-    def bind(
-        self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
-    ) -> Run:
-        """Fuse bias, residual and activation into the tiles' stores."""
-        if not np.isfinite(weight).all():
-            # Margins are skipped here, but zero times infinity is not zero.
-            return Direct().bind(problem, weight, bias, activation)
-        return _DepthwiseLaunch(problem, weight, bias, activation)
+        return 5e-6 + _work(problem, depthwise_shape(problem)) / threads
 
     def pools(self, problem: Conv2dProblem) -> bool:
-        """Answer that every tile can be one of whole squares."""
+        """Answer that every tile can be one of whole windows."""
         return True
 
-    def bind_pooled(
-        self, problem: Conv2dProblem, weight: Array, bias: Array, activation: Activation
-    ) -> Run:
-        """Fuse the maxima of squares into the tiles' stores too."""
-        if not np.isfinite(weight).all():
-            return super().bind_pooled(problem, weight, bias, activation)
-        return _DepthwiseLaunch(problem, weight, bias, activation, pooled=True)
+    def bind(self, problem: Conv2dProblem, weight: Array, bias: Array, then: Epilogue) -> Run:
+        """Fuse bias, residual and epilogue into the tiles' stores."""
+        if any(map(any, problem.padding)) and not all_finite(weight):
+            # Padding is skipped here, but zero times infinity is not zero.
+            run = DIRECT.forward.bind(problem, weight, bias, Epilogue(then.activation))
+            return ThenPooled(run, problem) if then.pooled else run
+        launch = DepthwiseLaunch(problem, then)
+        return partial(launch, as_read_only(weight.reshape(-1)), as_read_only(bias))
 
-    def forward(
-        self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
-    ) -> None:
-        """Run once."""
-        self.bind(problem, prepared, bias, Activation())(x, None, out)
+    def call(self, problem: Conv2dProblem, activation: Activation) -> Call:
+        """Read the weights as they are."""
+        launch = DepthwiseLaunch(problem, Epilogue(activation))
+        padded = any(map(any, problem.padding))
 
-    def _run_phases(
-        self, found: Sequence[Phase], weight: Array, grad_output: Array, out: Array
-    ) -> None:
+        def call(x: Array, weight: Array, bias: Array, out: Array) -> None:
+            if padded and not all_finite(weight):
+                DIRECT.forward.call(problem, activation)(x, weight, bias, out)
+            else:
+                launch(weight.reshape(-1), bias, x, None, out)
+
+        return call
+
+
+class DepthwiseInputGrad(InputGradByPhases):
+    """Phases that share their rows are computed together."""
+
+    def calls(self, problem: Conv2dProblem) -> tuple[PhaseCall, ...]:
         """Compute all columns of some rows together: at stride 2, the even and the odd ones."""
-        height, width = out.shape[2:]
-        for down in dict.fromkeys(phase.down for phase in found):
-            sides = {phase.across.first: phase for phase in found if phase.down == down}
-            turned = [_turned(sides[side], weight) for side in sorted(sides)]
-            some = next(iter(sides.values()))
-            pair = None
-            if some.stride[1] == 2:
-                nothing = Side(0, 0)
-                even, odd = (Side.of(sides[n]) if n in sides else nothing for n in (0, 1))
-                pair = Pair(even, odd, width)
-            bias = np.zeros(some.problem.K, out.dtype)
-            target = Target(some.stride[0] * width, 1, height * width)
-            weights = np.concatenate(turned, axis=1)
-            launch = _DepthwiseLaunch(some.problem, weights, bias, Activation(), target, pair)
-            launch(grad_output, None, out.reshape(-1)[down.first * width :])
+        found = phases(problem)
+        rows = dict.fromkeys(phase.down for phase in found)
+        return tuple(_rows_call(problem, [p for p in found if p.down == down]) for down in rows)
+
+
+_forward = DepthwiseForward()
+DEPTHWISE = Algorithm("depthwise", _forward, DepthwiseInputGrad(_forward, widest_step=2))
+
+
+def _rows_call(problem: Conv2dProblem, sides: list[Phase]) -> PhaseCall:
+    """Return what computes phases side by side."""
+    some, pair = sides[0], None
+    if some.stride[1] == 2:
+        of_first = {side.across.first: Side.of(side) for side in sides}
+        even, odd = (of_first.get(first, Side(0, 0)) for first in (0, 1))
+        pair = Pair(even, odd, problem.W)
+    target = Target(some.stride[0] * problem.W, 1, problem.H * problem.W)
+    launch = DepthwiseLaunch(some.problem, Epilogue(), target, pair)
+    bias = as_read_only(np.zeros(some.problem.K, problem.dtype))
+    sides = sorted(sides, key=lambda side: side.across.first)
+    first = some.down.first * problem.W
+
+    def call(weight: Array, grad_output: Array, out: Array) -> None:
+        rotated = np.concatenate([_rotated(side, weight) for side in sides], axis=1)
+        weights = as_read_only(rotated.reshape(-1))
+        launch(weights, bias, grad_output, None, out.reshape(-1)[first:])
+
+    return call
 
 
 class Side(NamedTuple):
-    """The even or the odd columns of a gradient: taps of a row, and the margin at the left."""
+    """The even or the odd columns of a gradient: taps of a row, and padding at the left."""
 
     taps: int
-    margin: int
+    padding: int
 
     @classmethod
     def of(cls, phase: Phase) -> Side:
@@ -133,13 +151,13 @@ class Pair(NamedTuple):
     width: int
 
 
-def _turned(phase: Phase, weight: Array) -> Array:
+def _rotated(phase: Phase, weight: Array) -> Array:
     """Return the filters of a phase, one a row."""
     p, window = phase.problem, phase.window(*weight.shape[2:])
     own = window >= 0
-    turned = np.empty((p.K, p.taps), weight.dtype)
-    turned[:, window[own]] = weight.reshape(p.K, *own.shape)[:, own]
-    return turned
+    rotated = np.empty((p.K, p.taps), weight.dtype)
+    rotated[:, window[own]] = weight.reshape(p.K, *own.shape)[:, own]
+    return rotated
 
 
 def _shapes(
@@ -174,41 +192,43 @@ def depthwise_shape(
     return min(_shapes(problem, odd, pooled), key=lambda shape: _cycles(problem, shape))
 
 
-class _DepthwiseLaunch(Launch):
-    """A depthwise convolution ready to run."""
+def _work(problem: Conv2dProblem, shape: DepthwiseShape) -> float:
+    """Return about how many seconds one core takes."""
+    moving = (problem.input_bytes + problem.output_bytes) / 60e9
+    return _cycles(problem, shape) / CYCLES_PER_SECOND + moving
+
+
+class DepthwiseLaunch(Launch):
+    """A depthwise convolution ready to run but for its weights."""
 
     def __init__(
         self,
         problem: Conv2dProblem,
-        weight: Array,
-        bias: Array,
-        activation: Activation,
+        then: Epilogue,
         target: Target | None = None,
         pair: Pair | None = None,
-        pooled: bool = False,
     ) -> None:
-        self._given, self._activation, self._pooled = problem, activation, pooled
-        if pooled:
+        self._unpooled, self._pooled = (problem, Epilogue(then.activation)), then.pooled
+        if then.pooled:
             problem = evened(problem)
             target = Target(problem.OW // 2, 1, problem.P // 4)
         p = problem
         target = target or Target(p.OW, 1, p.P)
-        self._shape = depthwise_shape(p, pair and pair.odd.taps, pooled)
+        self._shape = depthwise_shape(p, pair and pair.odd.taps, then.pooled)
         if pair:
             self._shape = self._shape._replace(S=pair.even.taps)
-        self._problem = p
         self._blocks = p.N * p.K * -(-p.OH // self._shape.rows)
-        self._weight, self._bias = as_read_only(weight.reshape(-1)), as_read_only(bias)
-        self._numbers = as_read_only(activation.numbers(p.dtype))
+        self._work = _work(p, self._shape)
+        self._numbers = as_read_only(then.activation.numbers(p.dtype))
         self._none = as_read_only(np.empty(0, p.dtype))
         values: dict[str, int] = {
             **{name: getattr(p, name) for name in ("C", "K", "H", "W", "OH")},
             "OW": pair.width if pair else p.OW,
-            "form": activation.form,
+            "form": then.activation.form,
             "multiplier": p.K_per_group,
             "pad_top": p.padding[0][0],
-            "pad_left": pair.even.margin if pair else p.padding[1][0],
-            "pad_odd": pair.odd.margin if pair else 0,
+            "pad_left": pair.even.padding if pair else p.padding[1][0],
+            "pad_odd": pair.odd.padding if pair else 0,
             "out_row": target.row,
             "out_plane": target.plane,
         }
@@ -219,26 +239,26 @@ class _DepthwiseLaunch(Launch):
         """Return the kernel."""
         return depthwise_address(self._shape)
 
-    @cached_property
-    def _whole(self) -> Run:
-        """The same from the whole output, to which a residual can be added."""
-        arguments = self._weight, self._bias, self._activation
-        return ThenPooled(_DepthwiseLaunch(self._given, *arguments), self._given)
-
-    def __call__(self, x: Array, residual: Array | None, out: Array) -> None:
+    def __call__(
+        self, weights: Array, bias: Array, x: Array, residual: Array | None, out: Array
+    ) -> None:
         """Give each thread a range of blocks of rows."""
-        if self._pooled and residual is not None:
-            self._whole(x, residual, out)
-            return
+        added = self._none
+        if residual is not None:
+            if self._pooled:
+                whole = partial(DepthwiseLaunch(*self._unpooled), weights, bias)
+                ThenPooled(whole, self._unpooled[0])(x, residual, out)
+                return
+            added = residual.reshape(-1)
         run_blocks.on(
-            useful_threads(self._problem),
+            useful_threads(self._work),
             self._blocks,
             self._code,
-            x.reshape(-1),
-            self._weight,
-            self._bias,
-            self._none if residual is None else residual.reshape(-1),
-            out.reshape(-1),
+            x.ravel(),
+            weights,
+            bias,
+            added,
+            out.ravel(),
             self._numbers,
             self._layer,
         )

@@ -24,7 +24,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastconv.convolution.algorithm import Algorithm, Array
+from fastconv.convolution.algorithm import (
+    Algorithm,
+    Array,
+    Forward,
+    Gradient,
+    Implementation,
+    compiler_missing,
+)
 from fastconv.convolution.blocking.overlap_save import (
     SPECTRA_BYTES,
     WEIGHT_BYTES,
@@ -36,8 +43,7 @@ from fastconv.convolution.blocking.overlap_save import (
 )
 from fastconv.convolution.blocking.partition import PARTS, WORTH_A_TASK, Range, split, split_below
 from fastconv.convolution.blocking.spectra import MOST_POINTS, Integers, transform_of
-from fastconv.convolution.im2col import Im2col
-from fastconv.convolution.implicit_gemm_and_direct import compiler_missing
+from fastconv.convolution.im2col import IM2COL
 from fastconv.core.conv_problem import Conv2dProblem, Direction
 from fastconv.runtime import threads
 from fastconv.runtime.workspace import scratch
@@ -46,19 +52,17 @@ from fastconv.runtime.workspace import scratch
 CORNER = np.zeros(1, np.int64)
 
 
-class Fft(Algorithm):
+class _ByTiles(Implementation):
     """Tiles to spectra, products of matrices, and back."""
 
-    name = "fft"
-    #: Errors are in proportion to the largest elements of a tile.
-    precision: ClassVar = "high"
+    direction: ClassVar[Direction]
 
-    def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
+    def refusal(self, problem: Conv2dProblem) -> str | None:
         """Take kernels that span less than the largest tile, and not too many channels."""
         p, most = problem, MOST_POINTS
-        if not all(axis_of(p, direction, axis, most) for axis in (0, 1)):
+        if not all(axis_of(p, self.direction, axis, most) for axis in (0, 1)):
             return f"needs a dilated kernel (and its stride) within tiles of {most} x {most}"
-        if best_cut(p, direction) is None:
+        if best_cut(p, self.direction) is None:
             own, all_of = (size // 2**20 for size in (SPECTRA_BYTES, WEIGHT_BYTES))
             return (
                 f"needs more than {own} MiB for the spectra of one tile, or more than "
@@ -66,45 +70,57 @@ class Fft(Algorithm):
             )
         return compiler_missing()
 
-    def estimated_seconds(
-        self, problem: Conv2dProblem, direction: Direction, threads: int
-    ) -> float:
+    def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count points, products, and the weights' spectra, those made and those read."""
-        return seconds(problem, direction, _cut(problem, direction), threads)
+        return seconds(problem, self.direction, _cut(problem, self.direction), threads)
 
-    def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
+    def workspace_bytes(self, problem: Conv2dProblem) -> int:
         """Spectra of some tiles, and the points of one block of planes."""
-        return workspace_bytes(problem, direction, _cut(problem, direction))
+        return workspace_bytes(problem, self.direction, _cut(problem, self.direction))
 
-    # Forward and input gradient: a source is filtered --------------------------------------
+
+class FftForward(_ByTiles, Forward):
+    """A source is filtered by the conjugates of the weights' spectra."""
+
+    direction = "forward"
+
+    def least_seconds(self, problem: Conv2dProblem, threads: int) -> float:
+        """Count one pass, and what a call takes: `seconds` halves them at most."""
+        return 200e-6
 
     def prepare(self, problem: Conv2dProblem, weight: Array) -> tuple[Array, Array]:
         """Return the weights and the conjugates of their spectra."""
         return weight, _weight_spectra(problem, "forward", weight)
 
-    def forward(
-        self, problem: Conv2dProblem, x: Array, prepared: Any, bias: Array, out: Array
-    ) -> None:
+    def run(self, problem: Conv2dProblem, x: Array, prepared: Any, bias: Array, out: Array) -> None:
         """Multiply by the conjugates of the weights' spectra."""
         weight, spectra = prepared
         _filter(problem, "forward", x, spectra, bias, out)
         if not _all_finite(out):
-            other = Im2col()
-            other.forward(problem, x, other.prepare(problem, weight), bias, out)
+            other = IM2COL.forward
+            other.run(problem, x, other.prepare(problem, weight), bias, out)
 
-    def input_grad(
-        self, problem: Conv2dProblem, weight: Array, grad_output: Array, out: Array
-    ) -> None:
+
+class FftInputGrad(_ByTiles, Gradient):
+    """A source is filtered by the weights' spectra."""
+
+    direction = "input_grad"
+
+    def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
         """Multiply by the weights' spectra."""
-        spectra = _weight_spectra(problem, "input_grad", weight)
+        spectra = _weight_spectra(problem, "input_grad", factor)
         nothing = np.zeros(problem.C, problem.dtype)
         _filter(problem, "input_grad", grad_output, spectra, nothing, out)
         if not _all_finite(out):
-            Im2col().input_grad(problem, weight, grad_output, out)
+            IM2COL.input_grad.run(problem, factor, grad_output, out)
 
-    # Weight gradient: both factors have tiles, over which is summed ------------------------
 
-    def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
+class FftWeightGrad(_ByTiles, Gradient):
+    """Both factors have tiles, over which is summed."""
+
+    direction = "weight_grad"
+
+    def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
         """Multiply by the conjugates of the gradient's spectra; some filters at a time."""
         p, cut = problem, _cut(problem, "weight_grad")
         for part in product(
@@ -112,9 +128,13 @@ class Fft(Algorithm):
             split_below(p.K_per_group, cut.filters),
             split_below(p.C_per_group, cut.channels),
         ):
-            _sum_over_tiles(p, cut, x, grad_output, part, out)
+            _sum_over_tiles(p, cut, factor, grad_output, part, out)
         if not _all_finite(out):
-            Im2col().weight_grad(p, x, grad_output, out)
+            IM2COL.weight_grad.run(p, factor, grad_output, out)
+
+
+#: Errors are in proportion to the largest elements of a tile.
+FFT = Algorithm("fft", FftForward(), FftInputGrad(), FftWeightGrad(), "high")
 
 
 def _all_finite(array: Array) -> bool:

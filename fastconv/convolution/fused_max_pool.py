@@ -1,4 +1,4 @@
-"""Squares of 2 x 2 pixels of a convolution's output, of which only the maxima are wanted."""
+"""Max pooling fused into a convolution: only the maxima of 2 x 2 windows are wanted."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.pool_problem import Pool2dProblem, pooling_axes
 from fastconv.pooling.compiled_pooling import Jit
 
-#: Height and width of a square, and how far they are apart.
+#: Height, width and stride of a window.
 SIDE = 2
 
 
-def squares_of(problem: Conv2dProblem) -> Pool2dProblem:
-    """Return the pooling of a convolution's output; an odd last row or column is in no square."""
+def pooling_of(problem: Conv2dProblem) -> Pool2dProblem:
+    """Return the pooling of a convolution's output; an odd last row or column is in no window."""
     p = problem
     sizes = p.N, p.K, p.OH, p.OW, SIDE, SIDE
     return Pool2dProblem(*sizes, (SIDE, SIDE), ((0, 0), (0, 0)), (1, 1), False, p.dtype)
 
 
 def pool(problem: Conv2dProblem, whole: NDArray[Any], out: NDArray[Any]) -> None:
-    """Fill `out` with the maxima of the squares of the `whole` output."""
-    Jit().maximum(whole, pooling_axes(squares_of(problem), False), out, None)
+    """Fill `out` with the maxima of the windows of the `whole` output."""
+    Jit().maximum(whole, pooling_axes(pooling_of(problem), False), out, None)
 
 
 def evened(problem: Conv2dProblem) -> Conv2dProblem:
     """Return the convolution without the odd last row and column of its output.
 
-    For them its margins end earlier, if need be inside the image.
+    Its padding ends earlier for them, if need be inside the image.
     """
     p = problem
     (top, bottom), (left, right) = p.padding

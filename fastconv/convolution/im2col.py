@@ -17,11 +17,10 @@ document processing" (2006).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 
 import numpy as np
 
-from fastconv.convolution.algorithm import Algorithm, Array
+from fastconv.convolution.algorithm import Algorithm, Array, Forward, Gradient, Implementation
 from fastconv.convolution.blocking.partition import (
     PARTS,
     WORTH_A_TASK,
@@ -33,7 +32,7 @@ from fastconv.convolution.blocking.partition import (
     split,
     worthwhile_pixels,
 )
-from fastconv.core.conv_problem import Conv2dProblem, Direction
+from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import extent
 from fastconv.core.sliding_windows import windows_view
 from fastconv.runtime import cpu, threads
@@ -45,16 +44,11 @@ COLUMN_BYTES = 2 * 2**20
 BLAS_PART = 0.65
 
 
-class Im2col(Algorithm):
-    """Patches gathered through a stride-trick view, one BLAS product a block."""
+class Lowering:
+    """Patches gathered into columns through a stride-trick view, and added back from them."""
 
-    name = "im2col"
-    #: Bytes of columns a second that one thread fills, or adds back, and hands to BLAS.
-    bytes_per_second: Mapping[str, float] = {
-        "forward": 3.5e9,
-        "input_grad": 2e9,
-        "weight_grad": 3.5e9,
-    }
+    #: Bytes of columns a second that one thread fills and hands to BLAS, and that it adds back.
+    lowered_a_second, raised_a_second = 3.5e9, 2e9
 
     def lower(
         self, problem: Conv2dProblem, x: Array, block: Block, c0: int, columns: Array
@@ -75,7 +69,7 @@ class Im2col(Algorithm):
     def raise_columns(
         self, problem: Conv2dProblem, columns: Array, block: Block, c0: int, out: Array
     ) -> None:
-        """Add `columns`, as `lower` lays them out, back onto the images `out` (col2im)."""
+        """Add `columns`, in the order of `lower`, back onto the images `out` (col2im)."""
         channels = columns.shape[0] // (problem.R * problem.S)
         taps = columns.reshape(channels, problem.R, problem.S, *block.shape)
         (n0, n1), (i0, i1), (j0, j1) = block
@@ -99,35 +93,43 @@ class Im2col(Algorithm):
             source = taps[:, r, s, :, rows.start - i0 : rows.stop - i0]
             target += source[..., cols.start - j0 : cols.stop - j0].swapaxes(0, 1)
 
-    def estimated_seconds(
-        self, problem: Conv2dProblem, direction: Direction, threads: int
-    ) -> float:
+
+class _Im2col(Implementation):
+    """Columns of one block after the other, and a BLAS product with each."""
+
+    def __init__(self, lowering: Lowering) -> None:
+        self.lowering = lowering
+
+    def _seconds(self, problem: Conv2dProblem, threads: int, bytes_a_second: float) -> float:
         """Count the columns as moved once, and the product as fast as BLAS is when it is large."""
-        moving = problem.column_bytes / self.bytes_per_second[direction]
         most = 110e9 if problem.dtype == "float32" else 55e9
         blas = min(most, BLAS_PART * cpu.describe().instructions.flops(problem.dtype))
+        moving = problem.column_bytes / bytes_a_second
         return 50e-6 + (moving + problem.flops / blas) / threads
 
-    def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
-        """One block of columns, and where needed one of the product."""
-        rows = problem.C * problem.R * problem.S
-        if direction == "forward":
-            pixels = min(self._forward_pixels(problem), problem.N * problem.P)
-            return (rows + problem.K) * pixels * problem.itemsize
-        columns = min(COLUMN_BYTES, problem.column_bytes)
-        return columns + (problem.weight_bytes if direction == "weight_grad" else 0)
 
-    # Forward -----------------------------------------------------------------------------
+class Im2colForward(_Im2col, Forward):
+    """One block of output pixels a task; a single block is cut by filters instead."""
+
+    def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
+        """Count the columns as filled once."""
+        return self._seconds(problem, threads, self.lowering.lowered_a_second)
+
+    def workspace_bytes(self, problem: Conv2dProblem) -> int:
+        """One block of columns, and one of the product."""
+        pixels = min(_forward_pixels(problem), problem.N * problem.P)
+        rows = problem.C * problem.R * problem.S
+        return (rows + problem.K) * pixels * problem.itemsize
 
     def prepare(self, problem: Conv2dProblem, weight: Array) -> Array:
-        """Return the filters as matrices: (groups, K / groups, C / groups * R * S)."""
-        return weight.reshape(problem.groups, problem.K_per_group, problem.taps)
+        """Return the filters as matrices."""
+        return _matrices(problem, weight)
 
-    def forward(
+    def run(
         self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
     ) -> None:
         """One block of output pixels a task; a single block is cut by filters instead."""
-        blocks = list(blocks_below(problem, (0, problem.N), self._forward_pixels(problem)))
+        blocks = list(blocks_below(problem, (0, problem.N), _forward_pixels(problem)))
         offsets = bias.reshape(problem.groups, problem.K_per_group, 1)
 
         def multiply(columns: Array, block: Block, part: Part) -> None:
@@ -147,7 +149,7 @@ class Im2col(Algorithm):
         def lower_and_multiply(block: Block) -> None:
             shape = (problem.groups, problem.taps, block.pixels)
             with scratch("columns", shape, problem.dtype) as columns:
-                self.lower(problem, x, block, 0, columns.reshape(-1, block.pixels))
+                self.lowering.lower(problem, x, block, 0, columns.reshape(-1, block.pixels))
                 multiply(columns, block, Part((0, problem.groups), (0, problem.K_per_group)))
 
         if len(blocks) > 1:
@@ -162,67 +164,86 @@ class Im2col(Algorithm):
 
             def lower_channels(channels: Range) -> None:
                 first, last = channels
-                self.lower(problem, x, block, first, rows[first * window : last * window])
+                self.lowering.lower(problem, x, block, first, rows[first * window : last * window])
 
             channel_parts = min(PARTS, columns.size // WORTH_A_TASK)
             filter_parts = parts_of(problem.groups, problem.K_per_group, PARTS, smallest=32)
             threads.run_tasks(lower_channels, split(problem.C, channel_parts))
             threads.run_tasks(lambda part: multiply(columns, block, part), filter_parts)
 
-    def _forward_pixels(self, problem: Conv2dProblem) -> int:
-        column = problem.C * problem.R * problem.S * problem.itemsize
-        return max(1, min(COLUMN_BYTES // column, worthwhile_pixels(problem)))
 
-    # Gradients ---------------------------------------------------------------------------
+class Im2colInputGrad(_Im2col, Gradient):
+    """Some images and channels a task; what it adds to is its own."""
 
-    def input_grad(
-        self, problem: Conv2dProblem, weight: Array, grad_output: Array, out: Array
-    ) -> None:
+    def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
+        """Count the columns as added back once."""
+        return self._seconds(problem, threads, self.lowering.raised_a_second)
+
+    def workspace_bytes(self, problem: Conv2dProblem) -> int:
+        """One block of columns."""
+        return min(COLUMN_BYTES, problem.column_bytes)
+
+    def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
         """Give each task some images and channels; what it adds to is its own."""
-        matrices = self.prepare(problem, weight)
+        matrices = _matrices(problem, factor)
         worth = problem.N * problem.column_shape[1] * problem.P // WORTH_A_TASK
         image_ranges = split(problem.N, min(PARTS, worth))
-        parts = self._channel_parts(problem, PARTS // len(image_ranges))
+        parts = _channel_parts(problem, PARTS // len(image_ranges))
 
         def raise_part(task: tuple[Range, Part]) -> None:
             images, part = task
-            groups, taps, c0, rows = self._rows_of(problem, part)
+            groups, taps, c0, rows = _rows_of(problem, part)
             out[slice(*images), c0 : c0 + rows // (problem.R * problem.S)] = 0
             filters = matrices[groups, :, taps].swapaxes(1, 2)
-            for block in blocks_below(problem, images, self._pixels_for(problem, rows)):
+            for block in blocks_below(problem, images, _pixels_for(problem, rows)):
                 grad = _pixels(problem, grad_output, block)[groups]
                 shape = (*filters.shape[:2], block.pixels)
                 with scratch("columns", shape, problem.dtype) as columns:
                     np.matmul(filters, grad, out=columns)
-                    self.raise_columns(problem, columns.reshape(rows, -1), block, c0, out)
+                    self.lowering.raise_columns(problem, columns.reshape(rows, -1), block, c0, out)
 
         threads.run_tasks(raise_part, list(itertools.product(image_ranges, parts)))
 
-    def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
+
+class Im2colWeightGrad(_Im2col, Gradient):
+    """Small gradients summed in private copies over ranges of pixels; large ones cut by channels.
+
+    Either way each task owns what it adds to, and the copies are summed in their order.
+    """
+
+    def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
+        """Count the columns as filled once."""
+        return self._seconds(problem, threads, self.lowering.lowered_a_second)
+
+    def workspace_bytes(self, problem: Conv2dProblem) -> int:
+        """One block of columns, and a product."""
+        return min(COLUMN_BYTES, problem.column_bytes) + problem.weight_bytes
+
+    def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
         """Sum small gradients in private copies over ranges of pixels; cut large ones by channels.
 
         Either way each task owns what it adds to, and the copies are summed in their order.
         """
         copies = COLUMN_BYTES // problem.weight_bytes
-        parts = self._channel_parts(problem, PARTS if copies < 4 else 1)
-        _, _, _, rows = self._rows_of(problem, parts[0])
-        pixels = min(self._pixels_for(problem, rows), worthwhile_pixels(problem))
+        parts = _channel_parts(problem, PARTS if copies < 4 else 1)
+        _, _, _, rows = _rows_of(problem, parts[0])
+        pixels = min(_pixels_for(problem, rows), worthwhile_pixels(problem))
         blocks = list(blocks_below(problem, (0, problem.N), pixels))
         ranges = split(len(blocks), min(PARTS, copies) if copies >= 4 else 1)
-        gradient = self.prepare(problem, out)
+        gradient = _matrices(problem, out)
         private = gradient[np.newaxis]
         if len(ranges) > 1:
             private = np.empty((len(ranges), *gradient.shape), gradient.dtype)
 
         def sum_blocks(task: tuple[int, Part]) -> None:
             copy, part = task
-            groups, taps, c0, rows = self._rows_of(problem, part)
+            groups, taps, c0, rows = _rows_of(problem, part)
             target = private[copy, groups, :, taps]
             for number, block in enumerate(blocks[slice(*ranges[copy])]):
                 grad = _pixels(problem, grad_output, block)[groups]
                 shape = (target.shape[0], target.shape[2], block.pixels)
                 with scratch("columns", shape, problem.dtype) as columns:
-                    self.lower(problem, x, block, c0, columns.reshape(rows, -1))
+                    self.lowering.lower(problem, factor, block, c0, columns.reshape(rows, -1))
                     if number == 0:
                         np.matmul(grad, columns.swapaxes(1, 2), out=target)
                         continue
@@ -234,20 +255,42 @@ class Im2col(Algorithm):
         if len(ranges) > 1:
             np.sum(private, axis=0, out=gradient)
 
-    def _channel_parts(self, problem: Conv2dProblem, parts: int) -> list[Part]:
-        smallest = max(1, 64 // (problem.R * problem.S))  # rows for a product worth having
-        return parts_of(problem.groups, problem.C_per_group, parts, smallest)
 
-    def _rows_of(self, problem: Conv2dProblem, part: Part) -> tuple[slice, slice, int, int]:
-        """Return the part's groups, its rows in each group, first channel, and row count."""
-        (g0, g1), (c0, c1) = part
-        window = problem.R * problem.S
-        rows = (g1 - g0) * (c1 - c0) * window
-        first = g0 * problem.C_per_group + c0
-        return slice(g0, g1), slice(c0 * window, c1 * window), first, rows
+def im2col(name: str, lowering: Lowering) -> Algorithm:
+    """Return the algorithm whose columns are filled in a given way."""
+    gradients = Im2colInputGrad(lowering), Im2colWeightGrad(lowering)
+    return Algorithm(name, Im2colForward(lowering), *gradients)
 
-    def _pixels_for(self, problem: Conv2dProblem, rows: int) -> int:
-        return max(1, COLUMN_BYTES // (rows * problem.itemsize))
+
+IM2COL = im2col("im2col", Lowering())
+
+
+def _matrices(problem: Conv2dProblem, weight: Array) -> Array:
+    """Return the filters as matrices: (groups, K / groups, C / groups * R * S)."""
+    return weight.reshape(problem.groups, problem.K_per_group, problem.taps)
+
+
+def _forward_pixels(problem: Conv2dProblem) -> int:
+    column = problem.C * problem.R * problem.S * problem.itemsize
+    return max(1, min(COLUMN_BYTES // column, worthwhile_pixels(problem)))
+
+
+def _pixels_for(problem: Conv2dProblem, rows: int) -> int:
+    return max(1, COLUMN_BYTES // (rows * problem.itemsize))
+
+
+def _channel_parts(problem: Conv2dProblem, parts: int) -> list[Part]:
+    smallest = max(1, 64 // (problem.R * problem.S))  # rows for a product worth having
+    return parts_of(problem.groups, problem.C_per_group, parts, smallest)
+
+
+def _rows_of(problem: Conv2dProblem, part: Part) -> tuple[slice, slice, int, int]:
+    """Return the part's groups, its rows in each group, first channel, and row count."""
+    (g0, g1), (c0, c1) = part
+    window = problem.R * problem.S
+    rows = (g1 - g0) * (c1 - c0) * window
+    first = g0 * problem.C_per_group + c0
+    return slice(g0, g1), slice(c0 * window, c1 * window), first, rows
 
 
 def padded_block(problem: Conv2dProblem, x: Array, block: Block) -> Array:
@@ -286,7 +329,7 @@ def _pixels(problem: Conv2dProblem, tensor: Array, block: Block) -> Array:
 def _store_pixels(
     problem: Conv2dProblem, result: Array, block: Block, part: Part, out: Array
 ) -> None:
-    """Copy a product (groups, filters, pixels) to its place in `out`."""
+    """Copy a product (groups, filters, pixels) to its pixels in `out`."""
     (n0, n1), (i0, i1), (j0, j1) = block
     (g0, g1), (k0, k1) = part
     first = g0 * problem.K_per_group + k0

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fastconv.convolution.algorithm import Algorithm, Array
-from fastconv.core.conv_problem import Conv2dProblem, Direction
+from fastconv.convolution.algorithm import Algorithm, Array, Forward, Gradient, Implementation
+from fastconv.core.conv_problem import Conv2dProblem
 
 
 def pad(problem: Conv2dProblem, x: Array) -> Array:
-    """Return `x` (N, C, H, W) with its zero margins."""
+    """Return `x` (N, C, H, W) with its zero padding."""
     return np.pad(x, ((0, 0), (0, 0), *problem.padding))
 
 
@@ -36,23 +36,23 @@ def channels_of(problem: Conv2dProblem, k: int) -> slice:
     return slice(first, first + problem.C_per_group)
 
 
-class Reference(Algorithm):
-    """A patch times a filter, summed, once for every output element."""
+class _Loops(Implementation):
+    """A patch times a filter, once for every output element."""
 
-    name = "reference"
-
-    def estimated_seconds(
-        self, problem: Conv2dProblem, direction: Direction, threads: int
-    ) -> float:
+    def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """About 6 microseconds of Python an output element, then the products."""
         return problem.N * problem.K * problem.P * 6e-6 + problem.flops / 2e9
 
-    def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
+    def workspace_bytes(self, problem: Conv2dProblem) -> int:
         """One padded copy of the input."""
         n, c, h, w = problem.padded_shape
         return n * c * h * w * problem.itemsize
 
-    def forward(
+
+class ReferenceForward(_Loops, Forward):
+    """A patch times a filter, summed."""
+
+    def run(
         self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
     ) -> None:
         """out[n, k, i, j] = bias[k] + sum(patch * filter)."""
@@ -62,23 +62,32 @@ class Reference(Algorithm):
             for i, j, rows, columns in windows(problem):
                 out[n, k, i, j] = np.sum(image[:, rows, columns] * weight[k]) + bias[k]
 
-    def input_grad(
-        self, problem: Conv2dProblem, weight: Array, grad_output: Array, out: Array
-    ) -> None:
-        """Every output element hands its gradient, times the filter, back to its window."""
+
+class ReferenceInputGrad(_Loops, Gradient):
+    """Every output element hands its gradient, times the filter, back to its window."""
+
+    def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
+        """dx[window] += grad_output[n, k, i, j] * filter."""
         padded = np.zeros(problem.padded_shape, out.dtype)
         for n, k in itertools.product(range(problem.N), range(problem.K)):
             image = padded[n, channels_of(problem, k)]
             for i, j, rows, columns in windows(problem):
-                image[:, rows, columns] += grad_output[n, k, i, j] * weight[k]
+                image[:, rows, columns] += grad_output[n, k, i, j] * factor[k]
         top, left = problem.padding[0][0], problem.padding[1][0]
         out[...] = padded[:, :, top : top + problem.H, left : left + problem.W]
 
-    def weight_grad(self, problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
-        """Every output element hands its gradient, times its window, to the filter."""
-        padded = pad(problem, x)
+
+class ReferenceWeightGrad(_Loops, Gradient):
+    """Every output element hands its gradient, times its window, to the filter."""
+
+    def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
+        """dw[k] += grad_output[n, k, i, j] * window."""
+        padded = pad(problem, factor)
         out[...] = 0
         for n, k in itertools.product(range(problem.N), range(problem.K)):
             image = padded[n, channels_of(problem, k)]
             for i, j, rows, columns in windows(problem):
                 out[k] += grad_output[n, k, i, j] * image[:, rows, columns]
+
+
+REFERENCE = Algorithm("reference", ReferenceForward(), ReferenceInputGrad(), ReferenceWeightGrad())

@@ -27,8 +27,8 @@ _FLAGS = {"nogil": True, "error_model": "numpy", "fastmath": FASTMATH}
 # For sums in vectors: the compiler may choose the order of additions, once and for all calls.
 _ANY_ORDER = {"contract", "reassoc"}
 
-#: Elements of light work, a few instructions each, that take longer than waking a thread.
-WORTH_A_THREAD = 2**14
+#: What an element of light work takes, a few instructions, in seconds.
+SECONDS_AN_ELEMENT = 0.6e-9
 
 
 def _rename(function: Callable[..., Any], name: str) -> None:
@@ -141,8 +141,7 @@ class RangeKernel:
 
     def small(self, elements: int, items: int, *arguments: Any) -> None:
         """Run the loop over ``range(items)``, on as many threads as so many elements are worth."""
-        worth = elements // WORTH_A_THREAD
-        self.on(min(threads.get_num_threads(), worth) if worth > 1 else 1, items, *arguments)
+        self.on(threads.useful_threads(elements * SECONDS_AN_ELEMENT), items, *arguments)
 
     def on(self, most: int, items: int, *arguments: Any) -> None:
         """Run the loop over ``range(items)`` on at most so many threads."""

@@ -121,6 +121,15 @@ def set_num_threads(n: int) -> None:
     _num_threads = as_int("n", n, 1)
 
 
+#: Seconds of one thread's work that are worth a thread: several times what waking it takes.
+WORTH_A_THREAD = 10e-6
+
+
+def useful_threads(seconds: float) -> int:
+    """Return how many threads work is worth that takes one thread so many seconds."""
+    return max(1, min(get_num_threads(), int(seconds / WORTH_A_THREAD)))
+
+
 # Numba's threading layer -----------------------------------------------------------------
 
 

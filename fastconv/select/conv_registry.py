@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from fastconv.convolution.algorithm import Algorithm
-from fastconv.convolution.depthwise import Depthwise
-from fastconv.convolution.fft import Fft
-from fastconv.convolution.im2col import Im2col
-from fastconv.convolution.im2col_jit import Im2colJit
-from fastconv.convolution.implicit_gemm_and_direct import Direct, ImplicitGemm
-from fastconv.convolution.naive import Naive
-from fastconv.convolution.reference import Reference
-from fastconv.convolution.winograd import Winograd2, Winograd4
+from fastconv.convolution.depthwise import DEPTHWISE
+from fastconv.convolution.direct import DIRECT
+from fastconv.convolution.fft import FFT
+from fastconv.convolution.im2col import IM2COL
+from fastconv.convolution.im2col_jit import IM2COL_JIT
+from fastconv.convolution.implicit_gemm import IMPLICIT_GEMM
+from fastconv.convolution.naive import NAIVE
+from fastconv.convolution.reference import REFERENCE
+from fastconv.convolution.winograd import WINOGRAD_2X2, WINOGRAD_4X4
 from fastconv.core.conv_problem import DIRECTIONS, Direction
 
 ALGORITHMS: tuple[Algorithm, ...] = (
-    Winograd4(),
-    Winograd2(),
-    ImplicitGemm(),
-    Direct(),
-    Depthwise(),
-    Fft(),
-    Im2colJit(),
-    Im2col(),
-    Naive(),
-    Reference(),
+    WINOGRAD_4X4,
+    WINOGRAD_2X2,
+    IMPLICIT_GEMM,
+    DIRECT,
+    DEPTHWISE,
+    FFT,
+    IM2COL_JIT,
+    IM2COL,
+    NAIVE,
+    REFERENCE,
 )
 
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.convolution.algorithm import Algorithm, Array, Run
-from fastconv.convolution.fused_max_pool import squares_of
+from fastconv.convolution.algorithm import RANKED_FOR, Algorithm, Array, Call, Epilogue, Run
+from fastconv.convolution.fused_max_pool import pooling_of
 from fastconv.core.activation import Activation
 from fastconv.core.arguments import as_computed, as_numbers, check_out, check_shape
 from fastconv.core.cached import cached_property
@@ -43,7 +43,7 @@ class Choice:
     named : bool
         Whether the caller named it, instead of leaving the choice to "auto".
     precision : {"highest", "high"}
-        What was asked for then; see `fastconv.set_precision`.
+        What was set then; see `fastconv.set_precision`.
     threads : int or None
         For how many `measured` holds.
     measured : mapping
@@ -71,7 +71,7 @@ class Choice:
 
 
 class Circumstances(NamedTuple):
-    """All that the choice of "auto" depends on beside the problem.
+    """All that the choice of "auto" depends on besides the problem.
 
     Attributes
     ----------
@@ -93,9 +93,6 @@ def circumstances() -> Circumstances:
     return Circumstances(get_precision(), table, None if table is None else get_num_threads())
 
 
-#: Algorithms are estimated for this many threads, whatever the number is: another algorithm may
-#: round otherwise, and results do not depend on the number of threads.
-RANKED_FOR = 4
 #: The cheapest estimate stands unless another algorithm was measured to be faster by more than
 #: this: times vary by as much, and the choice should not.
 WORTH_A_CHANGE = 0.03
@@ -107,13 +104,12 @@ def candidates(
     """Ask every algorithm; those that `auto` may run come first, the cheapest estimate leading."""
     answers = []
     for algorithm in offering(direction):
-        refusal = algorithm.supports(problem, direction)
+        refusal = algorithm[direction].refusal(problem)
         if refusal is None and not suffices(algorithm.precision, precision):
             refusal = f"less exact than a plain sum: not with precision {precision!r}"
         seconds = float("inf")
         if refusal is None:
-            seconds = algorithm.estimated_seconds(problem, direction, RANKED_FOR)
-            seconds += algorithm.preparing_seconds(problem, RANKED_FOR) if once else 0.0
+            seconds = _seconds(algorithm, problem, direction, once)
         answers.append(Candidate(algorithm, refusal, seconds))
     return sorted(answers, key=lambda answer: answer.estimated_seconds)
 
@@ -123,6 +119,29 @@ def permitted(
 ) -> list[Candidate]:
     """Return the candidates that `auto` may run, the cheapest estimate leading."""
     return [c for c in candidates(problem, direction, precision, once) if c.refusal is None]
+
+
+def cheapest(
+    problem: Conv2dProblem, direction: Direction, precision: Precision, once: bool
+) -> Algorithm:
+    """Return the first of `permitted`, without asking those that cannot be cheaper."""
+    offered = [a for a in offering(direction) if suffices(a.precision, precision)]
+    bounds = [a[direction].least_seconds(problem, RANKED_FOR) for a in offered]
+    best = float("inf"), 0
+    for at in sorted(range(len(offered)), key=bounds.__getitem__):
+        if bounds[at] > best[0]:
+            break
+        if offered[at][direction].refusal(problem) is None:
+            best = min(best, (_seconds(offered[at], problem, direction, once), at))
+    return offered[best[1]]
+
+
+def _seconds(
+    algorithm: Algorithm, problem: Conv2dProblem, direction: Direction, once: bool
+) -> float:
+    """Return the estimate that algorithms are ranked by."""
+    preparing = algorithm.forward.preparing_seconds(problem, RANKED_FOR) if once else 0.0
+    return algorithm[direction].estimated_seconds(problem, RANKED_FOR) + preparing
 
 
 def fastest(ranked: Sequence[Candidate], measured: Mapping[str, float]) -> Candidate | None:
@@ -137,6 +156,12 @@ def choose(
 ) -> Algorithm:
     """Return the algorithm to run; see `decide`."""
     return decide(problem, direction, algorithm, once).algorithm
+
+
+@lru_cache(maxsize=256)
+def call_of(problem: Conv2dProblem, algorithm: Algorithm, activation: Activation) -> Call:
+    """Return what convolves with weights that come with each call."""
+    return algorithm.forward.call(problem, activation)
 
 
 def decide(
@@ -173,10 +198,13 @@ def _decide(
     if now.table is not None and now.threads is not None:
         measured = now.table.seconds(problem, direction, now.threads)
     if algorithm == "auto":
+        if not measured:
+            chosen = cheapest(problem, direction, now.precision, once)
+            return Choice(chosen, False, now.precision, now.threads, {})
         allowed = permitted(problem, direction, now.precision, once)
         if once:
             preparing = {
-                c.algorithm.name: c.algorithm.preparing_seconds(problem, RANKED_FOR)
+                c.algorithm.name: c.algorithm.forward.preparing_seconds(problem, RANKED_FOR)
                 for c in allowed
             }
             measured = {n: t + preparing.get(n, 0.0) for n, t in measured.items()}
@@ -185,7 +213,7 @@ def _decide(
         return Choice(chosen, False, now.precision, now.threads, measured if best else {})
     for named in offering(direction):
         if named.name == algorithm:
-            refusal = named.supports(problem, direction)
+            refusal = named[direction].refusal(problem)
             if refusal is None:
                 return Choice(named, True, now.precision, now.threads, measured)
             raise ValueError(f"algorithm {algorithm!r} refuses this problem: {refusal}")
@@ -236,7 +264,7 @@ class Conv2dPlan:
     activation : Activation
         What is applied to the output.
     max_pool : 2 or None
-        The side of the squares whose maxima are returned.
+        The side of the windows whose maxima are returned.
     output_shape : tuple of int
         What a call returns: (N, K, OH, OW), pooled (N, K, OH // 2, OW // 2); without N where the
         plan is for one image.
@@ -258,11 +286,11 @@ class Conv2dPlan:
         self.activation = activation
         self.max_pool = max_pool
         self._choice = choice
-        bind = choice.algorithm.bind if max_pool is None else choice.algorithm.bind_pooled
-        run = bind(problem, weight, bias, activation)
+        then = Epilogue(activation, pooled=max_pool is not None)
+        run = choice.algorithm.forward.bind(problem, weight, bias, then)
         self._run = _OfOneImage(run) if single else run
         # What every call compares with, worked out once. One image has no batch axis.
-        returned = problem.output_shape if max_pool is None else squares_of(problem).output_shape
+        returned = problem.output_shape if max_pool is None else pooling_of(problem).output_shape
         shapes = problem.input_shape, problem.output_shape, returned
         self._input_shape, self._convolved, self._output_shape = (
             shape[single:] for shape in shapes
@@ -282,16 +310,16 @@ class Conv2dPlan:
     @cached_property
     def workspace_bytes(self) -> int:
         """Scratch memory a thread needs besides input and output."""
-        return self._choice.algorithm.workspace_bytes(self.problem, "forward")
+        return self._choice.algorithm.forward.workspace_bytes(self.problem)
 
     def explain(self) -> str:
         """Return a table of every algorithm: its estimate, or why not it; ``*`` runs."""
         text = explain(self.problem, "forward", self._choice)
         if self.max_pool is None:
             return text
-        stored = self._choice.algorithm.pools(self.problem)
+        stored = self._choice.algorithm.forward.pools(self.problem)
         when = "before the output is stored" if stored else "in a second pass"
-        return f"{text}\nmaxima of squares of {self.max_pool} x {self.max_pool} are taken {when}"
+        return f"{text}\nmaxima of {self.max_pool} x {self.max_pool} windows are taken {when}"
 
     def __repr__(self) -> str:
         shapes = f"{self.problem.input_shape} -> {self._output_shape}"
@@ -327,11 +355,10 @@ class Conv2dPlan:
         >>> plan([[[[1.0, 2.0]]]], residual=[[[[-3.0, 3.0]]]])
         array([[[[0., 5.]]]])
         """
-        array = self._checked("x", x, self._input_shape, "the plan's input")
+        array = self._checked("x", x, self._input_shape)
         added = None
         if residual is not None:
-            meaning = "the output" if self.max_pool is None else "the output before pooling"
-            added = self._checked("residual", residual, self._convolved, meaning)
+            added = self._checked("residual", residual, self._convolved)
         if out is None:
             out = output_memory.empty(self._output_shape, self._dtype)
         else:
@@ -342,12 +369,13 @@ class Conv2dPlan:
             self._run(array, added, out)
         return out
 
-    def _checked(self, name: str, value: Any, shape: tuple[int, ...], meaning: str) -> Array:
+    def _checked(self, name: str, value: Any, shape: tuple[int, ...]) -> Array:
         # The usual case first: a small convolution takes no longer than all these questions.
         if type(value) is np.ndarray and value.dtype == self._dtype and value.shape == shape:
             return as_computed(value, self._dtype)
         array = as_numbers(name, value, len(shape))
-        check_shape(name, array, shape, meaning)
+        output = "the output" if self.max_pool is None else "the output before pooling"
+        check_shape(name, array, shape, "the plan's input" if name == "x" else output)
         if not np.can_cast(array.dtype, self._dtype):
             dtype = self.problem.dtype
             raise TypeError(

@@ -158,7 +158,7 @@ def _known(direction: Direction) -> dict[str, Algorithm]:
 def _refuses(runtime: Runtime, problem: Conv2dProblem, direction: Direction) -> bool:
     if not isinstance(runtime, Fastconv) or runtime.algorithm == "auto":
         return False
-    return _known(direction)[runtime.algorithm].supports(problem, direction) is not None
+    return _known(direction)[runtime.algorithm][direction].refusal(problem) is not None
 
 
 def _allowed(entry: Entry, problem: Conv2dProblem, direction: Direction) -> float:
@@ -189,7 +189,7 @@ def _records(
             *(layer, problem, direction),
             algorithm=name,
             contender=entry.runtime.name,
-            workspace_bytes=algorithm and algorithm.workspace_bytes(problem, direction),
+            workspace_bytes=algorithm and algorithm[direction].workspace_bytes(problem),
             chosen_by_auto=algorithm is chosen,
             tolerance=_allowed(entry, problem, direction),
             time_over_fastconv=entry.median / medians[0] if entry.median and medians else None,

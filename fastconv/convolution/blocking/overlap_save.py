@@ -108,19 +108,14 @@ class Cut(NamedTuple):
 
 def cuts(problem: Conv2dProblem, direction: Direction) -> Iterator[Cut]:
     """Return the cuts whose spectra are not too large."""
-    p = problem
-    sizes = [2**k for k in range(MOST_POINTS.bit_length())]
-    axes = [
-        [(n, some) for n in sizes if (some := axis_of(p, direction, axis, n))] for axis in (0, 1)
-    ]
+    p, axes = problem, []
+    for axis in (0, 1):
+        sizes = [2**k for k in range(MOST_POINTS.bit_length())]
+        found = [(n, some) for n in sizes if (some := axis_of(p, direction, axis, n))]
+        # A single larger tile does what the smallest does that is enough.
+        single = [n for n, some in found if some.tiles == 1][1:]
+        axes.append([(n, some) for n, some in found if n not in single])
     for (n_h, down), (n_w, across) in product(*axes):
-        # A smaller tile does what a larger one would.
-        if any(
-            smaller.tiles == chosen.tiles == 1 and m < n
-            for some, (n, chosen) in zip(axes, ((n_h, down), (n_w, across)), strict=True)
-            for m, smaller in some
-        ):
-            continue
         total = max(1, p.N) * down.tiles * across.tiles
         whole = (n_h, n_w, down, across, total, total, p.groups, p.K_per_group, p.C_per_group)
         cut = _within(p, direction, Cut(*whole))

@@ -15,13 +15,13 @@ Lanes = Literal["filters", "pixels"]
 # Pixels of the input between those of one tile.
 FARTHEST_STRIDE = 16
 
-#: Tiles with filters in the lanes: vectors of filters, rows and columns of pixels.
+#: Tiles vectorized over output channels: vectors of filters, rows and columns of pixels.
 FILTER_TILES = (
     *((2, 1, 14), (2, 1, 13), (2, 1, 10), (2, 1, 8), (2, 1, 7), (2, 1, 6), (2, 2, 7)),
     *((3, 1, 7), (3, 1, 4), (2, 1, 4), (2, 3, 2), (2, 1, 2), (2, 1, 1)),
     *((1, 1, 14), (1, 1, 8), (1, 2, 7), (1, 1, 4), (1, 1, 1)),
 )
-#: Tiles with pixels in the lanes: filters, rows, vectors of pixels.
+#: Tiles vectorized over output pixels: filters, rows, vectors of pixels.
 PIXEL_TILES = (
     *((8, 1, 3), (12, 1, 2), (8, 1, 2), (8, 3, 1), (12, 2, 1), (8, 2, 1), (8, 1, 1)),
     *((4, 2, 2), (4, 1, 2), (4, 2, 1), (4, 1, 1), (1, 4, 2), (1, 2, 4), (1, 4, 1), (1, 7, 1)),
@@ -48,7 +48,7 @@ def all_shapes(dtype: str) -> tuple[TileShape, ...]:
 def shapes(problem: Conv2dProblem, over: Lanes, pooled: bool = False) -> Iterator[TileShape]:
     """Return the tiles that fit the registers and the output of a problem (as rows).
 
-    If `pooled`, those that store maxima of 2 x 2 squares.
+    If `pooled`, those that store maxima of 2 x 2 windows.
     """
     p = problem
     step = p.stride[1] if p.stride[1] <= 2 else 0

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from fastconv.convolution.blocking.partition import split_below
 from fastconv.convolution.blocking.winograd_search import (
     Cut,
-    cheapest_with,
     chunk_of,
     filter_elements,
     form_of,
@@ -22,7 +21,6 @@ from fastconv.convolution.blocking.winograd_search import (
 )
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.records import freeze, record_of
-from fastconv.kernels.conv_microkernels import TileShape
 from fastconv.kernels.winograd_microkernels import LAYOUT
 
 
@@ -44,25 +42,18 @@ class Blocks(NamedTuple):
 
 
 @lru_cache(maxsize=128)
-def blocks_of(
-    problem: Conv2dProblem,
-    m: int,
-    shape: TileShape,
-    num_threads: int,
-    fresh: bool = False,
-    pooled: bool = False,
-) -> Blocks:
-    """Return the cut that suits so many threads and a microkernel, with all its numbers.
+def blocks_of(problem: Conv2dProblem, m: int, cut: Cut, pooled: bool = False) -> Blocks:
+    """Return a cut with all its numbers.
 
     If the output is `pooled`, its maxima over 2 x 2 windows are written.
     """
-    p, cut = problem, cheapest_with(problem, m, shape, num_threads, fresh)
+    p, shape, fresh = problem, cut.shape, cut.fresh
     total, down, across = tiles_of(p, m)
     row_starts, column_starts = _starts(total, cut.rows), _starts(across, cut.columns)
     filter_tiles = -(-p.K_per_group // shape.filters)
     row_blocks, column_blocks = len(row_starts) - 1, len(column_starts) - 1
     blocks = p.groups * row_blocks * column_blocks
-    workers = min(num_threads, filter_tiles if cut.shared else blocks)
+    workers = min(cut.threads, filter_tiles if cut.shared else blocks)
     pass_tiles = -(-filter_tiles // (workers * cut.passes if cut.shared else cut.passes))
     numbers = _buffers(p, m, cut, row_starts, column_starts, pass_tiles)
     offsets = np.arange(p.C_per_group) * numbers["pitch"]
@@ -121,7 +112,9 @@ def _buffers(
     product_stride = odd_lines(pass_tiles * shape.filters * pitch, p.itemsize)
     in_plane = (high + (alpha - 1) // m) * wide + lanes
     gather_plane = rounded_up(high * wide, lanes) + lanes
-    filters = filter_elements(p, form, shape, pass_tiles * shape.filters if cut.fresh else 0)
+    # What tiles and transforms read beyond the last element belongs to the buffer.
+    fresh = pass_tiles * shape.filters if cut.fresh else 0
+    filters = filter_elements(p, form, shape.filters, fresh)
     sizes = (
         *(m * alpha * in_plane, m * m * gather_plane, alpha**2 * product_stride),
         *(*filters, alpha**2 * in_stride),
@@ -150,4 +143,4 @@ def _pitch(first: int, last: int, down: int, columns: int, lanes: int) -> int:
         rows = min(last - row, down - row % down)
         pitch = max(pitch, (row - first) * columns + rounded_up(rows * columns, lanes))
         row += rows
-    return rounded_up(pitch, lanes)
+    return int(rounded_up(pitch, lanes))

@@ -1,20 +1,21 @@
 """Which blocks Winograd's tiles are cut into: every cut with its cost, and the cheapest.
 
 As with register tiles these cuts may depend on the number of threads: every output element is
-computed in the same way, in whatever block it lies.
+computed in the same way, in whatever block it lies. All cuts with all register tiles are compared
+at once, in arrays of three axes: sizes of blocks, ways to do them, register tiles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
-from itertools import chain, product
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastconv.codegen.winograd_transforms import Form
-from fastconv.convolution.blocking.tile_search import RUN, cycles_of_widths
+from fastconv.convolution.blocking.balance import AxisCut, busiest_share, uneven
+from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND, RUN, cycles, sizes_of
 from fastconv.convolution.blocking.tile_shapes import Lanes, shapes
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.kernels.conv_microkernels import TileShape
@@ -26,13 +27,13 @@ MOST_BYTES = 4 * 2**20
 IMPOSSIBLE = 1e20
 # Starting and joining the threads once.
 FORK_CYCLES = 20e3
-# What a core gets from the third-level cache or memory while it computes, bytes a cycle.
+# What a core gets from L3 or memory while it computes, bytes a cycle.
 FAR_BYTES_PER_CYCLE = 8
 # Measured: what it costs that transformed filters are written to memory and read but once.
 PREPARED_CYCLES_PER_BYTE = 0.25
 
 
-#: Register tiles of the products: vectors in the lanes' direction, and elements in the other.
+#: Register tiles of the products: vectors along the vectorized axis, and elements along the other.
 PRODUCT_TILES: dict[Lanes, tuple[tuple[int, int], ...]] = {
     "filters": ((2, 14), (2, 10), (2, 8), (2, 4), (2, 1), (1, 14), (1, 4), (1, 1)),
     "pixels": ((3, 8), (2, 8), (1, 8), (1, 1)),
@@ -44,8 +45,8 @@ class Cut(NamedTuple):
 
     Attributes
     ----------
-    cost : float
-        Cycles of the busiest thread.
+    cost, work : float
+        Cycles of the busiest thread, and of all threads together.
     rows, columns : int
         Rows of tiles (counted through all images) and columns of tiles of a block, at most.
     passes : int
@@ -56,27 +57,45 @@ class Cut(NamedTuple):
         The register tile of the products.
     fresh : bool
         Whether filters are transformed where they are multiplied, anew for each block.
+    threads : int
+        What it was made for.
     """
 
     cost: float
+    work: float
     rows: int
     columns: int
     passes: int
     shared: bool
     shape: TileShape
-    fresh: bool = False
-
-
-class _Cuts(NamedTuple):
-    """Many cuts at once: arrays in place of numbers."""
-
-    cost: Any
-    rows: Any
-    columns: Any
-    passes: Any
-    shared: Any
-    shape: TileShape
     fresh: bool
+    threads: int
+
+    @property
+    def seconds(self) -> float:
+        """About how long the convolution takes."""
+        return 10e-6 + self.cost / CYCLES_PER_SECOND
+
+
+def stride_refusal(problem: Conv2dProblem) -> str | None:
+    """Return why a stride is refused, None if it is not."""
+    return None if problem.stride == (1, 1) else f"needs stride 1, got {problem.stride}"
+
+
+def kernel_refusal(problem: Conv2dProblem) -> str | None:
+    """Return why a kernel is refused, None if it is not."""
+    p = problem
+    if (p.R, p.S) not in ((3, 3), (5, 5)):
+        return f"needs a kernel of 3 x 3 or 5 x 5, got {p.R} x {p.S}"
+    return None if p.dilation == (1, 1) else f"needs dilation 1, got {p.dilation}"
+
+
+def least_seconds(problem: Conv2dProblem, m: int, num_threads: int) -> float:
+    """Return what the transforms of inputs and outputs take at least, as `_costs` counts them."""
+    p, form, (total, _, across) = problem, form_of(problem, m), tiles_of(problem, m)
+    vectors, products = total * across / form.lanes, form.alpha**2
+    cycles = p.C * (60 + vectors * 7.0 * products) + p.K * (60 + vectors * 4.0 * products)
+    return 10e-6 + cycles / num_threads / CYCLES_PER_SECOND
 
 
 def form_of(problem: Conv2dProblem, m: int) -> Form:
@@ -102,48 +121,43 @@ def cheapest(problem: Conv2dProblem, m: int, num_threads: int, once: bool = Fals
     If the weights are used `once`, what their transform takes is part of the cost, wherever it is
     done, and all of them are transformed before only if they are few.
     """
-    shapes = list(product_tiles(problem, m))
-    found = [cheapest_with(problem, m, shape, num_threads) for shape in shapes]
-    if once:
-        extra = [_preparing(problem, m, shape, num_threads) for shape in shapes]
-        found = [cut._replace(cost=cut.cost + e) for cut, e in zip(found, extra, strict=True)]
-        found += [cheapest_with(problem, m, shape, num_threads, True) for shape in shapes]
-    return min(found)
+    tiles = product_tiles(problem, m)
+    every = _Cuts(problem, m, tiles, num_threads, False)
+    if not once:
+        return every.best()
+    fresh = _Cuts(problem, m, tiles, num_threads, True)
+    return min(every.best(_preparing(problem, m, every, num_threads)), fresh.best())
 
 
 @lru_cache(maxsize=4096)
 def cheapest_with(
     problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int, fresh: bool = False
 ) -> Cut:
-    """Return the best cut for a register tile, of those whose buffers are small enough."""
-    ranked = ranked_cuts(problem, m, shape, num_threads, fresh)
-    cheapest_of_all = next(ranked)
-    for cut in chain((cheapest_of_all,), ranked):
-        if _bytes(problem, m, num_threads, cut) <= MOST_BYTES:
-            return cut
-    return cheapest_of_all._replace(cost=cheapest_of_all.cost + IMPOSSIBLE)
+    """Return the best cut for a register tile."""
+    return _Cuts(problem, m, (shape,), num_threads, fresh).best()
 
 
-def ranked_cuts(
-    problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int, fresh: bool = False
-) -> Iterator[Cut]:
-    """Return the cuts worth considering, the cheapest first."""
-    numbers = _cuts(problem, m, shape, num_threads, fresh)[:5]
-    for at in np.lexsort(numbers[::-1]):
-        cost, rows, columns, passes, shared = (column[at].item() for column in numbers)
-        yield Cut(cost, rows, columns, passes, shared, shape, fresh)
+def fits_one_thread(problem: Conv2dProblem, m: int) -> bool:
+    """Return whether the smallest blocks of all are surely small enough for one thread."""
+    _, _, across = tiles_of(problem, m)
+    columns = -(-across // max(n for n in COLUMN_PARTS if n <= across))
+    tile = next(iter(product_tiles(problem, m)))
+    smallest = Cut(0.0, 0.0, 1, columns, 8, False, tile, False, 1)
+    return bool(most_bytes(problem, m, smallest) <= MOST_BYTES)
 
 
-def product_tiles(problem: Conv2dProblem, m: int) -> Iterator[TileShape]:
+def product_tiles(problem: Conv2dProblem, m: int) -> tuple[TileShape, ...]:
     """Return the register tiles worth considering: few, since each takes a while to compile."""
     total, _, across = tiles_of(problem, m)
     line = _products(problem, total * across, problem.C_per_group)
+    found = []
     for over in PRODUCT_TILES:
         for shape in shapes(line, over):
             vectors = (shape.filters if over == "filters" else shape.columns) // shape.lanes
             other = shape.columns if over == "filters" else shape.filters
             if (vectors, other) in PRODUCT_TILES[over]:
-                yield shape
+                found.append(shape)
+    return tuple(found)
 
 
 def chunk_of(problem: Conv2dProblem) -> int:
@@ -158,40 +172,88 @@ def _products(problem: Conv2dProblem, tiles: int, channels: int) -> Conv2dProble
     return Conv2dProblem(*sizes, (1, 1), ((0, 0), (0, 0)), (1, 1), 1, p.dtype)
 
 
-def _cuts(
-    problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int, fresh: bool = False
-) -> _Cuts:
-    """Return the cuts worth considering."""
-    p = problem
-    total, down, across = tiles_of(p, m)
-    rows = {-(-total // n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128) if n <= total}
-    rows |= {n for n in (1, 2, 3, 4, down) if n <= total}
-    columns = {-(-across // n) for n in (1, 2, 4, 8, 32, 128) if n <= across}
-    channels = chunk_of(p) if fresh else p.C_per_group
-    filter_tiles = -(-p.K_per_group // shape.filters)
-    ways = list(product((1, 2, 4, 8), (False, True)))
-    if fresh:
-        share = -(-filter_tiles // num_threads)
-        ways = [(-(-share // n), True) for n in (1, 2, 3, 4, 6, 8, 12, 16) if n <= share]
-    sizes = [(high, wide) for high, wide in product(rows, columns) if wide == across or high == 1]
-    high, wide = np.repeat(np.array(sizes), len(ways), axis=0).T
-    passes, shared = np.tile(np.array(ways), (len(sizes), 1)).T
-    tiles = high * wide
-    alone = cycles_of_widths(_products(p, 1, channels), shape, tiles, tiles)
-    every = _Cuts(0.0, high, wide, passes, shared.astype(bool), shape, fresh)
-    return every._replace(cost=_costs(p, m, num_threads, every, alone))
+#: Into how many parts rows and columns of tiles are cut.
+ROW_PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128)
+COLUMN_PARTS = (1, 2, 4, 8, 32, 128)
 
 
-def _costs(problem: Conv2dProblem, m: int, num_threads: int, cut: _Cuts, alone: Any) -> Any:
+class _Cuts:
+    """All cuts worth considering, with several register tiles: arrays (sizes, ways, tiles)."""
+
+    def __init__(
+        self,
+        problem: Conv2dProblem,
+        m: int,
+        tiles: tuple[TileShape, ...],
+        num_threads: int,
+        fresh: bool,
+    ) -> None:
+        p, self.tiles, self.fresh, self.threads = problem, tiles, fresh, num_threads
+        total, down, across = tiles_of(p, m)
+        rows = {-(-total // n) for n in ROW_PARTS if n <= total}
+        rows |= {n for n in (1, 2, 3, 4, down) if n <= total}
+        columns = {-(-across // n) for n in COLUMN_PARTS if n <= across}
+        sizes = [
+            (high, wide)
+            for high, wide in product(sorted(rows), sorted(columns))
+            if wide == across or high == 1
+        ]
+        self.costs: Any = 0.0
+        self.uneven: Any = 1.0
+        self.rows, self.columns = np.array(sizes).T.reshape(2, -1, 1, 1)
+        self.filters = np.array([tile.filters for tile in tiles])
+        self.tile_columns = np.array([tile.columns for tile in tiles])
+        filter_tiles = -(-p.K_per_group // self.filters)
+        if fresh:
+            parts = np.array((16, 12, 8, 6, 4, 3, 2, 1))[:, np.newaxis]
+            share = -(-filter_tiles // num_threads)
+            self.passes, self.shared = -(-share // parts), np.ones((8, 1), bool)
+            self.costs = self.costs + np.where(parts <= share, 0.0, np.inf)
+        else:
+            ways = np.array(list(product((1, 2, 4, 8), (False, True))))
+            self.passes, self.shared = ways.T.reshape(2, -1, 1)
+            self.shared = self.shared.astype(bool)
+        # One matrix product of all channels or, with fresh filters, of a chunk of them.
+        line = _products(p, 1, chunk_of(p) if fresh else p.C_per_group)
+        count = self.rows * self.columns
+        alone = [
+            cycles(line, sizes_of(some), count, count)
+            for over in PRODUCT_TILES
+            if (some := tuple(tile for tile in tiles if tile.lanes_over == over))
+        ]
+        costs, self.work = _costs(p, m, self, np.concatenate(alone, axis=2))
+        self.costs = self.costs + costs
+        self.bytes = most_bytes(p, m, self)
+
+    def best(self, more: Any = 0.0) -> Cut:
+        """Return the best cut whose buffers are small enough; some tiles may cost `more`."""
+        costs = self.costs + more
+        fitting = np.where(self.bytes <= MOST_BYTES, costs * self.uneven, np.inf)
+        at = np.unravel_index(np.argmin(fitting), costs.shape)
+        cost = float(costs[at])
+        if fitting[at] == np.inf:
+            at = np.unravel_index(np.argmin(costs), costs.shape)
+            cost = float(costs[at]) + IMPOSSIBLE
+        numbers = (
+            int(np.broadcast_to(number, costs.shape)[at])
+            for number in (self.rows, self.columns, self.passes, self.shared)
+        )
+        rows, columns, passes, shared = numbers
+        tile = self.tiles[at[2]]
+        work = float(np.broadcast_to(self.work, costs.shape)[at])
+        return Cut(cost, work, rows, columns, passes, bool(shared), tile, self.fresh, self.threads)
+
+
+def _costs(problem: Conv2dProblem, m: int, cut: _Cuts, alone: Any) -> tuple[Any, Any]:
     """Return about how many cycles the busiest thread takes with each of the cuts.
 
-    One matrix product takes `alone`, of all channels or, with fresh filters, of a chunk of them.
+    And all threads together. One matrix product takes `alone`.
     """
-    p, form, shape, passes = problem, form_of(problem, m), cut.shape, cut.passes
+    p, form, passes, num_threads = problem, form_of(problem, m), cut.passes, cut.threads
     total, _, across = tiles_of(p, m)
     alpha, lanes, near = form.alpha, form.lanes, 0.8 * cpu.describe().l2_bytes
     blocks = p.groups * -(-total // cut.rows) * -(-across // cut.columns)
-    filter_tiles = -(-p.K_per_group // shape.filters)
+    filter_tiles = -(-p.K_per_group // cut.filters)
     tiles = cut.rows * cut.columns
     vectors, across_vectors = -(-tiles // lanes), -(-cut.columns // lanes)
     # Measured: rows of the image deinterleaved and interleaved, and tiles transformed.
@@ -202,6 +264,7 @@ def _costs(problem: Conv2dProblem, m: int, num_threads: int, cut: _Cuts, alone: 
     outputs = p.K_per_group * (60 + vectors * 4.0 * alpha**2 + gathered)
     products = alpha**2 * alone
     room = vectors * lanes
+    far: Any
     produced: Any
     weights: Any
     all_transformed, produced, weights = (
@@ -211,81 +274,105 @@ def _costs(problem: Conv2dProblem, m: int, num_threads: int, cut: _Cuts, alone: 
     # Blocks that all threads do together, or each thread its own.
     share = np.where(cut.shared, 1 / num_threads, 1.0)
     fork = np.where(cut.shared, 2 * FORK_CYCLES, 0.0)
+    # All blocks count as large as the largest: each reads all weights, and whole vectors.
     count = np.where(cut.shared, blocks, -(-blocks // num_threads))
-    uneven = -(-filter_tiles // num_threads) * num_threads
-    products = np.where(cut.shared, products * uneven / filter_tiles, products)
+    busiest = _busiest_share(p.groups, total, across, cut)
+    cut.uneven = np.where(cut.shared, 1.0, uneven(busiest, num_threads))
     transformed, produced, weights = (n * share for n in (all_transformed, produced, weights))
     if cut.fresh:
         chunks = -(-p.C_per_group // chunk_of(p))
         # Sums are read and written for each chunk, whose filters stay near.
         products = products * chunks + produced / share / p.itemsize / lanes * (chunks - 1) * 2
         own = (weights * (1 + p.R * p.S / alpha**2) + produced) / passes
-        products = products + _transform_cycles(p, form, shape)
+        products = products + _transform_cycles(p, form, cut.filters)
         # Read once a pass.
-        far: Any = np.where(all_transformed + own > near, all_transformed * passes, 0.0)
-        far += np.where(own > near, 2 * weights + 2 * produced * chunks, 0.0)
+        far = np.where(all_transformed + own > near, all_transformed * passes, 0.0)
+        far = far + np.where(own > near, 2 * weights + 2 * produced * chunks, 0.0)
     else:
         own = transformed + produced / passes
         far = np.where(own + weights / passes > near, weights, 0.0)
-        again = np.where(cut.shared, passes, 1)
-        far += np.where(own > near, 2 * transformed * again + 2 * produced, 0.0)
-    cost = count * ((inputs + outputs + products) * share + fork + far / FAR_BYTES_PER_CYCLE / 2)
-    return cost + IMPOSSIBLE * np.maximum(0.0, own * 1.2 - MOST_BYTES)
+        far = far + np.where(own > near, 2 * transformed + 2 * produced, 0.0)
+        # What other threads have transformed comes from their caches, once a pass.
+        far = far + np.where(cut.shared, (all_transformed - transformed) * passes, 0.0)
+    moving = far / FAR_BYTES_PER_CYCLE / 2
+    of_inputs, of_filters = (
+        np.where(cut.shared, -(-size // num_threads) / size, 1.0)
+        for size in (p.C_per_group, filter_tiles)
+    )
+    cost = count * (inputs * of_inputs + (outputs + products) * of_filters + fork + moving)
+    work = blocks * (inputs + outputs + products + moving / share)
+    return cost + IMPOSSIBLE * np.maximum(0.0, own * 1.2 - MOST_BYTES), work
 
 
-def _transform_cycles(problem: Conv2dProblem, form: Form, shape: TileShape) -> float:
-    """Return about how many cycles a core takes to lay out a group's filters and transform them."""
-    filters = -(-problem.K_per_group // shape.filters) * shape.filters
+def _busiest_share(groups: int, total: int, across: int, cut: _Cuts) -> Any:
+    """Return the part of all tiles that the busiest thread gets if each does blocks of its own."""
+    rows, columns = -(-total // cut.rows).reshape(-1), -(-across // cut.columns).reshape(-1)
+    axes = AxisCut(total, 1, rows), AxisCut(across, 1, columns), AxisCut(1, 1, 1)
+    workers = np.minimum(cut.threads, groups * rows * columns)
+    return busiest_share(groups, axes, workers).reshape(-1, 1, 1)
+
+
+def _transform_cycles(problem: Conv2dProblem, form: Form, tile_filters: Any) -> Any:
+    """Return about how many cycles a core takes to pack a group's filters and transform them."""
+    filters = -(-problem.K_per_group // tile_filters) * tile_filters
     vectors = problem.C_per_group * filters / form.lanes
     return vectors * (60 + 5.0 * form.r**2 + 9.0 * form.alpha**2)
 
 
-def _preparing(problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int) -> float:
+def _preparing(problem: Conv2dProblem, m: int, cut: _Cuts, num_threads: int) -> Any:
     """Return about how many cycles the transform of all filters takes, used once.
 
     They must not be more than a call may borrow: one copy of the weights, and what threads may.
     """
     p, form = problem, form_of(problem, m)
-    size = p.groups * form.alpha**2 * p.itemsize * -(-p.K_per_group // shape.filters)
-    size *= odd_lines(p.C_per_group * shape.filters, p.itemsize)
-    cycles = p.groups * _transform_cycles(p, form, shape) / num_threads
-    beyond = max(0, size - p.weight_bytes - num_threads * MOST_BYTES)
-    return cycles + size * PREPARED_CYCLES_PER_BYTE + IMPOSSIBLE * beyond
+    size = p.groups * form.alpha**2 * p.itemsize * -(-p.K_per_group // cut.filters)
+    size = size * odd_lines(p.C_per_group * cut.filters, p.itemsize)
+    alone = p.groups * _transform_cycles(p, form, cut.filters) / num_threads
+    beyond = np.maximum(0, size - p.weight_bytes - num_threads * MOST_BYTES)
+    return alone + size * PREPARED_CYCLES_PER_BYTE + IMPOSSIBLE * beyond
 
 
-def _bytes(problem: Conv2dProblem, m: int, num_threads: int, cut: Cut) -> float:
+def most_bytes(problem: Conv2dProblem, m: int, cut: Cut | _Cuts) -> Any:
     """Return at most how many bytes a thread borrows; `blocks_of` adds up how many it is."""
-    p, form, shape, columns = problem, form_of(problem, m), cut.shape, cut.columns
+    p, form, columns = problem, form_of(problem, m), cut.columns
+    filters: Any
+    tile_columns: Any
+    if isinstance(cut, Cut):
+        filters, tile_columns = cut.shape.filters, cut.shape.columns
+    else:
+        filters, tile_columns = cut.filters, cut.tile_columns
     alpha, lanes = form.alpha, form.lanes
-    filter_tiles = -(-p.K_per_group // shape.filters)
-    workers = min(num_threads, filter_tiles) if cut.shared else 1
+    filter_tiles = -(-p.K_per_group // filters)
+    workers = np.where(cut.shared, np.minimum(cut.threads, filter_tiles), 1)
     # Whole tiles of filters, be there ever so few filters.
-    pass_filters = -(-filter_tiles // (workers * cut.passes)) * shape.filters
-    room = max(rounded_up(cut.rows * columns, lanes) + lanes, rounded_up(shape.columns, lanes))
+    pass_filters = -(-filter_tiles // (workers * cut.passes)) * filters
+    room = np.maximum(
+        rounded_up(cut.rows * columns, lanes) + lanes, rounded_up(tile_columns, lanes)
+    )
     planes = alpha**2 * room * (p.C_per_group / workers + pass_filters)
-    rows = min(cut.rows, -(-p.OH // m))
+    rows = np.minimum(cut.rows, -(-p.OH // m))
     scattered = m * alpha * ((rows + (alpha - 1) // m) * columns + lanes)
     gathered = m * m * (rounded_up(rows * columns, lanes) + lanes)
     # Odd numbers of cache lines, and what is read beyond the ends.
-    around = 3 * 64 * alpha**2 + 6 * (shape.columns + lanes + 16) * p.itemsize
-    filters = sum(filter_elements(p, form, shape, pass_filters if cut.fresh else 0))
-    return p.itemsize * (planes + scattered + gathered + filters) + around
+    around = 3 * 64 * alpha**2 + 6 * (tile_columns + lanes + 16) * p.itemsize
+    chunk, fresh = filter_elements(p, form, filters, pass_filters if cut.fresh else 0)
+    return p.itemsize * (planes + scattered + gathered + (chunk + fresh)) + around
 
 
 def filter_elements(
-    problem: Conv2dProblem, form: Form, shape: TileShape, filters: int
-) -> tuple[int, int]:
+    problem: Conv2dProblem, form: Form, tile_filters: Any, filters: Any
+) -> tuple[Any, Any]:
     """Return the elements of a chunk of a tile of filters, and of fresh ones transformed."""
-    step = odd_lines(chunk_of(problem) * shape.filters, problem.itemsize)
-    return form.r**2 * step, filters // shape.filters * form.alpha**2 * step
+    step = odd_lines(chunk_of(problem) * tile_filters, problem.itemsize)
+    return form.r**2 * step, filters // tile_filters * form.alpha**2 * step
 
 
-def rounded_up(number: int, unit: int) -> int:
+def rounded_up(number: Any, unit: int) -> Any:
     """Return the least multiple of `unit` that is not below `number`."""
     return -(-number // unit) * unit
 
 
-def odd_lines(elements: int, itemsize: int) -> int:
+def odd_lines(elements: Any, itemsize: int) -> Any:
     """Return at least `elements` that are an odd number of cache lines: not all in one set."""
     line = 64 // itemsize
     lines = -(-elements // line)

@@ -2,116 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
 
-import numpy as np
-
-from fastconv.convolution.algorithm import Algorithm, Array
+from fastconv.convolution.algorithm import Array, Forward, Gradient
 from fastconv.convolution.blocking.partition import WORTH_A_TASK, split
-from fastconv.convolution.im2col_jit import Im2colJit
+from fastconv.convolution.im2col_jit import IM2COL_JIT
 from fastconv.convolution.input_grad.stride_phases import Phase, leave_gaps, phases
-from fastconv.convolution.packed_weights import Filters
-from fastconv.core.conv_problem import Conv2dProblem, Direction
+from fastconv.convolution.packed_weights import all_finite
+from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.runtime import threads
+
+#: Fills a part of an input gradient: ``call(weight, grad_output, out)``.
+PhaseCall: TypeAlias = Callable[[Array, Array, Array], None]
 
 # What a thread clears, and what it moves of the weights.
 CLEARED_BYTES_PER_SECOND = 8e9
-LAID_OUT_BYTES_PER_SECOND = 12e9
-# Fewer bytes of weights are laid out within the caches, in no time.
+PACKED_BYTES_PER_SECOND = 12e9
+# Fewer bytes of weights are packed within the caches, in no time.
 MANY_BYTES = 2**18
 
 
-class ByPhases(Algorithm):
-    """An algorithm whose input gradients are forward convolutions by itself.
+class PhaseForward(Forward):
+    """A forward convolution that computes the phases of input gradients too.
 
-    A subclass defines the methods with an underscore, which know of forward convolutions only;
-    their stride is 1 and their padding may be negative where they make a gradient.
+    Their stride is 1 and their padding may be negative.
     """
 
-    #: The widest step, from column to column, that results can be written at.
-    farthest_step: ClassVar[int] = 4
-
-    def _refusal(self, problem: Conv2dProblem) -> str | None:
-        """Return None, or why this forward convolution is refused."""
+    def phase_call(self, problem: Conv2dProblem, phase: Phase) -> PhaseCall:
+        """Return what fills the elements of one phase of the problem's input gradient."""
         raise NotImplementedError
 
-    def _seconds(self, problem: Conv2dProblem, threads: int) -> float:
-        """Return about how long a forward convolution takes."""
-        raise NotImplementedError
+    def preparing_seconds(self, problem: Conv2dProblem, threads: int) -> float:
+        """Count the bytes that are read and written to pack the weights, if they are many."""
+        if problem.weight_bytes < MANY_BYTES:
+            return 0.0
+        return 2 * problem.weight_bytes / PACKED_BYTES_PER_SECOND / threads
 
-    def _workspace(self, problem: Conv2dProblem) -> int:
-        """Return the scratch memory that one thread needs."""
-        return 0
 
-    def _run_phase(self, phase: Phase, filters: Filters, grad_output: Array, out: Array) -> None:
-        """Fill this phase's elements of `out`."""
-        raise NotImplementedError
+class InputGradByPhases(Gradient):
+    """An input gradient as forward convolutions of the output's gradient.
 
-    def supports(self, problem: Conv2dProblem, direction: Direction) -> str | None:
+    Columns of the gradient are written at most `widest_step` apart.
+    """
+
+    def __init__(self, forward: PhaseForward, widest_step: int = 4) -> None:
+        self.forward, self.widest_step = forward, widest_step
+
+    def refusal(self, problem: Conv2dProblem) -> str | None:
         """Take gradients all of whose phases are taken as convolutions."""
-        if direction == "forward":
-            return self._refusal(problem)
-        if problem.stride[1] > self.farthest_step:
-            return (
-                f"needs a horizontal stride of at most {self.farthest_step}, got {problem.stride}"
-            )
+        if problem.stride[1] > self.widest_step:
+            return f"needs a horizontal stride of at most {self.widest_step}, got {problem.stride}"
         for phase in phases(problem):
-            reason = self._refusal(phase.problem)
+            reason = self.forward.refusal(phase.problem)
             if reason is not None:
                 return f"as a convolution of the output's gradient it {reason}"
         return None
 
-    def estimated_seconds(
-        self, problem: Conv2dProblem, direction: Direction, threads: int
-    ) -> float:
-        """Add up the phases, and for gradients what prepares the weights, done with each call."""
-        if direction == "forward":
-            return self._seconds(problem, threads)
+    def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
+        """Add up the phases, and what prepares the weights, done with each call."""
         seconds = 20e-6
         if leave_gaps(problem):
             seconds += problem.input_bytes / CLEARED_BYTES_PER_SECOND / threads
         for phase in phases(problem):
-            seconds += self._seconds(phase.problem, threads) + 20e-6
-            seconds += self.preparing_seconds(phase.problem, threads)
-            # Read for each phase, but laid out in others.
+            seconds += self.forward.estimated_seconds(phase.problem, threads) + 20e-6
+            seconds += self.forward.preparing_seconds(phase.problem, threads)
+            # Read for each phase, but packed in others.
             others = problem.weight_bytes - phase.problem.weight_bytes
-            seconds += others / LAID_OUT_BYTES_PER_SECOND / threads
+            seconds += others / PACKED_BYTES_PER_SECOND / threads
         return seconds
 
-    def preparing_seconds(self, problem: Conv2dProblem, threads: int) -> float:
-        """Count the bytes that are read and written to lay out the weights, if they are many."""
-        if problem.weight_bytes < MANY_BYTES:
-            return 0.0
-        return 2 * problem.weight_bytes / LAID_OUT_BYTES_PER_SECOND / threads
-
-    def workspace_bytes(self, problem: Conv2dProblem, direction: Direction) -> int:
+    def workspace_bytes(self, problem: Conv2dProblem) -> int:
         """Return what the phase needs that needs most."""
-        if direction == "forward":
-            return self._workspace(problem)
-        return max((self._workspace(phase.problem) for phase in phases(problem)), default=0)
+        sizes = (self.forward.workspace_bytes(phase.problem) for phase in phases(problem))
+        return max(sizes, default=0)
 
-    def input_grad(
-        self, problem: Conv2dProblem, weight: Array, grad_output: Array, out: Array
-    ) -> None:
+    def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
         """Clear what no tap reaches, and compute the rest."""
-        found = phases(problem)
-        margins = any(side > 0 for p in found for sides in p.problem.padding for side in sides)
-        if margins and not np.isfinite(weight).all():
-            # Convolutions count the zeros of their margins, but zero times infinity is not zero.
-            Im2colJit().input_grad(problem, weight, grad_output, out)
+        ready = _ready(self, problem)
+        if ready.padded and not all_finite(factor):
+            # Convolutions count the zeros of their padding, but zero times infinity is not zero.
+            IM2COL_JIT.input_grad.run(problem, factor, grad_output, out)
             return
-        if leave_gaps(problem):
+        if ready.gaps:
             clear(out)
-        self._run_phases(found, weight, grad_output, out)
+        for call in ready.calls:
+            call(factor, grad_output, out)
 
-    def _run_phases(
-        self, found: Sequence[Phase], weight: Array, grad_output: Array, out: Array
-    ) -> None:
-        """Compute one phase after the other, each in parallel."""
-        for phase in found:
-            filters = Filters(weight, phase.window(*weight.shape[2:]), finite=True)
-            self._run_phase(phase, filters, grad_output, out)
+    def calls(self, problem: Conv2dProblem) -> tuple[PhaseCall, ...]:
+        """Return what computes one phase after the other, each in parallel."""
+        return tuple(self.forward.phase_call(problem, phase) for phase in phases(problem))
+
+
+class _Ready(NamedTuple):
+    """What follows from a problem alone: phases, and whether something is read or left beside."""
+
+    calls: tuple[PhaseCall, ...]
+    padded: bool
+    gaps: bool
+
+
+@lru_cache(maxsize=128)
+def _ready(gradient: InputGradByPhases, problem: Conv2dProblem) -> _Ready:
+    sides = [s for phase in phases(problem) for sides in phase.problem.padding for s in sides]
+    return _Ready(gradient.calls(problem), any(s > 0 for s in sides), leave_gaps(problem))
 
 
 def clear(out: Array) -> None:

@@ -1,8 +1,8 @@
 """The input gradient as forward convolutions of the output's gradient, one for each phase.
 
-At stride 1 the gradient is the convolution of the output's gradient with the filters turned by
-180 degrees, input and output channels exchanged. At larger strides each row of the gradient, and
-each column, sees only the taps that reach it: those of its phase, its place modulo the stride.
+At stride 1 the gradient is the convolution of the output's gradient with the filters rotated
+by 180 degrees, input and output channels exchanged. At larger strides each row of the gradient, and
+each column, sees only the taps that reach it: those of its phase, its index modulo the stride.
 A phase is a convolution at stride 1 with its taps alone, so that no inserted zero is multiplied;
 what no tap reaches is zero.
 
@@ -78,11 +78,11 @@ class Phase(NamedTuple):
 @lru_cache(maxsize=1024)
 def _window(R: int, S: int, down: tuple[int, ...], across: tuple[int, ...]) -> Array:
     """Return `Phase.window`; `down` and `across` are the first tap, the next one, and how many."""
-    places = np.full((R, S), -1)
+    taps = np.full((R, S), -1)
     own = np.arange(down[2] * across[2])[::-1].reshape(down[2], across[2])
-    places[down[0] :: down[1], across[0] :: across[1]] = own
-    places.flags.writeable = False
-    return places
+    taps[down[0] :: down[1], across[0] :: across[1]] = own
+    taps.flags.writeable = False
+    return taps
 
 
 @lru_cache(maxsize=1024)

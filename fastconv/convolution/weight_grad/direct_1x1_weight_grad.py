@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.convolution.algorithm import Array, as_read_only, useful_threads
+from fastconv.convolution.algorithm import Array, Gradient, as_read_only, compiler_missing
 from fastconv.convolution.blocking.partition import PARTS, split_below
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
 from fastconv.convolution.weight_grad.weight_grad_cuts import BandLoops, chunks_of, tile_starts
@@ -30,6 +30,7 @@ from fastconv.kernels.direct_1x1_weight_grad_loops import (
     plane_product_address,
 )
 from fastconv.runtime import cpu
+from fastconv.runtime.threads import useful_threads
 from fastconv.runtime.workspace import scratch
 
 # Vectors of pixels that are added up before their sum is added to the others: with more, sums
@@ -176,57 +177,13 @@ def _offsets(planes: int, wide: int, tile: int, step: int) -> NDArray[np.int64]:
     return offsets
 
 
-def refusal(problem: Conv2dProblem) -> str | None:
-    """Return why a problem is refused, None if it is not."""
-    p, instructions = problem, cpu.describe().instructions
-    if not instructions.masks:
-        return f"needs loads by mask, which {instructions.name} vectors do not have"
-    cut = cut_of(p)
-    if cut.picked * p.itemsize > PICKED_BYTES:
-        return f"needs {cut.picked * p.itemsize / 2**20:.1f} MiB for the pixels of one image"
-    if cut.sums * p.itemsize > SUMS_BYTES + 2 * p.weight_bytes:
-        return f"needs sums of {cut.sums * p.itemsize / p.weight_bytes:.0f} times the weights"
-    return None
-
-
-def workspace_bytes(problem: Conv2dProblem) -> int:
-    """Return the bytes of copied pixels and of the sums."""
-    cut = cut_of(problem)
-    return (cut.picked + cut.sums) * problem.itemsize
-
-
-def estimated_seconds(problem: Conv2dProblem, num_threads: int) -> float:
-    """Return about how long a gradient takes."""
+@lru_cache(maxsize=1024)
+def _work(problem: Conv2dProblem) -> float:
+    """Return about how many seconds one core takes, memory apart."""
     p, cut = problem, cut_of(problem)
     cycles = _cycles(p, cut.shape) + 3.0 * p.K * p.taps * cut.record[0].chunks
     cycles += 1.0 * p.N * p.C * p.P if cut.picked else 0.0
-    moving = (p.input_bytes + p.output_bytes) / 60e9
-    return 15e-6 + float(cycles) / num_threads / CYCLES_PER_SECOND + moving
-
-
-def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
-    """Fill `out`, (K, C / groups, 1, 1), with the gradient of the weights."""
-    p, cut = problem, cut_of(problem)
-    if p.N == 0:
-        out[...] = 0
-        return
-    g, code = cut.record[0], _code(cut.shape, p.stride[1] if p.stride[1] <= 2 else 0)
-    items, most = int(p.groups * g.chunks * g.blocks * g.ranges), useful_threads(p)
-    with (
-        scratch("bands", (cut.picked,), p.dtype) as picked,
-        scratch("sums", (cut.sums,), p.dtype) as sums,
-    ):
-        for first, images, pieces in cut.bands:
-            pixels = x
-            if cut.picked:
-                some = x[first : first + images]
-                loops = BandLoops(cut, code, most, (some, grad_output), sums)
-                loops.run(pick_address(), images * p.C, picked, pieces)
-                pixels = as_read_only(picked)
-            factors = (grad_output, pixels) if g.filters_far else (pixels, grad_output)
-            loops = BandLoops(cut, code, most, factors, sums)
-            loops.run(multiply_address(), items, picked, pieces)
-        loops.finish(add_plane_sums_address(cut.shape.bits), p.K, out)
+    return float(cycles) / CYCLES_PER_SECOND
 
 
 @lru_cache(maxsize=64)
@@ -235,3 +192,50 @@ def _code(shape: PlaneProductShape, step: int) -> NDArray[Any]:
     pick = pixel_picker_address(step, shape.bits, shape.lanes)
     record = record_of(CODE, pick=pick, microkernel=plane_product_address(shape))
     return record.view(np.int64)
+
+
+class Direct1x1WeightGrad(Gradient):
+    """Products of planes with planes, pixels of strided layers copied first."""
+
+    def refusal(self, problem: Conv2dProblem) -> str | None:
+        """Take what needs little memory for copied pixels and sums."""
+        p, instructions = problem, cpu.describe().instructions
+        if not instructions.masks:
+            return f"needs loads by mask, which {instructions.name} vectors do not have"
+        cut = cut_of(p)
+        if cut.picked * p.itemsize > PICKED_BYTES:
+            return f"needs {cut.picked * p.itemsize / 2**20:.1f} MiB for the pixels of one image"
+        if cut.sums * p.itemsize > SUMS_BYTES + 2 * p.weight_bytes:
+            return f"needs sums of {cut.sums * p.itemsize / p.weight_bytes:.0f} times the weights"
+        return compiler_missing()
+
+    def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
+        """Count instructions and the bytes that pass."""
+        moving = (problem.input_bytes + problem.output_bytes) / 60e9
+        return 15e-6 + _work(problem) / threads + moving
+
+    def workspace_bytes(self, problem: Conv2dProblem) -> int:
+        """Count copied pixels, and the sums."""
+        cut = cut_of(problem)
+        return (cut.picked + cut.sums) * problem.itemsize
+
+    def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
+        """Fill `out`, (K, C / groups, 1, 1), with the gradient of the weights."""
+        p, x, cut = problem, factor, cut_of(problem)
+        g, code = cut.record[0], _code(cut.shape, p.stride[1] if p.stride[1] <= 2 else 0)
+        items, most = int(p.groups * g.chunks * g.blocks * g.ranges), useful_threads(_work(p))
+        with (
+            scratch("bands", (cut.picked,), p.dtype) as picked,
+            scratch("sums", (cut.sums,), p.dtype) as sums,
+        ):
+            for first, images, pieces in cut.bands:
+                pixels = x
+                if cut.picked:
+                    some = x[first : first + images]
+                    loops = BandLoops(cut, code, most, (some, grad_output), sums)
+                    loops.run(pick_address(), images * p.C, picked, pieces)
+                    pixels = as_read_only(picked)
+                factors = (grad_output, pixels) if g.filters_far else (pixels, grad_output)
+                loops = BandLoops(cut, code, most, factors, sums)
+                loops.run(multiply_address(), items, picked, pieces)
+            loops.finish(add_plane_sums_address(cut.shape.bits), p.K, out)

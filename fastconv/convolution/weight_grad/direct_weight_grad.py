@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.codegen.direct_weight_grad_microkernel import Taps
-from fastconv.convolution.algorithm import Array, useful_threads
+from fastconv.convolution.algorithm import Array, Gradient, compiler_missing
 from fastconv.convolution.blocking.partition import PARTS
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
 from fastconv.convolution.weight_grad.weight_grad_cuts import (
@@ -36,6 +36,7 @@ from fastconv.kernels.direct_weight_grad_loops import (
     pixel_gradient_address,
 )
 from fastconv.runtime import cpu
+from fastconv.runtime.threads import useful_threads
 from fastconv.runtime.workspace import scratch
 
 # Vectors of pixels that are added up before their sum is added to the others: as many as L1 holds
@@ -168,44 +169,47 @@ def _code(shape: PixelGradientShape) -> NDArray[Any]:
     return record_of(CODE, microkernel=pixel_gradient_address(shape)).view(np.int64)
 
 
-def refusal(problem: Conv2dProblem) -> str | None:
-    """Return why a problem is refused, None if it is not."""
-    p, instructions = problem, cpu.describe().instructions
-    if not instructions.masks:
-        return f"needs loads by mask, which {instructions.name} vectors do not have"
-    if p.stride[1] > 2:
-        return f"needs a horizontal stride of at most 2, got {p.stride}"
-    if p.stride[1] == 2 and p.dilation[1] != 1:
-        return f"needs horizontal dilation 1 at stride 2, got {p.dilation}"
-    sums = cut_of(p).sums * p.itemsize
-    if sums > SUMS_BYTES + 2 * p.weight_bytes:
-        return f"needs sums of {sums / p.weight_bytes:.0f} times the size of the weights"
-    return None
-
-
-def workspace_bytes(problem: Conv2dProblem) -> int:
-    """Return the bytes of the sums."""
-    return cut_of(problem).sums * problem.itemsize
-
-
-def estimated_seconds(problem: Conv2dProblem, num_threads: int) -> float:
-    """Return about how long a gradient takes."""
+@lru_cache(maxsize=1024)
+def _work(problem: Conv2dProblem) -> float:
+    """Return about how many seconds one core takes, memory apart."""
     p, cut = problem, cut_of(problem)
     adding = float(p.K * p.taps * cut.record[0].chunks) * 3
-    moving = (p.input_bytes + p.output_bytes) / 60e9
     # `_cycles` counts one multiplication a cycle.
     cycles = 1.1 / cpu.describe().instructions.a_cycle * (_cycles(p, cut.shape) + adding)
-    return 15e-6 + cycles / num_threads / CYCLES_PER_SECOND + moving
+    return cycles / CYCLES_PER_SECOND
 
 
-def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
-    """Fill `out`, (K, C / groups, R, S), with the gradient of the weights."""
-    p, cut = problem, cut_of(problem)
-    if p.N == 0:
-        out[...] = 0
-        return
-    code = _code(cut.shape)
-    with scratch("sums", (cut.sums,), p.dtype) as sums:
-        loops = BandLoops(cut, code, useful_threads(p), (x, grad_output), sums)
-        loops.run(correlate_address(), cut.items, sums, cut.bands)
-        loops.finish(add_chunks_address(cut.shape.bits), p.K, out)
+class DirectAnyWeightGrad(Gradient):
+    """Sums over pixels of rows, a lane each, where they lie."""
+
+    def refusal(self, problem: Conv2dProblem) -> str | None:
+        """Take strides and dilations that vectors of a row can read, and small sums."""
+        p, instructions = problem, cpu.describe().instructions
+        if not instructions.masks:
+            return f"needs loads by mask, which {instructions.name} vectors do not have"
+        if p.stride[1] > 2:
+            return f"needs a horizontal stride of at most 2, got {p.stride}"
+        if p.stride[1] == 2 and p.dilation[1] != 1:
+            return f"needs horizontal dilation 1 at stride 2, got {p.dilation}"
+        sums = cut_of(p).sums * p.itemsize
+        if sums > SUMS_BYTES + 2 * p.weight_bytes:
+            return f"needs sums of {sums / p.weight_bytes:.0f} times the size of the weights"
+        return compiler_missing()
+
+    def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
+        """Count instructions and the bytes that pass."""
+        moving = (problem.input_bytes + problem.output_bytes) / 60e9
+        return 15e-6 + _work(problem) / threads + moving
+
+    def workspace_bytes(self, problem: Conv2dProblem) -> int:
+        """Count the sums."""
+        return cut_of(problem).sums * problem.itemsize
+
+    def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
+        """Fill `out`, (K, C / groups, R, S), with the gradient of the weights."""
+        p, cut = problem, cut_of(problem)
+        code = _code(cut.shape)
+        with scratch("sums", (cut.sums,), p.dtype) as sums:
+            loops = BandLoops(cut, code, useful_threads(_work(p)), (factor, grad_output), sums)
+            loops.run(correlate_address(), cut.items, sums, cut.bands)
+            loops.finish(add_chunks_address(cut.shape.bits), p.K, out)

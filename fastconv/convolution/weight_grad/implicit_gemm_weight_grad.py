@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.convolution.algorithm import Array, useful_threads
-from fastconv.convolution.blocking.tile_search import RUN
+from fastconv.convolution.algorithm import Array, Gradient, compiler_missing
+from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND, RUN
 from fastconv.convolution.weight_grad.weight_grad_cuts import (
     CHUNKS,
     BandLoops,
@@ -40,6 +40,7 @@ from fastconv.kernels.weight_grad_loops import (
     transposer_address,
 )
 from fastconv.runtime import cpu
+from fastconv.runtime.threads import useful_threads
 from fastconv.runtime.workspace import scratch
 
 # What is packed of one band; no layer borrows more.
@@ -113,43 +114,6 @@ def _cycles(problem: Conv2dProblem, shape: GradientShape) -> float:
     if shape.columns * p.itemsize % 32:  # pixels lie across two lines of the cache
         step *= 1.06
     return calls * (step + 0.2 + 0.02 * vectors)
-
-
-def estimated_seconds(problem: Conv2dProblem, num_threads: int) -> float:
-    """Return about how long a gradient takes, at four cycles a nanosecond."""
-    p, cut = wanted_pixels(problem), bands_of(problem)
-    g, lanes = cut.record[0], cut.shape.lanes
-    # Both factors are far from the core; the faster it is, the more that tells.
-    a_cycle = cpu.describe().instructions.a_cycle
-    multiplying = (1 + 0.2 * a_cycle) * p.N * p.P * _cycles(p, cut.shape)
-    # Elements laid out, those that only fill vectors included; blocks that are not whole take
-    # longer, and so do single elements.
-    filters = p.groups * g.filter_tiles * g.tile_filters
-    laying = p.N * p.P * filters * (1.8 if p.K_per_group % lanes == 0 else 2.6)
-    channels = p.groups * g.channel_tiles * g.tile_channels
-    laying += p.N * p.H * p.W * channels * (1.8 if p.C_per_group % lanes == 0 else 2.6)
-    placing = 1.0 * p.K * p.taps
-    adding = len(cut.bands) * cut.sums / lanes * 4.0
-    starting = 30e3 * len(cut.bands)
-    cycles = (multiplying + float(laying) + placing + adding) / num_threads + starting
-    return 15e-6 + cycles / 4e9
-
-
-def refusal(problem: Conv2dProblem) -> str | None:
-    """Return why a problem is refused, None if it is not."""
-    cut = bands_of(problem)
-    band, sums = cut.memory * problem.itemsize, cut.sums * problem.itemsize
-    if band > BAND_BYTES:
-        sizes = f"{band / 2**20:.1f} MiB, most is {BAND_BYTES / 2**20:.0f}"
-        return f"needs {sizes} for the smallest band of the weights' gradient"
-    if sums > BAND_BYTES + 2 * problem.weight_bytes:
-        return f"needs sums of {sums / problem.weight_bytes:.0f} times the size of the weights"
-    return None
-
-
-def workspace_bytes(problem: Conv2dProblem) -> int:
-    """Return the bytes of one band, without the sums, which are one more copy of the weights."""
-    return bands_of(problem).memory * problem.itemsize
 
 
 def wanted_pixels(problem: Conv2dProblem) -> Conv2dProblem:
@@ -270,19 +234,65 @@ def _code(shape: GradientShape, step: int) -> NDArray[Any]:
     return code.view(np.int64)
 
 
-def weight_gradient(problem: Conv2dProblem, x: Array, grad_output: Array, out: Array) -> None:
-    """Fill `out`, (K, C / groups, R, S), with the gradient of the weights."""
-    p, cut, most = problem, bands_of(problem), useful_threads(problem)
-    g = cut.record[0]
-    code = _code(cut.shape, 2 if g.x_row_step else 1)
-    tiles = int(p.groups * (g.channel_tiles + g.filter_tiles) * g.chunks)
-    weights = int(p.groups * g.filter_tiles * p.R * g.row_blocks)
-    with (
-        scratch("bands", (cut.memory,), p.dtype) as memory,
-        scratch("sums", (cut.sums,), p.dtype) as sums,
-    ):
-        loops = BandLoops(cut, code, most, (x, grad_output), sums)
-        for band in cut.bands:
-            loops.run(pack_address(), tiles * int(band[1]), memory, band)
-            loops.run(multiply_address(), weights, memory, band)
-        loops.collect(p, out)
+@lru_cache(maxsize=1024)
+def _work(problem: Conv2dProblem) -> tuple[float, int]:
+    """Return about how many cycles one core takes, and the number of bands."""
+    p, cut = wanted_pixels(problem), bands_of(problem)
+    g, lanes = cut.record[0], cut.shape.lanes
+    # Both factors are far from the core; the faster it is, the more that tells.
+    a_cycle = cpu.describe().instructions.a_cycle
+    multiplying = (1 + 0.2 * a_cycle) * p.N * p.P * _cycles(p, cut.shape)
+    # Elements packed, those that only fill vectors included; blocks that are not whole take
+    # longer, and so do single elements.
+    filters = p.groups * g.filter_tiles * g.tile_filters
+    packing = p.N * p.P * filters * (1.8 if p.K_per_group % lanes == 0 else 2.6)
+    channels = p.groups * g.channel_tiles * g.tile_channels
+    packing += p.N * p.H * p.W * channels * (1.8 if p.C_per_group % lanes == 0 else 2.6)
+    placing = 1.0 * p.K * p.taps
+    adding = len(cut.bands) * cut.sums / lanes * 4.0
+    return multiplying + float(packing) + placing + adding, len(cut.bands)
+
+
+class ImplicitGemmWeightGrad(Gradient):
+    """Sums over pixels in registers."""
+
+    def refusal(self, problem: Conv2dProblem) -> str | None:
+        """Take what needs little memory for a band, and for the sums."""
+        cut = bands_of(problem)
+        band, sums = cut.memory * problem.itemsize, cut.sums * problem.itemsize
+        if band > BAND_BYTES:
+            sizes = f"{band / 2**20:.1f} MiB, most is {BAND_BYTES / 2**20:.0f}"
+            return f"needs {sizes} for the smallest band of the weights' gradient"
+        if sums > BAND_BYTES + 2 * problem.weight_bytes:
+            return f"needs sums of {sums / problem.weight_bytes:.0f} times the size of the weights"
+        return compiler_missing()
+
+    def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
+        """Count instructions and copies."""
+        cycles, bands = _work(problem)
+        return 15e-6 + (cycles / threads + 30e3 * bands) / CYCLES_PER_SECOND
+
+    def workspace_bytes(self, problem: Conv2dProblem) -> int:
+        """One band, without the sums, which are one more copy of the weights."""
+        return bands_of(problem).memory * problem.itemsize
+
+    def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
+        """Fill `out`, (K, C / groups, R, S), with the gradient of the weights."""
+        p, cut, most = (
+            problem,
+            bands_of(problem),
+            useful_threads(_work(problem)[0] / CYCLES_PER_SECOND),
+        )
+        g = cut.record[0]
+        code = _code(cut.shape, 2 if g.x_row_step else 1)
+        tiles = int(p.groups * (g.channel_tiles + g.filter_tiles) * g.chunks)
+        weights = int(p.groups * g.filter_tiles * p.R * g.row_blocks)
+        with (
+            scratch("bands", (cut.memory,), p.dtype) as memory,
+            scratch("sums", (cut.sums,), p.dtype) as sums,
+        ):
+            loops = BandLoops(cut, code, most, (factor, grad_output), sums)
+            for band in cut.bands:
+                loops.run(pack_address(), tiles * int(band[1]), memory, band)
+                loops.run(multiply_address(), weights, memory, band)
+            loops.collect(p, out)

@@ -15,9 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.codegen.winograd_transforms import Form
-from fastconv.convolution.algorithm import Array
+from fastconv.convolution.algorithm import Array, Gradient, compiler_missing
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND, RUN
-from fastconv.convolution.blocking.winograd_search import odd_lines
+from fastconv.convolution.blocking.winograd_search import (
+    kernel_refusal,
+    odd_lines,
+    stride_refusal,
+)
 from fastconv.convolution.weight_grad.weight_grad_cuts import (
     BandLoops,
     cut_bands,
@@ -42,7 +46,8 @@ from fastconv.kernels.winograd_weight_grad_loops import (
     multiply_address,
     transform_address,
 )
-from fastconv.runtime import cpu, threads
+from fastconv.runtime import cpu
+from fastconv.runtime.threads import useful_threads
 from fastconv.runtime.workspace import scratch
 
 # What is transformed of one band if that is possible, and the most there may be.
@@ -190,26 +195,9 @@ def _code(form: Form, shape: GradientShape) -> NDArray[Any]:
     return code.view(np.int64)
 
 
-def refusal(problem: Conv2dProblem, m: int) -> str | None:
-    """Return why a problem is refused, None if it is not."""
-    p, needed = problem, workspace_bytes(problem, m)
-    if needed > MOST_BYTES:
-        sizes = f"{needed / 2**20:.1f} MiB, most is {MOST_BYTES / 2**20:.0f}"
-        return f"needs {sizes} for the smallest band of the weights' gradient"
-    sums = bands_of(p, m, 1).sums * p.itemsize
-    if sums > BAND_BYTES + 2 * p.weight_bytes:
-        return f"needs sums of {sums / p.weight_bytes:.0f} times the size of the weights"
-    return None
-
-
-def workspace_bytes(problem: Conv2dProblem, m: int) -> int:
-    """Return the bytes of one band, without the sums, which are one more copy of the weights."""
-    cut = bands_of(problem, m, 1)
-    return (cut.shared + cut.own) * problem.itemsize
-
-
-def estimated_seconds(problem: Conv2dProblem, m: int, num_threads: int) -> float:
-    """Return about how long a gradient takes."""
+@lru_cache(maxsize=1024)
+def _work(problem: Conv2dProblem, m: int) -> tuple[float, int]:
+    """Return about how many cycles one core takes, and the number of bands."""
     p, cut = problem, bands_of(problem, m, 1)
     shape, g, (down, across) = cut.shape, cut.record[0], _tiles(problem, m)
     products = float(g.products)
@@ -221,26 +209,53 @@ def estimated_seconds(problem: Conv2dProblem, m: int, num_threads: int) -> float
     summing = items * len(cut.bands) * vectors * shape.columns * 6.0 * products
     channels = float(p.groups * (g.channel_vectors + g.filter_vectors))
     transforming = channels * tiles * 8.0 * products
-    laying = channels * shape.lanes * p.N * p.P * 2.0
+    packing = channels * shape.lanes * p.N * p.P * 2.0
     placing = 1.0 * p.K * p.taps
-    cycles = multiplying + beginning + summing + transforming + laying + placing
-    cycles = cycles / num_threads + 60e3 * len(cut.bands)
-    return 15e-6 + cycles / CYCLES_PER_SECOND
+    cycles: float = multiplying + beginning + summing + transforming + packing + placing
+    return cycles, len(cut.bands)
 
 
-def weight_gradient(
-    problem: Conv2dProblem, m: int, x: Array, grad_output: Array, out: Array
-) -> None:
-    """Fill `out`, (K, C / groups, R, R), with the gradient of the weights."""
-    p, workers = problem, threads.get_num_threads()
-    cut = bands_of(problem, m, workers)
-    code = _code(cut.form, cut.shape)
-    with (
-        scratch("bands", (cut.shared + workers * cut.own,), p.dtype) as memory,
-        scratch("sums", (cut.sums,), p.dtype) as sums,
-    ):
-        loops = BandLoops(cut, code, workers, (x, grad_output), sums)
-        for band in cut.bands:
-            loops.run(transform_address(), workers, memory, band)
-            loops.run(multiply_address(), workers, memory, band)
-        loops.collect(p, out)
+class WinogradWeightGrad(Gradient):
+    """The output's gradient taken for the filter, a tile of ``m x m`` at a time."""
+
+    def __init__(self, m: int) -> None:
+        self.m = m
+
+    def refusal(self, problem: Conv2dProblem) -> str | None:
+        """Take kernels of 3 x 3 and 5 x 5 without stride or dilation, and small bands."""
+        reason = stride_refusal(problem) or kernel_refusal(problem)
+        if reason is not None:
+            return reason
+        p, needed = problem, self.workspace_bytes(problem)
+        if needed > MOST_BYTES:
+            sizes = f"{needed / 2**20:.1f} MiB, most is {MOST_BYTES / 2**20:.0f}"
+            return f"needs {sizes} for the smallest band of the weights' gradient"
+        sums = bands_of(p, self.m, 1).sums * p.itemsize
+        if sums > BAND_BYTES + 2 * p.weight_bytes:
+            return f"needs sums of {sums / p.weight_bytes:.0f} times the size of the weights"
+        return compiler_missing()
+
+    def workspace_bytes(self, problem: Conv2dProblem) -> int:
+        """One band, without the sums, which are one more copy of the weights."""
+        cut = bands_of(problem, self.m, 1)
+        return (cut.shared + cut.own) * problem.itemsize
+
+    def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
+        """Count the instructions of products and transforms."""
+        cycles, bands = _work(problem, self.m)
+        return 15e-6 + (cycles / threads + 60e3 * bands) / CYCLES_PER_SECOND
+
+    def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
+        """Fill `out`, (K, C / groups, R, R), with the gradient of the weights."""
+        p, workers = problem, useful_threads(_work(problem, self.m)[0] / CYCLES_PER_SECOND)
+        cut = bands_of(problem, self.m, workers)
+        code = _code(cut.form, cut.shape)
+        with (
+            scratch("bands", (cut.shared + workers * cut.own,), p.dtype) as memory,
+            scratch("sums", (cut.sums,), p.dtype) as sums,
+        ):
+            loops = BandLoops(cut, code, workers, (factor, grad_output), sums)
+            for band in cut.bands:
+                loops.run(transform_address(), workers, memory, band)
+                loops.run(multiply_address(), workers, memory, band)
+            loops.collect(p, out)
