@@ -206,7 +206,7 @@ def test_run_tasks_waits_for_helpers_that_did_start(monkeypatch: pytest.MonkeyPa
         started.append(arguments)
         return start(*arguments)
 
-    monkeypatch.setattr(threads, "_errands", queue.SimpleQueue())
+    monkeypatch.setattr(threads, "_jobs", queue.SimpleQueue())
     monkeypatch.setattr(threads, "_helpers_started", 0)
     monkeypatch.setattr(_thread, "start_new_thread", start_once)
     monkeypatch.setattr(threads, "_num_threads", 4)
@@ -226,7 +226,7 @@ def test_helpers_that_cannot_start_leave_nothing_behind(monkeypatch: pytest.Monk
         raise RuntimeError("can't start new thread")
 
     errands: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    monkeypatch.setattr(threads, "_errands", errands)
+    monkeypatch.setattr(threads, "_jobs", errands)
     monkeypatch.setattr(threads, "_helpers_started", 0)
     monkeypatch.setattr(_thread, "start_new_thread", refuse)
     monkeypatch.setattr(threads, "_num_threads", 4)
