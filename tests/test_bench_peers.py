@@ -21,6 +21,7 @@ from processes import alive, nobody_left_behind, state_of
 from fastconv.bench.bench_calls import make_tensors
 from fastconv.bench.peers import contest, peer_process
 from fastconv.bench.peers.contest import Crew, measure_layer
+from fastconv.bench.peers.inference_peers import Mnn
 from fastconv.bench.peers.peer_base import Runtime
 from fastconv.bench.peers.peer_process import RuntimeFailure, Worker
 from fastconv.bench.peers.peer_runtimes import PEERS, Fastconv, Numpy
@@ -83,6 +84,29 @@ def test_peers_are_loaded_nowhere_else() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     loaded = set(done.stdout.decode().split())
     assert not loaded & {package for peer in PEERS for package in peer.packages} - {"numpy"}
+
+
+def test_measuring_mnn_installs_nothing() -> None:
+    # Its converter's own program, and what that imports, runs pip for a package for telemetry.
+    for package in Mnn.packages:
+        pytest.importorskip(package)
+    program = """
+import os, subprocess, sys
+from fastconv.bench.bench_calls import make_tensors
+from fastconv.bench.peers.inference_peers import Mnn
+from fastconv.core.conv_problem import Conv2dProblem
+os.system = subprocess.Popen = None
+problem = Conv2dProblem.from_shapes((1, 3, 6, 6), (4, 3, 3, 3))
+runtime = Mnn()
+runtime.start(1)
+assert runtime.prepare(problem, *make_tensors(problem)[:2]).run().shape == (1, 4, 4, 4)
+print(*sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert not [name for name in done.stdout.split() if name.startswith("MNN.tools")]
 
 
 def test_missing_packages_are_known_without_importing() -> None:
