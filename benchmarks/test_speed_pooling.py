@@ -66,17 +66,17 @@ def peer(name: str, case: PoolCase, work: str) -> Callable[[], Any]:
         for seed, shape in enumerate((case.input_shape, case.output_shape))
     )
     step, window = case.stride or case.kernel_size, [case.kernel_size] * 2
-    stride, margin = [step] * 2, [case.padding] * 2
+    stride, padding = [step] * 2, [case.padding] * 2
     if work == "max":
-        return lambda: torch.nn.functional.max_pool2d(x, window, stride, margin)
+        return lambda: torch.nn.functional.max_pool2d(x, window, stride, padding)
     if work == "mean":
-        return lambda: torch.nn.functional.avg_pool2d(x, window, stride, margin)
+        return lambda: torch.nn.functional.avg_pool2d(x, window, stride, padding)
     if work == "mean grad":
         back = torch.ops.aten.avg_pool2d_backward
-        return lambda: back(grad, x, window, stride, margin, False, True, None)
-    _, places = torch.nn.functional.max_pool2d(x, window, stride, margin, return_indices=True)
+        return lambda: back(grad, x, window, stride, padding, False, True, None)
+    _, indices = torch.nn.functional.max_pool2d(x, window, stride, padding, return_indices=True)
     back = torch.ops.aten.max_pool2d_with_indices_backward
-    return lambda: back(grad, x, window, stride, margin, [1, 1], False, places)
+    return lambda: back(grad, x, window, stride, padding, [1, 1], False, indices)
 
 
 @each_case
@@ -116,14 +116,14 @@ def test_max_pool_grad(benchmark: Any, case: PoolCase, algorithm: str) -> None:
 
 @each_case
 def test_max_pool_grad_in_training(benchmark: Any, case: PoolCase) -> None:
-    """What `fastconv.nn.MaxPool2d` does: places of one byte, gradients gathered."""
+    """What `fastconv.nn.MaxPool2d` does: indices of one byte, gradients gathered."""
     x, grad = random_array(case.input_shape, 0), random_array(case.output_shape, 1)
     window = (case.kernel_size, case.stride, case.padding)
-    _, places = max_pool2d_training(x, Pool2dProblem.from_shapes(case.input_shape, *window))
+    _, argmax = max_pool2d_training(x, Pool2dProblem.from_shapes(case.input_shape, *window))
     _, indices = oracle.max_pool2d(x, *window)
 
     def run() -> Any:
-        return max_pool2d_training_grad(grad, places)
+        return max_pool2d_training_grad(grad, argmax)
 
     assert_close(run(), oracle.max_pool2d_grad(grad, indices, case.input_shape), ALLOWED)
     measure(benchmark, f"{case.name} max grad", run, moved_bytes(case))

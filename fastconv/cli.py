@@ -131,9 +131,9 @@ def bench(
         length = QUICK | {"rounds": min(rounds, 5)} if quick else {"rounds": rounds}
         options = Options(tuple(algorithm or ()), batch, dtype, **cast(Any, length))
         if peers:
-            from fastconv.bench.peers.peers_command import contest
+            from fastconv.bench.peers.peers_command import compare
 
-            benchmark = contest
+            benchmark = compare
         raise typer.Exit(benchmark(items, options, targets))
 
 

@@ -62,16 +62,16 @@ def test_selection() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wishes", "right"),
+    ("names", "right"),
     [
         ({"suites": ["resnet"]}, "resnet50"),
         ({"layers": ["r99"]}, "r20"),
         ({"suites": ["vgg16"], "layers": ["r04"]}, "v5"),
     ],
 )
-def test_unknown_names_are_refused_with_the_right_ones(wishes: Any, right: str) -> None:
+def test_unknown_names_are_refused_with_the_right_ones(names: Any, right: str) -> None:
     with pytest.raises(BenchError, match=rf"must be one of .*{right}.*, got '"):
-        suites.select(**wishes)
+        suites.select(**names)
 
 
 def test_missing_extra_is_named() -> None:

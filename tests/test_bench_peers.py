@@ -1,4 +1,4 @@
-"""The contest with other libraries: who is wrong, fails or dies, and who runs when."""
+"""Other libraries beside fastconv: who is wrong, fails or dies, and who runs when."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from bench_doubles import QUICK, layer, silent
 from processes import alive, nobody_left_behind, state_of
 
 from fastconv.bench.bench_calls import make_tensors
-from fastconv.bench.peers import contest, peer_process
-from fastconv.bench.peers.contest import Crew, measure_layer
+from fastconv.bench.peers import compare_peers, peer_process
+from fastconv.bench.peers.compare_peers import Crew, measure_layer
+from fastconv.bench.peers.inference_peers import Mnn
 from fastconv.bench.peers.peer_base import Runtime
 from fastconv.bench.peers.peer_process import RuntimeFailure, Worker
 from fastconv.bench.peers.peer_runtimes import PEERS, Fastconv, Numpy
@@ -83,6 +84,29 @@ def test_peers_are_loaded_nowhere_else() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     loaded = set(done.stdout.decode().split())
     assert not loaded & {package for peer in PEERS for package in peer.packages} - {"numpy"}
+
+
+def test_measuring_mnn_installs_nothing() -> None:
+    # Its converter's own program, and what that imports, runs pip for a package for telemetry.
+    for package in Mnn.packages:
+        pytest.importorskip(package)
+    program = """
+import os, subprocess, sys
+from fastconv.bench.bench_calls import make_tensors
+from fastconv.bench.peers.inference_peers import Mnn
+from fastconv.core.conv_problem import Conv2dProblem
+os.system = subprocess.Popen = None
+problem = Conv2dProblem.from_shapes((1, 3, 6, 6), (4, 3, 3, 3))
+runtime = Mnn()
+runtime.start(1)
+assert runtime.prepare(problem, *make_tensors(problem)[:2]).run().shape == (1, 4, 4, 4)
+print(*sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert not [name for name in done.stdout.split() if name.startswith("MNN.tools")]
 
 
 def test_missing_packages_are_known_without_importing() -> None:
@@ -180,10 +204,10 @@ def test_algorithms_may_refuse() -> None:
     refusing = [
         name
         for name in ("im2col_jit", "im2col", "naive", "reference")
-        if contest._refuses(Fastconv(name), layer("rgb8").problem(), "forward")
+        if compare_peers._refuses(Fastconv(name), layer("rgb8").problem(), "forward")
     ]
     assert refusing == []
-    assert not contest._refuses(Numpy(), layer("rgb8").problem(), "forward")
+    assert not compare_peers._refuses(Numpy(), layer("rgb8").problem(), "forward")
 
 
 # Stopping ----------------------------------------------------------------------------------------
@@ -231,12 +255,12 @@ def test_no_worker_outlives_an_interruption() -> None:
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
-# The program runs one contest without end; its first line of output are the workers' numbers.
+# The program compares without end; its first line of output are the workers' numbers.
 _ENDLESS = """
 import sys
 from bench_doubles import QUICK, layer, silent
 import peer_doubles as doubles
-from fastconv.bench.peers.contest import Crew, measure_layer
+from fastconv.bench.peers.compare_peers import Crew, measure_layer
 with Crew([doubles.Right(), doubles.Chatty()], 1) as crew:
     measure_layer(layer("rgb8"), crew, QUICK, silent)
     print(*crew.pids.values(), flush=True)
@@ -250,7 +274,7 @@ with Crew([doubles.Right(), doubles.Chatty()], 1) as crew:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=str)
 def test_no_worker_outlives_the_benchmark(number: int) -> None:
     here = str(Path(__file__).parent)
-    package = str(Path(contest.__file__).parents[3])
+    package = str(Path(compare_peers.__file__).parents[3])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((package, here))}
     process = subprocess.Popen(
         [sys.executable, "-c", _ENDLESS],

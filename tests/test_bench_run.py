@@ -76,7 +76,7 @@ def test_records(direction: Direction, dtype: str) -> None:
 def test_large_layers_are_timed_on_a_part_of_the_reference() -> None:
     options = dataclasses.replace(QUICK, batch=None, algorithms=(REFERENCE,))
     result = measure_layer(layer("mnist_s2"), "forward", options, silent)
-    (record,) = result.records  # naive was measured, but not asked for
+    (record,) = result.records  # naive was measured, but not named
     assert record.reference_is_estimate
     assert (record.median_s or 0) > 3 * verify.REFERENCE_SECONDS
     assert record.speedup_over_naive

@@ -1,4 +1,4 @@
-"""The contest with other libraries: where it stands, and what the command prints and writes."""
+"""Other libraries beside fastconv: where it stands, and what the command prints and writes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from processes import nobody_left_behind
 
 from fastconv import cli
 from fastconv.bench.machine import Peak
-from fastconv.bench.peers import contest, peers_command
-from fastconv.bench.peers.contest import Crew, measure_layer
+from fastconv.bench.peers import compare_peers, peers_command
+from fastconv.bench.peers.compare_peers import Crew, measure_layer
 from fastconv.bench.peers.peer_runtimes import PEERS, Fastconv
 from fastconv.bench.peers.peers_report import PeersReport
 from fastconv.bench.peers.standings import BEST, best_peer, standings
@@ -211,7 +211,7 @@ def test_interrupted_command(
             raise KeyboardInterrupt
         return measure_layer(*arguments)
 
-    monkeypatch.setattr(contest, "measure_layer", second_time)
+    monkeypatch.setattr(compare_peers, "measure_layer", second_time)
     assert end_of(*TINY, "--layer", "digits") == 130
     out = capsys.readouterr().out
     assert "interrupted" in out
@@ -236,7 +236,7 @@ def test_a_run_measures_the_peak_before_each_layer() -> None:
     peak = Peak("float32", 1)
     options = dataclasses.replace(QUICK, batch=1)
     with Crew([Fastconv()], 1) as crew:
-        results = list(contest.run(items, crew, options, peak, silent))
+        results = list(compare_peers.run(items, crew, options, peak, silent))
     assert [result.layer.id for result in results] == ["rgb8", "digits"]
     assert len(peak.samples) == 2
     assert all(result.records[0].fraction_of_peak for result in results)

@@ -204,7 +204,7 @@ def test_wrong_algorithm_is_reported_and_ends_with_1(
     assert records[0]["max_rel_error"] > records[0]["tolerance"]
 
 
-def test_only_the_wished_algorithms_are_listed(command: Command, tmp_path: Path) -> None:
+def test_only_the_named_algorithms_are_listed(command: Command, tmp_path: Path) -> None:
     outcome = command(*TINY, "--algorithm", "im2col", "--json", tmp_path / "r.json")
     assert outcome.code == 0
     (record,) = json.loads((tmp_path / "r.json").read_text())["records"]

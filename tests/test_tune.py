@@ -95,7 +95,7 @@ def test_two_programs_tune_at_once(file: Path, shapes: Path) -> None:
     assert not table.damaged
 
 
-def test_wishes_that_cannot_be_met(command: Command, file: Path, shapes: Path) -> None:
+def test_invalid_arguments(command: Command, file: Path, shapes: Path) -> None:
     for arguments, message in (
         (("--suite", "resnet"), "suite must be one of"),
         (("--suite", "small", "--model-shapes", shapes), "cannot be combined"),

@@ -6,7 +6,7 @@
    candidates are therefore measured in *rounds*, one block each, so that a bad moment hits all
    of them alike; each round in a new order, so that none always follows the same other one.
 3. The first call after another candidate finds its data gone from the caches, which is not
-   what is asked here: one untimed call comes before each block, unless calls are so long that
+   what is measured here: one untimed call comes before each block, unless calls are so long that
    it makes no difference.
 4. Python's garbage collector waits until the block is over.
 5. Disturbances only ever make a block slower, and some make it much slower. The *median* of

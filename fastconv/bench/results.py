@@ -31,7 +31,7 @@ class Record:
     reference_is_estimate : bool
         The reference loops were timed on a part of the output only and scaled.
     max_rel_error, tolerance : float
-        Largest deviation from the truth over the largest true value, and what is allowed.
+        Largest difference from the truth over the largest true value, and what is allowed.
     correct : bool
         Whether the error is within the tolerance.
     failure : str

@@ -37,11 +37,11 @@ FEWEST_CHANNELS = 32
 
 
 def relative_error(result: Array, truth: Array) -> float:
-    """Return the largest deviation, relative to the largest true value; NaN if there is one."""
+    """Return the largest difference, relative to the largest true value; NaN if there is one."""
     largest = float(np.abs(truth).max())
     with np.errstate(invalid="ignore", over="ignore"):  # of infinities: the NaN says enough
-        deviation = float(np.abs(result - truth).max())
-    return deviation / largest if largest else deviation
+        difference = float(np.abs(result - truth).max())
+    return difference / largest if largest else difference
 
 
 def tolerance(problem: Conv2dProblem, direction: Direction) -> float:

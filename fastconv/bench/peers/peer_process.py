@@ -148,7 +148,7 @@ def _send(pipe: IO[bytes], message: Any) -> None:
 
 
 class Worker:
-    """A runtime in a process of its own, which runs only while it is asked something."""
+    """A runtime in a process of its own, which runs only while it answers."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
@@ -173,7 +173,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the process can be asked anything."""
+        """Whether the process can answer."""
         return self._process.poll() is None
 
     def ask(self, question: str, *arguments: Any) -> Any:

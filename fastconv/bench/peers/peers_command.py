@@ -8,7 +8,7 @@ from functools import partial
 from fastconv.bench.bench_command import carry_out, check
 from fastconv.bench.bench_errors import BenchError
 from fastconv.bench.bench_run import Options
-from fastconv.bench.peers.contest import Crew, run
+from fastconv.bench.peers.compare_peers import Crew, run
 from fastconv.bench.peers.peer_runtimes import PEERS, Fastconv
 from fastconv.bench.peers.peers_report import PeersReport
 from fastconv.bench.result_files import Targets
@@ -16,7 +16,7 @@ from fastconv.bench.suites import Item
 from fastconv.runtime import threads
 
 
-def contest(items: Sequence[Item], options: Options, targets: Targets) -> int:
+def compare(items: Sequence[Item], options: Options, targets: Targets) -> int:
     """Let fastconv and its peers compute the same layers; return the exit code."""
     check(items, targets)
     if options.dtype != "float32":
