@@ -38,7 +38,7 @@ warmup.all_shapes = lambda dtype: shapes(dtype)[-5:]
     bystander = tmp_path / "letter.txt"
     bystander.write_text("dear")
     # One that is called from Python: others are parts of these, and are not missed.
-    next(tmp_path.rglob("naive.forward-*.kernel")).unlink()
+    next(tmp_path.rglob("naive_loops.forward-*.kernel")).unlink()
     assert warm_up() == (1, ready)
     outcome = in_new_process("warmup", "--dtype", "int8", "--clear", environment=environment)
     assert "float32, float64" in one_error(outcome)
