@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 import fastconv
 from fastconv.bench.suites import load_suite, suite_names
 from fastconv.convolution.blocking import tile_search, tiling, winograd_blocking, winograd_search
-from fastconv.convolution.depthwise import depthwise_shape
+from fastconv.convolution.depthwise import DEPTHWISE, depthwise_shape
 from fastconv.core.conv_problem import Conv2dProblem
+from fastconv.runtime import cpu
+from fastconv.runtime.threads import useful_threads
 from fastconv.select import plan
 
 MOST = 1.15
@@ -118,3 +120,16 @@ def test_threads_do_large_maps_on_their_own(m: int) -> None:
     problem = Conv2dProblem.from_shapes((1, 64, 224, 224), (64, 64, 3, 3), padding=1)
     for threads in range(1, 65):
         assert not winograd_search.cheapest(problem, m, threads).shared, threads
+
+
+@pytest.mark.usefixtures("_restored_threads")
+def test_depthwise_layers_are_worth_a_second_thread() -> None:
+    """They are short in operations, but not in seconds: nearly all of MobileNet's thirteen."""
+    fastconv.set_num_threads(2)
+    worth = 0
+    for layer in load_suite("mobilenet_v1"):
+        problem = layer.problem(1)
+        if problem.C_per_group == 1 and DEPTHWISE.forward.refusal(problem) is None:
+            seconds = DEPTHWISE.forward.estimated_seconds(problem, 1)
+            worth += layer.count * (useful_threads(seconds) == 2)
+    assert worth >= 11 or not cpu.describe().instructions.masks

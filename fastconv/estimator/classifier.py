@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv import nn
+from fastconv.core.arguments import Array
 from fastconv.data.augment import shift
 from fastconv.estimator.classifier_network import mean_and_scale, small_network
 from fastconv.estimator.classifier_settings import check_settings
@@ -27,8 +28,6 @@ except ImportError as error:
     raise ImportError(
         f'CNNClassifier needs scikit-learn 1.6 or newer: pip install "fastconv[sklearn]" ({error})'
     ) from error
-
-Array = NDArray[Any]
 
 _PROGRESS = ("silent", "line", "bar")
 # Images that are classified together; a single one takes the time of so many.
