@@ -37,7 +37,7 @@ def shared_out(tasks: Any, workers: int) -> Counts:
     return np.diff(np.concatenate([[0], np.cumsum(tasks)])[ends])
 
 
-def register_tiles(problem: Conv2dProblem, over: tile_search.Lanes) -> tuple[Counts, int]:
+def register_tiles(problem: Conv2dProblem, over: tile_search.Over) -> tuple[Counts, int]:
     """Return how many tiles each worker computes, and the number of threads."""
     p = tile_search.as_rows(problem)
     search = partial(tile_search.best_blocking, p, over)
@@ -76,7 +76,7 @@ def planned(problem: Conv2dProblem, name: str, once: bool) -> tuple[Counts, int]
     if name == "depthwise":
         return depthwise_tiles(problem)
     if name in ("implicit_gemm", "direct"):
-        return register_tiles(problem, "filters" if name == "implicit_gemm" else "pixels")
+        return register_tiles(problem, "channels" if name == "implicit_gemm" else "width")
     if name.startswith("winograd"):
         return winograd_tiles(problem, int(name[-1]), once)
     return None

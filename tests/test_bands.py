@@ -50,7 +50,7 @@ def test_a_band_of_a_monstrous_image_is_small_too(
     input_shape: tuple[int, ...],
     weight_shape: tuple[int, ...],
     padding: Any,
-    over: tile_search.Lanes,
+    over: tile_search.Over,
 ) -> None:
     problem = Conv2dProblem.from_shapes(input_shape, weight_shape, padding=padding)
     for threads in range(1, 10):
@@ -112,7 +112,7 @@ def check_memory(problem: Conv2dProblem, algorithm: Algorithm, num_threads: int)
     what = (problem, algorithm.name, num_threads)
     fastconv.set_num_threads(num_threads)
     refusal = algorithm.forward.refusal(problem)
-    over: tile_search.Lanes = "filters" if algorithm is IMPLICIT_GEMM else "pixels"
+    over: tile_search.Over = "channels" if algorithm is IMPLICIT_GEMM else "width"
     rows = tile_search.as_rows(problem)
     found = tile_search.best_blocking(rows, over, num_threads)
     band = found.band_bytes

@@ -31,7 +31,7 @@ from fastconv.runtime import cpu
 
 Array = NDArray[Any]
 
-LANES: tuple[tile_search.Lanes, ...] = ("filters", "pixels")
+LANES: tuple[tile_search.Over, ...] = ("channels", "width")
 MEBIBYTE = 2**20
 
 # Addresses are only counted with; nothing is read or written.
@@ -100,7 +100,7 @@ def task_by_task(found: tiling.Tiling, skip: bool = False) -> Iterator[Log]:
         yield follow(found, record, task, skip)
 
 
-def cut(problem: Conv2dProblem, over: tile_search.Lanes, num_threads: int) -> tiling.Tiling:
+def cut(problem: Conv2dProblem, over: tile_search.Over, num_threads: int) -> tiling.Tiling:
     return tiling.tiling_of(problem, tile_search.best_blocking(problem, over, num_threads))
 
 
@@ -123,7 +123,7 @@ def random_problem(rng: np.random.Generator) -> Conv2dProblem:
     )
 
 
-def problems() -> Iterator[tuple[Conv2dProblem, tile_search.Lanes, int]]:
+def problems() -> Iterator[tuple[Conv2dProblem, tile_search.Over, int]]:
     rng = np.random.default_rng(17)
     for number in range(300):
         problem = tile_search.as_rows(random_problem(rng))
@@ -223,7 +223,7 @@ def test_tiles_cover_the_output_and_stay_inside() -> None:
                 # Of more columns than the tile has, it takes those it has.
                 columns = min(columns, shape.columns)
                 assert columns >= 1, what
-                assert over == "pixels" or columns == shape.columns, what
+                assert over == "width" or columns == shape.columns, what
                 # The whole block lies inside the output, and inside its group.
                 assert 0 <= number < p.N, what
                 assert i + shape.rows <= p.OH, what
@@ -313,7 +313,7 @@ def test_filters_pass_over_a_block_before_the_next() -> None:
 
 @pytest.mark.parametrize("over", LANES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_tap_has_its_offset(over: tile_search.Lanes, dtype: str) -> None:
+def test_every_tap_has_its_offset(over: tile_search.Over, dtype: str) -> None:
     """An offset is how far a tap lies from the first one in what the tiles read."""
     kinds = set()
     for problem in (
@@ -354,7 +354,7 @@ EVERY_TILE = Conv2dProblem.from_shapes((2, 3, 17, 117), (53, 3, 3, 2), (2, 1), (
 @pytest.mark.parametrize("algorithm", ["implicit_gemm", "direct"])
 def test_every_tile_is_right(algorithm: str, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those too that the estimate of cycles seldom chooses."""
-    over: tile_search.Lanes = "filters" if algorithm == "implicit_gemm" else "pixels"
+    over: tile_search.Over = "channels" if algorithm == "implicit_gemm" else "width"
     rng = np.random.default_rng(2)
     p = dataclasses.replace(EVERY_TILE, dtype=np.dtype(dtype).name)
     shapes = list(tile_shapes.shapes(p, over))

@@ -51,7 +51,6 @@ def test_warmup_compiles_once_and_for_all(tmp_path: Path) -> None:
     bystander.write_text("dear")
     # One that is called from Python: others are parts of these, and are not missed.
     next(tmp_path.rglob("naive_loops.forward-*.kernel")).unlink()
-<<<<<<< HEAD
     assert few("--dtype", "float32") == (1, ready)
     environment = {"FASTCONV_CACHE_DIR": str(tmp_path)}
     for option, value, right in (
@@ -60,11 +59,6 @@ def test_warmup_compiles_once_and_for_all(tmp_path: Path) -> None:
     ):
         outcome = in_new_process("warmup", option, value, "--clear", environment=environment)
         assert right in one_error(outcome)
-=======
-    assert warm_up() == (1, ready)
-    outcome = in_new_process("warmup", "--dtype", "int8", "--clear", environment=environment)
-    assert "float32, float64" in one_error(outcome)
->>>>>>> select
     assert len(list(tmp_path.rglob("*.kernel"))) == ready
     assert bystander.read_text() == "dear"
 

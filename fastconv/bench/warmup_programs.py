@@ -14,7 +14,7 @@ from fastconv import nn
 from fastconv.bench.suites import Layer, load_suite
 from fastconv.convolution.blocking.tile_shapes import all_shapes
 from fastconv.core.conv_problem import DIRECTIONS, Conv2dProblem, Direction
-from fastconv.kernels.conv_microkernels import tile_address
+from fastconv.kernels.conv_microkernels import microkernel_address
 from fastconv.select import conv_registry
 
 #: What may be warmed up for.
@@ -176,7 +176,7 @@ def _benchmark(dtype: str) -> Iterator[Program]:
         yield f"{name} pooling {dtype}", partial(_pool, dtype, name)
     yield f"columns {dtype}", partial(_columns, dtype)
     for shape in all_shapes(dtype):
-        yield shape.name, partial(tile_address, shape)
+        yield shape.name, partial(microkernel_address, shape)
 
 
 def _convolution(

@@ -35,7 +35,7 @@ class DirectWeightGrad(Gradient):
         self._of(problem).run(problem, factor, grad_output, out)
 
 
-_forward = TiledForward("pixels")
+_forward = TiledForward("width")
 
 #: Weights are broadcast, pixels loaded from where they lie.
 DIRECT = Algorithm("direct", _forward, InputGradByPhases(_forward), DirectWeightGrad())

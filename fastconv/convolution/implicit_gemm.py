@@ -7,7 +7,7 @@ from fastconv.convolution.input_grad.input_grad_by_phases import InputGradByPhas
 from fastconv.convolution.register_tiles import TiledForward
 from fastconv.convolution.weight_grad.implicit_gemm_weight_grad import ImplicitGemmWeightGrad
 
-_forward = TiledForward("filters")
+_forward = TiledForward("channels")
 
 #: Pixels are broadcast from where they lie.
 IMPLICIT_GEMM = Algorithm(

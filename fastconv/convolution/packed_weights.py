@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastconv.convolution.algorithm import Array, as_read_only
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.kernels.conv_microkernels import TileShape
-from fastconv.kernels.pack_weights import pack_tiles, packer_address, turned_packer_address
+from fastconv.kernels.pack_weights import pack_tiles, packer_address, rotated_packer_address
 from fastconv.runtime import output_memory
 
 #: For an input gradient, which tap of its convolution each tap (r, s) is, -1 for none; (R, S).
@@ -70,7 +70,7 @@ def packer_of(
         return Packer(packer_address(tile.bits, lanes), False, positions, step)
     taps = window.reshape(-1)
     positions = as_read_only(np.where(taps < 0, -1, first[taps]))
-    return Packer(turned_packer_address(tile.bits, lanes), True, positions, step)
+    return Packer(rotated_packer_address(tile.bits, lanes), True, positions, step)
 
 
 class TilePacker:

@@ -32,7 +32,7 @@ from fastconv.convolution.blocking.tile_search import (
     for_useful_threads,
     ranked_tiles,
 )
-from fastconv.convolution.blocking.tile_shapes import FARTHEST_STRIDE, Lanes, shapes
+from fastconv.convolution.blocking.tile_shapes import FARTHEST_STRIDE, Over, shapes
 from fastconv.convolution.blocking.tiling import Target, Tiling, tiling_of
 from fastconv.convolution.fused_max_pool import evened
 from fastconv.convolution.input_grad.input_grad_by_phases import PhaseCall, PhaseForward
@@ -42,7 +42,7 @@ from fastconv.core.activation import Activation
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.records import record_of
 from fastconv.kernels.conv_loops import ARGUMENTS, convolve
-from fastconv.kernels.conv_microkernels import TileShape, tile_address
+from fastconv.kernels.conv_microkernels import TileShape, microkernel_address
 from fastconv.kernels.pack_padded_band import band_copy_address
 from fastconv.runtime import threads
 from fastconv.runtime.workspace import scratch
@@ -51,12 +51,12 @@ from fastconv.runtime.workspace import scratch
 class TiledForward(PhaseForward):
     """Sums of a block of pixels times a block of filters, in registers over all taps."""
 
-    def __init__(self, over: Lanes) -> None:
+    def __init__(self, over: Over) -> None:
         self.over = over
 
     def refusal(self, problem: Conv2dProblem) -> str | None:
         """Take every geometry whose smallest band of input is not too large."""
-        if self.over == "pixels" and problem.stride[1] > FARTHEST_STRIDE:
+        if self.over == "width" and problem.stride[1] > FARTHEST_STRIDE:
             return f"needs a horizontal stride of at most {FARTHEST_STRIDE}, got {problem.stride}"
         # Whether a band fits does not depend on the number of threads.
         band = self._found(problem, RANKED_FOR).band_bytes
@@ -127,7 +127,7 @@ class TiledLaunch(Launch):
     def __init__(
         self,
         problem: Conv2dProblem,
-        over: Lanes,
+        over: Over,
         then: Epilogue,
         target: Target | None = None,
         window: Window | None = None,
@@ -151,8 +151,8 @@ class TiledLaunch(Launch):
 
     def find_code(self) -> tuple[int, TilePacker, dict[int, tuple[Tiling, Array]]]:
         """Return the tile, the packer, and for each number of threads tiling and arguments."""
-        tile = self._shape._replace(apart=self._target.step if self._target else 1)
-        return tile_address(tile), TilePacker(self._problem, tile, self._window), {}
+        tile = self._shape._replace(spacing=self._target.step if self._target else 1)
+        return microkernel_address(tile), TilePacker(self._problem, tile, self._window), {}
 
     def _tiling(self, count: int) -> tuple[Tiling, Array]:
         """Cut the work for as many of so many threads as it is worth."""

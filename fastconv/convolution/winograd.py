@@ -51,7 +51,7 @@ from fastconv.convolution.weight_grad.winograd_weight_grad import WinogradWeight
 from fastconv.core.activation import Activation
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.records import record_of, with_addresses
-from fastconv.kernels.conv_microkernels import TileShape, tile_address
+from fastconv.kernels.conv_microkernels import TileShape, microkernel_address
 from fastconv.kernels.winograd_loops import (
     BOTH,
     MULTIPLY,
@@ -205,7 +205,7 @@ class WinogradLaunch(Launch):
             "inputs": inputs_address(form),
             "weights": weights_address(form),
             "outputs": outputs_address(form, self._pooled),
-            "microkernel": tile_address(self._shape),
+            "microkernel": microkernel_address(self._shape),
             "pack": pack.code,
             "rotated": int(pack.rotated),
             "tap_offsets": pack.positions,

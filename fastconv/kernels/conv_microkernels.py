@@ -17,7 +17,7 @@ class TileShape(NamedTuple):
 
     Attributes
     ----------
-    lanes_over : {"filters", "pixels"}
+    over : {"channels", "width"}
         Whether it is vectorized over output channels or over the output's width.
     filters, rows, columns : int
         What one call computes. A whole number of vectors of filters, or of columns.
@@ -26,42 +26,42 @@ class TileShape(NamedTuple):
         is to be read from the layer. 1 if it is vectorized over width.
     bits, lanes : int
         Of a number, and of a vector.
-    apart : int
+    spacing : int
         Output columns from one pixel to the next.
     pooled : bool
         Whether maxima over 2 x 2 windows are stored.
     """
 
-    lanes_over: Literal["filters", "pixels"]
+    over: Literal["channels", "width"]
     filters: int
     rows: int
     columns: int
     step: int
     bits: int
     lanes: int
-    apart: int = 1
+    spacing: int = 1
     pooled: bool = False
 
     @property
     def name(self) -> str:
         """What the kernel is called; docs/kernels.md has the grammar."""
         over, step = "width", ""
-        if self.lanes_over == "filters":
+        if self.over == "channels":
             over, step = "channels", f"-s{self.step or 'n'}"
         vector = f"{NUMBER_TYPES[self.bits].name}x{self.lanes}"
         size = f"{self.filters}x{self.rows}x{self.columns}"
-        spacing = f"-o{self.apart}" if self.apart > 1 else ""
+        spacing = f"-o{self.spacing}" if self.spacing > 1 else ""
         pooled = "-pooled" if self.pooled else ""
         return f"conv-over-{over}-{vector}-{size}{step}{spacing}{pooled}"
 
 
 @cache
-def tile_address(shape: TileShape) -> int:
+def microkernel_address(shape: TileShape) -> int:
     """Return the address of a microkernel, compiled or read from the store."""
 
     def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        like = builder, shape.bits, shape.lanes, arguments, shape.apart
-        if shape.lanes_over == "pixels":
+        like = builder, shape.bits, shape.lanes, arguments, shape.spacing
+        if shape.over == "width":
             vectors = shape.columns // shape.lanes
             OverWidth(*like).emit(shape.filters, shape.rows, vectors, shape.pooled)
         else:

@@ -57,7 +57,7 @@ def packer_address(bits: int, lanes: int) -> int:
 
 
 @cache
-def turned_packer_address(bits: int, lanes: int) -> int:
+def rotated_packer_address(bits: int, lanes: int) -> int:
     """Return the address of the machine code that packs the filter tiles of an input gradient.
 
     Its filters are the channels of the weights, and its channels the filters. Rows without a filter

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from fastconv.convolution.blocking.balance import AxisCut, busiest_share, uneven
-from fastconv.convolution.blocking.tile_shapes import Lanes, shapes
+from fastconv.convolution.blocking.tile_shapes import Over, shapes
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import extent
 from fastconv.kernels.conv_microkernels import TileShape
@@ -84,7 +84,7 @@ class Blocking(NamedTuple):
 class Sizes(NamedTuple):
     """Sizes of tiles that are vectorized alike: numbers, or arrays where many are compared."""
 
-    over: Lanes
+    over: Over
     lanes: int
     filters: Any
     rows: Any
@@ -101,9 +101,9 @@ def sizes_of(tiles: tuple[TileShape, ...]) -> Sizes:
     """Return the sizes of several tiles as arrays, of one tile as numbers."""
     if len(tiles) == 1:
         (t,) = tiles
-        return Sizes(t.lanes_over, t.lanes, t.filters, t.rows, t.columns)
+        return Sizes(t.over, t.lanes, t.filters, t.rows, t.columns)
     columns = np.array([(t.filters, t.rows, t.columns) for t in tiles]).T
-    return Sizes(tiles[0].lanes_over, tiles[0].lanes, *columns)
+    return Sizes(tiles[0].over, tiles[0].lanes, *columns)
 
 
 def as_rows(problem: Conv2dProblem) -> Conv2dProblem:
@@ -137,7 +137,7 @@ def cycles(problem: Conv2dProblem, tile: Sizes, width: Any = None, output_width:
     filter_tiles, row_tiles = -(-p.K_per_group // tile.filters), -(-p.OH // tile.rows)
     tiles = p.N * p.groups * filter_tiles * row_tiles * -(-output_width // tile.columns)
     # Two loads a cycle; a sum takes up to four cycles; the loop itself.
-    if tile.over == "filters":
+    if tile.over == "channels":
         loads = tile.rows * tile.columns + tile.filters / tile.lanes
         # With one vector each product loads its pixel anew.
         loads = np.where(tile.filters == tile.lanes, loads * 1.2, loads)
@@ -159,7 +159,7 @@ def cycles(problem: Conv2dProblem, tile: Sizes, width: Any = None, output_width:
     slowest = np.maximum(np.maximum(vectors / a_cycle, loads / 2), np.maximum(moving, 4))
     one_row = tile.rows == 1
     tap = slowest * np.where(one_row, 1, 1.05) + 0.5
-    if tile.over == "pixels" and p.R * p.S == 1:
+    if tile.over == "width" and p.R * p.S == 1:
         # Each tap reads another page.
         pages = 1 + 0.3 * (p.H * width >= PAGE_PIXELS)
         tap = tap * np.where(near, 1, pages)
@@ -184,7 +184,7 @@ def for_useful_threads(search: Callable[[int], Found]) -> Found:
 
 @lru_cache(maxsize=4096)
 def best_blocking(
-    problem: Conv2dProblem, over: Lanes, num_threads: int, pooled: bool = False
+    problem: Conv2dProblem, over: Over, num_threads: int, pooled: bool = False
 ) -> Blocking:
     """Return the tile and the cut that are done first, all threads considered."""
     tiles, alone = ranked_tiles(problem, over, pooled)
@@ -194,7 +194,7 @@ def best_blocking(
 
 @lru_cache(maxsize=1024)
 def ranked_tiles(
-    problem: Conv2dProblem, over: Lanes, pooled: bool = False
+    problem: Conv2dProblem, over: Over, pooled: bool = False
 ) -> tuple[tuple[TileShape, ...], Any]:
     """Return the tiles that fit a problem, the fastest first, and the cycles of one core."""
     tiles = tuple(shapes(problem, over, pooled))
@@ -263,7 +263,7 @@ class Band:
     def __init__(self, problem: Conv2dProblem, tile: Sizes, cut: Cut) -> None:
         p = problem
         self.tile, self.cut = tile, cut
-        over_pixels = tile.over == "pixels"
+        over_pixels = tile.over == "width"
         padded = any(any(sides) for sides in p.padding)
         strided = over_pixels and p.stride[1] > 1
         self.copied = np.logical_or(padded or strided, over_pixels and tile.columns > p.OW)

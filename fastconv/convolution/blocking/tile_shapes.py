@@ -10,7 +10,7 @@ from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.kernels.conv_microkernels import TileShape
 from fastconv.runtime import cpu
 
-Lanes = Literal["filters", "pixels"]
+Over = Literal["channels", "width"]
 
 # Pixels of the input between those of one tile.
 FARTHEST_STRIDE = 16
@@ -38,14 +38,14 @@ def all_shapes(dtype: str) -> tuple[TileShape, ...]:
     for vectors, rows, columns in FILTER_TILES:
         if vectors * (rows * columns + 1) + 1 <= instructions.registers:
             size = vectors * lanes, rows, columns
-            found += [TileShape("filters", *size, step, bits, lanes) for step in (1, 2, 0)]
+            found += [TileShape("channels", *size, step, bits, lanes) for step in (1, 2, 0)]
     for filters, rows, vectors in PIXEL_TILES:
         if (filters + 1) * rows * vectors + 1 <= instructions.registers:
-            found.append(TileShape("pixels", filters, rows, vectors * lanes, 1, bits, lanes))
+            found.append(TileShape("width", filters, rows, vectors * lanes, 1, bits, lanes))
     return tuple(found)
 
 
-def shapes(problem: Conv2dProblem, over: Lanes, pooled: bool = False) -> Iterator[TileShape]:
+def shapes(problem: Conv2dProblem, over: Over, pooled: bool = False) -> Iterator[TileShape]:
     """Return the tiles that fit the registers and the output of a problem (as rows).
 
     If `pooled`, those that store maxima of 2 x 2 windows.
@@ -53,14 +53,14 @@ def shapes(problem: Conv2dProblem, over: Lanes, pooled: bool = False) -> Iterato
     p = problem
     step = p.stride[1] if p.stride[1] <= 2 else 0
     for shape in all_shapes(p.dtype):
-        if shape.lanes_over != over or shape.rows > p.OH:
+        if shape.over != over or shape.rows > p.OH:
             continue
         # Measured: two vectors are up to a quarter faster than twice as many filters.
         wide = shape.lanes * (1 if shape.lanes >= p.OW else 2)
-        if pooled and (over == "filters" or shape.rows % 2 or shape.columns != wide):
+        if pooled and (over == "channels" or shape.rows % 2 or shape.columns != wide):
             continue
         columns = 1
-        if over == "filters":
+        if over == "channels":
             columns = shape.columns
             if columns > p.OW or shape.step != step:
                 continue

@@ -16,7 +16,7 @@ import numpy as np
 from fastconv.codegen.winograd_transforms import Form
 from fastconv.convolution.blocking.balance import AxisCut, busiest_share, uneven
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND, RUN, cycles, sizes_of
-from fastconv.convolution.blocking.tile_shapes import Lanes, shapes
+from fastconv.convolution.blocking.tile_shapes import Over, shapes
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.kernels.conv_microkernels import TileShape
 from fastconv.runtime import cpu
@@ -34,9 +34,9 @@ PREPARED_CYCLES_PER_BYTE = 0.25
 
 
 #: Register tiles of the products: vectors along the vectorized axis, and elements along the other.
-PRODUCT_TILES: dict[Lanes, tuple[tuple[int, int], ...]] = {
-    "filters": ((2, 14), (2, 10), (2, 8), (2, 4), (2, 1), (1, 14), (1, 4), (1, 1)),
-    "pixels": ((3, 8), (2, 8), (1, 8), (1, 1)),
+PRODUCT_TILES: dict[Over, tuple[tuple[int, int], ...]] = {
+    "channels": ((2, 14), (2, 10), (2, 8), (2, 4), (2, 1), (1, 14), (1, 4), (1, 1)),
+    "width": ((3, 8), (2, 8), (1, 8), (1, 1)),
 }
 
 
@@ -153,8 +153,8 @@ def product_tiles(problem: Conv2dProblem, m: int) -> tuple[TileShape, ...]:
     found = []
     for over in PRODUCT_TILES:
         for shape in shapes(line, over):
-            vectors = (shape.filters if over == "filters" else shape.columns) // shape.lanes
-            other = shape.columns if over == "filters" else shape.filters
+            vectors = (shape.filters if over == "channels" else shape.columns) // shape.lanes
+            other = shape.columns if over == "channels" else shape.filters
             if (vectors, other) in PRODUCT_TILES[over]:
                 found.append(shape)
     return tuple(found)
@@ -219,7 +219,7 @@ class _Cuts:
         alone = [
             cycles(line, sizes_of(some), count, count)
             for over in PRODUCT_TILES
-            if (some := tuple(tile for tile in tiles if tile.lanes_over == over))
+            if (some := tuple(tile for tile in tiles if tile.over == over))
         ]
         costs, self.work = _costs(p, m, self, np.concatenate(alone, axis=2))
         self.costs = self.costs + costs
