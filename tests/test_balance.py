@@ -59,7 +59,7 @@ def winograd_tiles(problem: Conv2dProblem, m: int, once: bool) -> tuple[Counts, 
     g = blocks.record[0]
     if g.shared:  # all do every block, each for its own filters
         return shared_out(np.ones(g.filter_tiles, int), g.workers), cut.threads
-    rows, columns = map(np.diff, np.split(blocks.cuts, [g.row_blocks + 1]))
+    rows, columns = map(np.diff, np.split(blocks.starts, [g.row_blocks + 1]))
     sizes = np.tile((rows[:, None] * columns).reshape(-1), p.groups)
     return shared_out(sizes, g.workers) / cut.shape.columns, cut.threads
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
-from guarded_products import TURNED
+from guarded_products import TRANSPOSED
 from reference import Array
 
 import fastconv
@@ -15,9 +16,7 @@ from fastconv import nn
 from fastconv.kernels.dense_loops import product
 from fastconv.nn.layers import linear_layer
 
-needs_compiler = pytest.mark.skipif(
-    linear_layer.config.DISABLE_JIT, reason="needs Numba's compiler"
-)
+needs_compiler = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs Numba's compiler")
 
 
 @pytest.fixture
@@ -27,21 +26,21 @@ def restored_threads() -> Iterator[None]:
     fastconv.set_num_threads(before)
 
 
-def given(x: Array, turned: bool) -> Array:
-    return np.ascontiguousarray(x.T if turned else x)
+def given(x: Array, transposed: bool) -> Array:
+    return np.ascontiguousarray(x.T if transposed else x)
 
 
-def multiply(a: Array, b: Array, turned: tuple[bool, bool]) -> Array:
+def multiply(a: Array, b: Array, transposed: tuple[bool, bool]) -> Array:
     out = np.full((len(a), b.shape[1]), np.nan, a.dtype)
-    product(given(a, turned[0]), given(b, turned[1]), out, turned)
+    product(given(a, transposed[0]), given(b, transposed[1]), out, transposed)
     return out
 
 
 @needs_compiler
 @pytest.mark.usefixtures("restored_threads")
-@pytest.mark.parametrize("turned", TURNED)
+@pytest.mark.parametrize("transposed", TRANSPOSED)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 2e-15)])
-def test_products(turned: tuple[bool, bool], dtype: Any, tolerance: float) -> None:
+def test_products(transposed: tuple[bool, bool], dtype: Any, tolerance: float) -> None:
     rng = np.random.default_rng(0)
     for M, depth, N in ((1, 1, 1), (5, 3, 7), (64, 784, 128), (10, 64, 128), (33, 1000, 49)):
         a = rng.standard_normal((M, depth)).astype(dtype)
@@ -50,7 +49,7 @@ def test_products(turned: tuple[bool, bool], dtype: Any, tolerance: float) -> No
         results = []
         for count in (1, 2, 8):
             fastconv.set_num_threads(count)
-            results.append(multiply(a, b, turned))
+            results.append(multiply(a, b, transposed))
         largest = tolerance * np.abs(exact).max()
         np.testing.assert_allclose(results[0], exact.astype(dtype), rtol=0, atol=largest)
         for result in results[1:]:
@@ -58,13 +57,13 @@ def test_products(turned: tuple[bool, bool], dtype: Any, tolerance: float) -> No
 
 
 @needs_compiler
-@pytest.mark.parametrize("turned", TURNED)
-def test_nan_and_infinity_stay_in_their_sums(turned: tuple[bool, bool]) -> None:
+@pytest.mark.parametrize("transposed", TRANSPOSED)
+def test_nan_and_infinity_stay_in_their_sums(transposed: tuple[bool, bool]) -> None:
     rng = np.random.default_rng(1)
     a, b = (rng.integers(1, 5, shape).astype(np.float32) for shape in ((19, 150), (150, 53)))
     a[3, 149], a[18, 0], b[7, 52] = np.nan, np.inf, -np.inf
     with np.errstate(invalid="ignore"):
-        np.testing.assert_array_equal(multiply(a, b, turned), a @ b)
+        np.testing.assert_array_equal(multiply(a, b, transposed), a @ b)
 
 
 @needs_compiler

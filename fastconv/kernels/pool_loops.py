@@ -87,10 +87,8 @@ def max_pool_argmax(
         for h in range(rows[i, 0], rows[i, 1], rows[i, 2]):
             for s in range(taps.shape[0]):
                 first, count, index = taps[s, 0], taps[s, 1], h * g.W + taps[s, 2]
-                keep_larger_argmax(
-                    *(out, argmax, line * g.OW + first),
-                    *(x, plane * g.H * g.W + index, count, g.stride, index),
-                )
+                at, source = line * g.OW + first, plane * g.H * g.W + index
+                keep_larger_argmax(out, argmax, at, x, source, count, g.stride, index)
 
 
 @range_kernel
