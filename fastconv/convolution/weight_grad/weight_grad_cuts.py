@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from fastconv.convolution.algorithm import Array
 from fastconv.convolution.blocking.partition import PARTS, split_below
+from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.records import record_of
 from fastconv.kernels.weight_grad_loops import SUMS, GradientShape, collect_address, run_loops
+from fastconv.runtime.threads import useful_threads
 
 # An image of a band is packed in so many chunks at least for each tile: enough for all threads.
 CHUNKS = 4
@@ -100,7 +102,9 @@ class BandLoops:
         """Do what fills `out` with the sums, by the numbers of the cut or those of `layer`."""
         layer = self._layer if layer is None else layer.view(np.int64)
         arrays = *self._factors, self._sums, out.reshape(-1), layer
-        run_loops.on(self._most, items, loops, *arrays, self._code, layer)
+        # A few cycles for each sum: often too little for a second thread.
+        most = min(self._most, useful_threads(3 * self._sums.size / CYCLES_PER_SECOND))
+        run_loops.on(most, items, loops, *arrays, self._code, layer)
 
     def collect(self, problem: Conv2dProblem, out: Array) -> None:
         """Fill `out` with the sums of tiles of filters."""
