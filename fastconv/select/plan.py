@@ -286,8 +286,8 @@ class Conv2dPlan:
         self.activation = activation
         self.max_pool = max_pool
         self._choice = choice
-        then = Epilogue(activation, pooled=max_pool is not None)
-        run = choice.algorithm.forward.bind(problem, weight, bias, then)
+        epilogue = Epilogue(activation, pooled=max_pool is not None)
+        run = choice.algorithm.forward.bind(problem, weight, bias, epilogue)
         self._run = _OfOneImage(run) if single else run
         # What every call compares with, worked out once. One image has no batch axis.
         returned = problem.output_shape if max_pool is None else pooling_of(problem).output_shape

@@ -48,15 +48,15 @@ class AxisCut(NamedTuple):
 
 
 # How much more than the mean the busiest thread may get before another cut is preferred.
-EVEN = 1.05
+BALANCED = 1.05
 
 
-def uneven(share: Any, num_threads: int) -> Any:
+def imbalance_penalty(share: Any, num_threads: int) -> Any:
     """Return what the cost of a cut is multiplied by for the comparison with others.
 
     Threads that wait are certain, what else counts is estimated.
     """
-    return np.maximum(1.0, share * num_threads / EVEN) ** 3
+    return np.maximum(1.0, share * num_threads / BALANCED) ** 3
 
 
 def busiest_share(outer: int, axes: tuple[AxisCut, AxisCut, AxisCut], workers: Any) -> Any:

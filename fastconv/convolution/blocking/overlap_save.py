@@ -63,14 +63,14 @@ def axis_of(problem: Conv2dProblem, direction: Direction, axis: int, n: int) -> 
     if direction == "input_grad":
         # The gradient of the output, spread by the stride, is convolved with the weights. Tiles
         # begin where an element lies on the first point of the ring.
-        behind = (pad - reach) % stride
-        count = min(stride * -(-size // stride), (n - reach - behind) // stride * stride)
+        shift = (pad - reach) % stride
+        count = min(stride * -(-size // stride), (n - reach - shift) // stride * stride)
         if count < 1:
             return None
-        first = (pad - reach - behind) // stride
-        read = (count + reach + behind - 1) // stride + 1
+        first = (pad - reach - shift) // stride
+        read = (count + reach + shift - 1) // stride + 1
         source = Reading(first, count // stride, read, stride)
-        return Axis(-(-size // count), source, weights, Writing(count, reach + behind, 1))
+        return Axis(-(-size // count), source, weights, Writing(count, reach + shift, 1))
     count = min(out, (n - reach - 1) // stride + 1)
     tiles = -(-out // count)
     source = Reading(-pad, count * stride, (count - 1) * stride + reach + 1, 1)
@@ -181,8 +181,8 @@ def seconds(problem: Conv2dProblem, direction: Direction, cut: Cut, threads: int
     reading = passes * cut.frequencies * filters * 2 * p.itemsize / 20e9
     if p.dtype == "float64":
         transforming, multiplying = 2 * transforming, 2 * multiplying
-    pieces = passes * -(-p.groups // cut.groups) * filter_parts * channel_parts
-    measured = (1 + pieces) * 200e-6 + (transforming + multiplying + reading) / threads
+    batches = passes * -(-p.groups // cut.groups) * filter_parts * channel_parts
+    measured = (1 + batches) * 200e-6 + (transforming + multiplying + reading) / threads
     # Measured where vectors are multiplied once a cycle, in times that vary; register tiles took a
     # quarter longer than their estimates there.
     estimates = 0.5 if cpu.describe().instructions.a_cycle > 1 else 0.8

@@ -71,7 +71,7 @@ class Transform:
         self._ordered = {False: _table(ordered.T), True: _table(ordered[::-1].T)}
         self._natural = _table(natural.T)
         self._down = np.arange(n_w) * self._point
-        self._factors = fft_loops.factors(MOST_POINTS, dtype)
+        self._factors = fft_loops.twiddle_factors(MOST_POINTS, dtype)
         # Two spectra twice as large, and the points of both transforms.
         self._scale = np.array([0.25 / (n_h * n_w)], dtype)
 
@@ -102,7 +102,7 @@ class Transform:
         down, across = readings
         table = np.empty((*planes.shape, READ_FIELDS), np.int64)
         h, w = (
-            r.first + _beside(t, planes) * r.advance for r, t in zip(readings, tiles, strict=True)
+            r.first + _per_tile(t, planes) * r.advance for r, t in zip(readings, tiles, strict=True)
         )
         table[..., 0] = _addresses(array, planes, h, w)
         for field, start, count, size in (
@@ -140,7 +140,7 @@ class Transform:
         height, width = array.shape[-2:]
         down, across = writings
         table = np.empty((*planes.shape, WRITTEN_FIELDS), np.int64)
-        h, w = (_beside(t, planes) * o.length for o, t in zip(writings, tiles, strict=True))
+        h, w = (_per_tile(t, planes) * o.length for o, t in zip(writings, tiles, strict=True))
         table[..., 0] = _addresses(array, planes, h, w)
         table[..., 1] = np.minimum(down.length, height - h)
         table[..., 2] = np.minimum(across.length, width - w)
@@ -165,7 +165,10 @@ class Transform:
         """Return what lines of both directions are; `rows` says where those across begin."""
         n_h, n_w = self._size
         return {
-            **{"lines": fft_loops.lines_address(self.bits, self.lanes), "factors": self._factors},
+            **{
+                "lines": fft_loops.transform_lines_address(self.bits, self.lanes),
+                "factors": self._factors,
+            },
             **{"across": rows, "lines_across": len(rows), "nw": n_w, "point_bytes": self._point},
             **{"down": self._down, "lines_down": n_w, "nh": n_h, "pitch_bytes": self._row},
             "frequencies": self.frequencies,
@@ -204,6 +207,6 @@ def transform_of(dtype: str, n_h: int, n_w: int) -> Transform:
     return Transform(dtype, n_h, n_w)
 
 
-def _beside(tiles: Integers, planes: Integers) -> Integers:
+def _per_tile(tiles: Integers, planes: Integers) -> Integers:
     """Return one number a tile, for all planes of it: tiles are the first axis of `planes`."""
     return tiles.reshape(-1, *(1,) * (planes.ndim - 1))

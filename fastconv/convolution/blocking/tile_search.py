@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from fastconv.convolution.blocking.balance import AxisCut, busiest_share, uneven
+from fastconv.convolution.blocking.balance import AxisCut, busiest_share, imbalance_penalty
 from fastconv.convolution.blocking.tile_shapes import Over, shapes
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import extent
@@ -144,8 +144,8 @@ def cycles(problem: Conv2dProblem, tile: Sizes, width: Any = None, output_width:
         storing = 60 + 8.0 * vectors / a_cycle
         output_bytes = p.N * p.K * p.OH * output_width * p.itemsize
         # Parts of lines, far away.
-        far = output_bytes > 2 * here.l2_bytes
-        storing = storing + far * (5.0 * tile.filters * tile.rows)
+        exceeds_l2 = output_bytes > 2 * here.l2_bytes
+        storing = storing + exceeds_l2 * (5.0 * tile.filters * tile.rows)
     else:
         # Vectors of pixels lie across two cache lines, and come in halves as products do.
         loads = tile.filters + 4 / a_cycle * tile.rows * tile.columns / tile.lanes
@@ -154,15 +154,15 @@ def cycles(problem: Conv2dProblem, tile: Sizes, width: Any = None, output_width:
     line = 64 // p.itemsize
     wide = np.minimum(line + (tile.columns - 1) * p.stride[1], line * tile.columns) / (p.R * p.S)
     moved = tile.filters + wide * (tile.rows - 1 + p.R)
-    near = p.taps * moved * p.itemsize < here.l1_bytes
-    moving = np.where(near, 0, moved * p.itemsize / L2_BYTES_PER_CYCLE)
+    fits_l1 = p.taps * moved * p.itemsize < here.l1_bytes
+    moving = np.where(fits_l1, 0, moved * p.itemsize / L2_BYTES_PER_CYCLE)
     slowest = np.maximum(np.maximum(vectors / a_cycle, loads / 2), np.maximum(moving, 4))
     one_row = tile.rows == 1
     tap = slowest * np.where(one_row, 1, 1.05) + 0.5
     if tile.over == "width" and p.R * p.S == 1:
         # Each tap reads another page.
         pages = 1 + 0.3 * (p.H * width >= PAGE_PIXELS)
-        tap = tap * np.where(near, 1, pages)
+        tap = tap * np.where(fits_l1, 1, pages)
     # Rows of the kernel that lie in the padding are left out.
     inside = sum(max(1, stop - start) for start, stop in map(p.rows_of_tap, range(p.R)))
     used = np.where(one_row, inside / (p.R * p.OH), 1.0)
@@ -232,14 +232,14 @@ def _cheapest(
     # How busy the busiest thread is, of the cuts that seem best if all their tasks were as large
     # as the largest.
     most = _most_share(p, band, num_threads)
-    seems = np.argsort(work * most * uneven(most, num_threads) + limits)[:COMPARED]
+    seems = np.argsort(work * most * imbalance_penalty(most, num_threads) + limits)[:COMPARED]
     sizes, chosen = band.tile.at(seems) if len(tiles) > 1 else sizes, Cut(*(c[seems] for c in cuts))
     axes = axes_of(p, sizes, chosen)
     outer = max(1, p.N) * p.groups
     tasks = outer * chosen.rows * chosen.columns * chosen.parts
     share = busiest_share(outer, axes, np.minimum(num_threads, tasks))
     costs = work[seems] * share + limits[seems]
-    at = int(np.argmin(costs * uneven(share, num_threads)))
+    at = int(np.argmin(costs * imbalance_penalty(share, num_threads)))
     best = seems[at]
     cut = Cut(*(int(counts[best]) for counts in cuts))
     elements = int(np.broadcast_to(band.elements, work.shape)[best])
@@ -281,8 +281,8 @@ class Band:
         self.row = self.phases * self.phase_width
         self.plane = self.rows * self.row
         # Tiles may read beyond the last row, and copies write whole vectors.
-        self.behind = tile.columns if over_pixels else 0
-        total = p.C_per_group * self.plane + self.behind + tile.lanes
+        self.tail = tile.columns if over_pixels else 0
+        total = p.C_per_group * self.plane + self.tail + tile.lanes
         self.elements = -(-total // 16) * 16 * self.copied
 
 

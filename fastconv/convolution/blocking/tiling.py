@@ -106,7 +106,7 @@ def tiling_of(problem: Conv2dProblem, found: Blocking, target: Target | None = N
         "set_size": band.plane // sets,
         "row_step": row_step,
         "phase_width": band.phase_width,
-        "behind": band.behind,
+        "tail": band.tail,
         "halved": int(shape.pooled),
     }
     record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv.codegen.winograd_transforms import Form
-from fastconv.convolution.blocking.balance import AxisCut, busiest_share, uneven
+from fastconv.convolution.blocking.balance import AxisCut, busiest_share, imbalance_penalty
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND, RUN, cycles, sizes_of
 from fastconv.convolution.blocking.tile_shapes import Over, shapes
 from fastconv.core.conv_problem import Conv2dProblem
@@ -28,7 +28,7 @@ IMPOSSIBLE = 1e20
 # Starting and joining the threads once.
 FORK_CYCLES = 20e3
 # What a core gets from L3 or memory while it computes, bytes a cycle.
-FAR_BYTES_PER_CYCLE = 8
+MEMORY_BYTES_PER_CYCLE = 8
 # Measured: what it costs that transformed filters are written to memory and read but once.
 PREPARED_CYCLES_PER_BYTE = 0.25
 
@@ -199,7 +199,7 @@ class _Cuts:
             if wide == across or high == 1
         ]
         self.costs: Any = 0.0
-        self.uneven: Any = 1.0
+        self.imbalance_penalty: Any = 1.0
         self.rows, self.columns = np.array(sizes).T.reshape(2, -1, 1, 1)
         self.filters = np.array([tile.filters for tile in tiles])
         self.tile_columns = np.array([tile.columns for tile in tiles])
@@ -228,7 +228,7 @@ class _Cuts:
     def best(self, more: Any = 0.0) -> Cut:
         """Return the best cut whose buffers are small enough; some tiles may cost `more`."""
         costs = self.costs + more
-        fitting = np.where(self.bytes <= MOST_BYTES, costs * self.uneven, np.inf)
+        fitting = np.where(self.bytes <= MOST_BYTES, costs * self.imbalance_penalty, np.inf)
         at = np.unravel_index(np.argmin(fitting), costs.shape)
         cost = float(costs[at])
         if fitting[at] == np.inf:
@@ -251,7 +251,7 @@ def _costs(problem: Conv2dProblem, m: int, cut: _Cuts, alone: Any) -> tuple[Any,
     """
     p, form, passes, num_threads = problem, form_of(problem, m), cut.passes, cut.threads
     total, _, across = tiles_of(p, m)
-    alpha, lanes, near = form.alpha, form.lanes, 0.8 * cpu.describe().l2_bytes
+    alpha, lanes, l2_room = form.alpha, form.lanes, 0.8 * cpu.describe().l2_bytes
     blocks = p.groups * -(-total // cut.rows) * -(-across // cut.columns)
     filter_tiles = -(-p.K_per_group // cut.filters)
     tiles = cut.rows * cut.columns
@@ -264,7 +264,7 @@ def _costs(problem: Conv2dProblem, m: int, cut: _Cuts, alone: Any) -> tuple[Any,
     outputs = p.K_per_group * (60 + vectors * 4.0 * alpha**2 + gathered)
     products = alpha**2 * alone
     room = vectors * lanes
-    far: Any
+    from_memory: Any
     produced: Any
     weights: Any
     all_transformed, produced, weights = (
@@ -277,7 +277,7 @@ def _costs(problem: Conv2dProblem, m: int, cut: _Cuts, alone: Any) -> tuple[Any,
     # All blocks count as large as the largest: each reads all weights, and whole vectors.
     count = np.where(cut.shared, blocks, -(-blocks // num_threads))
     busiest = _busiest_share(p.groups, total, across, cut)
-    cut.uneven = np.where(cut.shared, 1.0, uneven(busiest, num_threads))
+    cut.imbalance_penalty = np.where(cut.shared, 1.0, imbalance_penalty(busiest, num_threads))
     transformed, produced, weights = (n * share for n in (all_transformed, produced, weights))
     if cut.fresh:
         chunks = -(-p.C_per_group // chunk_of(p))
@@ -286,15 +286,19 @@ def _costs(problem: Conv2dProblem, m: int, cut: _Cuts, alone: Any) -> tuple[Any,
         own = (weights * (1 + p.R * p.S / alpha**2) + produced) / passes
         products = products + _transform_cycles(p, form, cut.filters)
         # Read once a pass.
-        far = np.where(all_transformed + own > near, all_transformed * passes, 0.0)
-        far = far + np.where(own > near, 2 * weights + 2 * produced * chunks, 0.0)
+        from_memory = np.where(all_transformed + own > l2_room, all_transformed * passes, 0.0)
+        from_memory = from_memory + np.where(
+            own > l2_room, 2 * weights + 2 * produced * chunks, 0.0
+        )
     else:
         own = transformed + produced / passes
-        far = np.where(own + weights / passes > near, weights, 0.0)
-        far = far + np.where(own > near, 2 * transformed + 2 * produced, 0.0)
+        from_memory = np.where(own + weights / passes > l2_room, weights, 0.0)
+        from_memory = from_memory + np.where(own > l2_room, 2 * transformed + 2 * produced, 0.0)
         # What other threads have transformed comes from their caches, once a pass.
-        far = far + np.where(cut.shared, (all_transformed - transformed) * passes, 0.0)
-    moving = far / FAR_BYTES_PER_CYCLE / 2
+        from_memory = from_memory + np.where(
+            cut.shared, (all_transformed - transformed) * passes, 0.0
+        )
+    moving = from_memory / MEMORY_BYTES_PER_CYCLE / 2
     of_inputs, of_filters = (
         np.where(cut.shared, -(-size // num_threads) / size, 1.0)
         for size in (p.C_per_group, filter_tiles)
