@@ -111,7 +111,7 @@ DEPTHWISE = Algorithm("depthwise", _forward, DepthwiseInputGrad(_forward, widest
 
 
 def _rows_call(problem: Conv2dProblem, sides: list[Phase]) -> PhaseCall:
-    """Return what computes phases side by side."""
+    """Return a function that computes phases of the same rows together."""
     some, pair = sides[0], None
     if some.stride[1] == 2:
         of_first = {side.across.first: Side.of(side) for side in sides}
