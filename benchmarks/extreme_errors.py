@@ -32,7 +32,7 @@ def as_table(known: dict[str, Method], positions: range) -> str:
         rows.append((f"`{name}`" if name in fastconv.algorithms() else name, *cells))
     head = (
         *("", "outputs that one NaN reaches", "inputs that overflow, of the largest float32"),
-        *(f"error at inputs of {TINY:g}", f"error beside a pixel of {OUTLIER:g}"),
+        *(f"error at inputs of {TINY:g}", f"error next to a pixel of {OUTLIER:g}"),
     )
     return table(head, rows)
 

@@ -43,7 +43,7 @@ def both_signs(text: str) -> Points:
     return (Fraction(0), *(point for pair in pairs for point in pair))
 
 
-def both_ways(matrix: Array, tiles: Array) -> Array:
+def transform_2d(matrix: Array, tiles: Array) -> Array:
     """Return ``T X T^T`` for all X, whose rows and columns are the first two axes of `tiles`."""
     rows = np.tensordot(matrix, tiles, (1, 1))
     return np.tensordot(matrix, rows, (1, 1))
@@ -57,11 +57,11 @@ def simulated(m: int, r: int, points: Points, tiles: Array, weight: Array) -> Ar
     """
     outputs, weights, inputs = (np.array(some, float) for some in from_points(m, r, points))
     dtype = tiles.dtype
-    taps = both_ways(weights, weight.transpose(2, 3, 0, 1).astype(float)).astype(dtype)
-    data = both_ways(inputs.astype(dtype), tiles)
+    taps = transform_2d(weights, weight.transpose(2, 3, 0, 1).astype(float)).astype(dtype)
+    data = transform_2d(inputs.astype(dtype), tiles)
     runs = (slice(first, first + RUN) for first in range(0, weight.shape[1], RUN))
     products = sum(taps[..., run] @ data[:, :, run] for run in runs)
-    return both_ways(outputs.astype(dtype), np.asarray(products)).transpose(3, 2, 0, 1)
+    return transform_2d(outputs.astype(dtype), np.asarray(products)).transpose(3, 2, 0, 1)
 
 
 def point_errors(

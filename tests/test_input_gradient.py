@@ -14,7 +14,7 @@ from checks import assert_identical, same_integers
 from numpy.typing import DTypeLike
 
 import fastconv
-from fastconv.convolution.input_grad.stride_phases import leave_gaps, phases
+from fastconv.convolution.input_grad.stride_phases import has_gaps, phases
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.select.conv_registry import ALGORITHMS
 
@@ -110,7 +110,7 @@ def test_phases_share_pixels_and_taps(case: ConvCase) -> None:
         assert phase.problem.stride == (1, 1)
     assert pixels.max(initial=0) <= 1
     assert taps.max(initial=0) <= 1
-    assert leave_gaps(problem) == (pixels.min() == 0)
+    assert has_gaps(problem) == (pixels.min() == 0)
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def what_is_copied(p: Conv2dProblem, found: tiling.Tiling, copy: dict[str, int])
     assert 0 < a["sets"] * a["set_size"] <= a["band_plane"]
     end = a["C_per_group"] * a["band_plane"]
     assert end + lanes - 1 < size
-    assert end + -(-a["behind"] // lanes) * lanes <= size
+    assert end + -(-a["tail"] // lanes) * lanes <= size
     band = np.full(size, -1)
     c, r, i, phase, k = np.indices(
         (a["C_per_group"], a["sets"], a["rows"], a["phases"], a["phase_width"]), sparse=True

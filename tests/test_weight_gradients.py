@@ -93,7 +93,7 @@ def test_any_cut_into_pieces_and_chunks(
     sums: int, vectors: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(direct_weight_grad, "SUMS_BYTES", sums)
-    monkeypatch.setattr(direct_weight_grad, "PIECE_VECTORS", vectors)
+    monkeypatch.setattr(direct_weight_grad, "PIXEL_BLOCK_VECTORS", vectors)
     for case in (CASES[0], CASES[2], CASES[5], CASES[17]):
         direct_weight_grad.cut_of.cache_clear()
         data = make_integer_inputs(case)
@@ -114,7 +114,7 @@ def test_any_cut_of_planes(
     sums: int, picked: int, vectors: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(direct_1x1_weight_grad, "SUMS_BYTES", sums)
-    monkeypatch.setattr(direct_1x1_weight_grad, "PICKED_BYTES", picked)
+    monkeypatch.setattr(direct_1x1_weight_grad, "SUBSAMPLED_BYTES", picked)
     monkeypatch.setattr(direct_1x1_weight_grad, "FEWEST_VECTORS", vectors[0])
     monkeypatch.setattr(direct_1x1_weight_grad, "MOST_VECTORS", vectors[1])
     for case in (case for case in CASES if case.name in PLANES):
@@ -167,9 +167,9 @@ def test_refusals_of_direct_say_why(options: dict, reason: str) -> None:
 
 def test_only_wanted_pixels_of_a_strided_pointwise_kernel_are_laid_out() -> None:
     problem = Conv2dProblem.from_shapes((2, 40, 13, 35), (70, 40, 1, 1), 2)
-    wanted = implicit_gemm_weight_grad.wanted_pixels(problem)
+    wanted = implicit_gemm_weight_grad.subsampled_problem(problem)
     assert wanted.input_shape == (2, 40, 7, 18)
     assert wanted.output_shape == problem.output_shape
     for other in ({"padding": 1, "stride": 2}, {"stride": 3}, {"stride": 1}):
         problem = Conv2dProblem.from_shapes((2, 40, 13, 35), (70, 40, 1, 1), **other)
-        assert implicit_gemm_weight_grad.wanted_pixels(problem) is problem
+        assert implicit_gemm_weight_grad.subsampled_problem(problem) is problem

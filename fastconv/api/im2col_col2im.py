@@ -100,7 +100,7 @@ def im2col(
     cols = np.empty(problem.column_shape, dtype)
     ready = as_computed(array, dtype)
     run_tasks(
-        lambda n: _lowering.lower(problem, ready, _image(problem, n), 0, cols[n]), range(problem.N)
+        lambda n: _lowering.im2col(problem, ready, _image(problem, n), 0, cols[n]), range(problem.N)
     )
     return as_returned(cols, returned, single)
 
@@ -160,7 +160,7 @@ def col2im(
     out = np.zeros(problem.input_shape, dtype)
     ready = as_computed(array, dtype)
     run_tasks(
-        lambda n: _lowering.raise_columns(problem, ready[n], _image(problem, n), 0, out),
+        lambda n: _lowering.col2im(problem, ready[n], _image(problem, n), 0, out),
         range(problem.N),
     )
     return as_returned(out, returned, single)

@@ -1,7 +1,7 @@
 """A small constant matrix times vectors, as straight-line code with few instructions.
 
-Rows and columns of Winograd's matrices come in pairs, those of a point p and of -p: they are
-equal but for signs, so a sum and a difference serve both.
+Rows and columns of Winograd's matrices come in pairs, one for a point p and one for -p. The two
+differ only in signs, so one sum and one difference serve both.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def times(vector: Vectors, matrix: Sequence[Row], values: Sequence[Any]) -> list
 
 
 def _opposite(a: Row, b: Row) -> bool:
-    """Return whether rows of three terms or more differ in signs alone, but not in all."""
+    """Return whether two rows of at least three terms differ only in some of their signs."""
     pairs = [(x, y) for x, y in zip(a, b, strict=True) if x or y]
     if any(abs(x) != abs(y) for x, y in pairs) or len(pairs) < 3:
         return False
@@ -47,12 +47,12 @@ def _opposite(a: Row, b: Row) -> bool:
 def _pair_columns(
     vector: Vectors, matrix: list[list[Fraction]], values: list[Any]
 ) -> tuple[list[list[Fraction]], list[Any]]:
-    """Replace two values, whose columns are equal but for signs, by their sum and difference."""
+    """Replace pairs of values whose columns differ only in signs by their sum and difference."""
     builder = vector.builder
     for i, j in combinations(range(len(values)), 2):
-        ways = [(row[i] == row[j], row[i] == -row[j]) for row in matrix if row[i] or row[j]]
-        alike, unlike = (sum(way) for way in zip(*ways, strict=True)) if ways else (0, 0)
-        if min(alike, unlike) >= 1 and alike + unlike == len(ways) >= 3:
+        signs = [(row[i] == row[j], row[i] == -row[j]) for row in matrix if row[i] or row[j]]
+        equal, opposite = (sum(kind) for kind in zip(*signs, strict=True)) if signs else (0, 0)
+        if min(equal, opposite) >= 1 and equal + opposite == len(signs) >= 3:
             total = builder.fadd(values[i], values[j])
             values[i], values[j] = total, builder.fsub(values[i], values[j])
             for row in matrix:
@@ -63,7 +63,7 @@ def _pair_columns(
 
 
 def _sum(vector: Vectors, row: Row, values: Sequence[Any]) -> Any:
-    """Return ``sum(a * value)``, beginning with a value that is not multiplied, if there is one."""
+    """Return ``sum(a * value)``, starting with a value whose factor is 1 if there is one."""
     terms = [(a, value) for a, value in zip(row, values, strict=True) if a]
     terms.sort(key=lambda term: (term[0] != 1, abs(term[0]) == 1))
     first, total = terms[0]

@@ -1,7 +1,7 @@
-"""What the microkernels of convolution share: arguments, layer numbers, the loop over taps.
+"""What the convolution microkernels share: arguments, layer parameters, the loop over taps.
 
-A microkernel computes a tile: a block of output pixels for a block of filters, with all its sums in
-registers::
+A microkernel computes a tile, a block of output pixels times a block of output channels, with all
+sums in registers::
 
     for k in range(filters):
         for i in range(rows):
@@ -13,10 +13,9 @@ registers::
                     total += residual[k * out_plane + i * out_row + j]
                 out[k * out_plane + i * out_row + j * spacing] = activation(total)
 
-The input is read in place: a table of offsets says where each tap (c, r, s) finds its element, so
-no column matrix is ever made. Vectors run over output channels
-(`fastconv.codegen.over_channels_microkernel`) or over the output's width
-(`fastconv.codegen.over_width_microkernel`).
+The input is read in place: a table holds the offset of each tap (c, r, s), so there is no im2col
+matrix. The code is vectorized over output channels (`fastconv.codegen.over_channels_microkernel`)
+or over output width (`fastconv.codegen.over_width_microkernel`).
 
 Source: E. Georganas et al., "Anatomy of high-performance deep learning convolutions on SIMD
 architectures", arXiv:1808.05567; the table of offsets is that of M. Dukhan, "The indirect
@@ -35,26 +34,27 @@ from fastconv.codegen.integers import Integer, integer_at, integers_at
 from fastconv.codegen.microkernel import Microkernel
 from fastconv.codegen.vector import index, prefetch
 
-#: What a microkernel is called with, all as 64-bit integers. Those up to `layer` are addresses;
-#: `residual` may be 0, `numbers` are those of the activation. The first run of taps has `head` of
-#: them; `form` is the activation's form; `filters` and `columns` are those left, which may be fewer
-#: or more than the tile's; `ahead` is the prefetch distance in elements, 0 for no prefetch.
+#: The arguments of a microkernel, all 64-bit integers. Those up to `layer` are addresses;
+#: `residual` may be 0, `numbers` are the activation's parameters. The first run has `head` taps;
+#: `form` is the activation's form; `filters` and `columns` count the output channels and columns
+#: that remain, fewer or more than the tile has; `ahead` is the prefetch distance in elements, 0 for
+#: no prefetch.
 ARGUMENTS = (
     *("x", "offsets", "weight", "bias", "residual", "out", "numbers", "layer"),
     *("taps", "head", "form", "filters", "columns", "ahead"),
 )
 
-#: The 64-bit integers that `layer` points to, counted in elements but for `run`, the number of
-#: taps that are summed before their sum is added to the others.
+#: The 64-bit integers that `layer` points to: strides in elements, and `run`, the number of taps
+#: in one partial sum.
 LAYER = ("run", "x_row", "x_step", "out_row", "out_plane")
 
-#: Writes one tap: ``body(tap, corner, sums)`` returns the new sums; `corner` points to the tap's
-#: element of the tile's first pixel.
+#: Emits one tap: ``body(tap, corner, sums)`` returns the new sums; `corner` points to the tap's
+#: element for the tile's first pixel.
 Body = Callable[[Any, Any, list[Any]], list[Any]]
 
 
 class ConvMicrokernel(Microkernel):
-    """Base of both; `spacing` is the distance of neighbouring pixels in the output, in columns."""
+    """Base class of both; `spacing` is the column stride between output pixels."""
 
     def __init__(
         self,
@@ -73,23 +73,23 @@ class ConvMicrokernel(Microkernel):
         self.epilogue = Epilogue(self.vector, *fused, spacing)
 
     def prefetch_next(self, pointer: Any, elements: int) -> None:
-        """Prefetch what the same tile of the next block reads where this one reads `pointer`."""
+        """Prefetch the elements of the next block that correspond to those at `pointer`."""
         builder, ahead = self.builder, self.v.ahead
-        # With no distance, what is near anyway: prefetching what is on its way costs time.
+        # Without a distance, prefetch a line in L1: prefetching a line twice costs time.
         wanted = ahead.compare("!=", 0)
         for first in range(0, elements, self.operand.line):
-            there = self.operand.at(pointer, ahead, first)
-            near = builder.bitcast(self.bias, there.type)
-            prefetch(builder, builder.select(wanted, there, near), level=2)
+            following = self.operand.at(pointer, ahead, first)
+            cached = builder.bitcast(self.bias, following.type)
+            prefetch(builder, builder.select(wanted, following, cached), level=2)
 
     def over_taps(self, start: list[Any], body: Body) -> list[Any]:
-        """Write the loop over the taps; return the sums, those of `start` included.
+        """Emit the loop over the taps; return `start` plus their sums.
 
-        The taps are summed in runs, and the sums of the runs are then added up: rounding errors
-        grow with the length of a sum, and so they stay as small as those of a run. (N. Higham,
-        "The accuracy of floating point summation", SIAM J. Sci. Comput. 14, 1993, section 3.)
-        Taps left out because they lie in the padding change no bit: the others are cut into the
-        same runs, and a run of zeros adds nothing.
+        Taps are summed in runs, and then the partial sums are added: rounding errors grow with the
+        length of a sum, so they stay as small as those of one run. (N. Higham, "The accuracy of
+        floating point summation", SIAM J. Sci. Comput. 14, 1993, section 3.) Skipping taps in the
+        padding changes no bit: the other taps stay in the same runs, and a run of zeros adds
+        nothing.
         """
         builder, vector, taps = self.builder, self.vector, self.v.taps.value
         memory = cgutils.alloca_once(builder, vector.type, size=index(len(start)))
@@ -137,7 +137,7 @@ class ConvMicrokernel(Microkernel):
         return [builder.fadd(sums, first) for sums, first in zip(results, start, strict=True)]
 
     def _one_run(self, begin: Any, stop: Any, sums: list[Any], body: Body) -> list[Any]:
-        """Write the loop over the taps of a run, of which there is at least one."""
+        """Emit the loop over the taps of one run, at least one tap."""
         builder, before = self.builder, self.builder.block
         loop, ended = (builder.append_basic_block(name) for name in ("taps", "ended"))
         builder.branch(loop)
@@ -153,7 +153,7 @@ class ConvMicrokernel(Microkernel):
         return updated
 
     def _phis(self, block: Any, values: list[Any]) -> list[Any]:
-        """Return a phi for each value, which comes from `block`."""
+        """Return a phi node for each value, which comes from `block`."""
         phis = [self.builder.phi(value.type) for value in values]
         for phi, value in zip(phis, values, strict=True):
             phi.add_incoming(value, block)

@@ -1,8 +1,8 @@
-"""The microkernels of matrix products in place: nothing is packed.
+"""GEMM microkernels without packing.
 
-If the second matrix is given as it is, vectors run over its columns (`outer`). If it is given
-transposed, as weights are, both matrices have the elements of a sum side by side, and vectors run
-over these (`inner`). Tiles at the ends compute their last row, or column, several times.
+If B is not transposed, vectors run over its columns (`outer`, outer products). If B is transposed,
+as weights are, both matrices are contiguous along the reduction axis, and vectors run over it
+(`inner`, inner products). Tiles at the edges compute their last row or column several times.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from fastconv.codegen.integers import Integer
 from fastconv.codegen.microkernel import Microkernel
 from fastconv.codegen.vector import Vectors, index, updated_if
 
-#: What they compute a tile from, as 64-bit integers: addresses of the first row, of the first
-#: column or transposed column, and of the result; elements from one row of the first matrix to the
-#: next, from one element of a sum to the next, and from one row of the others to the next; the
-#: length of the sums; rows and columns that are left; whether `outer` adds to the result.
+#: The arguments, all 64-bit integers: addresses of A, B and the result; strides in elements of a
+#: row of A, of the reduction axis in A, and of a row of B and of the result; the length of the
+#: reduction; rows and columns that remain; whether `outer` adds to the result.
 ARGUMENTS = (
     *("a", "b", "out", "a_row", "a_step", "b_row", "out_row"),
     *("depth", "rows", "columns", "adds"),
@@ -26,7 +25,7 @@ ARGUMENTS = (
 
 
 class DenseMicrokernel(Microkernel):
-    """A block of elements of a product of two matrices."""
+    """Computes one tile of a matrix product."""
 
     def __init__(self, builder: Any, bits: int, lanes: int, arguments: Mapping[str, Any]) -> None:
         super().__init__(builder, bits, lanes, arguments)
@@ -34,7 +33,7 @@ class DenseMicrokernel(Microkernel):
         (self.out,) = self.accumulators("out")
 
     def outer(self, rows: int, vectors: int) -> None:
-        """Write `rows` times as many columns as that many vectors have."""
+        """Emit a tile of `rows` rows and `vectors` vectors of columns."""
         columns, lanes = self.v.columns, self.vector.lanes
         whole = columns.compare(">=", vectors * lanes)
         with self.builder.if_else(whole) as (then, otherwise):
@@ -68,7 +67,7 @@ class DenseMicrokernel(Microkernel):
         targets = [(vector.at(starts[r], n * lanes), masks[n]) for r, n in positions]
 
         def added() -> list[Any]:
-            # All are read before one is written: a row may be there several times.
+            # Read all before writing any: a row may occur several times.
             old = [_load(vector, *target) for target in targets]
             return [builder.fadd(a, b) for a, b in zip(old, sums, strict=True)]
 
@@ -80,7 +79,7 @@ class DenseMicrokernel(Microkernel):
                 vector.store(result, at)
 
     def inner(self, rows: int, columns: int) -> None:
-        """Write ``rows * columns`` elements, at most as many as a vector has lanes."""
+        """Emit a tile of ``rows * columns`` elements, at most the lanes of a vector."""
         builder, vector, operand, v = self.builder, self.vector, self.operand, self.v
         down, across = _existing(rows, v.rows), _existing(columns, v.columns)
         left = [operand.at(self.a, n * v.a_row) for n in down]
@@ -112,7 +111,7 @@ class DenseMicrokernel(Microkernel):
 
 
 def _existing(count: int, left: Integer) -> list[Integer]:
-    """Return the numbers below `count`, the last one left for those beyond."""
+    """Return ``min(i, left - 1)`` for each i below `count`."""
     return [(left - 1).at_most(n) for n in range(count)]
 
 

@@ -1,9 +1,9 @@
-"""The microkernel of depthwise convolution: one filter, its taps unrolled, rows reused.
+"""The depthwise microkernel: one output channel, its taps unrolled, input rows reused.
 
-With a single input channel a filter there are so few products that moving data is what takes
-the time. So nothing is copied: padding is lanes that masked loads leave at zero, and rows that
-are skipped. Rows of the tile overlap in what they read: each vector of input is loaded once and
-multiplied into all the output rows that see it.
+With one input channel per output channel there are few products, so memory traffic dominates.
+Nothing is copied: masked loads give zero for padding columns, and padding rows are skipped.
+Output rows of a tile read overlapping input rows: each input vector is loaded once and multiplied
+into every output row that uses it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from fastconv.codegen.epilogue_max_pool import store_maxima
 from fastconv.codegen.microkernel import Microkernel
 from fastconv.codegen.vector import updated_if
 
-#: What it computes a tile from, as 64-bit integers: addresses of the channel's plane and of its
-#: filter, its bias and the tile's corner in the output and in the residual (or 0), the numbers
-#: of the activation and its form, the size of the plane, the row and column of the input that
-#: the first tap of the first pixel reads, the column for the second filter, elements from row to
-#: row of the output, and the columns left.
+#: The arguments, all 64-bit integers: addresses of the channel's plane, its weights, its bias, and
+#: the tile's corner in the output and in the residual (or 0); the activation's parameters and form;
+#: the size of the plane; the input row and column of the first tap of the first pixel; that column
+#: for the second filter; the row stride of the output; and the columns that remain.
 ARGUMENTS = (
     *("x", "weight", "bias", "out", "residual", "numbers", "form"),
     *("height", "width", "top", "left", "left_odd", "out_row", "columns"),
@@ -30,15 +29,15 @@ ARGUMENTS = (
 
 
 class DepthwiseMicrokernel(Microkernel):
-    """One filter of `R` x `S` taps times `rows` rows of ``vectors * lanes`` pixels.
+    """Computes `rows` rows of ``vectors * lanes`` pixels of one channel, with R x S taps.
 
     `stride` is (vertical, horizontal), the latter 1 or 2. The kernel is not dilated.
 
-    Or two filters that read the same plane, whose outputs are the even and the odd columns of one
-    output: an input gradient at stride 2.
+    For an input gradient at stride 2, two filters read the same plane and give the even and the odd
+    columns of one output.
 
-    Or maxima over 2 x 2 windows, of an even number of rows and of vectors, or of one vector:
-    `out_row` is then that of the maxima, and there is no residual.
+    With 2 x 2 max pooling, the tile has an even number of rows, and of vectors too, or one vector;
+    `out_row` is then the row stride of the maxima, and there is no residual.
     """
 
     def __init__(self, builder: Any, bits: int, lanes: int, arguments: Mapping[str, Any]) -> None:
@@ -57,7 +56,7 @@ class DepthwiseMicrokernel(Microkernel):
         vectors: int,
         odd: int | None = None,
     ) -> None:
-        """Write the whole microkernel; with `odd` also the odd columns, of R x `odd` taps."""
+        """Emit the microkernel; with `odd` also the odd columns, from R x `odd` taps."""
         vector = self.vector
         sums = self._sums(R, S, stride, rows, vectors)
         positions, every = list(sums), list(sums.values())
@@ -69,7 +68,7 @@ class DepthwiseMicrokernel(Microkernel):
         self.epilogue.rows(every, positions, columns, 1, self.v.columns)
 
     def emit_pooled(self, R: int, S: int, stride: tuple[int, int], rows: int, vectors: int) -> None:
-        """Write the microkernel that stores maxima over 2 x 2 windows."""
+        """Emit the microkernel that stores maxima over 2 x 2 windows."""
         sums, epilogue = self._sums(R, S, stride, rows, vectors), self.epilogue
         ready = epilogue.activated(epilogue.scaled([*sums.values()], len(sums)))
         of = dict(zip(sums, ready, strict=True))
@@ -84,10 +83,7 @@ class DepthwiseMicrokernel(Microkernel):
         vectors: int,
         second: int = 0,
     ) -> dict[tuple[int, int], Any]:
-        """Return the sums of a filter's taps, by row and vector.
-
-        The second filter begins with tap number `second`.
-        """
+        """Return the sums by row and vector; a second filter begins with tap number `second`."""
         builder, vector, operand = self.builder, self.vector, self.operand
         left = self.v.left_odd if second else self.v.left
         positions = [(i, v) for i in range(rows) for v in range(vectors)]
@@ -107,7 +103,7 @@ class DepthwiseMicrokernel(Microkernel):
             return [new[i, v] for i, _ in seen for v in range(vectors)]
 
         for number in range((rows - 1) * stride[0] + R):
-            # This row of input is tap r of output row i.
+            # This input row is tap r of output row i.
             taps = [(i, number - i * stride[0]) for i in range(rows)]
             seen = [(i, r) for i, r in taps if 0 <= r < R]
             positions = [(i, v) for i, _ in seen for v in range(vectors)]
@@ -118,7 +114,7 @@ class DepthwiseMicrokernel(Microkernel):
         return sums
 
     def _masks(self, S: int, stride: int, vectors: int, left: Any) -> dict[int, Any]:
-        """Return the masks of the loads that `_pixels` does, by their first column."""
+        """Return the load masks for `_pixels`, by first column."""
         return {
             column: self.operand.within(left + column, self.v.width)
             for v in range(vectors)
@@ -127,14 +123,14 @@ class DepthwiseMicrokernel(Microkernel):
         }
 
     def _columns(self, s: int, stride: int, v: int) -> list[int]:
-        """Return the first columns of the vectors that hold what tap `s` sees, from `left` on."""
+        """Return the first columns, relative to `left`, of the vectors that tap `s` reads."""
         first = v * self.operand.lanes * stride + s // stride * stride
         return [first + part * self.operand.lanes for part in range(stride)]
 
     def _pixels(
         self, row: Any, S: int, stride: int, v: int, left: Any, masks: dict[int, Any]
     ) -> list[Any]:
-        """Return what each tap of a row sees: of two vectors, the even or the odd elements."""
+        """Return the input vector of each tap of a row, deinterleaved at stride 2."""
         operand = self.operand
         loaded: dict[int, Any] = {}
         pixels = []

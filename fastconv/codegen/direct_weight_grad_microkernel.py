@@ -1,7 +1,7 @@
-"""The microkernel of weight gradients vectorized over output width: a few taps, a few filters.
+"""The weight-gradient microkernel vectorized over output width: a few taps times a few channels.
 
-There is a sum for every pair of a tap (c, r, s) and a filter. Both factors are read where they lie,
-along their rows, which suits first layers, depthwise layers and wide maps::
+There is one sum for each pair of a tap (c, r, s) and an output channel. Both factors are read in
+place along their rows, which suits first layers, depthwise layers and wide maps::
 
     for n in range(images):
         for i in range(first_row, last_row):
@@ -10,7 +10,7 @@ along their rows, which suits first layers, depthwise layers and wide maps::
                     sums[f, c, r, s] += grad[n, f, i, j] * x[n, c, i * down + top + r * dilation_h,
                                                              j * step + left + s * dilation_w]
 
-Padding is lanes that masked loads leave at zero; rows in the padding are read from a row of zeros.
+Masked loads give zero for padding columns; padding rows are read from a row of zeros.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from fastconv.codegen.integers import Integer, counted, integers, pointer_to
 from fastconv.codegen.sums_over_pixels import SumsOverPixels
 from fastconv.codegen.vector import vectors
 
-#: What it is called with: addresses of the first channel and filter of the first image, of the sums
-#: and of a row of zeros; how many images, and elements from image to image of both; elements from
-#: channel to channel and from filter to filter; height and width of a channel and width of a
-#: filter's plane; the rows; the row and column of the first tap; distances of rows, and of taps;
-#: and whether the sums are only written, not added to.
+#: The arguments: addresses of the input, the output gradient, the sums and a row of zeros; the
+#: number of images; image strides and plane strides of both in elements; height and width of the
+#: input and width of the gradient; the range of rows; the row and column of the first tap; the
+#: vertical stride and the dilations; whether this is the first call, which writes the sums instead
+#: of adding to them.
 ARGUMENTS = (
     *("x", "grad", "sums", "zeros", "images", "x_image", "grad_image", "x_plane", "grad_plane"),
     *("height", "width", "grad_width", "first_row", "last_row", "top", "left", "down"),
@@ -35,7 +35,7 @@ ARGUMENTS = (
 
 
 class Taps(NamedTuple):
-    """What a tile computes: filters, channels, and rows and columns of the kernel."""
+    """The size of a tile: output channels, input channels, and rows and columns of the kernel."""
 
     filters: int
     channels: int
@@ -44,7 +44,7 @@ class Taps(NamedTuple):
 
     @property
     def sums(self) -> int:
-        """How many sums that are."""
+        """How many sums a tile has."""
         return self.filters * self.channels * self.rows * self.columns
 
 
@@ -52,15 +52,15 @@ class Taps(NamedTuple):
 _Loads = list[tuple[Integer, Any]]
 
 
-class PixelGradient:
-    """Writes one tile; its horizontal stride `step` is 1 or 2."""
+class DirectWeightGradMicrokernel:
+    """Computes one tile; its horizontal stride `step` is 1 or 2."""
 
     def __init__(self, builder: Any, bits: int, lanes: int, arguments: dict[str, Any]) -> None:
         self.builder, self.size, self.values = builder, bits // 8, integers(builder, arguments)
         self.vector = vectors(builder, bits, lanes)
 
     def emit(self, taps: Taps, step: int) -> None:
-        """Write all instructions."""
+        """Emit the microkernel."""
         builder, vector, v = self.builder, self.vector, self.values
         sums, lanes = SumsOverPixels(vector, taps.sums), vector.lanes
         with counted(builder, 0, v.images) as n, counted(builder, 0, v.grad_width, lanes) as j:
@@ -79,10 +79,10 @@ class PixelGradient:
         sums.store(v.sums, v.first)
 
     def _loads(self, j: Integer, columns: int, step: int) -> list[_Loads]:
-        """Return of each tap of a row which vectors it needs.
+        """Return the vectors that each tap of a row needs.
 
-        Columns beyond the last pixel's are left out too: zero times infinity is not zero. At step 2
-        two taps share their vectors.
+        Columns beyond those of the last pixel are masked too: zero times infinity is not zero. At
+        step 2 two taps share their vectors.
         """
         vector, v = self.vector, self.values
         loads: list[_Loads] = []
@@ -98,7 +98,7 @@ class PixelGradient:
     def _pixels(
         self, x: Integer, i: Integer, taps: Taps, step: int, loads: Sequence[_Loads]
     ) -> Iterator[Any]:
-        """Give what each tap sees of row `i`, in the order (c, r, s)."""
+        """Yield the input vector of each tap for row `i`, in the order (c, r, s)."""
         builder, vector, v = self.builder, self.vector, self.values
         for c in range(taps.channels):
             for r in range(taps.rows):

@@ -1,4 +1,4 @@
-"""The epilogue of a microkernel: scale, residual, activation, and the store itself."""
+"""The epilogue of a microkernel: scale, residual, activation, store."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from fastconv.core.activation import CLAMP
 
 
 class Epilogue:
-    """Writes sums to memory, with what is fused into it.
+    """Applies the fused operations to the sums and stores them.
 
     Parameters
     ----------
     vector : Vectors
     out, residual, numbers : integers
-        Addresses: of the tile's first output, of the same element of the residual or 0, and of
-        the numbers of the activation.
+        Addresses of the tile's first output, of the same element of the residual or 0, and of the
+        activation's parameters.
     form : integer
         The activation's form.
     out_row, out_plane : integers
-        Elements from one row, and from one channel, of the output to the next.
+        Row stride and channel stride of the output, in elements.
     spacing : int
-        Elements from one pixel to the next; what is between stays as it is. If it is more than 1,
-        nothing is read of the residual.
+        Column stride of the output, in elements; the elements between are not written. If it is
+        more than 1, there is no residual.
     scales : sequence of LLVM values, optional
-        A vector for each output channel of the tile by which its sums are multiplied first, as
-        sums of quantized products are. Without it nothing is written for it.
+        A vector for each output channel of the tile that scales its sums, as for quantized
+        products.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class Epilogue:
         return [fmul(total, scales[number // positions]) for number, total in enumerate(sums)]
 
     def activated(self, sums: list[Any]) -> list[Any]:
-        """Return the activation of sums that are not stored as they are."""
+        """Return the activation of sums that are to be pooled."""
         return activated(self.vector, sums, self._numbers, self.form.value)
 
     def prefetch_output(self, filters: int, rows: int, columns: int) -> None:
-        """Prefetch the cache lines that a tile will be stored to, if it fills them."""
+        """Prefetch the cache lines of the output that the tile fills."""
         if self.spacing > 1:
             return
         for k, i in product(range(filters), range(rows)):
@@ -82,7 +82,7 @@ class Epilogue:
                 prefetch(self.vector.builder, line, write=True)
 
     def one(self, total: Any, offset: Any, columns_left: Any = None) -> None:
-        """Store a vector `offset` elements behind the first output, as far as columns are left."""
+        """Store a vector at `offset` from the first output, for the columns that remain."""
         builder = self.vector.builder
         masks = None if columns_left is None else self._masks(Integer(builder, columns_left))
         self._fused(total, offset, masks)
@@ -102,7 +102,7 @@ class Epilogue:
         self._write(total, vector.at(self.out, offset), masks)
 
     def _masks(self, columns_left: Integer) -> list[Any]:
-        """Return where to write each vector of memory that a vector of pixels is spread over."""
+        """Return the store masks of the vectors in memory that one vector of pixels covers."""
         vector, end = self.vector, columns_left * self.spacing
         return [
             vector.builder.and_(vector.first(end - part * vector.lanes), self._written(part))
@@ -116,7 +116,7 @@ class Epilogue:
         return range(part * self.vector.lanes, (part + 1) * self.vector.lanes)
 
     def _write(self, total: Any, out: Any, masks: list[Any] | None) -> None:
-        """Write a vector of pixels to memory, `spacing` elements from one another."""
+        """Store a vector of pixels with a stride of `spacing` elements."""
         vector = self.vector
         if self.spacing == 1 and masks is None:
             vector.store(total, out)
@@ -137,10 +137,10 @@ class Epilogue:
     ) -> None:
         """Store vectors of neighbouring pixels: ``sums[filter * len(positions) + position]``.
 
-        A position is a row and a vector in it; `columns` is the width of a whole tile. Of filters
-        and columns there may be fewer left than the tile has. All filters of a tile that are only
-        clamped, the common case, go straight from their registers; others through memory, so that
-        the code for all that may happen to a vector exists once.
+        A position is a row and a vector in it; `columns` is the width of a whole tile. Fewer output
+        channels and columns may remain than the tile has. A whole tile that is only clamped, the
+        common case, is stored from registers. Other tiles go through memory, so that the code for
+        residual and activation exists once.
         """
         vector, builder, lanes = self.vector, self.vector.builder, self.vector.lanes
         sums, filters = self.scaled(sums, len(positions)), len(sums) // len(positions)

@@ -15,7 +15,7 @@ from fastconv.core.activation import CLAMP, HARD_SWISH, LEAKY, SILU
 
 
 def activate(vector: Vectors, form: Any, total: Any, low: Any, high: Any, slope: Any) -> Any:
-    """Return the activation of `total`; `form` is known when the code runs only."""
+    """Return the activation of `total`; `form` is known only at run time."""
     builder = vector.builder
     done = builder.append_basic_block("activated")
     clamp = builder.append_basic_block("clamp")
@@ -46,10 +46,10 @@ def activate(vector: Vectors, form: Any, total: Any, low: Any, high: Any, slope:
 
 
 def activated(vector: Vectors, sums: Iterable[Any], numbers: Any, form: Any) -> list[Any]:
-    """Return the activation of each of some vectors; `numbers` points to its numbers.
+    """Return the activation of each vector; `numbers` points to the activation's parameters.
 
-    What is only clamped stays in its registers. All else goes through memory, so that the code for
-    it exists once.
+    Sums that are only clamped stay in registers. Other activations go through memory, so that
+    their code exists once.
     """
     builder, sums = vector.builder, list(sums)
     low, high, slope = (
@@ -110,8 +110,8 @@ def exponential(vector: Vectors, y: Any) -> Any:
     # The leading part of ln 2 has so few bits that n times it is exact.
     leading, trailing = 709 / 2**10, 7.643680599453094172e-4
     is_nan = builder.fcmp_unordered("uno", y, y)
-    given, y = y, vector.clamp(y, vector.all(-largest), vector.all(largest))
-    y = builder.select(is_nan, vector.zero, y)  # NaN has no integer
+    original, y = y, vector.clamp(y, vector.all(-largest), vector.all(largest))
+    y = builder.select(is_nan, vector.zero, y)  # NaN cannot be converted to an integer
     shift = vector.all(1.5 * 2.0**fraction)  # adding and subtracting it rounds to an integer
     n = builder.fsub(vector.multiply_add(y, vector.all(1 / math.log(2)), shift), shift)
     r = vector.multiply_add(n, vector.all(-leading), y)
@@ -119,13 +119,14 @@ def exponential(vector: Vectors, y: Any) -> Any:
     series = vector.all(1 / math.factorial(terms - 1))
     for term in reversed(range(terms - 1)):
         series = vector.multiply_add(series, r, vector.all(1 / math.factorial(term)))
-    # In two factors, since 2**n alone may be too large or too small for the type.
+    # Two factors, since 2**n alone may overflow or underflow.
     bits = ir.VectorType(ir.IntType(32 if single else 64), vector.lanes)
-    there = ir.Constant(bits, [fraction] * vector.lanes)
+    exponent_shift = ir.Constant(bits, [fraction] * vector.lanes)
     bias = ir.Constant(bits, [127 if single else 1023] * vector.lanes)
     whole = builder.fptosi(n, bits)
     half = builder.ashr(whole, ir.Constant(bits, [1] * vector.lanes))
     for part in (half, builder.sub(whole, half)):
-        factor = builder.bitcast(builder.shl(builder.add(part, bias), there), vector.type)
+        exponent = builder.shl(builder.add(part, bias), exponent_shift)
+        factor = builder.bitcast(exponent, vector.type)
         series = builder.fmul(series, factor)
-    return builder.select(is_nan, given, series)
+    return builder.select(is_nan, original, series)

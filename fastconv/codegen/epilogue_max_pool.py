@@ -1,7 +1,7 @@
-"""Maxima over 2 x 2 windows of sums in registers: what `max_pool2d` gives, to the bit.
+"""Fused 2 x 2 max pooling of sums in registers, bitwise identical to `max_pool2d`.
 
-So each sum is activated first, and a window's elements are taken in the order of its rows: which of
-two zeros wins, or of two NaN, is what it would be if the output were stored and pooled.
+Each sum is activated first, and a window's elements are compared row by row. So equal zeros and
+NaN are resolved as if the output were stored and then pooled.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastconv.codegen.integers import Integer
-from fastconv.codegen.pool_tile import both_ways
+from fastconv.codegen.pool_tile import whole_or_masked
 from fastconv.codegen.vector import Vectors, index
 
 
@@ -21,11 +21,11 @@ def largest(vector: Vectors, a: Any, b: Any, c: Any, d: Any) -> Any:
 def store_maxima(
     vector: Vectors, sums: dict[tuple[int, int], Any], out: Any, out_row: Any, columns: Any
 ) -> None:
-    """Store the maxima over windows of rows of vectors, which `sums` holds by row and vector.
+    """Store the maxima over 2 x 2 windows of `sums`, which are given by row and vector.
 
-    There is an even number of rows, and of vectors too, or one. `out` points to the first maximum,
-    `out_row` are elements from a row of them to the next, and `columns` are the columns left of
-    what is pooled.
+    The number of rows is even; the number of vectors is even or one. `out` points to the first
+    maximum, `out_row` is its row stride in elements, and `columns` counts the columns that remain
+    before pooling.
     """
     builder, lanes = vector.builder, vector.lanes
     rows, vectors = (1 + max(numbers) for numbers in zip(*sums, strict=True))
@@ -33,7 +33,7 @@ def store_maxima(
     left, maxima = Integer(builder, builder.ashr(columns.value, index(1))), vector
     found = {}
     for i in range(0, rows, 2):
-        if vectors == 1:  # both rows, each half a vector, together
+        if vectors == 1:  # both rows in one vector, half of it each
             larger = _larger(vector, *vector.deinterleave([sums[i, 0], sums[i + 1, 0]]))
             maxima = Vectors(builder, vector.element, lanes // 2)
             halves = (range(lanes // 2), range(lanes // 2, lanes))
@@ -53,13 +53,13 @@ def store_maxima(
             else:
                 maxima.store(value, to)
 
-    both_ways(builder, left.compare(">=", vectors * lanes // 2), write)
+    whole_or_masked(builder, left.compare(">=", vectors * lanes // 2), write)
 
 
 def _larger(vector: Vectors, old: Any, new: Any) -> Any:
-    """Return the larger of two, the old if equal; NaN is larger than any number, the new one first.
+    """Return the larger value: the old one if equal, the new one if that is NaN.
 
-    In this form the first choice is one instruction, the processor's maximum.
+    The first select compiles to one instruction, the processor's maximum.
     """
     builder = vector.builder
     value = builder.select(builder.fcmp_ordered(">", new, old), new, old)

@@ -1,8 +1,8 @@
-"""Fourier transforms of many planes at once: each lane of a vector is a plane of its own.
+"""FFTs of many planes at once: each lane of a vector holds its own plane.
 
-A point is a vector of real parts, followed by one of imaginary parts. Two blocks of real planes
-make one block of complex ones: the first block is the real part, the second the imaginary part.
-Nothing is shuffled between lanes but where planes are read and written.
+A point is a vector of real parts, followed by a vector of imaginary parts. Two blocks of real
+planes form one block of complex planes: the first is the real part, the second the imaginary part.
+Lanes are shuffled only where planes are read and written.
 """
 
 from __future__ import annotations
@@ -12,36 +12,37 @@ from typing import Any
 from fastconv.codegen.integers import Integer, counted, integer_at, pointer_to
 from fastconv.codegen.vector import index, vectors
 
-#: Integers that describe a plane which is read: the address of its first element (which may lie
-#: outside the image), then the first row and the end of the rows, and of the columns, that exist.
+#: Number of integers that describe an input plane: the address of its first element (which may lie
+#: outside the image), and the bounds [top, bottom) and [left, right) of the rows and columns
+#: inside.
 READ_FIELDS = 5
-#: And one that is written: the address of its first element, its rows and its columns.
+#: The same for an output plane: the address of its first element, its rows and its columns.
 WRITTEN_FIELDS = 3
 
 Point = tuple[Any, Any]
 
 
 class Planes:
-    """Writes the steps of transforms; addresses are `Integer`."""
+    """Emits the steps of the transforms; addresses are `Integer`."""
 
     def __init__(self, builder: Any, bits: int, lanes: int) -> None:
         self.builder, self.size, self.vector = builder, bits // 8, vectors(builder, bits, lanes)
         self.point_bytes = 2 * lanes * self.size
 
     def clear(self, points: Integer, elements: Integer) -> None:
-        """Set so many elements, whole vectors of them, to zero."""
+        """Set elements to zero, in whole vectors."""
         with counted(self.builder, 0, elements, self.vector.lanes) as element:
             self.vector.store(self.vector.zero, pointer_to(self.vector, points, element))
 
     # Points ----------------------------------------------------------------------------------
 
     def _load(self, address: Integer) -> Point:
-        """Return a point."""
+        """Load a point."""
         vector, pointer = self.vector, pointer_to(self.vector, address)
         return vector.load(pointer), vector.load(vector.at(pointer, index(vector.lanes)))
 
     def _store(self, value: Point, address: Integer) -> None:
-        """Write a point."""
+        """Store a point."""
         vector, pointer = self.vector, pointer_to(self.vector, address)
         vector.store(value[0], pointer)
         vector.store(value[1], vector.at(pointer, index(vector.lanes)))
@@ -53,7 +54,7 @@ class Planes:
         return self.builder.fsub(a[0], b[0]), self.builder.fsub(a[1], b[1])
 
     def _times(self, a: Point, factors: Integer, number: int) -> Point:
-        """Return ``a`` times complex number `number` of a table."""
+        """Return ``a`` times complex number `number` of the twiddle factors."""
         vector, builder = self.vector, self.builder
         real, imaginary = (
             vector.broadcast(builder.load(pointer_to(vector, factors, 2 * number + part)))
@@ -67,9 +68,9 @@ class Planes:
         )
 
     def butterfly(self, radix: int, base: Integer, distance: Integer, factors: Integer) -> None:
-        """Transform `radix` points, 2 or 4 of them, in place, `distance` bytes apart.
+        """Compute a radix-2 or radix-4 butterfly in place, on points `distance` bytes apart.
 
-        With radix 4 the results 1, 2 and 3 are multiplied by the three complex `factors`.
+        With radix 4 results 1, 2 and 3 are multiplied by the three twiddle `factors`.
         """
         addresses = [base + distance * number for number in range(radix)]
         points = [self._load(address) for address in addresses]
@@ -94,11 +95,11 @@ class Planes:
     def read(
         self, points: Integer, step: Integer, tables: Integer, row: Integer, i: Integer, j: Integer
     ) -> None:
-        """Do ``points[l * step, plane] = planes[plane][i, j + l]`` for `lanes` l and planes.
+        """Emit ``points[l * step, plane] = planes[plane][i, j + l]`` for `lanes` l and planes.
 
         `points` is the address of one part of the first point, `tables` that of the planes'
-        integers, `row` the elements from row to row. What does not exist is zero. Points beyond the
-        last column that any plane has are written too.
+        descriptions (`READ_FIELDS`), `row` the row stride in elements. Elements outside are zero.
+        Points beyond the last column of all planes are written too.
         """
         builder, vector = self.builder, self.vector
         rows = []
@@ -127,10 +128,10 @@ class Planes:
         scale: Integer,
         bias: Integer,
     ) -> None:
-        """Do ``planes[plane][i, j + l] = points[offsets[l], plane] * scale + bias[plane]``.
+        """Emit ``planes[plane][i, j + l] = points[offsets[l], plane] * scale + bias[plane]``.
 
-        For ``i, j = element``, `lanes` l and planes, of which `left` exist; as `read` otherwise.
-        `offsets` is the address of bytes from the first point, `scale` that of one element.
+        Here ``i, j = element``; `left` planes exist. `offsets` is the address of byte offsets from
+        the first point, `scale` that of one element; otherwise as in `read`.
         """
         builder, vector, (i, j) = self.builder, self.vector, element
         factor = vector.broadcast(builder.load(pointer_to(vector, scale)))
@@ -150,10 +151,10 @@ class Planes:
     # Spectra ---------------------------------------------------------------------------------
 
     def separate(self, here: Integer, opposite: Integer, target: Integer, left: Integer) -> None:
-        """Write the spectra of both blocks of planes at one frequency, twice as large.
+        """Store the spectra of both blocks of planes at one frequency, scaled by two.
 
         `here` and `opposite` are the addresses of the points of this frequency and of its negative,
-        `target` where complex numbers go; `left` planes exist.
+        `target` that of the complex results; `left` planes exist.
         """
         builder = self.builder
         (a, b), (c, d) = self._load(here), self._load(opposite)
@@ -163,10 +164,10 @@ class Planes:
         self._store_complex(second, *self._second_block(target, left))
 
     def combine(self, here: Integer, opposite: Integer, source: Integer, left: Integer) -> None:
-        """Undo `separate`, but for the factor of two.
+        """Invert `separate`, except for the factor of two.
 
-        Points are written with their parts exchanged: the transform of those is the inverse
-        transform, its parts exchanged.
+        Points are stored with real and imaginary parts exchanged: the forward transform of these is
+        the inverse transform with its parts exchanged.
         """
         builder = self.builder
         a, b = self._load_complex(source, left)
@@ -176,11 +177,11 @@ class Planes:
         self._store((builder.fsub(c, b), builder.fadd(a, d)), opposite)
 
     def _second_block(self, address: Integer, left: Integer) -> tuple[Integer, Integer]:
-        """Return where complex numbers of the second block of planes begin, and how many it has."""
+        """Return the address of the second block's complex numbers, and how many planes it has."""
         return address + self.point_bytes, left - self.vector.lanes
 
     def _load_complex(self, address: Integer, left: Integer) -> Point:
-        """Return the first `left` of a vector of complex numbers, followed by zeros."""
+        """Load the first `left` of a vector of complex numbers, zero-padded."""
         vector = self.vector
         low, high = (
             vector.load_masked(pointer_to(vector, address, half * vector.lanes), mask)
@@ -192,7 +193,7 @@ class Planes:
         return real, imaginary
 
     def _store_complex(self, value: Point, address: Integer, left: Integer) -> None:
-        """Write the first `left` of a vector of complex numbers."""
+        """Store the first `left` of a vector of complex numbers."""
         vector = self.vector
         picks = [i // 2 + i % 2 * vector.lanes for i in range(2 * vector.lanes)]
         for half, mask in enumerate(self._halves(left)):
@@ -201,7 +202,7 @@ class Planes:
             vector.store_masked(vector.shuffle(value[0], value[1], some), pointer, mask)
 
     def _halves(self, left: Integer) -> tuple[Any, Any]:
-        """Return the masks of the real numbers that `left` complex ones are."""
+        """Return the masks of `left` complex numbers, two vectors of real numbers."""
         numbers = left * 2
         return (
             self.vector.first(numbers.value),

@@ -1,4 +1,4 @@
-"""Integers of the code being written, with Python's operators: addresses, counts and loops."""
+"""Run-time integers with Python's operators: addresses, counts and loops of emitted code."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from fastconv.codegen.vector import I64, Vectors
 
 
 class Integer:
-    """A 64-bit integer that is known when the code runs.
+    """A 64-bit integer that is known at run time.
 
-    ``a + b`` writes an addition and returns its result, and so on; the other operand may be a
-    Python integer. ``//`` and ``%`` are for numbers that are not negative.
+    ``a + b`` emits an addition and returns its result, and so on; the other operand may be a
+    Python integer. ``//`` and ``%`` are for non-negative numbers.
     """
 
     def __init__(self, builder: Any, value: Any) -> None:
@@ -53,7 +53,7 @@ class Integer:
         return 0 - self
 
     def compare(self, how: str, other: Any) -> Any:
-        """Return whether e.g. ``self < other``, as a bit of the code."""
+        """Return the result of a comparison, such as ``self < other``, as an LLVM bit."""
         return self.builder.icmp_signed(how, self.value, self._of(other).value)
 
     def at_most(self, other: Any) -> Integer:
@@ -70,26 +70,26 @@ class Integer:
 
 
 def integers(builder: Any, values: Mapping[str, Any]) -> SimpleNamespace:
-    """Return LLVM values by name as attributes that are `Integer`."""
+    """Return a namespace of LLVM values as `Integer`."""
     return SimpleNamespace(**{name: Integer(builder, value) for name, value in values.items()})
 
 
 def integers_at(
     builder: Any, address: Any, names: Sequence[str], first: int = 0
 ) -> SimpleNamespace:
-    """Read 64-bit integers, of which `first` come before, once and for all: attributes by name."""
+    """Load 64-bit integers, beginning with number `first`, into a namespace."""
     numbers = (integer_at(builder, address, first + i) for i in range(len(names)))
     return SimpleNamespace(**dict(zip(names, numbers, strict=True)))
 
 
 def values_of(numbers: Mapping[str, Any], builder: Any) -> dict[str, Any]:
-    """Return the LLVM values of integers by name; some may be Python's."""
+    """Return the LLVM values of integers by name; some may be Python integers."""
     return {name: Integer(builder, number).value for name, number in numbers.items()}
 
 
 @contextmanager
 def counted(builder: Any, start: Any, stop: Any, step: Any = 1) -> Iterator[Integer]:
-    """Write a loop over ``range(start, stop, step)`` around what the block writes."""
+    """Emit a loop over ``range(start, stop, step)`` around the code of the block."""
     bounds = (Integer(builder, bound).value for bound in (start, stop, step))
     with cgutils.for_range_slice(builder, *bounds) as (value, _):
         yield Integer(builder, value)
@@ -99,10 +99,10 @@ def counted(builder: Any, start: Any, stop: Any, step: Any = 1) -> Iterator[Inte
 def counted_together(
     builder: Any, start: Integer, stop: Integer, sizes: Sequence[Any]
 ) -> Iterator[list[Integer]]:
-    """Write a loop over numbers `start` to `stop` of the elements of an array of such `sizes`.
+    """Emit one loop over a multi-index, from flat index `start` to `stop`.
 
-    The block gets the element's position along each axis: that along an axis of unknown length,
-    and then those along the axes of `sizes`. They are counted on, not divided out each time.
+    The block gets the indices: first that of an outer axis of unknown length, then those of the
+    axes of `sizes`. They are incremented with a carry, without a division in each iteration.
     """
     rest = start
     positions: list[Integer] = []
@@ -125,7 +125,7 @@ def counted_together(
 
 
 def pointer_to(vector: Vectors, address: Any, *offsets: Any) -> Any:
-    """Return the pointer to elements of `vector` at an address, `offsets` elements further on."""
+    """Return the pointer to the element at ``address``, plus `offsets` in elements."""
     builder = vector.builder
     pointer = builder.inttoptr(Integer(builder, address).value, vector.element.as_pointer())
     return vector.at(pointer, *(Integer(builder, offset).value for offset in offsets))
@@ -138,13 +138,13 @@ def integer_at(builder: Any, address: Any, number: Any) -> Integer:
 
 
 class Record:
-    """A record of 64-bit integers in memory: attributes are read when the code runs."""
+    """A record of 64-bit integers in memory: attributes are loaded at run time."""
 
     def __init__(self, builder: Any, address: Integer, layout: np.dtype[Any]) -> None:
         self._builder, self._address, self._names = builder, address, layout.names or ()
 
     def __getattr__(self, name: str) -> Integer:
-        """Read one of the integers."""
+        """Load one of the integers."""
         return integer_at(self._builder, self._address, self._names.index(name))
 
 

@@ -1,4 +1,4 @@
-"""Means over windows of any size, a row of the window at a time, and their gradients."""
+"""Average pooling with windows of any size, one window row at a time, and its backward."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def entry(table: Integer, number: Integer) -> Integer:
 
 
 class _Tile:
-    """A vector along a row of elements, and pointers to them."""
+    """Base class: vectors along rows."""
 
     def __init__(self, builder: Any, bits: int, lanes: int) -> None:
         self.builder = builder
@@ -40,7 +40,7 @@ class LargeMean(_Tile):
     """The mean of one window."""
 
     def total(self, source: Integer, row_size: Integer, rows: Integer, columns: Integer) -> Any:
-        """Return the sum of `rows` rows of `columns` elements, with a distance of `row_size`."""
+        """Return the sum of `rows` rows of `columns` elements, with row stride `row_size`."""
         builder, vector = self.builder, self.vector
         sums = cgutils.alloca_once_value(builder, vector.zero)
         with counted(builder, 0, rows) as row:
@@ -49,7 +49,7 @@ class LargeMean(_Tile):
                 mask = vector.within(index(0), (columns - k).value)
                 self.add_to(sums, vector.load_masked(vector.at(line, k.value), mask))
         values, width = builder.load(sums), vector.lanes
-        while width > 1:  # halves are added to halves
+        while width > 1:  # add the halves
             width //= 2
             picks = [(k + width) % vector.lanes for k in range(vector.lanes)]
             values = builder.fadd(values, vector.shuffle(values, values, picks))
@@ -63,7 +63,7 @@ class LargeMean(_Tile):
 
 
 class LargeMeanGrad(_Tile):
-    """Some vectors of a row of the input's gradient, of one plane with the output's at `grad`."""
+    """Several vectors of one input-gradient row; `grad` is the address of the output-grad plane."""
 
     def __init__(
         self, builder: Any, bits: int, lanes: int, values: SimpleNamespace, grad: Integer
@@ -77,8 +77,8 @@ class LargeMeanGrad(_Tile):
     def emit(self, first: Integer, last: Integer, k: Integer, vectors: int, to: Integer) -> None:
         """Store elements ``k : k + vectors * lanes`` of the row at `to`.
 
-        The row is in rows `first` to `last` of windows. What a window shares with it is computed
-        once for all vectors.
+        Window rows `first` to `last` contain this input row. Each window column's contribution is
+        computed once for all vectors.
         """
         builder, vector, v = self.builder, self.vector, self.v
         starts = [k + number * vector.lanes for number in range(vectors)]
@@ -89,24 +89,24 @@ class LargeMeanGrad(_Tile):
                 begin.compare("<", k + vectors * vector.lanes), end.compare(">", k)
             )
             with builder.if_then(meets):
-                share = vector.broadcast(self._share(first, last, j))
+                contribution = vector.broadcast(self._contribution(first, last, j))
                 for start, total in zip(starts, sums, strict=True):
                     inside = vector.within((start - begin).value, (end - begin).value)
                     old = builder.load(total)
-                    new = builder.fadd(old, share)
+                    new = builder.fadd(old, contribution)
                     builder.store(builder.select(inside, new, old), total)
         for start, total in zip(starts, sums, strict=True):
             mask = vector.within(start.value, v.W.value)
             at = vector.at(self.pointer(to), start.value)
             vector.store_masked(builder.load(total), at, mask)
 
-    def _share(self, first: Integer, last: Integer, j: Integer) -> Any:
+    def _contribution(self, first: Integer, last: Integer, j: Integer) -> Any:
         """Return the sum of the gradients of windows (i, j), each divided by its divisors."""
         builder, vector = self.builder, self.vector
-        share = cgutils.alloca_once_value(builder, vector.element(0.0))
+        total = cgutils.alloca_once_value(builder, vector.element(0.0))
         divisor = builder.load(vector.at(self.column_divisors, j.value))
         with counted(builder, first, last) as i:
             grad = builder.load(vector.at(self.grad, (i * self.v.OW + j).value))
             row = builder.load(vector.at(self.row_divisors, i.value))
-            self.add_to(share, builder.fdiv(grad, builder.fmul(row, divisor)))
-        return builder.load(share)
+            self.add_to(total, builder.fdiv(grad, builder.fmul(row, divisor)))
+        return builder.load(total)

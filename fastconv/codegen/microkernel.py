@@ -1,4 +1,4 @@
-"""What all microkernels have: their arguments by name, and vectors of what they read and sum."""
+"""Base class of microkernels: arguments by name, vectors of operands and of accumulators."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from fastconv.codegen.vector import Vectors
 
 
 class Microkernel:
-    """Writes the instructions of a microkernel.
+    """Emits the instructions of a microkernel.
 
     Parameters
     ----------
     builder : llvmlite.ir.IRBuilder
     bits, lanes : int
-        Bits of a number that is read, and lanes of a vector.
+        Bits of an operand, and lanes of a vector.
     arguments : dict
-        What it is called with, 64-bit integers by name: LLVM values, or as `integers` has them.
+        The arguments by name, 64-bit integers: LLVM values or `Integer`.
     """
 
     def __init__(self, builder: Any, bits: int, lanes: int, arguments: Mapping[str, Any]) -> None:
@@ -28,9 +28,9 @@ class Microkernel:
         self.vector = Vectors(builder, number.accumulator, lanes)
 
     def operands(self, *names: str) -> list[Any]:
-        """Return arguments as pointers to what is multiplied."""
+        """Return arguments as pointers to operands."""
         return [pointer_to(self.operand, getattr(self.v, name)) for name in names]
 
     def accumulators(self, *names: str) -> list[Any]:
-        """Return arguments as pointers to what has the type of sums."""
+        """Return arguments as pointers to numbers of the accumulator type."""
         return [pointer_to(self.vector, getattr(self.v, name)) for name in names]

@@ -1,10 +1,9 @@
-"""The microkernel vectorized over output channels: a few pixels times a few vectors of filters.
+"""The microkernel vectorized over output channels: a few pixels times a few vectors of channels.
 
-Each tap loads its filters' weights as vectors, broadcasts one input element a pixel, multiplies
-and adds. Pixels may lie anywhere, so every stride is as good as another, and a tile of 7 pixels
-wastes nothing on a map 7 pixels wide. The output keeps the pixels of one channel together,
-however, so the sums are transposed in registers before they are stored: it suits sums over many
-taps.
+Each tap loads vectors of weights, broadcasts one input element per pixel, multiplies and adds.
+Pixels may lie anywhere, so any stride is equally fast, and a tile of 7 pixels wastes nothing on a
+map 7 pixels wide. The output is NCHW, so the sums are transposed in registers before the store:
+this suits sums over many taps.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from fastconv.codegen.conv_microkernel import ConvMicrokernel
 
 
 class OverChannels(ConvMicrokernel):
-    """``rows * columns`` pixels times ``vectors * lanes`` filters.
+    """Computes ``rows * columns`` pixels times ``vectors * lanes`` output channels.
 
-    `step` is the distance of neighbouring pixels in the input as a constant, which saves address
-    arithmetic, or 0: then it is read from the layer's numbers.
+    `step` is the column stride in the input as a constant, which saves address arithmetic, or 0:
+    then it is read from the layer's parameters.
     """
 
     def emit(self, rows: int, columns: int, vectors: int, step: int) -> None:
-        """Write the whole microkernel."""
+        """Emit the microkernel."""
         builder, vector, operand, lanes = self.builder, self.vector, self.operand, self.vector.lanes
         bias = [
             vector.load_masked(
@@ -51,7 +50,7 @@ class OverChannels(ConvMicrokernel):
         self._store(sums, rows, columns, vectors)
 
     def _store(self, sums: list[Any], rows: int, columns: int, vectors: int) -> None:
-        """Transpose blocks of up to `lanes` neighbouring pixels; then a row is as in memory."""
+        """Transpose blocks of up to `lanes` pixels to channel-major order, and store them."""
         vector, lanes = self.vector, self.vector.lanes
         positions = [(i, v) for i in range(rows) for v in range(-(-columns // lanes))]
         blocks = []

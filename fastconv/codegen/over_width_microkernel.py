@@ -1,9 +1,9 @@
-"""The microkernel vectorized over the output's width: a few filters times a few vectors of pixels.
+"""The microkernel vectorized over output width: a few output channels times vectors of pixels.
 
-Each tap loads vectors of neighbouring pixels, broadcasts one weight a filter, multiplies and
-adds. Sums lie in registers as they will lie in memory, so storing costs nothing extra: it suits
-maps with room for whole vectors, and few taps. Neighbouring output pixels must be neighbours in
-what is read.
+Each tap loads vectors of neighbouring pixels, broadcasts one weight per output channel, multiplies
+and adds. The sums are already in the order of the output, so the store needs no transpose: this
+suits maps wide enough for whole vectors, and few taps. Neighbouring output pixels must be
+neighbours in the input too.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from fastconv.codegen.epilogue_max_pool import store_maxima
 
 
 class OverWidth(ConvMicrokernel):
-    """`filters` filters times `rows` rows of ``vectors * lanes`` pixels."""
+    """Computes `filters` output channels times `rows` rows of ``vectors * lanes`` pixels."""
 
     def emit(self, filters: int, rows: int, vectors: int, pooled: bool = False) -> None:
-        """Write the whole microkernel.
+        """Emit the microkernel.
 
-        If `pooled`, maxima over 2 x 2 windows are stored, of an even number of rows and vectors, or
-        of one vector: `out_row` and `out_plane` are then theirs, and there is no residual.
+        If `pooled`, maxima over 2 x 2 windows are stored. The number of rows is then even, and that
+        of vectors even or one; `out_row` and `out_plane` are the strides of the maxima, and there
+        is no residual.
         """
         builder, operand, lanes = self.builder, self.operand, self.vector.lanes
         positions = [(i, v) for i in range(rows) for v in range(vectors)]
@@ -50,7 +51,7 @@ class OverWidth(ConvMicrokernel):
             self.epilogue.rows(sums, positions, vectors * lanes, self.v.filters, self.v.columns)
 
     def _bias(self, filters: int) -> list[Any]:
-        """Return the bias of each filter as a vector, the last one for those beyond."""
+        """Return the bias of each output channel as a vector, the last one for missing channels."""
         last = self.v.filters - 1
         existing = [last.at_most(k) for k in range(filters)]
         bias = [self.builder.load(self.vector.at(self.bias, k)) for k in existing]
@@ -59,7 +60,7 @@ class OverWidth(ConvMicrokernel):
     def _store_maxima(
         self, sums: list[Any], filters: int, positions: list[tuple[int, int]]
     ) -> None:
-        """Apply the activation, and store maxima of those filters that are left."""
+        """Apply the activation, and store the maxima of the output channels that remain."""
         epilogue = self.epilogue
         ready = epilogue.activated(epilogue.scaled(sums, len(positions)))
         for k in range(filters):

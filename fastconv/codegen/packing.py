@@ -1,7 +1,7 @@
-"""What packing is made of: rows of elements cleared and copied, blocks transposed, by vectors.
+"""Vector primitives for packing: clear and copy rows, transpose and gather blocks.
 
-Targets and sources are addresses. Copying may write up to one vector beyond the end of a row: its
-targets are buffers with that much room, filled from front to back. Reading never exceeds a row.
+Targets and sources are addresses. A copy may write up to one vector beyond the end of a row:
+targets are buffers with that much room, filled from front to back. Reads stay within the row.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fastconv.codegen.vector import Vectors
 
 
 def clear_row(vector: Vectors, target: Any, count: Any) -> None:
-    """Write ``target[:count] = 0``."""
+    """Emit ``target[:count] = 0``."""
     builder, count = vector.builder, Integer(vector.builder, count)
     with counted(builder, 0, count, vector.lanes) as k:
         to, left = pointer_to(vector, target, k), count - k
@@ -36,9 +36,9 @@ def copy_row(
     count: Any,
     step: int,
 ) -> None:
-    """Write ``target[k] = row[left + k * distance]`` for k below `count`, 0 where that is outside.
+    """Emit ``target[k] = row[left + k * distance]`` for k below `count`, with zero padding.
 
-    The row has the columns 0 to `width`. `distance` is `step`, 1 or 2, unless that is 0.
+    The row has columns 0 to `width`. `distance` equals `step`, 1 or 2, unless `step` is 0.
     """
     builder = vector.builder
     width, left, distance = (Integer(builder, number) for number in (width, left, distance))
@@ -56,7 +56,7 @@ def copy_row(
 
 
 def _copy_vector(vector: Vectors, to: Any, row: Any, first: Any, width: Any, step: int) -> None:
-    """Copy every `step`-th element from `first` on; where the row ends within, by mask."""
+    """Copy every `step`-th element from `first` on, with masked loads at the ends of the row."""
     builder = vector.builder
     parts = [first + part * vector.lanes for part in range(step)]
     sources = [pointer_to(vector, row, part) for part in parts]
@@ -64,17 +64,17 @@ def _copy_vector(vector: Vectors, to: Any, row: Any, first: Any, width: Any, ste
     inside = builder.and_(first.compare(">=", 0), end.compare("<=", width))
     with builder.if_else(inside) as (whole, partly):
         with whole:
-            vector.store(_every(vector, [vector.load(source) for source in sources]), to)
+            vector.store(_even_elements(vector, [vector.load(source) for source in sources]), to)
         with partly:
             masks = [vector.within(part.value, width.value) for part in parts]
             both = zip(sources, masks, strict=True)
-            vector.store(_every(vector, [vector.load_masked(*pair) for pair in both]), to)
+            vector.store(_even_elements(vector, [vector.load_masked(*pair) for pair in both]), to)
 
 
 def copy_part(vector: Vectors, target: Any, source: Any, count: Any, wide: Any) -> None:
-    """Write ``target[k] = source[k]`` for k below `wide`, 0 from `count` on; at most `lanes`."""
-    there, wanted = (vector.first(Integer(vector.builder, n).value) for n in (count, wide))
-    loaded = vector.load_masked(pointer_to(vector, source), there)
+    """Emit ``target[k] = source[k]`` for k below `wide`, 0 from `count` on; at most `lanes`."""
+    present, wanted = (vector.first(Integer(vector.builder, n).value) for n in (count, wide))
+    loaded = vector.load_masked(pointer_to(vector, source), present)
     vector.store_masked(loaded, pointer_to(vector, target), wanted)
 
 
@@ -90,11 +90,11 @@ def transpose_block(
     wide: Any,
     step: int = 1,
 ) -> None:
-    """Write ``target[numbers[c], r] = source[r, c * step]`` for r below `wide`, c below `columns`.
+    """Emit ``target[numbers[c], r] = source[r, c * step]`` for r below `wide`, c below `columns`.
 
-    `numbers` is the address of row numbers (int64); `to_row` and `of_row` are elements from row to
-    row. The source has `rows` rows, which may be fewer than `wide`: then zeros are written. At most
-    `lanes` of each are used. `step` is 1 or 2.
+    `numbers` is the address of row indices (int64); `to_row` and `of_row` are row strides in
+    elements. If the source has fewer `rows` than `wide`, zeros are written. At most `lanes` rows
+    and columns are transposed. `step` is 1 or 2.
     """
     builder, lanes = vector.builder, vector.lanes
     rows, columns, wide = (Integer(builder, number) for number in (rows, columns, wide))
@@ -106,8 +106,8 @@ def transpose_block(
         else:
             vector.store_masked(column, to, mask)
 
-    # The usual block is whole, and then needs no masks. What follows the last column of a row may
-    # not exist.
+    # The usual block is whole and needs no masks. Memory after the last column of a row may not
+    # exist.
     narrow, full = vector.first(wide.value), wide.compare(">=", lanes)
     inside = builder.and_(rows.compare(">=", lanes), columns.compare(">=", lanes + step - 1))
     with builder.if_else(inside) as (whole, partly):
@@ -142,9 +142,9 @@ def transpose_some(
     columns: Any,
     wide: Any,
 ) -> None:
-    """Do what `transpose_block` does, but leave out columns whose number is negative.
+    """Do what `transpose_block` does, but skip columns whose row index is negative.
 
-    Blocks are taken to be seldom whole.
+    Blocks are rarely whole here, so all loads and stores are masked.
     """
     builder = vector.builder
     rows, columns, wide = (Integer(builder, number) for number in (rows, columns, wide))
@@ -159,11 +159,11 @@ def transpose_some(
 def gather_block(
     vector: Vectors, target: Any, to_row: Any, source: Any, offsets: Any, rows: Any, columns: Any
 ) -> None:
-    """Write ``target[r, c] = source[offsets[c] + r]`` for r below `rows` and c below `columns`.
+    """Emit ``target[r, c] = source[offsets[c] + r]`` for r below `rows` and c below `columns`.
 
-    `offsets` is the address of int64, `to_row` are elements from row to row of the target. At most
-    `lanes` of each are used; so many elements of the source are read at each offset, and so many
-    offsets.
+    `offsets` is the address of int64 offsets, `to_row` the row stride of the target in elements.
+    At most `lanes` rows and columns are written; `lanes` offsets are always read, and `lanes`
+    elements at each of them.
     """
     builder, lanes = vector.builder, vector.lanes
     rows, columns = Integer(builder, rows), Integer(builder, columns)
@@ -189,30 +189,30 @@ def _transposed(vector: Vectors, source: Any, of_row: Any, step: int) -> list[An
         start = Integer(vector.builder, of_row) * r
         parts = [start + part * vector.lanes for part in range(step)]
         loaded = [vector.load(pointer_to(vector, source, part)) for part in parts]
-        block.append(_every(vector, loaded))
+        block.append(_even_elements(vector, loaded))
     return vector.transpose(block)
 
 
 def _part_transposed(
     vector: Vectors, source: Any, of_row: Any, rows: Any, columns: Any, step: int = 1
 ) -> list[Any]:
-    """Return the columns of a block of which so many rows and columns exist, zeros beyond."""
+    """Return the columns of a partial block of `rows` rows and `columns` columns, zero-padded."""
     builder, lanes = vector.builder, vector.lanes
     end = columns * step - (step - 1)
-    there = [vector.first((end - part * lanes).value) for part in range(step)]
+    present = [vector.first((end - part * lanes).value) for part in range(step)]
     none = vector.first(Integer(builder, 0).value)
     block = []
     for r in range(lanes):
         start, wanted = Integer(builder, of_row) * r, rows.compare(">", r)
-        masks = [builder.select(wanted, mask, none) for mask in there]
+        masks = [builder.select(wanted, mask, none) for mask in present]
         parts = [pointer_to(vector, source, start + part * lanes) for part in range(step)]
         loaded = [vector.load_masked(*pair) for pair in zip(parts, masks, strict=True)]
-        block.append(_every(vector, loaded))
+        block.append(_even_elements(vector, loaded))
     return vector.transpose(block)
 
 
-def _every(vector: Vectors, loaded: list[Any]) -> Any:
-    """Return every second element of two vectors; one vector as it is."""
+def _even_elements(vector: Vectors, loaded: list[Any]) -> Any:
+    """Return the even elements of two vectors, or one vector unchanged."""
     if len(loaded) == 1:
         return loaded[0]
     return vector.shuffle(loaded[0], loaded[1], range(0, 2 * vector.lanes, 2))

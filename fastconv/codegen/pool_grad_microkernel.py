@@ -1,9 +1,8 @@
-"""The register tile of pooling's gradients: each pixel sums what its windows give it.
+"""The pooling backward microkernel: each input pixel gathers the gradients of its windows.
 
-Seen from the input a pixel is in few windows, and which ones depends only on its phase, the
-position between two windows. All pixels of a phase take the same taps, so a vector of windows gives
-its gradients, or what of them belongs to a tap, to one vector of pixels. The phases of a row are
-interleaved when they are stored. Each sum adds the windows in their order in the output.
+An input pixel is in few windows. Which ones depends only on its phase, its index modulo the stride.
+All pixels of a phase use the same taps, so a vector of windows contributes to one vector of pixels.
+The phases of a row are interleaved when they are stored. Each sum adds the windows in output order.
 """
 
 from __future__ import annotations
@@ -14,12 +13,11 @@ from typing import Any
 from llvmlite import ir
 
 from fastconv.codegen.integers import Integer
-from fastconv.codegen.pool_tile import PoolTile, both_ways
+from fastconv.codegen.pool_tile import PoolTile, whole_or_masked
 
-#: The tile's arguments: addresses of the planes of the output's gradient, of the argmax (a byte
-#: each) and of the input's gradient, of the divisors of all rows and columns of windows; the sizes
-#: of the planes, elements from one row of the argmax to the next, the first window, and the row and
-#: column of its first tap.
+#: The arguments: addresses of the planes of the output gradient, the argmax (a byte each) and the
+#: input gradient, and of the divisors of all rows and columns of windows; the sizes of the planes,
+#: the row stride of the argmax, the first window, and the row and column of its first tap.
 ARGUMENTS = (
     *("grad", "argmax", "out", "row_divisors", "column_divisors"),
     *("height", "width", "out_height", "out_width", "argmax_row", "i", "j", "top", "left"),
@@ -27,14 +25,14 @@ ARGUMENTS = (
 
 
 class PoolGrad(PoolTile):
-    """The pixels from `rows` rows of one vector of windows on, up to where the next begin."""
+    """Computes the pixels from `rows` rows of one vector of windows up to the next windows."""
 
     def emit(self, mean: bool) -> None:
-        """Write the whole tile."""
+        """Emit the microkernel."""
         v, lanes, across = self.v, self.vector.lanes, self.window.stride[1]
         self.mean = mean
         self.grad, self.out = self.pointer(v.grad), self.pointer(v.out)
-        # How many windows before the tile's one give to the tile, from far to near.
+        # Distances to the earlier windows that contribute to the tile, the largest first.
         self.back = range((self.window.S - 1) // across, -1, -1)
         whole = self.all_of(
             (v.left + lanes * across).compare("<=", v.width),
@@ -42,7 +40,7 @@ class PoolGrad(PoolTile):
             (v.j - self.back[0]).compare(">=", 0),
             (v.j + lanes).compare("<=", v.out_width),
         )
-        both_ways(self.builder, whole, self._write)
+        whole_or_masked(self.builder, whole, self._write)
 
     def _write(self, masked: bool) -> None:
         v, (down, across) = self.v, self.window.stride
@@ -51,7 +49,7 @@ class PoolGrad(PoolTile):
         }
         sums: dict[tuple[int, int], Any] = {}
         for t in range(-((self.window.R - 1) // down), self.rows):
-            # A window of row i + t has its tap r in the tile's row number t * down + r.
+            # Tap r of window row i + t is row t * down + r of the tile.
             taps = [(r, t * down + r) for r in range(self.window.R)]
             taps = [(r, row) for r, row in taps if 0 <= row < self.rows * down]
             sums = self._with_windows(v.i + t, taps, masks, sums)
@@ -62,7 +60,7 @@ class PoolGrad(PoolTile):
     def _with_windows(
         self, i: Integer, taps: list[tuple[int, int]], masks: dict[int, Any], sums: Any
     ) -> dict[tuple[int, int], Any]:
-        """Return the sums of the tile's pixels with what windows of row `i` give them."""
+        """Return the sums of the tile's pixels after adding the windows of row `i`."""
         across = self.window.stride[1]
 
         def compute() -> dict[tuple[int, int], Any]:
@@ -71,15 +69,15 @@ class PoolGrad(PoolTile):
                 grad, argmax = self._windows(i, self.v.j - back, mask)
                 of_back = range(back * across, min((back + 1) * across, self.window.S))
                 for (r, row), s in itertools.product(taps, of_back):
-                    given, pixel = self._given(grad, argmax, r, s), (row, s % across)
+                    value, pixel = self._contribution(grad, argmax, r, s), (row, s % across)
                     old = new.get(pixel, sums.get(pixel))
-                    new[pixel] = given if old is None else self.builder.fadd(old, given)
+                    new[pixel] = value if old is None else self.builder.fadd(old, value)
             return new
 
         return self.if_in_plane(i, self.v.out_height, sums, compute)
 
     def _windows(self, i: Integer, j: Integer, mask: Any) -> tuple[Any, Any]:
-        """Return what windows give, from (i, j) on: to each tap, or to those of their argmax."""
+        """Return the gradients of a vector of windows from (i, j) on, and their argmax for max."""
         builder, vector, v = self.builder, self.vector, self.v
         grad = self.load(vector.at(self.grad, (i * v.out_width + j).value), mask)
         if self.mean:
@@ -93,8 +91,8 @@ class PoolGrad(PoolTile):
         at = vector.at(self.pointer(v.argmax, byte), (i * v.argmax_row + j).value)
         return grad, builder.load(builder.bitcast(at, kind.as_pointer()), align=1)
 
-    def _given(self, grad: Any, argmax: Any, r: int, s: int) -> Any:
-        """Return what windows give to the pixels under their tap (r, s)."""
+    def _contribution(self, grad: Any, argmax: Any, r: int, s: int) -> Any:
+        """Return what windows contribute to the pixels at their tap (r, s)."""
         if argmax is None:
             return grad
         tap = ir.Constant(argmax.type, [r * self.window.S + s] * self.vector.lanes)
@@ -102,7 +100,7 @@ class PoolGrad(PoolTile):
         return self.builder.select(here, grad, self.vector.zero)
 
     def _store(self, row: int, phases: list[Any], masked: bool) -> None:
-        """Interleave the phases of a row of pixels, and store it if it is one."""
+        """Interleave the phases of a row of pixels, and store it if it is inside the plane."""
         builder, vector, v = self.builder, self.vector, self.v
         lanes, across = vector.lanes, len(phases)
         h = v.top + row

@@ -1,8 +1,8 @@
-"""The register tile of pooling: maxima or means of the windows of a block of one plane.
+"""The pooling microkernel: maxima or means of a block of windows of one plane.
 
-A row of input is reduced along its windows once, and what comes of it goes into every output row
-that sees it. So elements are taken row by row, each row from left to right, as a plain loop over
-the window takes them: of equal maxima the first one wins, and of several NaN the last.
+Each input row is reduced along its windows once, and the result is used for every output row that
+reads it. So elements are visited row by row, from left to right, as by a plain loop over the
+window: of equal maxima the first one wins, and of several NaN the last.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 
 from fastconv.codegen.integers import Integer
-from fastconv.codegen.pool_tile import PoolTile, both_ways
+from fastconv.codegen.pool_tile import PoolTile, whole_or_masked
 from fastconv.codegen.vector import I32, I64, Vectors
 
-#: The tile's arguments: addresses of the plane, of the tile's corner in the output and in the
-#: argmax, and of the divisors of its first row and column; the size of the plane, the row and
-#: column that the first tap of the first window reads, elements from one row of the output, and of
-#: the argmax, to the next, and the columns left.
+#: The arguments: addresses of the plane, of the tile's corner in the output and in the argmax, and
+#: of the divisors of its first row and column; the size of the plane; the row and column of the
+#: first tap of the first window; the row strides of output and argmax; the columns that remain.
 ARGUMENTS = (
     *("x", "out", "argmax", "row_divisors", "column_divisors"),
     *("height", "width", "top", "left", "out_row", "argmax_row", "columns"),
@@ -29,7 +28,7 @@ ARGUMENTS = (
 NONE, BYTES, INDICES = "", "byte", "index"
 #: The byte where a ReLU makes the maximum 0: no tap of a window has this number.
 NO_TAP = 255
-# A tap while it is looked for: its row in the high bits.
+# During the search a tap is one integer, with its row in the high bits.
 _ROW_BITS = 8
 
 
@@ -45,7 +44,7 @@ class Pool(PoolTile):
     """Windows of one shape times `rows` rows of one vector of outputs."""
 
     def emit(self, reduction: Reduction) -> None:
-        """Write the whole tile. A ReLU needs an argmax in bytes."""
+        """Emit the microkernel. A ReLU needs an argmax in bytes."""
         v, lanes = self.v, self.vector.lanes
         self.mean, self.argmax, self.relu = reduction
         self.number = ir.IntType(self.vector.bits)
@@ -56,7 +55,7 @@ class Pool(PoolTile):
             v.left.compare(">=", 0),
             v.columns.compare(">=", lanes),
         )
-        both_ways(self.builder, whole, self._write)
+        whole_or_masked(self.builder, whole, self._write)
 
     def _write(self, masked: bool) -> None:
         window, down = self.window, self.window.stride[0]
@@ -72,7 +71,7 @@ class Pool(PoolTile):
             if self.argmax:
                 found[i, "tap"] = self._first_tap(i, first)
         for number in range((self.rows - 1) * down + window.R):
-            # This row of input is tap r of output row i.
+            # This input row is tap r of output row i.
             seen = [(i, number - i * down) for i in range(self.rows)]
             seen = [(i, r) for i, r in seen if 0 <= r < window.R]
             if seen:
@@ -83,7 +82,7 @@ class Pool(PoolTile):
     def _with_row(
         self, number: int, seen: list[tuple[int, int]], masks: Any, first: Any, found: Any
     ) -> dict[Any, Any]:
-        """Return what the output rows have found when this row of input is seen."""
+        """Return `found` updated with one input row."""
         h = self.v.top + number
 
         def compute() -> dict[Any, Any]:
@@ -100,12 +99,12 @@ class Pool(PoolTile):
         return self.if_in_plane(h, self.v.height, found, compute)
 
     def _columns(self, s: int) -> list[int]:
-        """Return the first columns, from `left` on, of the vectors that hold what tap `s` sees."""
+        """Return the first columns, relative to `left`, of the vectors that tap `s` reads."""
         across = self.window.stride[1]
         return [s // across * across + part * self.vector.lanes for part in range(across)]
 
     def _row(self, row: Integer, masks: dict[int, Any], first: Any) -> tuple[Any, Any]:
-        """Return what the windows find in the row of input that begins `row` elements in."""
+        """Reduce the input row at element `row` along the windows; return values and taps."""
         vector, across = self.vector, self.window.stride[1]
         outside = vector.zero if self.mean else self._lowest
         loaded = {
@@ -129,13 +128,13 @@ class Pool(PoolTile):
         return self.vector.all(float("-inf"))
 
     def _first_tap(self, i: int, first: Any) -> Any:
-        """Return the first tap inside the plane of output row `i`: that of -infinity only."""
+        """Return the first tap inside the plane for output row `i`: the argmax of all -infinity."""
         builder, top = self.builder, self.v.top + i * self.window.stride[0]
         r = top.choose(top.compare("<", 0), -top, 0)
         return builder.add(first, self._spread(r * (1 << _ROW_BITS)))
 
     def _first_column(self) -> Any:
-        """Return the first tap of each window that is not in the padding before the plane."""
+        """Return the first tap of each window that is not in the left padding."""
         builder, lanes = self.builder, self.vector.lanes
         first = self._numbers(0)
         steps = ir.Constant(first.type, [k * self.window.stride[1] for k in range(lanes)])
@@ -147,7 +146,7 @@ class Pool(PoolTile):
         return first
 
     def _take(self, old: Any, old_tap: Any, new: Any, new_tap: Any) -> tuple[Any, Any]:
-        """Return the sums, or of each lane the larger one and its tap, the old if equal."""
+        """Return the sums, or the larger value and its tap for each lane, the old one if equal."""
         builder = self.builder
         if self.mean:
             return builder.fadd(old, new), None
@@ -156,7 +155,7 @@ class Pool(PoolTile):
         if self.argmax:
             wins = builder.or_(larger, missing)
             return builder.select(wins, new, old), builder.select(wins, new_tap, old_tap)
-        # In this form the first choice is one instruction, the processor's maximum.
+        # The inner select compiles to one instruction, the processor's maximum.
         return builder.select(missing, new, builder.select(larger, new, old)), None
 
     def _store(self, i: int, value: Any, tap: Any, masked: bool) -> None:
@@ -180,7 +179,7 @@ class Pool(PoolTile):
             self._store_indices(i, tap, offset, mask)
 
     def _store_bytes(self, i: int, tap: Any, positive: Any) -> None:
-        """Store a whole vector of bytes: rows of the argmax have room for that."""
+        """Store a whole vector of bytes: rows of the argmax are padded for that."""
         builder, byte = self.builder, ir.IntType(8)
         r, s = self._row_and_column(tap)
         number = builder.add(builder.mul(r, self._numbers(self.window.S)), s)

@@ -1,4 +1,4 @@
-"""What the register tiles of pooling and of its gradients have in common."""
+"""Base class of the pooling microkernels, forward and backward."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastconv.runtime import cpu
 
 
 class Window(NamedTuple):
-    """Taps and stride of a window, each down and across. There is no dilation."""
+    """Kernel size and stride of a pooling window, each (vertical, horizontal), without dilation."""
 
     R: int
     S: int
@@ -22,12 +22,12 @@ class Window(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What stands for it in the names of kernels."""
+        """Its part of a kernel's name."""
         return f"{self.R}x{self.S}-s{self.stride[0]}x{self.stride[1]}"
 
 
 class PoolTile:
-    """`rows` rows of one vector of windows; `values` are the tile's arguments, `Integer` each."""
+    """`rows` rows of one vector of windows; `values` are the arguments as `Integer`."""
 
     def __init__(
         self, builder: Any, window: Window, rows: int, vector: Vectors, values: SimpleNamespace
@@ -44,13 +44,13 @@ class PoolTile:
         return self.vector.within(start.value, size.value)
 
     def load(self, pointer: Any, mask: Any, otherwise: Any = None) -> Any:
-        """Load a vector, with `otherwise` where the mask, if any, is not set."""
+        """Load a vector, with `otherwise` where a mask is not set."""
         if mask is None:
             return self.vector.load(pointer)
         return self.vector.load_masked(pointer, mask, otherwise)
 
     def store(self, vector: Vectors, value: Any, pointer: Any, mask: Any) -> None:
-        """Store a vector where the mask, if any, is set."""
+        """Store a vector, where the mask is set if there is one."""
         if mask is None:
             vector.store(value, pointer)
         else:
@@ -66,7 +66,7 @@ class PoolTile:
     def if_in_plane(
         self, row: Integer, height: Integer, old: Mapping[Any, Any], compute: Callable[[], Any]
     ) -> dict[Any, Any]:
-        """Return `old` with the vectors that `compute` gives if there is such a row, by key."""
+        """Return `old`, updated by `compute` if the row is inside the plane."""
         builder, before = self.builder, self.builder.block
         with builder.if_then(builder.icmp_unsigned("<", row.value, height.value)):
             new = compute()
@@ -78,8 +78,8 @@ class PoolTile:
         return merged
 
 
-def both_ways(builder: Any, whole: Any, write: Callable[[bool], None]) -> None:
-    """Call ``write(masked)``: twice, for `whole` vectors and for others, where masks are slow."""
+def whole_or_masked(builder: Any, whole: Any, write: Callable[[bool], None]) -> None:
+    """Call ``write(masked)``: masked only where masks are fast, else for `whole` and for others."""
     if cpu.describe().instructions.masks:
         write(True)
         return
@@ -91,7 +91,7 @@ def both_ways(builder: Any, whole: Any, write: Callable[[bool], None]) -> None:
 
 
 def merge(builder: Any, values: list[tuple[Any, Any]]) -> Any:
-    """Return which of some values it is, by the block that the code came from."""
+    """Return a phi node over (value, block) pairs."""
     merged = builder.phi(values[0][0].type)
     for value, block in values:
         merged.add_incoming(value, block)
@@ -99,5 +99,5 @@ def merge(builder: Any, values: list[tuple[Any, Any]]) -> Any:
 
 
 def vectors(builder: Any, bits: int, lanes: int) -> Vectors:
-    """Return vectors of floating-point numbers of so many bits."""
+    """Return vectors of float32 or float64."""
     return Vectors(builder, ir.FloatType() if bits == 32 else ir.DoubleType(), lanes)

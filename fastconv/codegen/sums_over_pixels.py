@@ -1,7 +1,7 @@
-"""Sums over pixels in registers: each lane adds up its own pixels, and the lanes are added once.
+"""Sums over pixels in registers: each lane sums its own pixels, and lanes are reduced at the end.
 
-What microkernels of weight gradients share whose vectors hold pixels. Both factors are then read
-where they lie, and nothing is packed.
+The weight-gradient microkernels that are vectorized over pixels share this. They read both factors
+in place, without packing.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from fastconv.codegen.vector import Vectors
 
 
 class SumsOverPixels:
-    """So many sums, which begin with zero."""
+    """`count` sums, initially zero."""
 
     def __init__(self, vector: Vectors, count: int) -> None:
         self._vector = vector
-        # Registers, once the optimizer has seen that nothing else touches them.
+        # The optimizer turns these into registers.
         self._totals = [cgutils.alloca_once(vector.builder, vector.type) for _ in range(count)]
         for total in self._totals:
             vector.builder.store(vector.zero, total)
@@ -28,10 +28,10 @@ class SumsOverPixels:
         """Add ``a * b`` to one of the sums."""
         vector, total = self._vector, self._totals[number]
         product = vector.multiply_add(a, b, vector.builder.load(total))
-        vector.builder.store(vector.now(product), total)
+        vector.builder.store(vector.barrier(product), total)
 
     def store(self, target: Integer, first: Integer) -> None:
-        """Add each sum's lanes up, and the result to elements at `target`, if not the `first`."""
+        """Reduce the lanes of each sum; store it at `target` if `first`, else add it there."""
         vector, builder = self._vector, self._vector.builder
         totals = [builder.load(total) for total in self._totals]
         for begin in range(0, len(totals), vector.lanes):
@@ -47,7 +47,7 @@ class SumsOverPixels:
 def store_total(
     vector: Vectors, target: Integer, source: Integer, chunks: Integer, step: Integer
 ) -> None:
-    """Store the sum of one element of each chunk; at `source`, they are `step` elements apart."""
+    """Store the sum of one element per chunk, read from `source` with stride `step`."""
     builder = vector.builder
     total = cgutils.alloca_once(builder, vector.element)
     builder.store(builder.load(pointer_to(vector, source)), total)

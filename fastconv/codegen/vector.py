@@ -1,7 +1,7 @@
-"""Vectors: the LLVM instructions that fast kernels are made of.
+"""SIMD vectors: the LLVM instructions that kernels are made of.
 
-An instance writes instructions through an LLVM builder. Each method has its plain meaning in
-Python beside it; the tests hold the two against each other.
+An instance emits instructions through an LLVM builder. The docstring of each method gives its
+meaning in Python; the tests compare the two.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def index(value: int) -> Any:
 
 
 def number(value: Any) -> Any:
-    """Return the LLVM value of an integer, Python's or one of `fastconv.codegen.integers`."""
+    """Return the LLVM value of a Python integer or an `Integer`."""
     return index(value) if isinstance(value, int) else getattr(value, "value", value)
 
 
@@ -36,20 +36,20 @@ def prefetch(builder: Any, pointer: Any, level: int = 1, write: bool = False) ->
     anything = ir.IntType(8).as_pointer()
     signature = ir.FunctionType(ir.VoidType(), [anything, I32, I32, I32])
     function = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
-    # To read or to write; how near; data.
-    how = [ir.Constant(I32, value) for value in (int(write), 4 - level, 1)]
-    builder.call(function, [builder.bitcast(pointer, anything), *how])
+    # Read or write, locality, data cache.
+    options = [ir.Constant(I32, value) for value in (int(write), 4 - level, 1)]
+    builder.call(function, [builder.bitcast(pointer, anything), *options])
 
 
 def vectors(builder: Any, bits: int, lanes: int) -> Vectors:
-    """Return vectors of floating-point numbers of so many bits."""
+    """Return vectors of the floating-point type with `bits` bits."""
     return Vectors(builder, NUMBER_TYPES[bits].operand, lanes)
 
 
 def updated_if(
     builder: Any, condition: Any, values: Sequence[Any], update: Callable[[], Sequence[Any]]
 ) -> list[Any]:
-    """Return what `update` writes where the condition holds, else `values`, as many of them."""
+    """Return ``update() if condition else values``, with a branch at run time."""
     before = builder.block
     with builder.if_then(condition):
         updated = update()
@@ -67,9 +67,9 @@ class Vectors:
     Parameters
     ----------
     builder : llvmlite.ir.IRBuilder
-        Where instructions are written.
+        Receives the instructions.
     element : llvmlite.ir.Type
-        ``ir.FloatType()``, ``ir.DoubleType()``, or integers, which do not calculate.
+        ``ir.FloatType()``, ``ir.DoubleType()``, or an integer type, which has no arithmetic.
     lanes : int
         Elements of a vector; a power of two.
     """
@@ -114,7 +114,7 @@ class Vectors:
         return self.builder.icmp_signed("<", lane_numbers, counts)
 
     def within(self, start: Any, size: Any) -> Any:
-        """Return ``[0 <= start + i < size for i in range(lanes)]``; all numbers below 2**31."""
+        """Return ``[0 <= start + i < size for i in range(lanes)]``, for numbers below 2**31."""
         integer = ir.IntType(self.bits)
         lanes = ir.Constant(ir.VectorType(integer, self.lanes), list(range(self.lanes)))
         undefined = ir.Constant(lanes.type, ir.Undefined)
@@ -125,13 +125,13 @@ class Vectors:
             one = self.builder.insert_element(undefined, value, ir.Constant(I32, 0))
             return self.shuffle(one, undefined, [0] * self.lanes)
 
-        # A negative number is a very large one without its sign.
+        # As an unsigned integer, a negative number is very large.
         return self.builder.icmp_unsigned("<", self.builder.add(lanes, spread(start)), spread(size))
 
     def load_masked(self, pointer: Any, mask: Any, otherwise: Any = None) -> Any:
         """Return ``[memory[pointer + i] if mask[i] else otherwise[i] for i in range(lanes)]``.
 
-        Without `otherwise` the elements left out are 0.
+        Without `otherwise` masked elements are 0.
         """
         arguments = [self.type.as_pointer(), I32, self._mask_type, self.type]
         load = self._declare(f"llvm.masked.load.{self._suffix}.p0", self.type, arguments)
@@ -141,7 +141,7 @@ class Vectors:
         return self.builder.call(load, [typed, align, mask, other])
 
     def store_masked(self, vector: Any, pointer: Any, mask: Any) -> None:
-        """Do ``memory[pointer + i] = vector[i]`` where ``mask[i]``, touching nothing else."""
+        """Do ``memory[pointer + i] = vector[i]`` where ``mask[i]``; access no other memory."""
         arguments = [self.type, self.type.as_pointer(), I32, self._mask_type]
         store = self._declare(f"llvm.masked.store.{self._suffix}.p0", ir.VoidType(), arguments)
         typed = self.builder.bitcast(pointer, self.type.as_pointer())
@@ -164,16 +164,16 @@ class Vectors:
         return self.builder.call(fma, [a, b, c])
 
     def dot(self, a: Any, b: Any, accumulator: Any) -> Any:
-        """Return each lane of `accumulator` plus the products of a lane's numbers in a and b.
+        """Return `accumulator` plus the products of a and b, summed within each lane.
 
-        Operands of one number a lane: ``a * b + accumulator``.
+        With one number per lane this is ``a * b + accumulator``.
         """
         return self.multiply_add(a, b, accumulator)
 
-    def now(self, vector: Any) -> Any:
-        """Return `vector`, which is computed before anything that is loaded after it.
+    def barrier(self, vector: Any) -> Any:
+        """Return `vector`; later loads are not moved before its computation.
 
-        Else all that a step reads is loaded at once, for which there are no registers.
+        Without this compiler barrier LLVM hoists the loads of a whole step and spills registers.
         """
         function = ir.FunctionType(self.type, [self.type])
         return self.builder.asm(function, "", "=v,0,~{memory}", [vector], True)
@@ -185,18 +185,18 @@ class Vectors:
         return builder.select(builder.fcmp_ordered(">", a, high), high, a)
 
     def shuffle(self, a: Any, b: Any, picks: Sequence[int]) -> Any:
-        """Return ``[(a + b)[i] for i in picks]``, a and b taken as lists."""
+        """Return ``[(a + b)[i] for i in picks]``, where a and b are lists."""
         mask = ir.Constant(ir.VectorType(I32, len(picks)), list(picks))
         return self.builder.shuffle_vector(a, b, mask)
 
     def pick(self, vectors: Sequence[Any], picks: Sequence[int]) -> Any:
-        """Return ``[sum(vectors, [])[i] for i in picks]``, the vectors taken as lists."""
+        """Return ``[sum(vectors, [])[i] for i in picks]``, where vectors are lists."""
         lanes = self.lanes
         if len(vectors) == 1:
             return self.shuffle(vectors[0], self.undefined, picks)
         picked, left = vectors[0], list(picks)
         for vector in vectors[1:]:
-            # What comes from a later vector may be anything for now.
+            # Elements of later vectors are filled in by later shuffles.
             picked = self.shuffle(picked, vector, [i if i < 2 * lanes else 0 for i in left])
             left = [k if i < 2 * lanes else i - lanes for k, i in enumerate(left)]
         return picked
@@ -219,9 +219,10 @@ class Vectors:
         return vectors
 
     def sums(self, vectors: Sequence[Any]) -> Any:
-        """Return ``[sum(vector) for vector in vectors]``, then zeros; at most `lanes` of them.
+        """Return ``[sum(vector) for vector in vectors]``, zero-padded; at most `lanes` vectors.
 
-        Pairs of vectors become one: half of its elements are sums of the first, half of the second.
+        Pairs of vectors are merged: half of the elements are partial sums of the first, half of the
+        second.
         """
         some, size = [*vectors, *[self.zero] * (self.lanes - len(vectors))], 1
         while size < self.lanes:
@@ -235,7 +236,7 @@ class Vectors:
         return some[0]
 
     def deinterleave(self, vectors: Sequence[Any]) -> list[Any]:
-        """Return ``[memory[k::m] for k in range(m)]`` of m vectors side by side, m a power of 2."""
+        """Return ``[memory[k::m] for k in range(m)]`` of m contiguous vectors, m a power of 2."""
         if len(vectors) == 1:
             return list(vectors)
         pairs = list(zip(vectors[::2], vectors[1::2], strict=True))
@@ -257,7 +258,7 @@ class Vectors:
 
     @property
     def line(self) -> int:
-        """How many elements a cache line holds."""
+        """Elements per cache line."""
         return 512 // self.bits
 
     def _declare(self, name: str, returned: Any, arguments: list[Any]) -> Any:

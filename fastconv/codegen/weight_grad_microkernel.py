@@ -1,14 +1,13 @@
-"""The microkernel of weight gradients: a few taps times a few vectors of filters.
+"""The weight-gradient microkernel: a few taps times a few vectors of output channels.
 
-The gradient of a weight is a sum over all pixels, so pixels take the role of taps here, and the
-taps (s, c) that of pixels::
+The gradient of a weight is a sum over all pixels. So pixels take the role of taps here, and taps
+(s, c) the role of pixels::
 
     for j in range(columns):
         for k in range(filters):
             out[j * out_row + k] += sum(x[offsets[p] + j] * grad[p, k] for p in range(pixels))
 
-Both factors are packed so that the elements of one pixel lie side by side, and so is the result:
-nothing is transposed here.
+Both factors and the result are packed channels-last, so nothing is transposed here.
 
 Source: E. Georganas et al., "Anatomy of high-performance deep learning convolutions on SIMD
 architectures", arXiv:1808.05567, section II-J.
@@ -22,10 +21,10 @@ from fastconv.codegen.conv_microkernel import ConvMicrokernel
 
 
 class WeightGradMicrokernel(ConvMicrokernel):
-    """``columns`` taps times ``vectors * lanes`` filters; adds to `residual` if there is one."""
+    """Computes `columns` taps times ``vectors * lanes`` output channels; adds `residual` if any."""
 
     def emit(self, columns: int, vectors: int) -> None:
-        """Write the whole microkernel."""
+        """Emit the microkernel."""
         builder, vector, operand, lanes = self.builder, self.vector, self.operand, self.vector.lanes
         positions = [(j, v) for j in range(columns) for v in range(vectors)]
 

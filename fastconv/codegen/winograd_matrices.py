@@ -1,13 +1,13 @@
 """Winograd's matrices, by exact rational arithmetic from interpolation points.
 
-F(m, r) computes m neighbouring outputs of a filter with r taps from m + r - 1 inputs in as many
-multiplications, where the plain sum takes m * r::
+F(m, r) computes m neighbouring outputs of a filter with r taps from m + r - 1 inputs, with
+m + r - 1 multiplications instead of m * r::
 
     y = A ((G g) * (B d))      y (m,), g (r,), d (m + r - 1,)
 
-and a two-dimensional tile the same way along both axes. It is polynomial multiplication by
-interpolation (A. Toom, S. Cook), transposed: a product of polynomials is found from its values
-at m + r - 2 points and at infinity.
+A two-dimensional tile is transformed along both axes. The method is transposed Toom-Cook polynomial
+multiplication: a product of polynomials is interpolated from its values at m + r - 2 points and at
+infinity.
 
 Sources: S. Winograd, "Arithmetic complexity of computations", 1980; A. Lavin, S. Gray, "Fast
 algorithms for convolutional neural networks", arXiv:1509.09308; for the points, B. Barabasz et
@@ -31,11 +31,11 @@ class Winograd(NamedTuple):
     Attributes
     ----------
     outputs : Matrix, (m, m + r - 1)
-        A: products to outputs.
+        A, the output transform.
     weights : Matrix, (m + r - 1, r)
-        G: taps to what the products take.
+        G, the weight transform.
     inputs : Matrix, (m + r - 1, m + r - 1)
-        B: inputs to what the products take.
+        B, the input transform.
     """
 
     outputs: Matrix
@@ -43,8 +43,8 @@ class Winograd(NamedTuple):
     inputs: Matrix
 
 
-#: Points for each number of them, in pairs of opposite sign, which share work; and infinity. The
-#: error that they cost decides, measured: docs/accuracy.md.
+#: Interpolation points by their number, infinity apart. Pairs of opposite sign share work. They
+#: were chosen by measured error: docs/accuracy.md.
 POINTS: dict[int, tuple[Fraction, ...]] = {
     3: tuple(map(Fraction, ("0", "1", "-1"))),
     5: tuple(map(Fraction, ("0", "3/4", "-3/4", "3/2", "-3/2"))),
@@ -65,7 +65,7 @@ def winograd(m: int, r: int) -> Winograd:
 
 
 def from_points(m: int, r: int, points: tuple[Fraction, ...]) -> Winograd:
-    """Return the matrices of F(m, r) for m + r - 2 different points, and infinity."""
+    """Return the matrices of F(m, r) for m + r - 2 different points and infinity."""
     zero, one = Fraction(0), Fraction(1)
     inputs, weights = [], []
     for point in points:

@@ -1,15 +1,15 @@
-"""Winograd's transforms as vector code, a vector of tiles at a time.
+"""Winograd transforms as vector code, a vector of tiles at a time.
 
-Three transforms surround the products: of the inputs, of the weights and of the outputs. Each is
-a small matrix times the columns, then the rows, of a tile; a vector holds one element of as many
-tiles as it has lanes, so no element ever changes its lane::
+There are three: of inputs, weights and outputs. Each multiplies a small matrix by the columns and
+then the rows of a tile. A vector holds one element of as many tiles as it has lanes, so there are
+no shuffles::
 
     inputs    (m + r - 1)^2 -> (m + r - 1)^2      B d B^T
     weights             r^2 -> (m + r - 1)^2      G g G^T
     outputs   (m + r - 1)^2 -> m^2                A p A^T
 
-For that the rows of the image are deinterleaved before, columns 0, m, 2 * m, ... first
-(`scatter_row`), and those of the output interleaved afterwards (`gather_row`).
+So image rows are deinterleaved first, columns 0, m, 2 * m, ... together (`RowScatter`), and output
+rows are interleaved at the end (`interleave_row`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Keep = Callable[[int, int, Any], None]
 
 
 class Form(NamedTuple):
-    """What transforms are compiled for: outputs of a tile and taps along one axis, and vectors."""
+    """The form of a transform: outputs of a tile and taps along one axis, bits and lanes."""
 
     m: int
     r: int
@@ -41,17 +41,17 @@ class Form(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the kernels are called; docs/kernels.md has the grammar."""
+        """The kernels' name; docs/kernels.md has the grammar."""
         return f"f{self.bits}x{self.lanes}-m{self.m}r{self.r}"
 
     @property
     def alpha(self) -> int:
-        """Side of a transformed tile."""
+        """The side of a transformed tile."""
         return self.m + self.r - 1
 
 
-def both_ways(vector: Vectors, matrix: Matrix, load: Load, keep: Keep) -> None:
-    """Write ``T X T^T``: `load` gives the elements of X, `keep` takes those of the result."""
+def transform_2d(vector: Vectors, matrix: Matrix, load: Load, keep: Keep) -> None:
+    """Emit ``T X T^T``: `load` returns the elements of X, `keep` stores those of the result."""
     size = len(matrix[0])
     columns = [times(vector, matrix, [load(i, j) for i in range(size)]) for j in range(size)]
     for i in range(len(matrix)):
@@ -60,7 +60,7 @@ def both_ways(vector: Vectors, matrix: Matrix, load: Load, keep: Keep) -> None:
 
 
 class Transforms:
-    """Writes the transforms of one form; all addresses are `Integer`."""
+    """Emits the transforms of one form; all addresses are `Integer`."""
 
     def __init__(self, builder: Any, form: Form) -> None:
         self.builder, self.m, self.r, self.alpha = builder, form.m, form.r, form.alpha
@@ -70,24 +70,26 @@ class Transforms:
     def inputs(
         self, source: Integer, target: Integer, plane: Integer, across: Integer, stride: Integer
     ) -> None:
-        """Transform a vector of tiles, scattered as `scatter_row` leaves them.
+        """Transform a vector of tiles that `RowScatter` has deinterleaved.
 
-        Element (i, j) is read from row ``i // m`` of plane ``(i % m) * (m + r - 1) + j``: planes
-        are `plane` elements apart, rows `across`. Results are written `stride` elements apart.
+        Element (i, j) is read from row ``i // m`` of plane ``(i % m) * (m + r - 1) + j``, with
+        plane stride `plane` and row stride `across`. Results are stored with stride `stride`.
         """
 
         def load(i: int, j: int) -> Any:
             offsets = plane * (i % self.m * self.alpha + j), across * (i // self.m)
             return self.vector.load(pointer_to(self.vector, source, *offsets))
 
-        both_ways(self.vector, self.matrices.inputs, load, self._keep(target, stride, self.alpha))
+        transform_2d(
+            self.vector, self.matrices.inputs, load, self._keep(target, stride, self.alpha)
+        )
 
     def weights(
         self, source: Integer, target: Integer, plane: Integer, stride: Integer, count: Integer
     ) -> None:
         """Transform up to `count` filters of one vector, in double precision, rounded once.
 
-        Taps are read `plane` elements apart, results are written `stride` elements apart.
+        Taps are read with stride `plane`, results are stored with stride `stride`.
         """
         builder, vector = self.builder, self.vector
         double = Vectors(builder, ir.DoubleType(), vector.lanes)
@@ -103,14 +105,14 @@ class Transforms:
             where = pointer_to(vector, target, stride * (i * self.alpha + j))
             vector.store_masked(value, where, mask)
 
-        both_ways(double, self.matrices.weights, load, keep)
+        transform_2d(double, self.matrices.weights, load, keep)
 
     def outputs(
         self, source: Integer, target: Integer, bias: Integer, plane: Integer, stride: Integer
     ) -> None:
         """Transform a vector of tiles of products to outputs, and add the bias (an address).
 
-        Products are read `stride` elements apart, outputs are written `plane` elements apart.
+        Products are read with stride `stride`, outputs are stored with stride `plane`.
         """
         self._outputs(source, bias, stride, self._keep(target, plane, self.m))
 
@@ -123,9 +125,9 @@ class Transforms:
         plane: Integer,
         stride: Integer,
     ) -> None:
-        """Do what `outputs` does, then activate, and write the maxima over windows of 2 x 2.
+        """Do what `outputs` does, apply the activation, and store the maxima over 2 x 2 windows.
 
-        `activation` is the address of its numbers, and its form.
+        `activation` is the address of its parameters, and its form.
         """
         (numbers, form), half = activation, self.m // 2
         found: dict[tuple[int, int], Any] = {}
@@ -146,7 +148,7 @@ class Transforms:
         def load(i: int, j: int) -> Any:
             return vector.load(pointer_to(vector, source, stride * (i * self.alpha + j)))
 
-        both_ways(
+        transform_2d(
             vector,
             self.matrices.outputs,
             load,
@@ -154,7 +156,7 @@ class Transforms:
         )
 
     def _keep(self, target: Integer, stride: Integer, columns: int) -> Keep:
-        """Return what stores element (i, j) of rows of `columns`, elements `stride` apart."""
+        """Return a function that stores element (i, j) of rows of `columns`, with a stride."""
 
         def keep(i: int, j: int, value: Any) -> None:
             self.vector.store(value, pointer_to(self.vector, target, stride * (i * columns + j)))
@@ -163,10 +165,9 @@ class Transforms:
 
 
 class RowScatter:
-    """Writes ``target[j * plane + k] = row[left + k * m + j]`` for j below m + r - 1.
+    """Emits ``target[j * plane + k] = row[left + k * m + j]`` for j below m + r - 1.
 
-    What lies outside the row's columns, 0 to `width`, is zero. Up to a vector beyond the last k is
-    written.
+    Columns outside 0 to `width` are zero. Up to one vector beyond the last k is written.
     """
 
     def __init__(
@@ -177,10 +178,10 @@ class RowScatter:
         self.target, self.row, self.width, self.plane = target, row, width, plane
 
     def emit(self, left: Integer, count: Integer) -> None:
-        """Write the loop over k below `count`.
+        """Emit the loop over k below `count`.
 
-        Few tiles need two vectors only. More need m vectors and a tail: what the last tiles share
-        with those behind them.
+        A few tiles need only two vectors. More tiles need m vectors and a tail: the columns that
+        the last tiles share with the next ones.
         """
         builder, vector, lanes = self.builder, self.vector, self.vector.lanes
         few = (2 * lanes - (self.alpha - self.m)) // self.m
@@ -189,7 +190,7 @@ class RowScatter:
             with builder.if_else((count - k).compare("<=", few)) as (then, otherwise):
                 with then:
                     one, two = self._masked(first, 2)
-                    # Half a vector is enough where m is 4, and lies across fewer cache lines.
+                    # Half a vector is enough where m is 4, and touches fewer cache lines.
                     room = lanes // 2 if few <= lanes // 2 else lanes
                     for j in range(self.alpha):
                         picks = [min(j + self.m * t, 2 * lanes - 1) for t in range(room)]
@@ -211,7 +212,7 @@ class RowScatter:
                 self._deinterleaved(k, self._masked(first, self.m + 1))
 
     def _masked(self, first: Integer, count: int) -> list[Any]:
-        """Load vectors side by side, zeros outside the row."""
+        """Load contiguous vectors, zeros outside the row."""
         vector, loaded = self.vector, []
         for column in (first + v * vector.lanes for v in range(count)):
             mask = vector.within(column.value, self.width.value)
@@ -219,15 +220,15 @@ class RowScatter:
         return loaded
 
     def _deinterleaved(self, k: Integer, loaded: list[Any]) -> None:
-        """Deinterleave m vectors; what lies m columns further is the same, a lane further."""
+        """Deinterleave m vectors; column j + m is column j shifted by one lane."""
         vector, lanes, m = self.vector, self.vector.lanes, self.m
         *body, tail = loaded
         columns = vector.deinterleave(body)
         for j in range(self.alpha):
             value, (g, e) = columns[j % m], divmod(j, m)
             if g:
-                behind = [lanes + (t + g - lanes) * m + e for t in range(lanes - g, lanes)]
-                value = vector.shuffle(value, tail, [*range(g, lanes), *behind])
+                shifted_in = [lanes + (t + g - lanes) * m + e for t in range(lanes - g, lanes)]
+                value = vector.shuffle(value, tail, [*range(g, lanes), *shifted_in])
             self._keep(j, k, value)
 
     def _keep(self, j: int, k: Integer, value: Any) -> None:
@@ -244,10 +245,10 @@ def interleave_row(
     step: int,
     keep: Callable[..., None],
 ) -> None:
-    """Write ``row[k * step + j] = source[j * plane + k]`` for j below `step`, k below `count`.
+    """Emit ``row[k * step + j] = source[j * plane + k]`` for j below `step`, k below `count`.
 
-    Nothing beyond `width` is kept: ``keep(value, column)`` takes vectors of the row, the last one
-    together with how many columns are left.
+    ``keep(value, column)`` stores a vector of the row. For a last, partial vector it also gets the
+    number of columns below `width`.
     """
     builder, lanes = vector.builder, vector.lanes
     with counted(builder, 0, count, lanes) as k:
@@ -264,7 +265,7 @@ def interleave_row(
 
 
 def store_row(vector: Vectors, out: Integer) -> Callable[..., None]:
-    """Return what `interleave_row` stores a row by."""
+    """Return the `keep` of `interleave_row` that stores a row."""
 
     def keep(value: Any, column: Any, left: Any = None) -> None:
         pointer = pointer_to(vector, out, column)
@@ -279,9 +280,9 @@ def store_row(vector: Vectors, out: Integer) -> Callable[..., None]:
 def store_activated_row(
     vector: Vectors, out: Integer, residual: Integer, numbers: Integer, form: Integer
 ) -> Callable[..., None]:
-    """Return what `interleave_row` stores ``activation(row + residual)`` by; `residual` may be 0.
+    """Return the `keep` that stores ``activation(row + residual)``; `residual` may be 0.
 
-    `numbers` is the address of the activation's.
+    `numbers` is the address of the activation's parameters.
     """
     values = out.value, residual.value, numbers.value, form.value
     return Epilogue(vector, *values, index(0), index(0)).one

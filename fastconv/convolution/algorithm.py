@@ -22,13 +22,13 @@ from fastconv.runtime import output_memory
 
 Array = NDArray[Any]
 
-#: Algorithms are ranked for this many threads, whatever the number is: another algorithm may round
-#: otherwise, and results do not depend on the number of threads.
+#: Algorithms are always ranked for this many threads. Algorithms round differently, so the choice
+#: must not depend on the thread count.
 RANKED_FOR = 4
 
 #: A forward convolution bound to its weights: ``run(x, residual, out)``.
 Run: TypeAlias = Callable[[Array, "Array | None", Array], None]
-#: One whose weights come with each call: ``call(x, weight, bias, out)``.
+#: A forward convolution that takes the weights in each call: ``call(x, weight, bias, out)``.
 Call: TypeAlias = Callable[[Array, Array, Array, Array], None]
 
 
@@ -43,14 +43,14 @@ class Epilogue(NamedTuple):
 
 
 def as_read_only(array: Array) -> Array:
-    """Return a view that cannot be written to: kernels then see one type, whoever's array it is."""
+    """Return a read-only view, so that kernels are compiled for one array type only."""
     view = array.view()
     view.setflags(False)  # type: ignore[call-arg]  # faster than with its name
     return view
 
 
 def compiler_missing() -> str | None:
-    """Return why machine code cannot be had, None if it can."""
+    """Return why kernels cannot be compiled, None if they can."""
     if config.DISABLE_JIT:
         return "needs Numba's compiler, which NUMBA_DISABLE_JIT switches off"
     return None
@@ -69,11 +69,11 @@ class Implementation:
         return None
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
-        """Return the rough time `auto` ranks by."""
+        """Return the estimate that `auto` ranks by."""
         raise NotImplementedError
 
     def least_seconds(self, problem: Conv2dProblem, threads: int) -> float:
-        """Return what the estimate is at least, if that is known sooner, also where refused."""
+        """Return a cheap lower bound of the estimate, also for refused problems."""
         return 0.0
 
     def workspace_bytes(self, problem: Conv2dProblem) -> int:
@@ -85,7 +85,7 @@ class Gradient(Implementation):
     """The gradient of ``sum(convolution * grad_output)``."""
 
     def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
-        """Fill `out`: the input's gradient if `factor` is the weights, else theirs (it is x)."""
+        """Fill `out` with the input gradient (`factor` is weight) or weight gradient (it is x)."""
         raise NotImplementedError
 
 
@@ -97,32 +97,32 @@ class Forward(Implementation):
     """
 
     def preparing_seconds(self, problem: Conv2dProblem, threads: int) -> float:
-        """Return the rough time to prepare the weights, where that is much; a plan does it once."""
+        """Return the estimated time to prepare the weights, if significant; a plan does it once."""
         return 0.0
 
     def prepare(self, problem: Conv2dProblem, weight: Array) -> Any:
-        """Return the weights as `run` wants them; done once for many calls."""
+        """Return the weights in the format of `run`; done once for many calls."""
         return weight
 
     def run(self, problem: Conv2dProblem, x: Array, prepared: Any, bias: Array, out: Array) -> None:
-        """Fill `out` with the convolution of `x`; `bias` has shape (K,), zeros if none is wanted.
+        """Fill `out` with the convolution of `x`; `bias` has shape (K,), zeros without a bias.
 
         `prepared` is what `prepare` returned.
         """
         raise NotImplementedError
 
     def pools(self, problem: Conv2dProblem) -> bool:
-        """Return whether pooled outputs are stored without storing the whole output before."""
+        """Return whether max pooling is fused: the unpooled output is never stored."""
         return False
 
-    def bind(self, problem: Conv2dProblem, weight: Array, bias: Array, then: Epilogue) -> Run:
+    def bind(self, problem: Conv2dProblem, weight: Array, bias: Array, epilogue: Epilogue) -> Run:
         """Return a function that computes ``epilogue(convolution + residual)`` many times."""
-        applied = None if then.activation.is_none else then.activation
-        run = TwoSteps(self, problem, self.prepare(problem, weight), bias, applied)
-        return ThenPooled(run, problem) if then.pooled else run
+        applied = None if epilogue.activation.is_none else epilogue.activation
+        run = Unfused(self, problem, self.prepare(problem, weight), bias, applied)
+        return UnfusedMaxPool(run, problem) if epilogue.pooled else run
 
     def call(self, problem: Conv2dProblem, activation: Activation) -> Call:
-        """Return a function for weights that are used once; its bits are those of `bind`."""
+        """Return a function for weights that are used once, bitwise identical to `bind`."""
         applied = None if activation.is_none else activation
 
         def call(x: Array, weight: Array, bias: Array, out: Array) -> None:
@@ -133,7 +133,7 @@ class Forward(Implementation):
         return call
 
 
-#: In place of an implementation that an algorithm does not have.
+#: Stands for an implementation that an algorithm does not have.
 NONE: Any = None
 
 
@@ -178,11 +178,11 @@ class Launch:
     _code: Any
 
     def find_code(self) -> Any:
-        """Return the addresses, and what is made of them: what `_code` is to be."""
+        """Return the value of `_code`: addresses and what depends on them."""
         raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what holds in another process too."""
+        """Return the state without addresses, which are valid in one process only."""
         return {name: value for name, value in vars(self).items() if name != "_code"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -192,8 +192,8 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class TwoSteps:
-    """A forward convolution, then what is applied to its output."""
+class Unfused:
+    """A forward convolution, then residual and activation in a second pass."""
 
     forward: Forward
     problem: Conv2dProblem
@@ -212,8 +212,8 @@ class TwoSteps:
 
 
 @dataclass(frozen=True)
-class ThenPooled:
-    """A forward convolution into memory that is used again, then the maxima of its windows."""
+class UnfusedMaxPool:
+    """A forward convolution into reused memory, then max pooling in a second pass."""
 
     run: Run
     problem: Conv2dProblem

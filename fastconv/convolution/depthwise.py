@@ -1,4 +1,4 @@
-"""Depthwise convolution, one input channel a filter: rows used again, nothing copied."""
+"""Depthwise convolution: one input channel per output channel, rows reused, nothing packed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastconv.convolution.algorithm import (
     Epilogue,
     Launch,
     Run,
-    ThenPooled,
+    UnfusedMaxPool,
     as_read_only,
     compiler_missing,
 )
@@ -40,14 +40,14 @@ from fastconv.runtime.threads import useful_threads
 MOST_TAPS = 25
 #: Tiles: rows, vectors of pixels.
 TILES = ((7, 1), (4, 2), (4, 1), (3, 2), (2, 4), (2, 2), (2, 1), (1, 4), (1, 2), (1, 1))
-#: Those that store maxima of 2 x 2 windows.
+#: Tiles with 2 x 2 max pooling.
 POOLED_TILES = ((4, 2), (8, 1), (2, 2), (4, 1), (2, 1))
-#: Of pairs, whose rows are not neighbours in memory: one after the other is twice as fast.
+#: Tiles of pairs. Their rows are not contiguous in memory: one row per tile is twice as fast.
 PAIR_TILES = ((1, 2), (1, 1))
 
 
 class DepthwiseForward(PhaseForward):
-    """One filter a tile, its taps unrolled, straight from the image by masked loads."""
+    """One output channel per tile, its taps unrolled, the image read in place by masked loads."""
 
     def refusal(self, problem: Conv2dProblem) -> str | None:
         """Take one input channel a group, small kernels, no dilation."""
@@ -66,24 +66,24 @@ class DepthwiseForward(PhaseForward):
         return compiler_missing()
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
-        """Count instructions and the bytes that pass."""
+        """Count instructions and memory traffic."""
         return 5e-6 + _work(problem, depthwise_shape(problem)) / threads
 
     def pools(self, problem: Conv2dProblem) -> bool:
-        """Answer that every tile can be one of whole windows."""
+        """Return True: tiles can always consist of whole windows."""
         return True
 
-    def bind(self, problem: Conv2dProblem, weight: Array, bias: Array, then: Epilogue) -> Run:
+    def bind(self, problem: Conv2dProblem, weight: Array, bias: Array, epilogue: Epilogue) -> Run:
         """Fuse bias, residual and epilogue into the tiles' stores."""
         if any(map(any, problem.padding)) and not all_finite(weight):
             # Padding is skipped here, but zero times infinity is not zero.
-            run = DIRECT.forward.bind(problem, weight, bias, Epilogue(then.activation))
-            return ThenPooled(run, problem) if then.pooled else run
-        launch = DepthwiseLaunch(problem, then)
+            run = DIRECT.forward.bind(problem, weight, bias, Epilogue(epilogue.activation))
+            return UnfusedMaxPool(run, problem) if epilogue.pooled else run
+        launch = DepthwiseLaunch(problem, epilogue)
         return partial(launch, as_read_only(weight.reshape(-1)), as_read_only(bias))
 
     def call(self, problem: Conv2dProblem, activation: Activation) -> Call:
-        """Read the weights as they are."""
+        """Read the weights in place."""
         launch = DepthwiseLaunch(problem, Epilogue(activation))
         padded = any(map(any, problem.padding))
 
@@ -111,7 +111,7 @@ DEPTHWISE = Algorithm("depthwise", _forward, DepthwiseInputGrad(_forward, widest
 
 
 def _rows_call(problem: Conv2dProblem, sides: list[Phase]) -> PhaseCall:
-    """Return what computes phases side by side."""
+    """Return a function that computes phases of the same rows together."""
     some, pair = sides[0], None
     if some.stride[1] == 2:
         of_first = {side.across.first: Side.of(side) for side in sides}
@@ -132,19 +132,19 @@ def _rows_call(problem: Conv2dProblem, sides: list[Phase]) -> PhaseCall:
 
 
 class Side(NamedTuple):
-    """The even or the odd columns of a gradient: taps of a row, and padding at the left."""
+    """The even or the odd columns of a gradient: taps of a row, and left padding."""
 
     taps: int
     padding: int
 
     @classmethod
     def of(cls, phase: Phase) -> Side:
-        """Return those that a phase computes."""
+        """Return the side that a phase computes."""
         return cls(phase.problem.S, phase.problem.padding[1][0])
 
 
 class Pair(NamedTuple):
-    """Both sides, and how many columns they make."""
+    """Both sides, and their columns together."""
 
     even: Side
     odd: Side
@@ -152,7 +152,7 @@ class Pair(NamedTuple):
 
 
 def _rotated(phase: Phase, weight: Array) -> Array:
-    """Return the filters of a phase, one a row."""
+    """Return the filters of a phase as the rows of a matrix."""
     p, window = phase.problem, phase.window(*weight.shape[2:])
     own = window >= 0
     rotated = np.empty((p.K, p.taps), weight.dtype)
@@ -178,7 +178,7 @@ def _cycles(problem: Conv2dProblem, shape: DepthwiseShape) -> float:
     blocks = p.N * p.K * -(-p.OH // shape.rows)
     tiles = blocks * -(-p.OW // (shape.vectors * shape.lanes))
     rows = (shape.rows - 1) * p.stride[0] + p.R
-    # Most vectors lie across two cache lines; at stride 2 a tap's pixels come from two of them.
+    # Most loads cross a cache line; at stride 2 a tap needs two of them.
     loads = 2 * rows * shape.vectors * (p.S if p.stride[1] == 1 else p.S + 1)
     products = p.taps * vectors / cpu.describe().instructions.a_cycle
     return 10.0 * blocks + tiles * (12 + max(products, loads / 2) + 1.5 * vectors)
@@ -199,32 +199,32 @@ def _work(problem: Conv2dProblem, shape: DepthwiseShape) -> float:
 
 
 class DepthwiseLaunch(Launch):
-    """A depthwise convolution ready to run but for its weights."""
+    """A depthwise convolution without its weights: everything that follows from the problem."""
 
     def __init__(
         self,
         problem: Conv2dProblem,
-        then: Epilogue,
+        epilogue: Epilogue,
         target: Target | None = None,
         pair: Pair | None = None,
     ) -> None:
-        self._unpooled, self._pooled = (problem, Epilogue(then.activation)), then.pooled
-        if then.pooled:
+        self._unpooled, self._pooled = (problem, Epilogue(epilogue.activation)), epilogue.pooled
+        if epilogue.pooled:
             problem = evened(problem)
             target = Target(problem.OW // 2, 1, problem.P // 4)
         p = problem
         target = target or Target(p.OW, 1, p.P)
-        self._shape = depthwise_shape(p, pair and pair.odd.taps, then.pooled)
+        self._shape = depthwise_shape(p, pair and pair.odd.taps, epilogue.pooled)
         if pair:
             self._shape = self._shape._replace(S=pair.even.taps)
         self._blocks = p.N * p.K * -(-p.OH // self._shape.rows)
         self._work = _work(p, self._shape)
-        self._numbers = as_read_only(then.activation.numbers(p.dtype))
+        self._numbers = as_read_only(epilogue.activation.numbers(p.dtype))
         self._none = as_read_only(np.empty(0, p.dtype))
         values: dict[str, int] = {
             **{name: getattr(p, name) for name in ("C", "K", "H", "W", "OH")},
             "OW": pair.width if pair else p.OW,
-            "form": then.activation.form,
+            "form": epilogue.activation.form,
             "multiplier": p.K_per_group,
             "pad_top": p.padding[0][0],
             "pad_left": pair.even.padding if pair else p.padding[1][0],
@@ -247,7 +247,7 @@ class DepthwiseLaunch(Launch):
         if residual is not None:
             if self._pooled:
                 whole = partial(DepthwiseLaunch(*self._unpooled), weights, bias)
-                ThenPooled(whole, self._unpooled[0])(x, residual, out)
+                UnfusedMaxPool(whole, self._unpooled[0])(x, residual, out)
                 return
             added = residual.reshape(-1)
         run_blocks.on(

@@ -1,4 +1,4 @@
-"""Register tiles vectorized over output pixels: large maps, few taps, few filters."""
+"""Register tiles vectorized over output width: for large maps, few taps, few output channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastconv.core.conv_problem import Conv2dProblem
 
 
 class DirectWeightGrad(Gradient):
-    """Sums over pixels where they lie: planes times planes for 1x1 kernels, rows for others."""
+    """Sums over pixels, read in place: products of planes for 1x1 kernels, of rows for others."""
 
     _one_by_one, _any = Direct1x1WeightGrad(), DirectAnyWeightGrad()
 
@@ -19,23 +19,23 @@ class DirectWeightGrad(Gradient):
         return self._one_by_one if takes(problem) else self._any
 
     def refusal(self, problem: Conv2dProblem) -> str | None:
-        """Answer as the one that takes the kernel."""
+        """Delegate to the implementation for the kernel size."""
         return self._of(problem).refusal(problem)
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
-        """Answer as the one that takes the kernel."""
+        """Delegate to the implementation for the kernel size."""
         return self._of(problem).estimated_seconds(problem, threads)
 
     def workspace_bytes(self, problem: Conv2dProblem) -> int:
-        """Answer as the one that takes the kernel."""
+        """Delegate to the implementation for the kernel size."""
         return self._of(problem).workspace_bytes(problem)
 
     def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
-        """Run the one that takes the kernel."""
+        """Run the implementation for the kernel size."""
         self._of(problem).run(problem, factor, grad_output, out)
 
 
 _forward = TiledForward("width")
 
-#: Weights are broadcast, pixels loaded from where they lie.
+#: Weights are broadcast, pixels are loaded in place.
 DIRECT = Algorithm("direct", _forward, InputGradByPhases(_forward), DirectWeightGrad())

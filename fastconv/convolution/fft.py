@@ -1,4 +1,4 @@
-"""Convolution by Fourier transforms: for large kernels, whose size then hardly matters.
+"""FFT convolution: for large kernels, whose size then hardly matters.
 
 The transform of a convolution is the product of the transforms. Tiles of the image
 (`overlap_save`) are transformed, each frequency is a matrix product over channels, and the products
@@ -8,10 +8,10 @@ are transformed back::
     dx(f) (tiles, C) = dy(f)   (tiles, K) @ w(f)  (K, C)
     dw(f) (K, C)     = dy(f)*  (K, tiles) @ x(f)  (tiles, C)
 
-A result errs in proportion to the largest elements of its tile, where other algorithms err in
-proportion to the products that it sums: whole numbers do not come out exactly. Transforms would
-spread NaN and infinity over a tile, and overflow earlier than a sum. So a result that is not finite
-throughout is computed again by `im2col`.
+The error of a result is proportional to the largest elements of its tile, not to the products that
+it sums as in other algorithms: integers are not exact. Transforms would spread NaN and infinity
+over a tile, and overflow earlier than a sum. So a result with elements that are not finite is
+computed again by `im2col`.
 
 Source: M. Mathieu, M. Henaff, Y. LeCun, "Fast training of convolutional networks through FFTs"
 (arXiv:1312.5851).
@@ -48,17 +48,17 @@ from fastconv.core.conv_problem import Conv2dProblem, Direction
 from fastconv.runtime import threads
 from fastconv.runtime.workspace import scratch
 
-# The only tile of the weights, down and across.
+# The weights have a single tile.
 CORNER = np.zeros(1, np.int64)
 
 
 class _ByTiles(Implementation):
-    """Tiles to spectra, products of matrices, and back."""
+    """Transforms of tiles, matrix products, and inverse transforms."""
 
     direction: ClassVar[Direction]
 
     def refusal(self, problem: Conv2dProblem) -> str | None:
-        """Take kernels that span less than the largest tile, and not too many channels."""
+        """Take kernels smaller than the largest tile, and not too many channels."""
         p, most = problem, MOST_POINTS
         if not all(axis_of(p, self.direction, axis, most) for axis in (0, 1)):
             return f"needs a dilated kernel (and its stride) within tiles of {most} x {most}"
@@ -71,21 +71,21 @@ class _ByTiles(Implementation):
         return compiler_missing()
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
-        """Count points, products, and the weights' spectra, those made and those read."""
+        """Count points, products, and the weights' spectra, both computed and read."""
         return seconds(problem, self.direction, _cut(problem, self.direction), threads)
 
     def workspace_bytes(self, problem: Conv2dProblem) -> int:
-        """Spectra of some tiles, and the points of one block of planes."""
+        """Count the spectra of some tiles, and the points of one block of planes."""
         return workspace_bytes(problem, self.direction, _cut(problem, self.direction))
 
 
 class FftForward(_ByTiles, Forward):
-    """A source is filtered by the conjugates of the weights' spectra."""
+    """The input is multiplied by the conjugates of the weights' spectra."""
 
     direction = "forward"
 
     def least_seconds(self, problem: Conv2dProblem, threads: int) -> float:
-        """Count one pass, and what a call takes: `seconds` halves them at most."""
+        """Return half of the fixed costs of one pass: `seconds` halves them at most."""
         return 200e-6
 
     def prepare(self, problem: Conv2dProblem, weight: Array) -> tuple[Array, Array]:
@@ -102,7 +102,7 @@ class FftForward(_ByTiles, Forward):
 
 
 class FftInputGrad(_ByTiles, Gradient):
-    """A source is filtered by the weights' spectra."""
+    """The output gradient is multiplied by the weights' spectra."""
 
     direction = "input_grad"
 
@@ -116,12 +116,12 @@ class FftInputGrad(_ByTiles, Gradient):
 
 
 class FftWeightGrad(_ByTiles, Gradient):
-    """Both factors have tiles, over which is summed."""
+    """Products of input and output gradient are summed over tiles."""
 
     direction = "weight_grad"
 
     def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
-        """Multiply by the conjugates of the gradient's spectra; some filters at a time."""
+        """Multiply by the conjugates of the gradient's spectra, some output channels at a time."""
         p, cut = problem, _cut(problem, "weight_grad")
         for part in product(
             split_below(p.groups, cut.groups),
@@ -133,7 +133,7 @@ class FftWeightGrad(_ByTiles, Gradient):
             IM2COL.weight_grad.run(p, factor, grad_output, out)
 
 
-#: Errors are in proportion to the largest elements of a tile.
+#: Errors are proportional to the largest elements of a tile.
 FFT = Algorithm("fft", FftForward(), FftInputGrad(), FftWeightGrad(), "high")
 
 
@@ -154,13 +154,13 @@ def _cut(problem: Conv2dProblem, direction: Direction) -> Cut:
 
 
 def _weight_planes(problem: Conv2dProblem) -> Integers:
-    """Return the numbers of the weights' planes: (groups, K / groups, C / groups)."""
+    """Return the indices of the weights' planes: (groups, K / groups, C / groups)."""
     p = problem
     return np.arange(p.K * p.C_per_group).reshape(p.groups, p.K_per_group, p.C_per_group)
 
 
 def _planes(image: Integers, groups: int, some: Range, channels: int, few: Range) -> Integers:
-    """Return the numbers of planes of some groups, and some channels of each, for each image."""
+    """Return the indices of planes of some groups and channels, for each image."""
     numbers = np.arange(groups * channels).reshape(groups, channels)[slice(*some), slice(*few)]
     return image[:, np.newaxis, np.newaxis] * (groups * channels) + numbers
 
@@ -170,7 +170,7 @@ def _spectra(problem: Conv2dProblem, name: str, shape: tuple[int, ...]) -> scrat
 
 
 def _weight_spectra(problem: Conv2dProblem, direction: Direction, weight: Array) -> Array:
-    """Return spectra as `_filter` multiplies by them: (frequencies, groups, from, to)."""
+    """Return the spectra for `_filter`: (frequencies, groups, channels in, channels out)."""
     p, cut = problem, _cut(problem, direction)
     transform = transform_of(p.dtype, cut.n_h, cut.n_w)
     forward, planes = direction == "forward", _weight_planes(p)
@@ -190,16 +190,17 @@ def _filter(
     bias: Array,
     out: Array,
 ) -> None:
-    """Transform tiles of `source`, multiply by `factors`, and write what comes back to `out`."""
+    """Transform tiles of `source`, multiply by `factors`, and store the inverse in `out`."""
     p, cut = problem, _cut(problem, direction)
     transform = transform_of(p.dtype, cut.n_h, cut.n_w)
-    here, there = factors.shape[2:]
+    channels_in, channels_out = factors.shape[2:]
 
     def filter_tiles(groups: Range, some: Range) -> None:
         image, tiles = cut.tiles_at(some)
-        sources = _planes(image, p.groups, groups, here, (0, here))
-        results = _planes(image, p.groups, groups, there, (0, there))
-        added = np.broadcast_to(bias.reshape(p.groups, there)[slice(*groups)], results.shape)
+        sources = _planes(image, p.groups, groups, channels_in, (0, channels_in))
+        results = _planes(image, p.groups, groups, channels_out, (0, channels_out))
+        biases = bias.reshape(p.groups, channels_out)[slice(*groups)]
+        added = np.broadcast_to(biases, results.shape)
         with (
             _spectra(p, "sources", (cut.frequencies, *sources.shape)) as spectra,
             _spectra(p, "product", (cut.frequencies, *results.shape)) as products,
@@ -224,7 +225,7 @@ def _sum_over_tiles(
     part: tuple[Range, Range, Range],
     out: Array,
 ) -> None:
-    """Fill the part of `out` that some filters and channels of some groups make up."""
+    """Fill the part of `out` for some groups, output channels and input channels."""
     p, (groups, filters, channels) = problem, part
     transform = transform_of(p.dtype, cut.n_h, cut.n_w)
     planes = _weight_planes(p)[slice(*groups), slice(*filters), slice(*channels)]
@@ -256,7 +257,7 @@ def _sum_over_tiles(
 
 
 def _multiply(a: Array, b: Array, out: Array) -> None:
-    """Do ``out[f] = a[f] @ b[f]`` for all frequencies f; each is one product, whoever does it."""
+    """Do ``out[f] = a[f] @ b[f]`` for all frequencies f, one product each for any thread count."""
 
     def multiply(some: Range) -> None:
         f = slice(*some)

@@ -1,4 +1,4 @@
-"""Max pooling fused into a convolution: only the maxima of 2 x 2 windows are wanted."""
+"""2 x 2 max pooling fused into a convolution."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pool(problem: Conv2dProblem, whole: NDArray[Any], out: NDArray[Any]) -> None
 def evened(problem: Conv2dProblem) -> Conv2dProblem:
     """Return the convolution without the odd last row and column of its output.
 
-    Its padding ends earlier for them, if need be inside the image.
+    The bottom and right padding shrink for that, and may become negative.
     """
     p = problem
     (top, bottom), (left, right) = p.padding

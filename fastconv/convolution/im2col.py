@@ -1,4 +1,4 @@
-"""Convolution as a matrix product: lower the image's patches to columns, multiply by the filters.
+"""im2col convolution: copy the image's patches to the columns of a matrix, multiply by the weights.
 
 For one group and one block of output pixels::
 
@@ -6,9 +6,9 @@ For one group and one block of output pixels::
     columns_grad (C*R*S, pixels) = weight.T (C*R*S, K) @ grad      (K, pixels)       then col2im
     weight_grad  (K, C*R*S)      = grad     (K, pixels) @ columns.T (pixels, C*R*S)
 
-The column matrix repeats every input element up to R*S times, so it is never built whole: the
-output pixels are cut into blocks (the batch first, then rows, then columns) whose part of it
-stays below `COLUMN_BYTES`.
+The column matrix repeats every input element up to R*S times, so only a part of it exists at a
+time: output pixels are divided into blocks (the batch first, then rows, then columns) whose columns
+stay below `COLUMN_BYTES`.
 
 Source: K. Chellapilla, S. Puri, P. Simard, "High performance convolutional neural networks for
 document processing" (2006).
@@ -38,25 +38,25 @@ from fastconv.core.sliding_windows import windows_view
 from fastconv.runtime import cpu, threads
 from fastconv.runtime.workspace import scratch
 
-#: The most one thread's column buffer takes, unless a single pixel's column is larger.
+#: The largest column buffer of a thread, unless the column of a single pixel is larger.
 COLUMN_BYTES = 2 * 2**20
-#: Of what the processor could do, one thread of BLAS does at most so much between its copies.
+#: The largest fraction of peak that one thread of BLAS reaches between copies.
 BLAS_PART = 0.65
 
 
 class Lowering:
-    """Patches gathered into columns through a stride-trick view, and added back from them."""
+    """im2col through a strided view, and col2im."""
 
-    #: Bytes of columns a second that one thread fills and hands to BLAS, and that it adds back.
-    lowered_a_second, raised_a_second = 3.5e9, 2e9
+    #: Bytes of columns per second and thread, with the hand-over to BLAS, and in col2im.
+    im2col_per_second, col2im_per_second = 3.5e9, 2e9
 
-    def lower(
+    def im2col(
         self, problem: Conv2dProblem, x: Array, block: Block, c0: int, columns: Array
     ) -> None:
         """Fill `columns` with the patches of `block`, of the channels from `c0` on.
 
-        `columns` has shape (channels * R * S, pixels); row (c, r, s) is what tap (r, s) of
-        channel c meets at each output pixel of the block.
+        `columns` has shape (channels * R * S, pixels); row (c, r, s) holds the input that tap
+        (r, s) of channel c reads for each output pixel of the block.
         """
         images, rows, width = block.shape
         channels = columns.shape[0] // (problem.R * problem.S)
@@ -66,10 +66,10 @@ class Lowering:
         shape = (channels, problem.R, problem.S, images, rows, width)
         columns.reshape(shape)[...] = patches.transpose(1, 4, 5, 0, 2, 3)
 
-    def raise_columns(
+    def col2im(
         self, problem: Conv2dProblem, columns: Array, block: Block, c0: int, out: Array
     ) -> None:
-        """Add `columns`, in the order of `lower`, back onto the images `out` (col2im)."""
+        """Add `columns`, in the order of `im2col`, back onto the images `out`."""
         channels = columns.shape[0] // (problem.R * problem.S)
         taps = columns.reshape(channels, problem.R, problem.S, *block.shape)
         (n0, n1), (i0, i1), (j0, j1) = block
@@ -95,47 +95,47 @@ class Lowering:
 
 
 class _Im2col(Implementation):
-    """Columns of one block after the other, and a BLAS product with each."""
+    """Columns block by block, with a BLAS product for each."""
 
     def __init__(self, lowering: Lowering) -> None:
         self.lowering = lowering
 
-    def _seconds(self, problem: Conv2dProblem, threads: int, bytes_a_second: float) -> float:
-        """Count the columns as moved once, and the product as fast as BLAS is when it is large."""
+    def _seconds(self, problem: Conv2dProblem, threads: int, bytes_per_second: float) -> float:
+        """Count the columns as moved once, and the product at the speed of a large one."""
         most = 110e9 if problem.dtype == "float32" else 55e9
         blas = min(most, BLAS_PART * cpu.describe().instructions.flops(problem.dtype))
-        moving = problem.column_bytes / bytes_a_second
+        moving = problem.column_bytes / bytes_per_second
         return 50e-6 + (moving + problem.flops / blas) / threads
 
 
 class Im2colForward(_Im2col, Forward):
-    """One block of output pixels a task; a single block is cut by filters instead."""
+    """One block of output pixels per task; a single block is divided by output channels instead."""
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count the columns as filled once."""
-        return self._seconds(problem, threads, self.lowering.lowered_a_second)
+        return self._seconds(problem, threads, self.lowering.im2col_per_second)
 
     def workspace_bytes(self, problem: Conv2dProblem) -> int:
-        """One block of columns, and one of the product."""
+        """Count one block of columns, and one of the product."""
         pixels = min(_forward_pixels(problem), problem.N * problem.P)
         rows = problem.C * problem.R * problem.S
         return (rows + problem.K) * pixels * problem.itemsize
 
     def prepare(self, problem: Conv2dProblem, weight: Array) -> Array:
-        """Return the filters as matrices."""
+        """Return the weights as matrices."""
         return _matrices(problem, weight)
 
     def run(
         self, problem: Conv2dProblem, x: Array, prepared: Array, bias: Array, out: Array
     ) -> None:
-        """One block of output pixels a task; a single block is cut by filters instead."""
+        """Run one block of output pixels per task, or divide a single block by output channels."""
         blocks = list(blocks_below(problem, (0, problem.N), _forward_pixels(problem)))
         offsets = bias.reshape(problem.groups, problem.K_per_group, 1)
 
         def multiply(columns: Array, block: Block, part: Part) -> None:
             groups, filters = slice(*part.groups), slice(*part.channels)
             factors = prepared[groups, filters], columns[groups]
-            if block.shape[0] == 1:  # one image: its pixels lie evenly in `out`
+            if block.shape[0] == 1:  # one image: its pixels have a constant stride in `out`
                 result = _pixels(problem, out, block)[groups, filters]
                 np.matmul(*factors, out=result)
                 result += offsets[groups, filters]
@@ -149,7 +149,7 @@ class Im2colForward(_Im2col, Forward):
         def lower_and_multiply(block: Block) -> None:
             shape = (problem.groups, problem.taps, block.pixels)
             with scratch("columns", shape, problem.dtype) as columns:
-                self.lowering.lower(problem, x, block, 0, columns.reshape(-1, block.pixels))
+                self.lowering.im2col(problem, x, block, 0, columns.reshape(-1, block.pixels))
                 multiply(columns, block, Part((0, problem.groups), (0, problem.K_per_group)))
 
         if len(blocks) > 1:
@@ -164,7 +164,7 @@ class Im2colForward(_Im2col, Forward):
 
             def lower_channels(channels: Range) -> None:
                 first, last = channels
-                self.lowering.lower(problem, x, block, first, rows[first * window : last * window])
+                self.lowering.im2col(problem, x, block, first, rows[first * window : last * window])
 
             channel_parts = min(PARTS, columns.size // WORTH_A_TASK)
             filter_parts = parts_of(problem.groups, problem.K_per_group, PARTS, smallest=32)
@@ -173,18 +173,18 @@ class Im2colForward(_Im2col, Forward):
 
 
 class Im2colInputGrad(_Im2col, Gradient):
-    """Some images and channels a task; what it adds to is its own."""
+    """Some images and channels per task, so no two tasks write to the same elements."""
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count the columns as added back once."""
-        return self._seconds(problem, threads, self.lowering.raised_a_second)
+        return self._seconds(problem, threads, self.lowering.col2im_per_second)
 
     def workspace_bytes(self, problem: Conv2dProblem) -> int:
-        """One block of columns."""
+        """Count one block of columns."""
         return min(COLUMN_BYTES, problem.column_bytes)
 
     def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
-        """Give each task some images and channels; what it adds to is its own."""
+        """Give each task some images and channels."""
         matrices = _matrices(problem, factor)
         worth = problem.N * problem.column_shape[1] * problem.P // WORTH_A_TASK
         image_ranges = split(problem.N, min(PARTS, worth))
@@ -200,30 +200,27 @@ class Im2colInputGrad(_Im2col, Gradient):
                 shape = (*filters.shape[:2], block.pixels)
                 with scratch("columns", shape, problem.dtype) as columns:
                     np.matmul(filters, grad, out=columns)
-                    self.lowering.raise_columns(problem, columns.reshape(rows, -1), block, c0, out)
+                    self.lowering.col2im(problem, columns.reshape(rows, -1), block, c0, out)
 
         threads.run_tasks(raise_part, list(itertools.product(image_ranges, parts)))
 
 
 class Im2colWeightGrad(_Im2col, Gradient):
-    """Small gradients summed in private copies over ranges of pixels; large ones cut by channels.
+    """Small gradients have private copies per range of pixels; large ones are divided by channels.
 
-    Either way each task owns what it adds to, and the copies are summed in their order.
+    Either way no two tasks write to the same elements, and copies are summed in a fixed order.
     """
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count the columns as filled once."""
-        return self._seconds(problem, threads, self.lowering.lowered_a_second)
+        return self._seconds(problem, threads, self.lowering.im2col_per_second)
 
     def workspace_bytes(self, problem: Conv2dProblem) -> int:
-        """One block of columns, and a product."""
+        """Count one block of columns, and a product."""
         return min(COLUMN_BYTES, problem.column_bytes) + problem.weight_bytes
 
     def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
-        """Sum small gradients in private copies over ranges of pixels; cut large ones by channels.
-
-        Either way each task owns what it adds to, and the copies are summed in their order.
-        """
+        """Fill `out` with the weight gradient."""
         copies = COLUMN_BYTES // problem.weight_bytes
         parts = _channel_parts(problem, PARTS if copies < 4 else 1)
         _, _, _, rows = _rows_of(problem, parts[0])
@@ -243,7 +240,7 @@ class Im2colWeightGrad(_Im2col, Gradient):
                 grad = _pixels(problem, grad_output, block)[groups]
                 shape = (target.shape[0], target.shape[2], block.pixels)
                 with scratch("columns", shape, problem.dtype) as columns:
-                    self.lowering.lower(problem, factor, block, c0, columns.reshape(rows, -1))
+                    self.lowering.im2col(problem, factor, block, c0, columns.reshape(rows, -1))
                     if number == 0:
                         np.matmul(grad, columns.swapaxes(1, 2), out=target)
                         continue
@@ -257,7 +254,7 @@ class Im2colWeightGrad(_Im2col, Gradient):
 
 
 def im2col(name: str, lowering: Lowering) -> Algorithm:
-    """Return the algorithm whose columns are filled in a given way."""
+    """Return the algorithm with the given im2col and col2im."""
     gradients = Im2colInputGrad(lowering), Im2colWeightGrad(lowering)
     return Algorithm(name, Im2colForward(lowering), *gradients)
 
@@ -266,7 +263,7 @@ IM2COL = im2col("im2col", Lowering())
 
 
 def _matrices(problem: Conv2dProblem, weight: Array) -> Array:
-    """Return the filters as matrices: (groups, K / groups, C / groups * R * S)."""
+    """Return the weights as matrices: (groups, K / groups, C / groups * R * S)."""
     return weight.reshape(problem.groups, problem.K_per_group, problem.taps)
 
 
@@ -280,7 +277,7 @@ def _pixels_for(problem: Conv2dProblem, rows: int) -> int:
 
 
 def _channel_parts(problem: Conv2dProblem, parts: int) -> list[Part]:
-    smallest = max(1, 64 // (problem.R * problem.S))  # rows for a product worth having
+    smallest = max(1, 64 // (problem.R * problem.S))  # rows for an efficient product
     return parts_of(problem.groups, problem.C_per_group, parts, smallest)
 
 
@@ -294,7 +291,7 @@ def _rows_of(problem: Conv2dProblem, part: Part) -> tuple[slice, slice, int, int
 
 
 def padded_block(problem: Conv2dProblem, x: Array, block: Block) -> Array:
-    """Return the part of the zero-padded `x` that the block's windows cover; a view if it can."""
+    """Return the part of the zero-padded `x` that a block reads, a view if possible."""
     starts, stops, sizes = [], [], (problem.H, problem.W)
     for axis, (first, last) in enumerate((block.rows, block.columns)):
         before, stride = problem.padding[axis][0], problem.stride[axis]
@@ -319,7 +316,7 @@ def padded_block(problem: Conv2dProblem, x: Array, block: Block) -> Array:
 def _pixels(problem: Conv2dProblem, tensor: Array, block: Block) -> Array:
     """Return the block of `tensor` (N, K, OH, OW) as (groups, K / groups, pixels).
 
-    A view where the block's pixels lie evenly in memory (whole rows of one image), else a copy.
+    A view where the block consists of whole rows of one image, else a copy.
     """
     (n0, n1), (i0, i1), (j0, j1) = block
     part = tensor[n0:n1, :, i0:i1, j0:j1].swapaxes(0, 1)

@@ -1,4 +1,4 @@
-"""im2col with its lowering and its col2im as Numba kernels, into the same reused columns."""
+"""im2col convolution with im2col and col2im as compiled loops."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from fastconv.kernels import im2col_loops as kernels
 
 
 class CompiledLowering(Lowering):
-    """Patches gathered by a compiled loop that needs no padded copy."""
+    """im2col and col2im as compiled loops, without a padded copy."""
 
-    lowered_a_second, raised_a_second = 4.5e9, 4e9
+    im2col_per_second, col2im_per_second = 4.5e9, 4e9
 
-    def lower(
+    def im2col(
         self, problem: Conv2dProblem, x: Array, block: Block, c0: int, columns: Array
     ) -> None:
-        """As in `Lowering.lower`."""
+        """As in `Lowering.im2col`."""
         given = x.reshape(-1), columns.reshape(-1)
-        kernels.lower(*given, _numbers(block, c0, columns), problem.record)
+        kernels.im2col(*given, _numbers(block, c0, columns), problem.record)
 
-    def raise_columns(
+    def col2im(
         self, problem: Conv2dProblem, columns: Array, block: Block, c0: int, out: Array
     ) -> None:
-        """As in `Lowering.raise_columns`."""
+        """As in `Lowering.col2im`."""
         given = columns.reshape(-1), out.reshape(-1)
-        kernels.raise_columns(*given, _numbers(block, c0, columns), problem.record)
+        kernels.col2im(*given, _numbers(block, c0, columns), problem.record)
 
 
 def _numbers(block: Block, c0: int, columns: Array) -> Array:
-    """Return a block as the kernels take it."""
+    """Return a block as the integers that the kernels take."""
     return np.array((len(columns), c0, *block.images, *block.rows, *block.columns))
 
 

@@ -9,7 +9,7 @@ from fastconv.convolution.weight_grad.implicit_gemm_weight_grad import ImplicitG
 
 _forward = TiledForward("channels")
 
-#: Pixels are broadcast from where they lie.
+#: Pixels are read in place and broadcast.
 IMPLICIT_GEMM = Algorithm(
     "implicit_gemm", _forward, InputGradByPhases(_forward), ImplicitGemmWeightGrad()
 )

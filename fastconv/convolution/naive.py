@@ -1,4 +1,4 @@
-"""The textbook's loops, compiled by Numba and run in parallel: what a compiler alone brings."""
+"""Naive convolution: textbook loops, compiled by Numba and run in parallel, as a baseline."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from fastconv.runtime.threads import useful_threads
 
 
 def _seconds(problem: Conv2dProblem, threads: int, planes: int, rate: float) -> float:
-    """Count one product a few cycles: each sum waits for the one before."""
+    """Count a few cycles per product: each addition waits for the previous one."""
     return 3e-6 + problem.flops / (rate * max(1, min(threads, planes)))
 
 
 class NaiveForward(Forward):
-    """One output plane (n, k) an item of work."""
+    """An item of work is one output plane (n, k)."""
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
-        """One multiplication and addition in two nanoseconds."""
+        """Count two nanoseconds per multiplication and addition."""
         return _seconds(problem, threads, problem.N * problem.K, 1e9)
 
     def run(
@@ -29,10 +29,10 @@ class NaiveForward(Forward):
 
 
 class NaiveInputGrad(Gradient):
-    """One input plane (n, c) an item of work."""
+    """An item of work is one input plane (n, c)."""
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
-        """Scattering takes twice as long as summing."""
+        """Count twice the time of `forward`, for scattering."""
         return _seconds(problem, threads, problem.N * problem.C, 0.5e9)
 
     def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
@@ -42,14 +42,14 @@ class NaiveInputGrad(Gradient):
 
 
 class NaiveWeightGrad(Gradient):
-    """One filter plane (k, c) an item of work."""
+    """An item of work is one weight plane (k, c)."""
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
-        """As forward."""
+        """Count as in `forward`."""
         return _seconds(problem, threads, problem.K * problem.C_per_group, 1e9)
 
     def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
-        """Run the loops over all filter planes."""
+        """Run the loops over all weight planes."""
         items, most = problem.K * problem.C_per_group, useful_threads(problem.flops / 1e9)
         kernels.weight_grad.on(most, items, factor, grad_output, out, problem.record)
 

@@ -1,7 +1,7 @@
-"""Packing weights: all that a tile of filters reads of one tap stands side by side.
+"""Weight packing: the weights of one tap are contiguous for all output channels of a tile.
 
-The weights are packed as a forward convolution reads them, or as the convolution does whose result
-is an input gradient: its filters are the channels of the weights, its taps rotated by 180 degrees.
+Weights are packed for a forward convolution, or for the convolution that computes an input
+gradient: input and output channels are exchanged, and taps are rotated by 180 degrees.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fastconv.kernels.conv_microkernels import TileShape
 from fastconv.kernels.pack_weights import pack_tiles, packer_address, rotated_packer_address
 from fastconv.runtime import output_memory
 
-#: For an input gradient, which tap of its convolution each tap (r, s) is, -1 for none; (R, S).
+#: For an input gradient, the tap of its convolution for each tap (r, s), -1 for none; (R, S).
 Window = NDArray[np.int64]
 
 
@@ -28,18 +28,18 @@ def all_finite(weight: Array) -> bool:
 
 
 class Packer(NamedTuple):
-    """Machine code that packs tiles of filters, and the order in which it packs their taps.
+    """Machine code that packs filter tiles, and the packed order of taps.
 
     Attributes
     ----------
     code : int
         Its address.
     rotated : bool
-        Whether it packs the filters of an input gradient, see `fastconv.kernels.pack_weights`.
+        Whether it packs for an input gradient, see `fastconv.kernels.pack_weights`.
     positions : ndarray of int64
-        The position of each tap.
+        The packed position of each tap.
     step : int
-        Of an input gradient, from the position of a tap to that of the next channel's.
+        For an input gradient, the stride between channels in packed positions.
     """
 
     code: int
@@ -56,11 +56,11 @@ def packer_of(
     channels_last: bool,
     once: bool,
 ) -> Packer:
-    """Return what packs tiles of filters, so many channels of them.
+    """Return the packer of filter tiles with `channels` input channels.
 
-    Taps are ordered (r, s, c) if `channels_last`, else (r, c, s): those of one row of the kernel
-    stand together. Weights used `once` get vectors as narrow as their tile, which is twice as
-    fast, but one kernel more.
+    Taps are ordered (r, s, c) if `channels_last`, else (r, c, s), which keeps a kernel row
+    contiguous. Weights used `once` are packed by vectors as narrow as the tile: that is twice as
+    fast, but compiles one more kernel.
     """
     p, lanes = problem, tile.lanes
     positions, first, step = _positions(channels, p.R, p.S, channels_last)
@@ -74,7 +74,7 @@ def packer_of(
 
 
 class TilePacker:
-    """Packs the weights of a problem for a tile; those of an input gradient have a window."""
+    """Packs the weights of a problem for a tile; `window` is for an input gradient."""
 
     def __init__(self, problem: Conv2dProblem, tile: TileShape, window: Window | None) -> None:
         p, wide, once = problem, tile.filters, window is not None
@@ -89,10 +89,7 @@ class TilePacker:
         self._sizes = as_read_only(np.array(sizes))
 
     def __call__(self, weight: Array) -> Array:
-        """Return the weights as (groups, tiles, taps, filters of a tile), flat, taps as (r, c, s).
-
-        Positions without a filter hold zeros.
-        """
+        """Return flat weights (groups, tiles, taps (r, c, s), filters of a tile), zero-padded."""
         packed = output_memory.empty(self._shape, self._dtype)
         arguments = weight.reshape(-1), self._positions, self._sizes, packed
         pack_tiles.small(packed.size, self._tiles, self._code, self._rotated, *arguments)
@@ -101,7 +98,7 @@ class TilePacker:
 
 @lru_cache(maxsize=256)
 def _positions(C: int, R: int, S: int, channels_last: bool) -> tuple[Array, Array, int]:
-    """Return the positions of taps (c, r, s), those of channel 0, and from channel to channel."""
+    """Return the positions of taps (c, r, s), those of channel 0, and the stride of channels."""
     r, s = np.indices((R, S)).reshape(2, -1)
     first, step = ((r * S + s) * C, 1) if channels_last else (r * C * S + s, S)
     positions = (first + np.arange(C)[:, None] * step).reshape(-1)

@@ -1,6 +1,6 @@
-"""The textbook: slide a window over the image, multiply by a filter, sum.
+"""Textbook convolution: slide a window over the image, multiply by a filter, sum.
 
-Python loops and NumPy slices, nothing else, so that a reader can check it by eye. Every other
+It uses only Python loops and NumPy slices, so that a reader can check it by eye. Every other
 algorithm is compared with it.
 """
 
@@ -31,20 +31,20 @@ def windows(problem: Conv2dProblem) -> Iterator[tuple[int, int, slice, slice]]:
 
 
 def channels_of(problem: Conv2dProblem, k: int) -> slice:
-    """Return the input channels that output channel `k` sees."""
+    """Return the input channels of output channel `k`."""
     first = k // problem.K_per_group * problem.C_per_group
     return slice(first, first + problem.C_per_group)
 
 
 class _Loops(Implementation):
-    """A patch times a filter, once for every output element."""
+    """The costs of Python loops over all output elements."""
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
-        """About 6 microseconds of Python an output element, then the products."""
+        """Count 6 microseconds of Python per output element, and the products."""
         return problem.N * problem.K * problem.P * 6e-6 + problem.flops / 2e9
 
     def workspace_bytes(self, problem: Conv2dProblem) -> int:
-        """One padded copy of the input."""
+        """Count one padded copy of the input."""
         n, c, h, w = problem.padded_shape
         return n * c * h * w * problem.itemsize
 
@@ -64,7 +64,7 @@ class ReferenceForward(_Loops, Forward):
 
 
 class ReferenceInputGrad(_Loops, Gradient):
-    """Every output element hands its gradient, times the filter, back to its window."""
+    """Each output gradient, times the filter, is added to its window."""
 
     def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
         """dx[window] += grad_output[n, k, i, j] * filter."""
@@ -78,7 +78,7 @@ class ReferenceInputGrad(_Loops, Gradient):
 
 
 class ReferenceWeightGrad(_Loops, Gradient):
-    """Every output element hands its gradient, times its window, to the filter."""
+    """Each output gradient, times its window, is added to the filter."""
 
     def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
         """dw[k] += grad_output[n, k, i, j] * window."""

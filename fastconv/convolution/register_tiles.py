@@ -1,8 +1,7 @@
-"""Convolution in register tiles: no column matrix, no layout change, close to the peak.
+"""Convolution in register tiles: no im2col matrix, no layout change, close to the peak.
 
-The input is read where it lies. What is made once is the packed weights: for a tile of filters
-all its weights of one tap stand side by side. `implicit_gemm` and `direct` are this, vectorized
-over output channels and over output pixels.
+The input is read in place; only the weights are packed, once. `implicit_gemm` is vectorized over
+output channels, `direct` over output width.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from fastconv.convolution.algorithm import (
     Epilogue,
     Launch,
     Run,
-    ThenPooled,
+    UnfusedMaxPool,
     as_read_only,
     compiler_missing,
 )
@@ -49,13 +48,13 @@ from fastconv.runtime.workspace import scratch
 
 
 class TiledForward(PhaseForward):
-    """Sums of a block of pixels times a block of filters, in registers over all taps."""
+    """Tiles of pixels times output channels, with sums in registers over all taps."""
 
     def __init__(self, over: Over) -> None:
         self.over = over
 
     def refusal(self, problem: Conv2dProblem) -> str | None:
-        """Take every geometry whose smallest band of input is not too large."""
+        """Take every geometry whose smallest input band is not too large."""
         if self.over == "width" and problem.stride[1] > FARTHEST_STRIDE:
             return f"needs a horizontal stride of at most {FARTHEST_STRIDE}, got {problem.stride}"
         # Whether a band fits does not depend on the number of threads.
@@ -66,7 +65,7 @@ class TiledForward(PhaseForward):
         return compiler_missing()
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
-        """Count the tiles' instructions, the stores at their ends, and the copies."""
+        """Count the tiles' instructions, their stores, and the packing of bands."""
         return self._found(problem, threads).seconds
 
     def least_seconds(self, problem: Conv2dProblem, threads: int) -> float:
@@ -75,21 +74,23 @@ class TiledForward(PhaseForward):
         return float(cycles[0]) / threads / CYCLES_PER_SECOND
 
     def workspace_bytes(self, problem: Conv2dProblem) -> int:
-        """One band of the input."""
+        """Count one band of the input."""
         return for_useful_threads(partial(self._found, problem)).band_bytes
 
     def _found(self, problem: Conv2dProblem, num_threads: int) -> Blocking:
         return best_blocking(as_rows(problem), self.over, num_threads)
 
     def pools(self, problem: Conv2dProblem) -> bool:
-        """Answer whether there are tiles of whole windows."""
+        """Return whether there are tiles of whole windows."""
         return any(shapes(evened(problem), self.over, pooled=True))
 
-    def bind(self, problem: Conv2dProblem, weight: Array, bias: Array, then: Epilogue) -> Run:
+    def bind(self, problem: Conv2dProblem, weight: Array, bias: Array, epilogue: Epilogue) -> Run:
         """Pack the weights, and fuse bias, residual and epilogue into the stores."""
-        if then.pooled and not self.pools(problem):
-            return ThenPooled(self.bind(problem, weight, bias, Epilogue(then.activation)), problem)
-        launch = TiledLaunch(problem if then.pooled else as_rows(problem), self.over, then)
+        if epilogue.pooled and not self.pools(problem):
+            return UnfusedMaxPool(
+                self.bind(problem, weight, bias, Epilogue(epilogue.activation)), problem
+            )
+        launch = TiledLaunch(problem if epilogue.pooled else as_rows(problem), self.over, epilogue)
         return partial(launch, launch.pack(weight), as_read_only(bias), launch.skips(weight))
 
     def call(self, problem: Conv2dProblem, activation: Activation) -> Call:
@@ -102,7 +103,7 @@ class TiledForward(PhaseForward):
         return call
 
     def phase_call(self, problem: Conv2dProblem, phase: Phase) -> PhaseCall:
-        """Write rows and columns of the gradient that are a stride apart."""
+        """Compute the rows and columns of the gradient that belong to one phase."""
         p, (down, across) = phase.problem, phase.stride
         target = None
         if phase.stride == (1, 1):
@@ -122,27 +123,27 @@ class TiledForward(PhaseForward):
 
 
 class TiledLaunch(Launch):
-    """A convolution ready to run but for its weights: everything that follows from the problem."""
+    """A convolution without its weights: everything that follows from the problem."""
 
     def __init__(
         self,
         problem: Conv2dProblem,
         over: Over,
-        then: Epilogue,
+        epilogue: Epilogue,
         target: Target | None = None,
         window: Window | None = None,
     ) -> None:
-        self._unpooled = problem, over, Epilogue(then.activation)
-        if then.pooled:
+        self._unpooled = problem, over, Epilogue(epilogue.activation)
+        if epilogue.pooled:
             problem = evened(problem)
             target = Target(problem.OW // 2, 1, problem.P // 4)
         p = self._problem = problem
-        self._target, self._window, self._pooled = target, window, then.pooled
+        self._target, self._window, self._pooled = target, window, epilogue.pooled
         self.padded = int(any(p.padding[0]))
-        self._form = then.activation.form
-        self._numbers = as_read_only(then.activation.numbers(p.dtype))
+        self._form = epilogue.activation.form
+        self._numbers = as_read_only(epilogue.activation.numbers(p.dtype))
         self._none = as_read_only(np.empty(0, p.dtype))
-        search = partial(best_blocking, p, over, pooled=then.pooled)
+        search = partial(best_blocking, p, over, pooled=epilogue.pooled)
         self._use(for_useful_threads(search).shape)
 
     def _use(self, shape: TileShape) -> None:
@@ -150,12 +151,12 @@ class TiledLaunch(Launch):
         self._code = self.find_code()
 
     def find_code(self) -> tuple[int, TilePacker, dict[int, tuple[Tiling, Array]]]:
-        """Return the tile, the packer, and for each number of threads tiling and arguments."""
+        """Return the microkernel, the packer, and a cache of tilings by thread count."""
         tile = self._shape._replace(spacing=self._target.step if self._target else 1)
         return microkernel_address(tile), TilePacker(self._problem, tile, self._window), {}
 
     def _tiling(self, count: int) -> tuple[Tiling, Array]:
-        """Cut the work for as many of so many threads as it is worth."""
+        """Return tiling and arguments for a thread count, with as many threads as are useful."""
         found = for_useful_threads(partial(blocking_with, self._problem, self._shape))
         tiling = tiling_of(self._problem, found, self._target)
         step = tiling.step if tiling.step <= 2 else 0
@@ -173,22 +174,22 @@ class TiledLaunch(Launch):
         return pair
 
     def pack(self, weight: Array) -> Array:
-        """Return the weights as the tiles read them."""
+        """Return the packed weights."""
         packer: TilePacker = self._code[1]
         return packer(weight)
 
     def skips(self, weight: Array) -> int:
-        """Return whether taps in the padding may be left out: zero times infinity is not zero."""
+        """Return whether taps in the padding may be skipped: zero times infinity is not zero."""
         return int(self.padded and all_finite(weight))
 
     def __call__(
         self, packed: Array, bias: Array, skip: int, x: Array, residual: Array | None, out: Array
     ) -> None:
-        """Give each worker a range of bands and filters."""
+        """Give each worker a range of bands and output channels."""
         added = self._none
         if residual is not None:
             if self._pooled:
-                self._then_pooled(packed, bias, skip)(x, residual, out)
+                self._unfused_max_pool(packed, bias, skip)(x, residual, out)
                 return
             added = residual.reshape(-1)
         count = threads.get_num_threads()
@@ -207,8 +208,8 @@ class TiledLaunch(Launch):
                 arguments,
             )
 
-    def _then_pooled(self, packed: Array, bias: Array, skip: int) -> Run:
-        """Return the same from the whole output, to which a residual can be added."""
+    def _unfused_max_pool(self, packed: Array, bias: Array, skip: int) -> Run:
+        """Return the convolution with unfused pooling, which supports a residual."""
         whole = TiledLaunch(*self._unpooled)
         whole._use(self._shape._replace(pooled=False))
-        return ThenPooled(partial(whole, packed, bias, skip), self._unpooled[0])
+        return UnfusedMaxPool(partial(whole, packed, bias, skip), self._unpooled[0])

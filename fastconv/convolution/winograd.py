@@ -1,8 +1,8 @@
-"""Winograd's minimal filtering: fewer multiplications than the direct sum, at the cost of bits.
+"""Winograd convolution: fewer multiplications than the direct sum, at the cost of accuracy.
 
-F(m x m, r x r) computes a tile of m x m outputs with (m + r - 1)^2 products a channel instead of
+F(m x m, r x r) computes a tile of m x m outputs with (m + r - 1)^2 products per channel instead of
 m^2 r^2: 2.25 times fewer for F(2x2, 3x3), 4 times for F(4x4, 3x3). The products of all tiles,
-channels and filters are (m + r - 1)^2 matrix products, on the register tiles of this package.
+input and output channels are (m + r - 1)^2 matrix products, on the microkernels of convolution.
 
 Source: A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", arXiv:1509.09308.
 """
@@ -21,7 +21,7 @@ from fastconv.convolution.algorithm import (
     Epilogue,
     Launch,
     Run,
-    ThenPooled,
+    UnfusedMaxPool,
     as_read_only,
     compiler_missing,
 )
@@ -82,7 +82,7 @@ class WinogradForward(PhaseForward):
         if reason is not None:
             return reason
         if not fits_one_thread(problem, self.m):
-            # More threads share, or have as much each.
+            # With more threads, each needs as much or less.
             needed = _bytes_of(problem, self.m, cheapest(problem, self.m, 1))
             if needed > MOST_BYTES:
                 sizes = f"{needed / 2**20:.1f} MiB a thread, most is {MOST_BYTES / 2**20:.0f}"
@@ -90,7 +90,7 @@ class WinogradForward(PhaseForward):
         return compiler_missing()
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
-        """Count the instructions of products and transforms, and the bytes that pass."""
+        """Count the instructions of products and transforms, and memory traffic."""
         return cheapest(problem, self.m, threads).seconds
 
     def least_seconds(self, problem: Conv2dProblem, threads: int) -> float:
@@ -98,29 +98,29 @@ class WinogradForward(PhaseForward):
         return least_seconds(problem, self.m, threads)
 
     def preparing_seconds(self, problem: Conv2dProblem, threads: int) -> float:
-        """Return how much longer a call takes than one whose weights are transformed."""
+        """Return the extra time of a call whose weights are not yet transformed."""
         plan, call = (cheapest(problem, self.m, threads, once).cost for once in (False, True))
         return (call - plan) / CYCLES_PER_SECOND
 
     def workspace_bytes(self, problem: Conv2dProblem) -> int:
-        """Add up what is transformed, products and buffers; threads may share some of it."""
+        """Count transformed input, products and buffers; threads may share some of it."""
         return _bytes_of(problem, self.m, _found(problem, self.m, once=False))
 
     def pools(self, problem: Conv2dProblem) -> bool:
-        """Answer that every tile is one of whole windows."""
+        """Return True: every tile consists of whole windows."""
         return True
 
-    def bind(self, problem: Conv2dProblem, weight: Array, bias: Array, then: Epilogue) -> Run:
+    def bind(self, problem: Conv2dProblem, weight: Array, bias: Array, epilogue: Epilogue) -> Run:
         """Transform the weights, and fuse bias, residual and epilogue into the last step."""
-        launch = WinogradLaunch(problem, self.m, then)
+        launch = WinogradLaunch(problem, self.m, epilogue)
         return partial(launch, launch.weights(weight), as_read_only(bias))
 
     def call(self, problem: Conv2dProblem, activation: Activation) -> Call:
-        """Transform the weights before, or where they are multiplied."""
+        """Transform the weights in each call, in advance or with the products."""
         return WinogradLaunch(problem, self.m, Epilogue(activation), once=True).once
 
     def phase_call(self, problem: Conv2dProblem, phase: Phase) -> PhaseCall:
-        """Compute all of the gradient: at stride 1 there is one phase."""
+        """Compute the whole gradient: at stride 1 there is one phase."""
         p, window = phase.problem, phase.window(problem.R, problem.S)
         launch = WinogradLaunch(p, self.m, Epilogue(), window, once=True)
         bias = as_read_only(np.zeros(p.K, p.dtype))
@@ -128,7 +128,7 @@ class WinogradForward(PhaseForward):
 
 
 class WinogradInputGrad(InputGradByPhases):
-    """The only phase of stride 1, its weights transformed with each call."""
+    """The single phase of stride 1, with weights transformed in each call."""
 
     def __init__(self, forward: WinogradForward) -> None:
         super().__init__(forward)
@@ -139,7 +139,7 @@ class WinogradInputGrad(InputGradByPhases):
         return stride_refusal(problem) or super().refusal(problem)
 
     def workspace_bytes(self, problem: Conv2dProblem) -> int:
-        """Add up what the phase needs with weights that are used once."""
+        """Count the phase's buffers with weights that are used once."""
         found = (phase.problem for phase in phases(problem))
         sizes = (_bytes_of(p, self.m, _found(p, self.m, once=True)) for p in found)
         return max(sizes, default=0)
@@ -151,39 +151,39 @@ def winograd(name: str, m: int) -> Algorithm:
     return Algorithm(name, forward, WinogradInputGrad(forward), WinogradWeightGrad(m), "high")
 
 
-#: F(2x2, 3x3) and F(2x2, 5x5): less gain, less error.
+#: F(2x2, 3x3) and F(2x2, 5x5): smaller gain, smaller error.
 WINOGRAD_2X2 = winograd("winograd_2x2", 2)
 #: F(4x4, 3x3) and F(4x4, 5x5).
 WINOGRAD_4X4 = winograd("winograd_4x4", 4)
 
 
 def _found(problem: Conv2dProblem, m: int, once: bool) -> Cut:
-    """Return the best cut for as many threads as are of use now."""
+    """Return the best partition for as many threads as are useful now."""
     return for_useful_threads(partial(cheapest, problem, m, once=once))
 
 
 def _bytes_of(problem: Conv2dProblem, m: int, cut: Cut) -> int:
-    """Return the bytes that a thread borrows for a cut."""
+    """Return the workspace bytes of a thread for a partition."""
     blocks = blocks_of(problem, m, cut)
     return blocks.shared_bytes // blocks.workers + blocks.worker_bytes
 
 
 class WinogradLaunch(Launch):
-    """A convolution ready to run but for its weights: everything that follows from the problem."""
+    """A convolution without its weights: everything that follows from the problem."""
 
     def __init__(
         self,
         problem: Conv2dProblem,
         m: int,
-        then: Epilogue,
+        epilogue: Epilogue,
         window: Window | None = None,
         once: bool = False,
     ) -> None:
-        self._unpooled = problem, m, Epilogue(then.activation)
-        p = self._problem = evened(problem) if then.pooled else problem
-        self._m, self._window, self._once, self._pooled = m, window, once, then.pooled
-        self._form = then.activation.form
-        self._numbers = as_read_only(then.activation.numbers(p.dtype))
+        self._unpooled = problem, m, Epilogue(epilogue.activation)
+        p = self._problem = evened(problem) if epilogue.pooled else problem
+        self._m, self._window, self._once, self._pooled = m, window, once, epilogue.pooled
+        self._form = epilogue.activation.form
+        self._numbers = as_read_only(epilogue.activation.numbers(p.dtype))
         self._none = as_read_only(np.empty(0, p.dtype))
         cut = _found(p, m, once)
         self._use(cut.shape, cut.fresh)
@@ -196,7 +196,7 @@ class WinogradLaunch(Launch):
         self._code = self.find_code()
 
     def find_code(self) -> tuple[dict[str, Any], dict[int, tuple[Blocks, Array]]]:
-        """Return what `ARGUMENTS` holds of code, and for each number of threads its blocks."""
+        """Return the addresses in `ARGUMENTS`, and a cache of blocks by thread count."""
         p, form = self._problem, form_of(self._problem, self._m)
         arguments = p, self._shape, chunk_of(p), self._window
         pack = packer_of(*arguments, channels_last=True, once=self._once)
@@ -213,12 +213,11 @@ class WinogradLaunch(Launch):
         return code, {}
 
     def weights(self, weight: Array) -> Array:
-        """Return the weights as this launch reads them.
+        """Return the transformed weights, flat.
 
-        Transformed as (groups, tiles, products, channels, filters of a tile), flat. A chunk of
-        channels of a tile of filters is packed first: its transform is then the same for every
-        element of a row. Weights used once lie in memory that is used again. Where filters are
-        transformed as they are multiplied, `weight` is returned flat.
+        Their shape is (groups, tiles, products, channels, filters of a tile). A chunk of channels
+        of a filter tile is packed before its transform. Weights used once are stored in reused
+        memory. If weights are transformed together with the products, `weight` is returned flat.
         """
         flat = weight.reshape(-1)
         if self._fresh:
@@ -230,17 +229,17 @@ class WinogradLaunch(Launch):
         return as_read_only(result)
 
     def once(self, x: Array, weight: Array, bias: Array, out: Array) -> None:
-        """Run with weights that are used this once."""
+        """Run with weights that are used once."""
         self(self.weights(weight), bias, x, None, out)
 
     def __call__(
         self, weights: Array, bias: Array, x: Array, residual: Array | None, out: Array
     ) -> None:
-        """Give each worker a range of blocks, or a range of the channels and filters of each."""
+        """Give each worker a range of blocks, or of the channels and filter tiles of each block."""
         added = self._none
         if residual is not None:
             if self._pooled:
-                self._then_pooled(weights, bias)(x, residual, out)
+                self._unfused_max_pool(weights, bias)(x, residual, out)
                 return
             added = residual.reshape(-1)
         blocks, steps = self._blocks()[0], [(BOTH, 0)]
@@ -248,14 +247,14 @@ class WinogradLaunch(Launch):
             steps = [(s, block) for block in range(blocks.blocks) for s in (TRANSFORM, MULTIPLY)]
         self._run(steps, weights, bias, x.ravel(), added, out.ravel())
 
-    def _then_pooled(self, weights: Array, bias: Array) -> Run:
-        """Return the same from the whole output, to which a residual can be added."""
+    def _unfused_max_pool(self, weights: Array, bias: Array) -> Run:
+        """Return the convolution with unfused pooling, which supports a residual."""
         whole = WinogradLaunch(*self._unpooled)
         whole._use(self._shape, self._fresh)
-        return ThenPooled(partial(whole, weights, bias), self._unpooled[0])
+        return UnfusedMaxPool(partial(whole, weights, bias), self._unpooled[0])
 
     def _blocks(self) -> tuple[Blocks, Array]:
-        """Return blocks and arguments for as many threads as are of use now."""
+        """Return blocks and arguments for as many threads as are useful now."""
         code, ready = self._code
         count = threads.get_num_threads()
         found: tuple[Blocks, Array] | None = ready.get(count)
@@ -278,7 +277,7 @@ class WinogradLaunch(Launch):
         residual: Array,
         out: Array,
     ) -> None:
-        """Do some steps, each of a block, one after the other; all arrays are flat."""
+        """Run steps (step, block) in order; all arrays are flat."""
         blocks, arguments = self._blocks()
         arguments = with_addresses(arguments, weight=weights, bias=bias)
         size = blocks.shared_bytes + blocks.workers * blocks.worker_bytes

@@ -1,9 +1,9 @@
-"""Compiling several kernels at once, in processes: Numba and LLVM keep one core of a process busy.
+"""Compiling several kernels at once, in processes: Numba and LLVM use only one core of a process.
 
-A program that knows what it will do first does so inside `compiling_ahead`, where loops do not run.
-Missing loops are sent to helpers, one for each further core, as soon as they are called.
-A helper is a Python of its own. Nothing comes back but the files in the store: a helper that
-fails, or is killed, costs time and nothing else. It ends with the block, or with this process.
+A program first runs its steps inside `compiling_ahead`, where loops do not execute. Missing loops
+are sent to helper processes, one for each further core, as soon as they are called. A helper only
+writes files to the store: if it fails or is killed, that costs time and nothing else. It ends with
+the block, or with this process.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from fastconv.jit.compiler import RangeKernel
 from fastconv.jit.missing_kernels import MissingKernel, collecting, examples, is_collecting
 from fastconv.runtime import threads
 
-#: A helper needs most of a second to begin: so few loops are compiled sooner without.
+#: A helper takes most of a second to start: fewer loops are compiled faster without.
 _WORTH_A_HELPER = 3
 _MOST_HELPERS = 15
-# For what helpers still do when this process has nothing left to compile.
+# The longest wait for helpers when this process has nothing left to compile.
 _MOST_SECONDS = 30.0
 _SECONDS_BETWEEN_LOOKS = 0.02
 
 
 @contextmanager
 def compiling_ahead(tell: Callable[[int, int], None] | None = None) -> Iterator[None]:
-    """Have loops that are called in the block compiled, not run, and wait for that.
+    """Compile the loops that are called in the block instead of running them, and wait.
 
-    Microkernels, which take less time, are compiled in the block. Where no helper can be started,
-    or compiled kernels cannot be kept, a loop is compiled when it is first run.
+    Microkernels, which take less time, are compiled in the block. If no helper can be started, or
+    compiled kernels cannot be kept, a loop is compiled when it is first run.
 
     Parameters
     ----------
     tell : callable
-        Is called with the numbers of loops that are done and that were missing, as they change;
-        `compile_notice.tell` without one.
+        Called with the numbers of compiled and of missing loops as they change; by default
+        `compile_notice.tell`.
     """
     if numba.config.DISABLE_JIT or is_collecting():  # in a block around this one, say
         yield
@@ -61,7 +61,7 @@ def compiling_ahead(tell: Callable[[int, int], None] | None = None) -> Iterator[
 
 
 class _Helpers:
-    """The processes that help to compile a list of loops, and that list."""
+    """The helper processes, and the list of loops to compile."""
 
     def __init__(self) -> None:
         self._missing: dict[MissingKernel, None] = {}
@@ -91,7 +91,7 @@ class _Helpers:
             self._write()
 
     def _write(self) -> None:
-        """Write what helpers take now: nobody waits for one that does not read."""
+        """Send as much as the helpers accept without blocking."""
         for number, process in enumerate(self._processes):
             assert process.stdin is not None
             with contextlib.suppress(OSError):  # it is full, or the helper has ended
@@ -99,7 +99,7 @@ class _Helpers:
                 self._unsent[number] = self._unsent[number][written:]
 
     def finish(self, tell: Callable[[int, int], None]) -> None:
-        """Compile what nobody has begun, from the end of the list; then wait for the others."""
+        """Compile unclaimed loops, from the end of the list; then wait for the others."""
         total = len(self._missing)
         others = []
         for done, missing in enumerate(reversed(self._missing)):
@@ -158,9 +158,9 @@ def _started_helper() -> subprocess.Popen[bytes]:
 
 
 def can_help() -> bool:
-    """Return whether `sys.executable` is a Python that can be started beside this one.
+    """Return whether `sys.executable` is a Python that can be started as a helper.
 
-    Where Python is a part of another program it may be that program.
+    If Python is embedded, it may be the embedding program.
     """
     name = Path(sys.executable or "").name.lower()
     frozen = getattr(sys, "frozen", False)
@@ -183,7 +183,7 @@ def serve() -> None:
     parent = os.getppid()
     while True:
         line = lines.get()
-        if os.getppid() != parent:  # input may be kept open by another child of it
+        if os.getppid() != parent:  # another child of the parent may keep the pipe open
             return
         with contextlib.suppress(Exception):
             module, function, types = json.loads(line)

@@ -1,4 +1,4 @@
-"""One line on standard error where a program waits for the compiler: it happens once a machine."""
+"""One line on standard error while a program waits for the compiler, once per machine."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from contextlib import contextmanager
 QUIET_VARIABLE = "FASTCONV_QUIET"
 
 _TEXT = "fastconv: compiling kernels for this machine, once"
-# Nobody needs to know of less.
+# Shorter waits, in seconds, are not reported.
 _WORTH_A_LINE = 0.5
 
 _seconds, _kernels = 0.0, 0
 _told = False  # whether this process has printed the line
-_blocks = 0  # inside which nobody else prints: there the line changes in place
+_blocks = 0  # nesting of blocks without other output, where the line changes in place
 _unfinished = False  # whether the terminal's line is ours
 _before_list: int | None = None  # kernels compiled before those of a list
 
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Count a kernel and the time that it takes; tell of it if there have been some seconds."""
+    """Count a kernel and its time; print the line if compilation has taken a while."""
     global _seconds, _kernels
     if _seconds > _WORTH_A_LINE and _before_list is None:
         _show(f"{_kernels} so far")
@@ -38,7 +38,7 @@ def compiling() -> Iterator[None]:
 
 @contextmanager
 def changing_in_place() -> Iterator[None]:
-    """Show how many kernels are compiled, in a line that changes on a terminal."""
+    """Update the line in place if standard error is a terminal."""
     global _blocks, _unfinished, _before_list
     _blocks += 1
     try:
@@ -52,7 +52,7 @@ def changing_in_place() -> Iterator[None]:
 
 
 def tell(done: int, total: int) -> None:
-    """Tell how many kernels of a list are compiled; those of the block before it count too."""
+    """Print the number of compiled kernels of a list, plus those compiled before in the block."""
     global _before_list
     if _before_list is None:
         _before_list = _kernels
@@ -60,7 +60,7 @@ def tell(done: int, total: int) -> None:
 
 
 def _show(count: str) -> None:
-    """Show the line: again and again on a terminal where nobody else prints, else once."""
+    """Print the line: repeatedly in place inside a block on a terminal, else once."""
     global _told, _unfinished
     if os.environ.get(QUIET_VARIABLE) or sys.stderr is None:
         return

@@ -1,4 +1,4 @@
-"""Kernels: which flags Numba compiles them with, and how Python and other kernels call them."""
+"""Kernel decorators: Numba's flags, and how Python and other kernels call a kernel."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from fastconv.jit.parallel_loop import PARAMETERS
 from fastconv.jit.stored_code import addresses
 from fastconv.runtime import forks, threads
 
-# No `fastmath=True`: it would let the compiler assume that NaN and infinity never occur.
-# "contract" alone allows a multiplication and an addition to become one fused instruction.
+# Not `fastmath=True`, which lets the compiler assume that NaN and infinity never occur. "contract"
+# only allows fused multiply-add.
 FASTMATH = {"contract"}
 _FLAGS = {"nogil": True, "error_model": "numpy", "fastmath": FASTMATH}
-# For sums in vectors: the compiler may choose the order of additions, once and for all calls.
+# Vectorized sums: the compiler chooses the order of additions, the same for all calls.
 _ANY_ORDER = {"contract", "reassoc"}
 
-#: What an element of light work takes, a few instructions, in seconds.
+#: Seconds per element of light work, a few instructions.
 SECONDS_AN_ELEMENT = 0.6e-9
 
 
 def _rename(function: Callable[..., Any], name: str) -> None:
-    # Symbols in machine code are named after the function, its argument types and a count that
-    # each process starts anew. Two variants of one function, stored by two processes, could bear
-    # the same symbol, and a third process would run one in place of the other.
+    # Symbols in machine code are named after the function, its argument types and a counter of the
+    # process. Two variants of one function, stored by two processes, could have the same symbol,
+    # and a third process would run the wrong one.
     function.__name__ = function.__qualname__ = re.sub(r"\W", "_", name)
 
 
@@ -44,14 +44,14 @@ def _name(function: Callable[..., Any], variant: str = "") -> str:
 
 
 def inner_kernel(function: Callable[..., Any]) -> Any:
-    """Compile a loop into each kernel that calls it, never alone: that takes half the time."""
+    """Inline a loop into each kernel that calls it, which halves the compilation time."""
     return _inner(function, inline="always")
 
 
 def summing_kernel(function: Callable[..., Any]) -> Any:
-    """Compile an inner loop whose sums may be split over the lanes of vectors.
+    """Compile an inner loop whose sums may be vectorized.
 
-    It is inlined by LLVM only: its flags would not survive in the source of another kernel.
+    LLVM inlines it, not Numba, which would lose its flags.
     """
     return _inner(function, fastmath=_ANY_ORDER)
 
@@ -62,7 +62,7 @@ def _inner(function: Callable[..., Any], **options: Any) -> Any:
 
 
 def kernel(function: Callable[..., None]) -> Any:
-    """Compile a loop without a result that Python calls, and that runs on the calling thread."""
+    """Decorate a loop without a result that Python calls and that runs on the calling thread."""
     name = _name(function)
     _rename(function, name)
     if numba.config.DISABLE_JIT:
@@ -74,10 +74,10 @@ def kernel(function: Callable[..., None]) -> Any:
 
 
 def address_of(function: Callable[..., None], name: str, arguments: int) -> int:
-    """Return the address of a function of that many 64-bit integers, compiled as C would call it.
+    """Return the address of a function of `arguments` 64-bit integers, with C's calling convention.
 
-    Such a function is compiled apart from its callers, once for all of them, and found by its
-    name from then on. It must neither raise nor use Python objects.
+    It is compiled once for all callers, and found by its name from then on. It must neither raise
+    nor use Python objects.
     """
 
     def compiled() -> StoredKernel:
@@ -95,7 +95,7 @@ _addresses: dict[str, int] = {}
 
 
 def stored_address(name: str, arguments: int, compiled: Callable[[], StoredKernel]) -> int:
-    """Return the address of machine code for so many integers; compile it if it is not stored."""
+    """Return the address of machine code that takes integers; compile it if it is not stored."""
     address = _addresses.get(name)
     if address is None:
         with forks.held_off(), global_compiler_lock:
@@ -116,13 +116,13 @@ def target() -> tuple[str, str, str]:
 
 
 class RangeKernel:
-    """A loop over independent items, run in parallel where that is safe.
+    """A loop over independent items, run in parallel if that is safe.
 
     The wrapped function takes ``(start, stop, *arguments)`` and handles the items of that
     range; the call is ``kernel(items, *arguments)``. Each thread gets one contiguous range.
 
-    A function that closes over numbers becomes another kernel for each of them: `variant` must
-    then name them, because the store of compiled kernels knows a kernel by its name.
+    A closure over numbers is a different kernel for each of them: `variant` must then name them,
+    because the store finds a kernel by its name.
     """
 
     def __init__(self, function: Callable[..., Any], variant: str = "") -> None:
@@ -143,11 +143,11 @@ class RangeKernel:
         self.on(threads.get_num_threads(), items, *arguments)
 
     def small(self, elements: int, items: int, *arguments: Any) -> None:
-        """Run the loop over ``range(items)``, on as many threads as so many elements are worth."""
+        """Run the loop over ``range(items)``, on as many threads as `elements` justify."""
         self.on(threads.useful_threads(elements * SECONDS_AN_ELEMENT), items, *arguments)
 
     def on(self, most: int, items: int, *arguments: Any) -> None:
-        """Run the loop over ``range(items)`` on at most so many threads."""
+        """Run the loop over ``range(items)`` on at most `most` threads."""
         launch, chunks = self._launch or self._first_use(), min(items, most)
         if is_collecting():
             self._note(launch, arguments)
@@ -164,10 +164,10 @@ class RangeKernel:
         else:
             launch(*threads.SERIAL, start, stop - start, 1, *arguments)
 
-    # Before it is needed ---------------------------------------------------------------------
+    # Compilation ahead of time ---------------------------------------------------------------
 
     def _note(self, launch: Any, arguments: Sequence[Any]) -> None:
-        """Note these types as missing, unless their machine code is there."""
+        """Note these types as missing, unless their machine code exists."""
         note, types = note_missing.get(), described(arguments)
         importable = self._import_from[1].isidentifier()
         if note and types and importable and not is_compiled(launch, _types(arguments)):
@@ -176,8 +176,8 @@ class RangeKernel:
     def compile_for(self, arguments: Sequence[Any], wait: bool = True) -> bool:
         """Compile the loop for the types of these arguments and store it, without running it.
 
-        Unless this process is to `wait`, a loop that another one is compiling is left alone.
-        Return whether it is compiled now.
+        Without `wait`, a loop that another process is compiling is skipped. Return whether it is
+        compiled now.
         """
         if not wait and self.is_claimed(arguments):
             return False

@@ -1,8 +1,8 @@
-"""Machine code straight from LLVM IR: what microkernels are made by, without Numba's compiler.
+"""Machine code directly from LLVM IR, for microkernels, without Numba's compiler.
 
 Numba would type a Python function, lower it and optimize it twice, which takes several times as
-long as LLVM needs for the microkernel itself. Here a module with one function is optimized once,
-for the processor and the features that Numba compiles for.
+long as LLVM alone. Here a module with one function is optimized once, for the processor and the
+features that Numba compiles for.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from numba.core.fastmathpass import rewrite_module
 from fastconv.jit.compiler import FASTMATH, stored_address, target
 from fastconv.jit.kernel_cache import StoredKernel
 
-#: What writes a function's instructions: a builder at its beginning, and its arguments by name.
+#: Emits a function's instructions, given a builder at its beginning and its arguments by name.
 Emit = Callable[[ir.IRBuilder, dict[str, Any]], None]
 
 
 def emitted_address(name: str, arguments: Sequence[str], emit: Emit) -> int:
-    """Return the address of ``void name(int64, int64, ...)``, compiled as C would call it.
+    """Return the address of ``void name(int64, int64, ...)``, with the C calling convention.
 
     Parameters
     ----------
     name : str
-        What the store knows the machine code by: equal names must mean equal instructions.
+        The key of the machine code in the store: equal names must mean equal instructions.
     arguments : sequence of str
         The names of the arguments, all of them 64-bit integers.
     emit : callable
-        Writes the instructions: ``emit(builder, arguments)`` with a dictionary of LLVM values. It
-        is called only if the store does not have the machine code, and the function returns where
-        the builder stands at the end.
+        Emits the instructions: ``emit(builder, arguments)`` with a dictionary of LLVM values. It is
+        called only if the store does not have the machine code. The function returns at the
+        builder's final position.
     """
     return stored_address(name, len(arguments), lambda: compiled(name, arguments, emit))
 
 
 def compiled(name: str, arguments: Sequence[str], emit: Emit) -> StoredKernel:
-    """Return the machine code of such a function, which nothing else knows of."""
+    """Return the machine code of such a function, without storing it."""
     triple, machine = target()[0], _target_machine()
     module = ir.Module()
     module.triple, module.data_layout = triple, str(machine.target_data)
@@ -51,7 +51,7 @@ def compiled(name: str, arguments: Sequence[str], emit: Emit) -> StoredKernel:
     builder = ir.IRBuilder(function.append_basic_block())
     emit(builder, dict(zip(arguments, function.args, strict=True)))
     builder.ret_void()
-    # What one instruction may round once is what Numba's kernels may round once.
+    # The same floating-point flags as in Numba's kernels.
     rewrite_module(module, SimpleNamespace(flags=FASTMATH))
     optimized = llvm.parse_assembly(str(module))
     optimized.verify()
@@ -62,7 +62,7 @@ def compiled(name: str, arguments: Sequence[str], emit: Emit) -> StoredKernel:
 
 @lru_cache(maxsize=1)
 def _target_machine() -> Any:
-    """Return what Numba compiles for, with the options that code loaded at run time needs."""
+    """Return Numba's target machine, with the options for code loaded at run time."""
     triple, cpu, features = target()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()

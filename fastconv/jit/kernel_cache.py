@@ -1,16 +1,15 @@
-"""The store of compiled kernels: one file for each, in a folder that only its user can change.
+"""The store of compiled kernels: one file each, in a folder that only its user can change.
 
-Numba's own cache keys a function by the file it stands in, keeps an index that two processes can
+Numba's own cache identifies a function by its source file, has an index that two processes can
 overwrite with entries pointing at each other's code, and reads pickles, which may run anything.
-Here a file holds object code and a plain JSON header, nothing else. Its name is a hash of all that
-the code depends on: the kernel, its argument types, the processor, the versions and all sources
-that kernels are made from. The header says the same in full, and a digest covers both, so a file
-under another's name is no kernel. Files are complete or absent: any number of processes may start
-cold at once.
+Here a file holds only object code and a JSON header. Its name is a hash of everything that the code
+depends on: the kernel, its argument types, the processor, the versions and all sources of kernels.
+The header says the same in full, and a digest covers both, so a renamed file is not accepted. Files
+are complete or absent: any number of processes may start cold at once.
 
 Machine code is code. It is read only from regular files that belong to this user or to root, in
-folders that nobody else can write to, up to the home folder or the root. The digest finds damage,
-not malice: whoever can write such a file could change this program too.
+folders that no one else can write to, up to the home folder or the root. The digest detects damage,
+not malice: anyone who can write such a file could change this program too.
 """
 
 from __future__ import annotations
@@ -45,26 +44,26 @@ except ImportError:  # Windows
 CACHE_VARIABLE = "FASTCONV_CACHE_DIR"
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-# Everything that decides what a kernel is compiled to: also files that it only imports.
+# All sources that kernels depend on, imported ones too.
 _SOURCES = ("kernels/*.py", "codegen/*.py", "jit/*.py", "core/*.py", "runtime/cpu.py")
 _MAGIC = b"fastconv kernel 2\n"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _LENGTH_BYTES = 4
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-# No kernel comes near it.
+# Far above the size of any kernel.
 _MOST_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
 class StoredKernel:
-    """What is kept of a kernel.
+    """The content of a stored kernel.
 
     Attributes
     ----------
     symbols : tuple of str
-        The names in the object code by which it is used, that of the function first.
+        The symbols in the object code that are used, that of the function first.
     code : bytes
-        Object code, as the linker of LLVM's just-in-time compiler reads it.
+        Object code for the linker of LLVM's just-in-time compiler.
     """
 
     symbols: tuple[str, ...]
@@ -85,7 +84,7 @@ def cache_folder() -> Path:
 
 @lru_cache(maxsize=1)
 def build_key() -> str:
-    """Return a short hash of the kernel sources and of every version that matters."""
+    """Return a short hash of the kernel sources and of the relevant versions."""
     digest = hashlib.sha256()
     versions = (numba.__version__, llvmlite.__version__, sys.implementation.cache_tag)
     digest.update(repr(versions).encode())
@@ -96,10 +95,10 @@ def build_key() -> str:
 
 
 def usable_folder(writing: bool = True) -> Path | None:
-    """Return the folder for this build's kernels, made if need be; None if it cannot be used.
+    """Return the folder for this build's kernels, created if necessary; None if it is unusable.
 
-    The folder is looked at anew in each call: that takes microseconds, loading a kernel far more.
-    To be read it need neither be there nor be writable.
+    The folder is checked in each call: that takes microseconds, loading a kernel far more. For
+    reading it need neither exist nor be writable.
     """
     reason = why_nothing_is_kept(writing)
     if reason is None:
@@ -148,14 +147,14 @@ def read(name: str, key: str) -> StoredKernel | None:
 
 
 def exists(name: str, key: str) -> bool:
-    """Return whether there is a file for a kernel, whatever is in it."""
+    """Return whether there is a file for a kernel, valid or not."""
     folder = usable_folder(writing=False)
     return folder is not None and (folder / _file_name(name, key)).exists()
 
 
 # Two processes that need the same kernel compile it once -----------------------------------
 
-#: Longer than the compilation of any kernel: whoever waited in vain compiles it too.
+#: Longer than the compilation of any kernel: after that, a waiting process compiles it too.
 _MOST_SECONDS_OF_WAITING = 30.0
 _SECONDS_BETWEEN_LOOKS = 0.005
 
@@ -164,8 +163,8 @@ _SECONDS_BETWEEN_LOOKS = 0.005
 def claim(name: str, key: str) -> Iterator[None]:
     """Hold the claim to compile a kernel, after waiting for another process that holds it.
 
-    The system gives up the claim of a process that ends, however it ends. Where files cannot be
-    locked there are no claims, and kernels are compiled more than once.
+    The operating system releases the claim of a process that ends for any reason. Where files
+    cannot be locked, there are no claims, and kernels may be compiled more than once.
     """
     with contextlib.ExitStack() as stack:
         folder = usable_folder() if fcntl else None
@@ -211,13 +210,13 @@ def _locked(handle: int) -> bool:
 
 
 def refuse(name: str, key: str, reason: str) -> None:
-    """Tell that a kernel's file is not used."""
+    """Warn that a kernel's file is not used."""
     path = cache_folder() / build_key() / _file_name(name, key)
     _warn_once(f"fastconv compiles the kernel {path} anew: {reason}.")
 
 
 def write(name: str, key: str, kernel: StoredKernel) -> None:
-    """Keep a compiled kernel. A full or vanished disk is no error."""
+    """Store a compiled kernel. A full or missing disk is not an error."""
     folder = usable_folder()
     if folder is None:
         return
@@ -248,7 +247,7 @@ def _encoded(kernel: StoredKernel, identity: dict[str, str]) -> bytes:
 
 
 def _decoded(content: bytes, identity: dict[str, str]) -> StoredKernel:
-    """Return what a file holds; ValueError says why it does not hold the kernel `identity`."""
+    """Return the kernel in a file; ValueError says why it is not the kernel `identity`."""
     magic, rest = content[: len(_MAGIC)], content[len(_MAGIC) :]
     digest, body = rest[:_DIGEST_BYTES], rest[_DIGEST_BYTES:]
     if magic != _MAGIC or hashlib.sha256(body).digest() != digest:

@@ -1,4 +1,4 @@
-"""Machine code with the numbers that it is called with: one loop in parallel serves all of it."""
+"""Machine code with its fixed arguments: one parallel loop serves all such code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from fastconv.jit.compiler import range_kernel
 from fastconv.jit.pointers import address, call
 
-#: How many numbers such code takes, after the range of items and two arrays.
+#: The number of integer arguments, after the range of items and two arrays.
 COUNT = 10
 _NONE = np.empty(0, np.uint8)
 
@@ -29,12 +29,12 @@ def _run_items(
 class Launch:
     """Machine code for ranges of items, ready to be called with the arrays of one call.
 
-    It takes the addresses of two or three such arrays, of `tables`, which are the same in every
-    call, and then `sizes`.
+    Its arguments are the addresses of two or three such arrays, the addresses of `tables`, which
+    are the same in every call, and then `sizes`.
     """
 
     def __init__(self, code: int, tables: Sequence[Any], sizes: Sequence[int]) -> None:
-        self._code, self._tables = code, tables  # addresses hold nothing alive
+        self._code, self._tables = code, tables  # keeps the tables alive
         fixed = [*(table.ctypes.data for table in tables), *sizes]
         # Code for three arrays has one number less; where the third is None, it gets 0.
         self._numbers = np.array([0] * (COUNT - len(fixed)) + fixed, np.int64)
@@ -42,7 +42,7 @@ class Launch:
     def __call__(
         self, items: int, source: Any, target: Any, third: Any = None, work: int = 0
     ) -> None:
-        """Run over ``range(items)``; `work` in elements, those of the larger array if not given."""
+        """Run over ``range(items)``; `work` in elements, by default those of the larger array."""
         arrays = source, target, _NONE if third is None else third
         work = work or max(source.size, target.size)
         _run_items.small(work, items, self._code, *arrays, self._numbers)

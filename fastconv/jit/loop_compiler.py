@@ -1,8 +1,8 @@
 """Loops that Python calls: machine code for each combination of argument types, kept in the store.
 
-Numba's dispatcher chooses by the arguments' types and passes on what it does not know yet. Here it
-gets machine code of one function instead of Numba's three: the loop, without wrappers of its own;
-its launch; and the wrapper that takes Python objects.
+Numba's dispatcher selects by argument types, and asks a compiler for unknown ones. Here that
+returns one library with the loop, without wrappers of its own, its launch, and the wrapper that
+takes Python objects.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from fastconv.jit.stored_code import addresses
 def loop_dispatcher(
     function: Callable[..., None], name: str, parallel: bool, options: Mapping[str, Any]
 ) -> Any:
-    """Return what Python calls: the function itself, or its launch if it is to run in `parallel`.
+    """Return the dispatcher of a function, or of its launch if it is to run in `parallel`.
 
     `options` are Numba's.
     """
 
     def launch(*arguments):  # type: ignore[no-untyped-def]
-        """Stand for the machine code: only its signature is ever read."""
+        """Provide a signature; it is never called."""
 
     entry: Callable[..., None] = function
     if parallel:
@@ -55,7 +55,7 @@ def loop_dispatcher(
 
 
 def inner_dispatcher(function: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    """Return what other loops call, and Python must not."""
+    """Return a dispatcher that only other loops may call."""
     return _dispatcher(function, _InnerCompiler, options)
 
 
@@ -81,10 +81,10 @@ def is_claimed(dispatcher: Any, args: tuple[Any, ...]) -> bool:
 
 
 class _Compiler(_FunctionCompiler):  # type: ignore[misc]
-    """What a dispatcher asks for the machine code for some argument types."""
+    """Compiles a function for given argument types, for a dispatcher."""
 
     def _lowered(self, function: Any, args: Any, return_type: Any, library: Any) -> Any:
-        """Compile a function to LLVM IR in a library, without wrappers for callers elsewhere."""
+        """Compile a function to LLVM IR in a library, without wrappers."""
         flags = Flags()
         self.targetdescr.options.parse_as_flags(flags, self.targetoptions)
         flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
@@ -92,7 +92,7 @@ class _Compiler(_FunctionCompiler):  # type: ignore[misc]
         return compile_extra(typing, context, function, args, return_type, flags, {}, library)
 
     def _entry(self, address: int) -> Any:
-        """Return a function that Python calls, with its wrapper's address."""
+        """Return a Python function for the wrapper at an address."""
         name = self.py_func.__name__
         module = sys.modules[self.py_func.__module__]
         doc = f"compiled wrapper for {name!r}"
@@ -100,7 +100,7 @@ class _Compiler(_FunctionCompiler):  # type: ignore[misc]
 
 
 class _InnerCompiler(_Compiler):
-    """The compiler of functions that become a part of their callers: no machine code is made."""
+    """The compiler of functions that are linked into their callers, without machine code."""
 
     def _compile_core(self, args: Any, return_type: Any) -> Any:
         context = self.targetdescr.target_context
@@ -120,13 +120,13 @@ class _InnerLibrary(JITCodeLibrary):  # type: ignore[misc]
 
 
 class _LoopCompiler(_Compiler):
-    """The compiler of loops that Python calls: machine code is in the store, or gets there."""
+    """The compiler of loops that Python calls: machine code is read from the store or added."""
 
     loop: Callable[..., None]
     name: str
 
     def key(self, args: tuple[Any, ...]) -> str:
-        """Return what the machine code for some types depends on besides the build."""
+        """Return the store's key for some types: everything but the build."""
         return repr((args, self.targetdescr.target_context.codegen().magic_tuple()))
 
     def _compile_core(self, args: Any, return_type: Any) -> Any:
@@ -161,12 +161,12 @@ class _LoopCompiler(_Compiler):
         return StoredKernel((entry.llvm_cpython_wrapper_name, *names), code)
 
     def _result(self, entry: int, args: Any) -> Any:
-        """Return what Numba makes of a compilation, as far as its dispatcher asks for it."""
+        """Return a compile result with the fields that Numba's dispatcher needs."""
         name = self.py_func.__name__
         descriptor = PythonFunctionDescriptor(
             *(True, self.loop.__module__, name, name, "", None, types.none, None, (), ()),
             argtypes=args,
-            mangler=lambda name, *_, **__: name,  # nothing is linked with it
+            mangler=lambda name, *_, **__: name,  # it is never linked
         )
         return compile_result(
             target_context=self.targetdescr.target_context,
@@ -180,5 +180,5 @@ class _LoopCompiler(_Compiler):
 
 @lru_cache(maxsize=1)
 def _environment() -> Any:
-    """Return the environment of all kernels: Numba asks for one, none has constants."""
+    """Return the environment of all kernels, which Numba requires; it has no constants."""
     return Environment({})

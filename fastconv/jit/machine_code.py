@@ -1,7 +1,7 @@
-"""Machine code in this process: object code in, addresses out.
+"""Loading object code into this process.
 
-The code of a kernel stays for the life of the process, as its address may be kept anywhere. So
-`stored_code` is the only caller, and its callers remember addresses: each kernel is loaded once.
+The code of a kernel stays loaded until the process ends, since its address may be kept anywhere. So
+`stored_code` is the only caller, and its callers cache addresses: each kernel is loaded once.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-# How object files begin: ELF, Mach-O, and COFF for x86-64 and for ARM. LLVM asks for no more than
-# that and ends the process where it is not so.
+# Magic numbers of object files: ELF, Mach-O, and COFF for x86-64 and for ARM. LLVM checks no more,
+# and aborts the process if they are wrong.
 _MAGIC = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\x64\x86", b"\x64\xaa")
-#: How many kernels' object code this process has loaded.
+#: The number of kernels that this process has loaded.
 _loaded = 0
 
 
 def load(code: bytes, *symbols: str) -> list[int]:
-    """Load object code and return the addresses of these symbols.
+    """Load object code and return the addresses of the symbols.
 
     Raises
     ------
     ValueError
-        If it is no object code, or has no such symbol.
+        If it is not object code, or a symbol is missing.
     """
     global _loaded
     engine = _engine()
@@ -40,13 +40,13 @@ def load(code: bytes, *symbols: str) -> list[int]:
 
 
 def loaded_kernels() -> int:
-    """Return how many kernels' object code this process has loaded."""
+    """Return the number of kernels that this process has loaded."""
     return _loaded
 
 
 @lru_cache(maxsize=1)
 def _engine() -> Any:
-    """Return what holds machine code: an engine of our own, which Numba's does not depend on."""
+    """Return the execution engine that owns the machine code, separate from Numba's."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine()

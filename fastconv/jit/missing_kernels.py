@@ -1,7 +1,7 @@
-"""Which loops a program will need that are not compiled yet, found without running any.
+"""Finding the loops that a program needs and that are not compiled yet, without running them.
 
-Inside `collecting`, loops do nothing but note the types that they are called with. So a step of
-training or a forward pass takes milliseconds, and computes nothing of use.
+Inside `collecting`, loops only record their argument types. So a training step or a forward pass
+takes milliseconds, and its results are meaningless.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class MissingKernel:
-    """A loop and the types of its arguments, as text: another process can compile it.
+    """A loop and its argument types as text, so that another process can compile it.
 
     Attributes
     ----------
     module, function : str
-        Where the `RangeKernel` is.
+        Where to import the `RangeKernel` from.
     types : tuple
-        Of its arguments: ``(dtype, dimensions, whether it can be written to)`` of an array, the
-        name of a Python type or of a NumPy scalar.
+        The argument types: ``(dtype, ndim, writeable)`` of an array, or the name of a Python type
+        or NumPy scalar.
     """
 
     module: str
@@ -33,14 +33,14 @@ class MissingKernel:
     types: tuple[Any, ...]
 
 
-#: Is called with each missing loop; None where loops run.
+#: Called with each missing loop; None if loops run.
 note_missing: ContextVar[Callable[[MissingKernel], None] | None]
 note_missing = ContextVar("note_missing", default=None)
 
 
 @contextmanager
 def collecting(note: Callable[[MissingKernel], None]) -> Iterator[None]:
-    """Call `note` for the loops that are called in the block, instead of running them."""
+    """Call `note` for each missing loop that is called in the block, instead of running loops."""
     token = note_missing.set(note)
     try:
         yield
@@ -49,12 +49,12 @@ def collecting(note: Callable[[MissingKernel], None]) -> Iterator[None]:
 
 
 def is_collecting() -> bool:
-    """Return whether loops are noted here instead of being run."""
+    """Return whether loops are recorded instead of run."""
     return note_missing.get() is not None
 
 
 def described(arguments: Sequence[Any]) -> tuple[Any, ...] | None:
-    """Return the types of arguments as text, None where that cannot be done.
+    """Return the types of arguments as text, None if that is impossible.
 
     >>> described((1, 0.5, np.zeros((2, 3), np.float32)))
     ('int', 'float', ('<f4', 2, True))
@@ -76,7 +76,7 @@ def described(arguments: Sequence[Any]) -> tuple[Any, ...] | None:
 
 
 def examples(types: Sequence[Any]) -> list[Any]:
-    """Return arguments of the types that `described` wrote, even if JSON made lists of tuples.
+    """Return arguments of the types from `described`, which may have passed through JSON.
 
     >>> examples(["int", ["<f4", 2, False]])
     [0, array([], shape=(0, 0), dtype=float32)]

@@ -1,9 +1,8 @@
 """The launch of a loop: one piece of code runs it in chunks, serially or in parallel.
 
-Numba's threading layers all export one C function, `parallel_for`, to which the loops that
-`prange` makes are handed. Called directly it needs no compilation of its own, and its address
-decides at run time: 0 means that the calling thread does all the work. (A kernel with a `prange`
-around it would be compiled a second time, for a second.)
+Numba's threading layers all export a C function, `parallel_for`, that runs the loops of `prange`.
+Calling it directly needs no further compilation, and its address decides at run time: 0 means that
+the calling thread does all the work. (A `prange` around a kernel would compile it a second time.)
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.funcdesc import PythonFunctionDescriptor
 
-#: What a launch takes before the arguments of its loop: the addresses of the threading layer's
-#: `parallel_for` and `get_num_threads`, two zeros to run the chunks one after the other; the first
-#: item, how many there are, and in how many chunks.
+#: The parameters of a launch before those of its loop: the addresses of the threading layer's
+#: `parallel_for` and `get_num_threads`, both 0 to run the chunks serially; the first item, the
+#: number of items, and the number of chunks.
 PARAMETERS = ("parallel_for", "get_num_threads", "start", "items", "chunks")
 
 _WORD = ir.IntType(64)
 _BYTES = ir.IntType(8).as_pointer()
-# What the layer calls: pointers to the arrays' elements, dimensions, strides, and shared data.
+# The layer's callback: pointers to the arrays' elements, dimensions, strides, and shared data.
 _RUN_CHUNKS = ir.FunctionType(
     ir.VoidType(), [_BYTES.as_pointer(), _WORD.as_pointer(), _WORD.as_pointer(), _BYTES]
 )
@@ -33,8 +32,8 @@ _GET_NUM_THREADS = ir.FunctionType(_WORD, [])
 def add_launch(context: Any, library: Any, loop: Any, name: str) -> Any:
     """Add ``launch(*PARAMETERS, *arguments)`` to the library that has a `loop` over a range.
 
-    `loop`, what Numba returned for it, takes ``(start, stop, *arguments)``. The launch's own
-    description is returned.
+    `loop`, Numba's compile result, takes ``(start, stop, *arguments)``. Return the descriptor of
+    the launch.
     """
     argument_types = (*[types.int64] * len(PARAMETERS), *loop.signature.args[2:])
     arguments = tuple(f"a{i}" for i in range(len(argument_types)))
@@ -73,7 +72,7 @@ def add_launch(context: Any, library: Any, loop: Any, name: str) -> Any:
             builder.call(run, [*pointers, passed_on, *numbers])
     context.call_conv.return_value(builder, context.get_dummy_value())
     library.add_ir_module(module)
-    # It is a part of the launch from here on, without a copy for other callers.
+    # Only the launch calls it, so it needs no external copy.
     library.get_function(loop.fndesc.llvm_func_name).linkage = "internal"
     return launch
 
@@ -97,7 +96,7 @@ def _add_run_chunks(context: Any, module: Any, loop: Any, shared: Any) -> Any:
             builder.add(begin, builder.sdiv(builder.mul(number, items), chunks))
             for number in (chunk, after)
         )
-        # A loop does not raise: there is nobody here to whom an exception could go.
+        # A loop does not raise: an exception could not be propagated from here.
         context.call_internal_no_propagate(
             builder, loop.fndesc, loop.signature, [start, stop, *bound]
         )

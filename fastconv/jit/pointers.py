@@ -48,7 +48,7 @@ def integer_at(typingctx, address, number):  # type: ignore[no-untyped-def]
 
 @intrinsic(prefer_literal=True)  # type: ignore[misc, unused-ignore]
 def record_at(typingctx, address, layout):  # type: ignore[no-untyped-def]
-    """Return the record of type `layout`, a constant, that lies at `address`."""
+    """Return the record of type `layout`, a constant, at `address`."""
     record = layout.dtype
 
     def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""Machine code by its name: from the store, or else compiled and stored."""
+"""Machine code by name: read from the store, or compiled and stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastconv.jit.kernel_cache import StoredKernel
 def addresses(name: str, key: str, compiled: Callable[[], StoredKernel]) -> list[int]:
     """Return the addresses of a kernel's symbols in this process.
 
-    `key` says in full what the machine code depends on besides the build, `compiled` makes it.
+    `key` is everything that the machine code depends on besides the build; `compiled` compiles it.
     """
     loaded = _loaded(name, key)
     if loaded is not None:
@@ -43,7 +43,7 @@ def _loaded(name: str, key: str) -> list[int] | None:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Pause the garbage collector: a compiler makes many objects that last, for it to look at."""
+    """Pause the garbage collector, which would scan the compiler's many long-lived objects."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,10 +1,10 @@
-"""Loops over the channels of images that training needs: sums, batch normalization, ReLU.
+"""Loops over channels for training: sums, batch normalization, ReLU.
 
-An item is a channel: what is read of it a second time comes from the cache. Arrays are flat, of
-images (N, C, pixels). Sums of a block of a plane are in the type of the images, sums of blocks in
+An item is a channel, so a second pass over it reads from the cache. Arrays are flat images
+(N, C, pixels). A block of a plane is summed in the type of the images; block sums are added in
 float64.
 
-The output of a ReLU is 0, or positive, or NaN; where it is 0, no gradient passes.
+The output of a ReLU is 0, positive or NaN. Where it is 0, the gradient is 0.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numba import uint64
 
 from fastconv.jit.compiler import range_kernel, summing_kernel
 
-#: Elements that are summed in the images' own type; they fit L1.
+#: Elements of a block, which fits L1.
 BLOCK = 4096
-#: What normalization knows of one channel. `std` is ``sqrt(variance + eps)``.
+#: The statistics and parameters of one channel. `std` is ``sqrt(variance + eps)``.
 CHANNEL = np.dtype(
     (
         np.record,
@@ -43,7 +43,7 @@ def relu_grad(start: int, stop: int, grad: Any, output: Any, out: Any) -> None:
 
 @summing_kernel
 def _sum(x: Any, first: int, last: int) -> Any:
-    """Return the sum of a block."""
+    """Return ``sum(x[first:last])``."""
     total = x.dtype.type(0)
     for i in range(uint64(first), uint64(last)):
         total += x[i]
@@ -52,7 +52,7 @@ def _sum(x: Any, first: int, last: int) -> Any:
 
 @summing_kernel
 def _sums_about(x: Any, first: int, last: int, centre: Any) -> tuple[Any, Any]:
-    """Return the sums of ``x - centre`` and of its squares."""
+    """Return the sums of ``x - centre`` and of ``(x - centre)**2``."""
     total, squares = x.dtype.type(0), x.dtype.type(0)
     for i in range(uint64(first), uint64(last)):
         difference = x[i] - centre
@@ -65,7 +65,7 @@ def _sums_about(x: Any, first: int, last: int, centre: Any) -> tuple[Any, Any]:
 def _grad_sums(
     grad: Any, output: Any, relu: bool, x: Any, first: int, last: int, centre: Any
 ) -> tuple[Any, Any]:
-    """Return the sums of a gradient where it passes, and of its products with ``x - centre``."""
+    """Return the sums of the gradient after the ReLU, and of its products with ``x - centre``."""
     total, along = x.dtype.type(0), x.dtype.type(0)
     for i in range(uint64(first), uint64(last)):
         g = grad[i] if output[i] != 0 or not relu else grad.dtype.type(0)
@@ -76,7 +76,7 @@ def _grad_sums(
 
 @range_kernel
 def bias_grad(start: int, stop: int, grad: Any, pixels: int, totals: Any) -> None:
-    """Sum the gradient of channels `start` to `stop`; `totals` has one number a channel."""
+    """Sum the gradient of channels `start` to `stop` into `totals`."""
     for c in range(start, stop):
         total = 0.0
         for plane in range(c * pixels, grad.size, totals.size * pixels):
@@ -100,14 +100,14 @@ def normalize(
 ) -> None:
     """Write ``max((x - mean) / std * weight + bias, low)`` of channels to `y`.
 
-    With `measured`, mean and variance are those of the batch, and stored; std always is.
-    Subtracting the mean first costs no digits where it is large; what it loses in the images' own
-    type goes into the bias. `low` is 0 for a ReLU, else minus infinity.
+    With `measured`, the mean and variance of the batch are computed and stored; std is always
+    stored. The mean is subtracted first, so a large mean costs no digits; its rounding error in the
+    images' type is added to the bias. `low` is 0 for a ReLU, else minus infinity.
 
-    For the variance, blocks have their own means and sums of squares about them; these are merged.
-    The first sum of a block only gives a number near its mean: where that is large, its last digits
-    are lost. The sum about that number has them. Source: T. Chan, G. Golub, R. LeVeque,
-    "Algorithms for computing the sample variance", The American Statistician 37, 1983.
+    For the variance, each block has its own mean and sum of squared differences; these are merged.
+    The first sum of a block only gives a number close to its mean, because a large mean loses its
+    last digits. The sum of differences from that number recovers them. Source: T. Chan, G. Golub,
+    R. LeVeque, "Algorithms for computing the sample variance", The American Statistician 37, 1983.
     """
     for c in range(start, stop):
         channel = channels[c]
@@ -150,12 +150,11 @@ def normalize_grad(
     measured: bool,
     relu: bool,
 ) -> None:
-    """Write the input's gradient of channels to `out`, and store those of weight and bias.
+    """Write the input gradient of channels to `out`, and store those of weight and bias.
 
-    The batch's mean and variance depend on the input too: their gradients take away from that of
-    the normalized values n its mean and its part along n,
-    ``scale * (grad - mean(grad) - n * mean(grad * n))``. With `relu` no gradient passes where
-    `output` is 0; without, `output` may be any array of that shape.
+    The mean and variance of the batch depend on the input too. So with normalized values n, the
+    gradient is ``scale * (grad - mean(grad) - n * mean(grad * n))``. With `relu` the gradient is 0
+    where `output` is 0; without, `output` may be any array of that shape.
     """
     zero = x.dtype.type(0)
     for c in range(start, stop):
@@ -169,14 +168,14 @@ def normalize_grad(
                 sums = _grad_sums(grad, output, relu, x, first, last, centre)
                 total += sums[0]
                 along += sums[1]
-        beside = channel.mean - centre
-        along -= total * beside
+        rounding = channel.mean - centre
+        along -= total * rounding
         channel.weight_grad, channel.bias_grad = along * inverse, total
         factor, average, slope = x.dtype.type(channel.weight * inverse), zero, zero
         if measured:
             count = x.size // channels.size
             steep = along * inverse * inverse / count
-            slope, average = x.dtype.type(steep), x.dtype.type(total / count - beside * steep)
+            slope, average = x.dtype.type(steep), x.dtype.type(total / count - rounding * steep)
         for plane in range(c * pixels, x.size, channels.size * pixels):
             for i in range(uint64(plane), uint64(plane + pixels)):
                 g = grad[i] if output[i] != 0 or not relu else zero

@@ -1,13 +1,13 @@
 """Convolution in register tiles: the loops around the microkernel.
 
 The work is a grid of tasks: image and group, band of output rows, band of output columns, part of
-the filters. Each worker takes a contiguous range of them. Where the input needs padding, or its
-columns deinterleaved, a task first copies its band of the input into the worker's buffer.
+the output channels. Each worker takes a contiguous range of them. If the input needs padding or
+deinterleaved columns, a task first copies its padded band into the worker's buffer.
 
-Within a task the pixels are taken in blocks, and all filters of the task pass over a block before
-the next: what the tiles of a block read stays in the caches meanwhile.
+A task loops over blocks of pixels, and for each block over all its output channels, so the input
+of a block stays in the caches.
 
-Tiles at the end of a band overlap their neighbours instead of being cut where there is room: an
+Tiles at the end of a band overlap their neighbours where there is room, instead of being cut: an
 element computed twice gets the same value twice. Bands do not overlap.
 """
 
@@ -21,8 +21,8 @@ from fastconv.jit.compiler import inner_kernel, range_kernel
 from fastconv.jit.pointers import address, call, integer_at, record_at
 from fastconv.kernels import pack_padded_band
 
-#: The numbers of a layer that is cut into tasks; microkernels read the first few, and what copies
-#: bands the next. `halved` is 1 where maxima of 2 x 2 outputs are stored, else 0.
+#: The parameters of a layer; microkernels read the first few, and the packing of bands the next.
+#: `halved` is 1 with 2 x 2 max pooling, else 0.
 LAYOUT = record_type(
     *conv_microkernel.LAYER,
     *pack_padded_band.LAYER,
@@ -33,16 +33,16 @@ LAYOUT = record_type(
     *("copied", "band_bytes", "out_step", "halved"),
 )
 
-#: What is the same for every input: addresses of machine code (of the microkernel and of what
-#: copies bands), of the layer's record, of the offset of each tap, of where bands of rows, bands of
-#: columns and parts begin (each list with its end), and of the activation's numbers; its form.
+#: The arguments that are the same for every input: addresses of the microkernel, of the code that
+#: packs bands, of the layer's record, of the offset of each tap, of the bounds of the row bands,
+#: column bands and parts, and of the activation's parameters; the activation's form.
 ARGUMENTS = record_type(
     *("microkernel", "band_copy", "layer", "offsets", "starts", "numbers", "form")
 )
 
 
 class Arrays(NamedTuple):
-    """Addresses of the first elements; that of the residual is 0 if there is none."""
+    """Addresses of the arrays; that of the residual is 0 if there is none."""
 
     x: int
     weight: int
@@ -64,7 +64,7 @@ class Task(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Rows and columns of the output, and how far from it the input of the next block is."""
+    """Rows and columns of the output, and the distance to the input of the next block."""
 
     row: int
     end_row: int
@@ -86,13 +86,12 @@ def convolve(
     skip: int,
     arguments: Any,
 ) -> None:
-    """Work through the tasks of workers `start` to `stop`.
+    """Run the tasks of workers `start` to `stop`.
 
-    All arrays are flat: `weight` is (groups, filter tiles, taps, filters of a tile), with zeros
-    where there is no filter; `bias` is (K,); `out` begins with the first element to be written, and
-    `residual` is shaped like it or empty; `bands` has room for every worker. `skip` says whether
-    rows of the kernel that lie in the padding may be left out; `arguments` is a record of
-    `ARGUMENTS`.
+    All arrays are flat: `weight` is (groups, filter tiles, taps, filters of a tile), zero-padded;
+    `bias` is (K,); `out` begins with the first element to be written, and `residual` has its shape
+    or is empty; `bands` has a buffer for every worker. `skip` says whether kernel rows in the
+    padding may be skipped; `arguments` is a record of `ARGUMENTS`.
     """
     a = arguments[0]
     g = record_at(a.layer, LAYOUT)
@@ -120,7 +119,7 @@ def convolve(
 
 @inner_kernel
 def _task(number, a, g):  # type: ignore[no-untyped-def]
-    """Return what a task computes; that after the last one begins where there is no image."""
+    """Return task `number`; the one after the last has an image that does not exist."""
     number, part = divmod(number, g.parts)
     number, j = divmod(number, g.column_bands)
     image, i = divmod(number, g.row_bands)
@@ -133,7 +132,7 @@ def _task(number, a, g):  # type: ignore[no-untyped-def]
 
 @inner_kernel
 def _convolve_task(task, following, source, arrays, skip, a, g):  # type: ignore[no-untyped-def]
-    """Do a task whose input begins at `source`, block by block."""
+    """Run a task whose input begins at `source`, block by block."""
     next_task = (following.image - task.image) * g.C_per_group * g.H * g.W
     next_task += (following.row - task.row) * g.stride_h * g.W
     next_task += (following.column - task.column) * g.stride_w
@@ -162,7 +161,7 @@ def _convolve_block(t, block, task, source, arrays, skip, a, g):  # type: ignore
     weight = arrays.weight + weight * size
     bias = arrays.bias + (group * g.K_per_group + k) * size
     plane = (task.image * g.K_per_group + k) * g.out_plane
-    # The last filters that pass over a block prefetch the next one.
+    # The last filter tile of a block prefetches the next block.
     ahead = 0 if g.copied or t < task.end_tile - 1 else block.next_block
     last_row, last_column = task.end_row - g.tile_rows, task.end_column - g.tile_columns
     for i in range(block.row, block.end_row, g.tile_rows):
@@ -192,9 +191,9 @@ def _convolve_block(t, block, task, source, arrays, skip, a, g):  # type: ignore
 
 @inner_kernel
 def _kernel_rows(i, g):  # type: ignore[no-untyped-def]
-    """Return the rows of the kernel that see the image from a tile at output row `i`."""
+    """Return the kernel rows that read inside the image for a tile at output row `i`."""
     top = i * g.stride_h - g.pad_top
     bottom = top + (g.tile_rows - 1) * g.stride_h
     r0 = max(0, -(bottom // g.dilation_h))
     r1 = min(g.R, -((top - g.H) // g.dilation_h))
-    return (r0, r1) if r0 < r1 else (0, 1)  # all padding: zeros come out
+    return (r0, r1) if r0 < r1 else (0, 1)  # all padding: the sums are zero

@@ -1,4 +1,4 @@
-"""The microkernels of convolution as machine code: one for each shape, called by its address."""
+"""The convolution microkernels as machine code: one per shape, called by address."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from fastconv.jit.emitter import emitted_address
 
 
 class TileShape(NamedTuple):
-    """What a microkernel is compiled for; everything else is data.
+    """The compile-time parameters of a microkernel; everything else is data.
 
     Attributes
     ----------
     over : {"channels", "width"}
         Whether it is vectorized over output channels or over the output's width.
     filters, rows, columns : int
-        What one call computes. A whole number of vectors of filters, or of columns.
+        The tile, with whole vectors of output channels, or of columns.
     step : int
-        Input columns from one pixel to the next if it is vectorized over output channels; 0 if that
-        is to be read from the layer. 1 if it is vectorized over width.
+        The column stride in the input if it is vectorized over output channels, 0 to read it from
+        the layer; 1 if it is vectorized over width.
     bits, lanes : int
-        Of a number, and of a vector.
+        Bits of a number, and lanes of a vector.
     spacing : int
-        Output columns from one pixel to the next.
+        The column stride in the output.
     pooled : bool
         Whether maxima over 2 x 2 windows are stored.
     """
@@ -44,7 +44,7 @@ class TileShape(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the kernel is called; docs/kernels.md has the grammar."""
+        """The kernel's name; docs/kernels.md has the grammar."""
         over, step = "width", ""
         if self.over == "channels":
             over, step = "channels", f"-s{self.step or 'n'}"

@@ -1,4 +1,4 @@
-"""Products of matrices: of a few rows by loops, of more in register tiles, nothing packed."""
+"""Matrix products without packing: compiled loops for a few rows, register tiles for more."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from fastconv.jit.emitter import emitted_address
 from fastconv.jit.launch import Launch
 from fastconv.runtime import cpu
 
-# Multiplications that are one step of work.
+# Multiplications per unit of work.
 _LANES = 16
-# Products that are summed up before they are added to a sum: rounding errors grow with its length.
+# Products in one partial sum: rounding errors grow with the length of a sum.
 _RUN = 128
 
 
@@ -33,7 +33,7 @@ def _dot(a: Any, b: Any) -> Any:
 def weighted_sums(start: int, stop: int, x: Any, weight: Any, bias: Any, out: Any) -> None:
     """Write ``x @ weight.T + bias`` to columns `start` to `stop` of `out`; `bias` may be empty.
 
-    A row of weights is read once for all rows of `x`.
+    Each row of weights is read once for all rows of `x`.
     """
     for k in range(start, stop):
         for n in range(x.shape[0]):
@@ -42,16 +42,16 @@ def weighted_sums(start: int, stop: int, x: Any, weight: Any, bias: Any, out: An
 
 
 class ProductShape(NamedTuple):
-    """What a microkernel is compiled for: see `DenseMicrokernel`.
+    """The compile-time parameters of a `DenseMicrokernel`.
 
     Attributes
     ----------
     transposed : bool
-        Whether the second matrix is given transposed: vectors then run over the sum.
+        Whether B is transposed: it is then vectorized over the reduction axis.
     rows, columns : int
-        What it computes.
+        The tile.
     bits, lanes : int
-        Of a number, and of a vector.
+        Bits of a number, and lanes of a vector.
     """
 
     transposed: bool
@@ -62,14 +62,14 @@ class ProductShape(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the kernel is called; docs/kernels.md has the grammar."""
-        what, number = "inner" if self.transposed else "outer", NUMBER_TYPES[self.bits].name
-        return f"dense-{what}-{number}x{self.lanes}-{self.rows}x{self.columns}"
+        """The kernel's name; docs/kernels.md has the grammar."""
+        form, number = "inner" if self.transposed else "outer", NUMBER_TYPES[self.bits].name
+        return f"dense-{form}-{number}x{self.lanes}-{self.rows}x{self.columns}"
 
 
 @lru_cache(maxsize=8)
 def product_shape(transposed: bool, dtype: np.dtype[Any]) -> ProductShape:
-    """Return the tile: two thirds of the registers are sums, or as many as a vector has lanes."""
+    """Return the tile: sums take three quarters of the registers, or one lane each."""
     instructions = cpu.describe().instructions
     lanes = instructions.lanes(dtype)
     if transposed:
@@ -79,9 +79,9 @@ def product_shape(transposed: bool, dtype: np.dtype[Any]) -> ProductShape:
     return ProductShape(False, rows, 3 * lanes, 8 * dtype.itemsize, lanes)
 
 
-#: What a range of tiles is computed from, as `Launch` takes it: the addresses of the first matrix,
-#: the result and the second one; elements from one row of each to the next, and in the
-#: first from one element of a sum to the next; rows, columns, and the length of the sums.
+#: The arguments, in the order of `Launch`: a range of tiles; addresses of A, the result and B; the
+#: row stride of A, its stride along the reduction axis, the row strides of B and of the result;
+#: M, N, and the length of the reduction.
 ARGUMENTS = (
     *("start", "stop", "a", "out", "b", "unused1", "unused2"),
     *("a_row", "a_step", "b_row", "out_row", "M", "N", "depth"),
@@ -90,7 +90,7 @@ ARGUMENTS = (
 
 @cache
 def product_address(shape: ProductShape) -> int:
-    """Return the address of the machine code for a range of tiles, those of some columns first."""
+    """Return the address of the machine code for a range of tiles, in column-major order."""
 
     def emit(builder: Any, arguments: dict[str, Any]) -> None:
         _write_tiles(builder, arguments, shape)
@@ -130,7 +130,7 @@ def _write_tiles(builder: Any, arguments: dict[str, Any], shape: ProductShape) -
 def _launch(
     transposed: tuple[bool, bool], M: int, N: int, depth: int, dtype: np.dtype[Any]
 ) -> tuple[int, Launch]:
-    """Return how many tiles there are, and the kernel ready to be called with its arrays."""
+    """Return the number of tiles, and the kernel's launch."""
     shape = product_shape(transposed[1], dtype)
     steps = (1, M) if transposed[0] else (depth, 1)
     sizes = *steps, depth if transposed[1] else N, N, M, N, depth
@@ -138,10 +138,10 @@ def _launch(
 
 
 def product(a: Any, b: Any, out: Any, transposed: tuple[bool, bool]) -> None:
-    """Write ``a @ b`` to `out`, no dimension empty, all of one type and C-contiguous.
+    """Write ``a @ b`` to `out`; all non-empty, of one dtype and C-contiguous.
 
-    `transposed` says which of the two are given transposed. The order of each sum does
-    not depend on the number of threads.
+    `transposed` says which of the two are transposed. Results are bitwise identical for any thread
+    count.
     """
     (M, N), depth = out.shape, b.shape[transposed[1]]
     shapes = (
@@ -149,6 +149,6 @@ def product(a: Any, b: Any, out: Any, transposed: tuple[bool, bool]) -> None:
         (N, depth) if transposed[1] else (depth, N),
     )
     if (a.shape, b.shape) != shapes or all(transposed):
-        raise ValueError(f"matrices must fit, got {a.shape} and {b.shape} for {out.shape}")
+        raise ValueError(f"shapes must match, got {a.shape} and {b.shape} for {out.shape}")
     tiles, launch = _launch(transposed, M, N, depth, out.dtype)
     launch(tiles, a, out, b, M * N * depth // _LANES)

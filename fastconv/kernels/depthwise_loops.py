@@ -1,4 +1,4 @@
-"""Depthwise convolution: planes of the output, each from one plane of the input, nothing copied."""
+"""Depthwise convolution: each output plane from one input plane, without packing."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from fastconv.jit.pointers import address, call
 
 
 class DepthwiseShape(NamedTuple):
-    """What a kernel is compiled for: taps, stride, and the tile; see `DepthwiseMicrokernel`.
+    """The compile-time parameters of a `DepthwiseMicrokernel`: taps, stride and the tile.
 
-    With `odd` the even columns of the output are from R x S taps, the odd ones from R x `odd`. If
-    `pooled`, maxima over 2 x 2 windows are stored.
+    With `odd`, even output columns have R x S taps and odd ones R x `odd`. If `pooled`, maxima over
+    2 x 2 windows are stored.
     """
 
     R: int
@@ -37,7 +37,7 @@ class DepthwiseShape(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the kernel is called; docs/kernels.md has the grammar."""
+        """The kernel's name; docs/kernels.md has the grammar."""
         down, across = self.stride
         tile = f"{self.rows}x{self.vectors * self.lanes}"
         odd = "" if self.odd is None else f"+{self.odd}"
@@ -46,12 +46,12 @@ class DepthwiseShape(NamedTuple):
         return f"depthwise-{NUMBER_TYPES[self.bits].name}x{self.lanes}-{tile}-{taps}{pooled}"
 
 
-#: The numbers of a layer, in the order in which the kernel reads them.
+#: The parameters of a layer, in the kernel's order.
 LAYER = (
     *("form", "C", "K", "multiplier", "H", "W", "OH", "OW", "pad_top", "pad_left"),
     *("pad_odd", "out_row", "out_plane"),
 )
-#: What the kernel is called with: a range of blocks, and addresses.
+#: The arguments: a range of blocks, and addresses.
 ARGUMENTS = (*("start", "stop", "x", "weight", "bias", "residual", "out", "numbers", "layer"),)
 
 
@@ -76,10 +76,10 @@ def depthwise_address(shape: DepthwiseShape) -> int:
 
 
 def _write_rows(builder: Any, v: Any, g: Any, corner: tuple[Any, Any], shape: Any) -> None:
-    """Write the loop over the tiles of a block: filter k, rows i and following."""
+    """Emit the loop over the tiles of a block: output channel k, from row i on."""
     (k, i), size = corner, NUMBER_TYPES[shape.bits].size
     columns = shape.vectors * shape.lanes
-    # Of a pair, columns are counted in twos.
+    # For a pair of filters, columns are counted in pairs.
     taps, spacing = shape.R * (shape.S + (shape.odd or 0)), 1 if shape.odd is None else 2
     side, wide = 2 if shape.pooled else 1, (g.OW + (spacing - 1)) // spacing
     with counted(builder, 0, wide, columns) as first:
@@ -124,8 +124,8 @@ def run_blocks(
 ) -> None:
     """Call the machine code `code`, of `depthwise_address`, for blocks `start` to `stop`.
 
-    `layer` holds the numbers `LAYER`. `out` begins with the first element to be written; `residual`
-    is shaped like it or empty.
+    `layer` holds the parameters `LAYER`. `out` begins with the first element to be written;
+    `residual` has its shape or is empty.
     """
     added = address(residual) if residual.size else 0
     inputs = address(x), address(weight), address(bias), added

@@ -1,7 +1,7 @@
 """Weight gradients vectorized over output width: the loops around their microkernel.
 
-The pixels are cut into chunks, each with sums of its own, and a chunk into pieces that the caches
-hold while all tiles of filters and of taps pass over them.
+The pixels are divided into chunks with separate sums, and each chunk into blocks of pixels that fit
+the caches. All tiles of output channels and taps are computed for one block before the next.
 """
 
 from __future__ import annotations
@@ -9,7 +9,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-from fastconv.codegen.direct_weight_grad_microkernel import ARGUMENTS, PixelGradient, Taps
+from fastconv.codegen.direct_weight_grad_microkernel import (
+    ARGUMENTS,
+    DirectWeightGradMicrokernel,
+    Taps,
+)
 from fastconv.codegen.integers import Integer, counted, integer_at
 from fastconv.codegen.sums_over_pixels import store_total
 from fastconv.codegen.vector import I64, vectors
@@ -18,8 +22,8 @@ from fastconv.jit.emitter import emitted_address
 from fastconv.kernels.weight_grad_loops import Loops, emitted_loops
 
 
-class PixelGradientShape(NamedTuple):
-    """What a tile is compiled for: taps and filters, horizontal stride, and vectors."""
+class DirectWeightGradShape(NamedTuple):
+    """The compile-time parameters of a microkernel: tile, horizontal stride, bits and lanes."""
 
     taps: Taps
     step: int
@@ -28,28 +32,38 @@ class PixelGradientShape(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the kernel is called; docs/kernels.md has the grammar."""
+        """The kernel's name; docs/kernels.md has the grammar."""
         taps = "x".join(map(str, self.taps))
-        return f"gradient-pixels-f{self.bits}x{self.lanes}-{taps}-s{self.step}"
+        return f"direct-weight-grad-f{self.bits}x{self.lanes}-{taps}-s{self.step}"
 
 
 @cache
-def pixel_gradient_address(shape: PixelGradientShape) -> int:
-    """Return the address of a tile's machine code."""
+def direct_weight_grad_address(shape: DirectWeightGradShape) -> int:
+    """Return the address of a microkernel."""
 
     def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        PixelGradient(builder, shape.bits, shape.lanes, arguments).emit(shape.taps, shape.step)
+        DirectWeightGradMicrokernel(builder, shape.bits, shape.lanes, arguments).emit(
+            shape.taps, shape.step
+        )
 
     return emitted_address(shape.name, ARGUMENTS, emit)
 
 
-#: The numbers of a cut. The last ones are addresses: of the first channel, row and column of the
-#: kernel of each tile of taps; of where a tap's sum lies in those of a tile of filters, for the
-#: first filter; and of a row of zeros.
+#: The parameters of a partition. The last fields are addresses: of the first channel, kernel row
+#: and kernel column of each tile of taps; of the offset of each tap's sum within those of a filter
+#: tile, for its first filter; and of a row of zeros.
 LAYOUT = record_type(
     *("itemsize", "N", "C", "K", "H", "W", "OH", "OW", "x_plane", "grad_plane", "groups"),
     *("C_per_group", "K_per_group", "taps", "stride_h", "dilation_h", "dilation_w"),
-    *("pad_top", "pad_left", "piece_count", "chunks", "ranges", "filter_tiles", "tap_tile_count"),
+    *(
+        "pad_top",
+        "pad_left",
+        "pixel_block_count",
+        "chunks",
+        "ranges",
+        "filter_tiles",
+        "tap_tile_count",
+    ),
     *("tile_filters", "tile_taps", "slot", "chunk_size", "tap_tiles", "tap_offsets", "zeros"),
 )
 #: Addresses of machine code.
@@ -58,10 +72,10 @@ CODE = record_type("microkernel")
 
 @cache
 def correlate_address() -> int:
-    """Return the address of what does a range of filters of one group and chunk.
+    """Return the address of the loops; an item is a range of filters of one group and chunk.
 
-    `band` holds of each piece the first image and how many images, the first row and how many
-    rows. `sums` is (chunks, groups, filter tiles, tap tiles, sums of a tile).
+    `band` holds for each block of pixels the first image, the number of images, the first row and
+    the number of rows. `sums` is (chunks, groups, filter tiles, tap tiles, sums of a tile).
     """
     return emitted_loops("direct-weight-grad", _correlate, LAYOUT, CODE)
 
@@ -71,29 +85,31 @@ def _correlate(w: Loops, item: Integer) -> None:
     number, some = item // g.ranges, item % g.ranges
     group, chunk = number // g.chunks, number % g.chunks
     t0, t1 = some * g.filter_tiles // g.ranges, (some + 1) * g.filter_tiles // g.ranges
-    p0, p1 = chunk * g.piece_count // g.chunks, (chunk + 1) * g.piece_count // g.chunks
-    with counted(w.builder, p0, p1) as piece, counted(w.builder, t0, t1) as t:
-        first = Integer(w.builder, w.builder.zext(piece.compare("==", p0), I64))
+    p0, p1 = chunk * g.pixel_block_count // g.chunks, (chunk + 1) * g.pixel_block_count // g.chunks
+    with counted(w.builder, p0, p1) as pixel_block, counted(w.builder, t0, t1) as t:
+        first = Integer(w.builder, w.builder.zext(pixel_block.compare("==", p0), I64))
         slot = ((chunk * g.groups + group) * g.filter_tiles + t) * g.tap_tile_count
         with counted(w.builder, 0, g.tap_tile_count) as tap:
             _correlate_tile(
-                w, piece, group, (t, tap), w.v.sums + (slot + tap) * g.slot * w.size, first
+                w, pixel_block, group, (t, tap), w.v.sums + (slot + tap) * g.slot * w.size, first
             )
 
 
 def _correlate_tile(
     w: Loops,
-    piece: Integer,
+    pixel_block: Integer,
     group: Integer,
     tile: tuple[Integer, Integer],
     sums: Integer,
     first: Integer,
 ) -> None:
-    """Write the call of the microkernel for a piece, and tiles of filters and of taps."""
+    """Emit the call of the microkernel for a block of pixels, a filter tile and a tap tile."""
     g, size, (t, tap) = w.g, w.size, tile
-    image, images, row, rows = (integer_at(w.builder, w.v.band, piece * 4 + n) for n in range(4))
+    image, images, row, rows = (
+        integer_at(w.builder, w.v.band, pixel_block * 4 + n) for n in range(4)
+    )
     c, r, s = (integer_at(w.builder, g.tap_tiles, tap * 3 + n) for n in range(3))
-    # The last tiles move back until they fit; each has its own sums.
+    # The last tiles are shifted back to fit; each has its own sums.
     k = (t * g.tile_filters).at_most(g.K_per_group - g.tile_filters)
     x = w.v.x + (image * g.C + group * g.C_per_group + c) * g.x_plane * size
     grad = w.v.grad + (image * g.K + group * g.K_per_group + k) * g.grad_plane * size
@@ -105,10 +121,10 @@ def _correlate_tile(
 
 
 @cache
-def add_chunks_address(bits: int) -> int:
-    """Return the address of what adds up the chunks' sums, in `memory`, for a filter.
+def reduce_chunks_address(bits: int) -> int:
+    """Return the address of the loop that reduces the sums of all chunks, from `memory`.
 
-    The result, in `sums`, is (filters, taps).
+    An item is an output channel. The result, in `sums`, is (filters, taps).
     """
 
     def write(w: Loops, item: Integer) -> None:

@@ -1,7 +1,7 @@
-"""Fourier transforms of planes: from images to spectra, and from spectra to images.
+"""FFTs of planes: from images to spectra, and from spectra to images.
 
-A transform is done in place and leaves its results in an order of its own, `order`. Nothing is
-reordered: what follows looks up where a frequency lies.
+A transform is in place and leaves its results in digit-reversed order, `order`. They are not
+reordered: later steps look up the index of a frequency.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fastconv.jit.emitter import Emit, emitted_address
 
 @lru_cache(maxsize=32)
 def order(n: int) -> NDArray[np.int64]:
-    """Return where a transform of `n` points, a power of two, leaves each frequency.
+    """Return the index of each frequency after a transform of `n` points, a power of two.
 
     >>> order(8).tolist()
     [0, 2, 4, 6, 1, 3, 5, 7]
@@ -40,8 +40,8 @@ def order(n: int) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=8)
-def factors(most: int, dtype: str) -> NDArray[Any]:
-    """Return the twiddle factors of transforms of up to `most` points, shortest ones first."""
+def twiddle_factors(most: int, dtype: str) -> NDArray[Any]:
+    """Return the twiddle factors of all transforms of up to `most` points, shortest first."""
     angles = [
         -2 * np.pi * number * j / length
         for length in (2**k for k in range(2, most.bit_length()))
@@ -52,11 +52,11 @@ def factors(most: int, dtype: str) -> NDArray[Any]:
 
 
 @cache
-def lines_address(bits: int, lanes: int) -> int:
-    """Return the address of the machine code that transforms lines of points.
+def transform_lines_address(bits: int, lanes: int) -> int:
+    """Return the address of the machine code for one-dimensional transforms, of rows or columns.
 
-    Its arguments: addresses of points and of each line's offset from them; how many lines, points
-    of a line (a power of two), bytes between them, and the address of `factors`.
+    Its arguments: addresses of the points and of the offset of each line; the number of lines; the
+    points of a line (a power of two) and their stride in bytes; the address of `twiddle_factors`.
     """
 
     def emit(builder: Any, arguments: dict[str, Any]) -> None:
@@ -75,7 +75,7 @@ def lines_address(bits: int, lanes: int) -> int:
 
 
 def _write_stage(write: Planes, line: Integer, v: SimpleNamespace, stage: Integer) -> None:
-    """Write the butterflies of a line's blocks of ``n >> 2 * stage`` points."""
+    """Emit the butterflies of a stage, in blocks of ``n >> 2 * stage`` points."""
     builder = write.builder
     length = Integer(builder, builder.lshr(v.n.value, (stage * 2).value))
     part = length // 4
@@ -85,29 +85,31 @@ def _write_stage(write: Planes, line: Integer, v: SimpleNamespace, stage: Intege
         write.butterfly(4, point, part * v.distance, table + j * (6 * write.size))
 
 
-#: What lines of both directions are: the address of `lines_address`; where those across and down
-#: begin, how many, their points and bytes between them; the address of the factors; that of where
-#: each frequency and its negative lie, and how many frequencies there are.
+#: The fields that both directions share: the address of the code for lines; for rows (across) and
+#: columns (down), the addresses of their offsets, their number, points and stride in bytes; the
+#: addresses of the twiddle factors and of the indices of each frequency and its negative; the
+#: number of frequencies.
 _LINES = (
     *("lines", "across", "lines_across", "nw", "point_bytes"),
     *("down", "lines_down", "nh", "pitch_bytes", "factors", "pairs", "frequencies"),
 )
-#: What `spectra` reads: the lines; how many elements of points to clear; the address of the planes'
-#: integers, elements of a row, and how many rows and columns to read at most; bytes of points
-#: between two rows, and points between two columns; where spectra go, and of how many planes.
+#: The record of `spectra`: the lines; the number of elements to clear; the address of the planes'
+#: descriptions, the row stride in elements, and the largest numbers of rows and columns to read;
+#: the row stride of the points in bytes, and their column stride in points; the address of the
+#: spectra, and the number of planes.
 SPECTRA = record_type(
     *_LINES,
     *("elements", "tables", "row", "rows", "columns", "row_bytes", "step", "target", "planes"),
 )
-#: What `images` reads: the lines; where spectra are, and of how many planes; the address of the
-#: planes' integers, elements of a row, and its rows and columns; that of the offset of each column
-#: of the result, of what it is multiplied by, and of what is added to it.
+#: The record of `images`: the lines; the address of the spectra, and the number of planes; the
+#: address of the planes' descriptions, the row stride in elements, and the numbers of rows and
+#: columns; addresses of the offset of each column of the result, of the scale and of the bias.
 IMAGES = record_type(
     *_LINES,
     *("source", "planes", "tables", "row", "rows", "columns", "offsets", "scale", "bias"),
 )
-#: ``function(start, stop, points, record)``: a range of pairs of blocks of planes, the address of
-#: where to work, and that of the record.
+#: The arguments of both: a range of pairs of blocks of planes, the addresses of the workspace and
+#: of the record.
 ARGUMENTS = ("start", "stop", "points", "record")
 
 
@@ -115,7 +117,7 @@ ARGUMENTS = ("start", "stop", "points", "record")
 def spectra(bits: int, lanes: int) -> Callable[..., None]:
     """Return the function of `ARGUMENTS`, with a record of `SPECTRA`, that transforms planes.
 
-    Its result is the complex ``target[frequency, plane]``, twice as large as the transform.
+    Its result is the complex ``target[frequency, plane]``, scaled by two.
     """
 
     def emit(builder: Any, arguments: dict[str, Any]) -> None:
@@ -140,9 +142,10 @@ def spectra(bits: int, lanes: int) -> Callable[..., None]:
 
 @cache
 def images(bits: int, lanes: int) -> Callable[..., None]:
-    """Return the function of `ARGUMENTS`, with a record of `IMAGES`, that transforms spectra back.
+    """Return the function of `ARGUMENTS`, with a record of `IMAGES`, for the inverse transform.
 
-    Its source is the complex ``[frequency, plane]``. Parts were exchanged by `Planes.combine`.
+    Its source is the complex ``[frequency, plane]``. `Planes.combine` exchanges real and imaginary
+    parts.
     """
 
     def emit(builder: Any, arguments: dict[str, Any]) -> None:
@@ -167,7 +170,7 @@ def images(bits: int, lanes: int) -> Callable[..., None]:
 
 
 def _write_lines(builder: Any, v: SimpleNamespace, g: Record, directions: tuple[str, str]) -> None:
-    """Write the transforms of lines across and down, in this order or the other."""
+    """Emit the transforms of rows (across) and columns (down), in the given order."""
     for direction in directions:
         count, n, distance = (
             (g.lines_across, g.nw, g.point_bytes)
@@ -182,7 +185,7 @@ def _write_lines(builder: Any, v: SimpleNamespace, g: Record, directions: tuple[
 def _frequencies(
     builder: Any, v: SimpleNamespace, g: Record
 ) -> Iterator[tuple[Integer, Integer, Integer]]:
-    """Write a loop over frequencies, each with the address of its point and of its negative's."""
+    """Emit a loop over frequencies, with the addresses of the points of each and its negative."""
     with counted(builder, 0, g.frequencies) as f:
         here, opposite = (v.points + integer_at(builder, g.pairs, f * 2 + n) for n in (0, 1))
         yield f, here, opposite

@@ -1,11 +1,11 @@
 """im2col and col2im: copying patches of images into the columns of a matrix, and adding them back.
 
-A block of output pixels is an array of integers: how many rows its columns have, its first channel,
-and the bounds of its images [n0, n1), rows [i0, i1) and columns [j0, j1). `columns` has the rows
-(c, r, s), and in each the pixels of one image after the other.
+A block of output pixels is an array of integers: the number of rows of the matrix, the first
+channel, and the bounds of its images [n0, n1), rows [i0, i1) and columns [j0, j1). `columns` has
+rows (c, r, s), each with the pixels (n, i, j).
 
-Arrays are flat and indexed by unsigned integers: a signed index might be negative and count from
-the end, as far as the compiler knows, and that possibility would cost more than the copy itself.
+Arrays are flat and indexed by unsigned integers. A signed index could be negative and count from
+the end, and that check would cost more than the copy itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fastconv.jit.compiler import inner_kernel, kernel
 
 @inner_kernel
 def reachable(size: int, start: int, stop: int, stride: int, offset: int) -> tuple[int, int]:
-    """Return the part of outputs [start, stop) whose input position is inside [0, size)."""
+    """Return the part of the outputs [start, stop) that read inside [0, size)."""
     first, last = -(offset // stride), (size - 1 - offset) // stride + 1
     first = start if first < start else first
     first = stop if first > stop else first
@@ -60,8 +60,8 @@ def scatter_add(target: Any, at: int, source: Any, start: int, count: int, strid
 
 
 @kernel
-def lower(x: Any, columns: Any, block: Any, geometry: Any) -> None:
-    """Copy the block's patches of `x` into `columns`."""
+def im2col(x: Any, columns: Any, block: Any, geometry: Any) -> None:
+    """Copy a block's patches of `x` into `columns`."""
     g, stride = geometry[0], geometry[0].stride_w
     c0, n0, n1, i0, i1 = block[1], block[2], block[3], block[4], block[5]
     j0, width = block[6], block[7] - block[6]
@@ -84,8 +84,8 @@ def lower(x: Any, columns: Any, block: Any, geometry: Any) -> None:
 
 
 @kernel
-def raise_columns(columns: Any, out: Any, block: Any, geometry: Any) -> None:
-    """Add the block's columns back onto the images `out`."""
+def col2im(columns: Any, out: Any, block: Any, geometry: Any) -> None:
+    """Add a block's columns back onto the images `out`."""
     g, stride = geometry[0], geometry[0].stride_w
     c0, n0, n1, i0, i1 = block[1], block[2], block[3], block[4], block[5]
     j0, width = block[6], block[7] - block[6]

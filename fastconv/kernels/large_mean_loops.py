@@ -1,7 +1,7 @@
-"""Means over windows of any size, and their gradients: one row an item of work, as machine code.
+"""Average pooling with windows of any size, and its backward, as machine code; an item is a row.
 
-Register tiles (`pool_tile_loops`) are for windows narrower than a vector. Here a vector lies along
-the rows of one window; windows may be as large as the plane, and of differing sizes.
+Register tiles (`pool_tile_loops`) are for windows narrower than a vector. Here the code is
+vectorized along the rows of one window; windows may be as large as the plane, and differ in size.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from fastconv.codegen.integers import counted, counted_together, integers
 from fastconv.codegen.large_mean_microkernel import LargeMean, LargeMeanGrad, entry
 from fastconv.jit.emitter import emitted_address
 
-#: What rows `start` to `stop` are computed from: addresses of what is read and written; where the
-#: windows of each row of the output begin and end, or for gradients which windows each row of the
-#: input is in; where the windows of each column begin and end; divisors; sizes of the planes.
+#: The arguments: a range of rows; addresses of source and target; the bounds of the windows of each
+#: output row, or in backward the range of windows that contain each input row; the bounds of the
+#: windows of each column; divisors; sizes of the planes.
 ARGUMENTS = (
     *("start", "stop", "source", "target", "top", "bottom", "left", "right"),
     *("row_divisors", "column_divisors", "H", "W", "OH", "OW"),
@@ -38,12 +38,12 @@ def mean_address(bits: int, lanes: int) -> int:
                 divisors = v.row_divisors + i * size, v.column_divisors + j * size
                 tile.store(total, *divisors, v.target + ((plane * v.OH + i) * v.OW + j) * size)
 
-    return emitted_address(f"means-f{bits}x{lanes}", ARGUMENTS, emit)
+    return emitted_address(f"large-mean-f{bits}x{lanes}", ARGUMENTS, emit)
 
 
 @cache
 def mean_grad_address(bits: int, lanes: int, vectors: int) -> int:
-    """Return the address of the machine code for a range of rows of the input's gradient."""
+    """Return the address of the machine code for a range of rows of the input gradient."""
     size = bits // 8
 
     def emit(builder: Any, arguments: dict[str, Any]) -> None:
@@ -54,4 +54,4 @@ def mean_grad_address(bits: int, lanes: int, vectors: int) -> int:
             with counted(builder, 0, v.W, vectors * lanes) as k:
                 tile.emit(first, end, k, vectors, v.target + (plane * v.H + h) * v.W * size)
 
-    return emitted_address(f"shares-f{bits}x{lanes}-1x{vectors * lanes}", ARGUMENTS, emit)
+    return emitted_address(f"large-mean-grad-f{bits}x{lanes}-1x{vectors * lanes}", ARGUMENTS, emit)

@@ -1,7 +1,6 @@
-"""The textbook's convolution as compiled loops, one plane of the result an item of work.
+"""Textbook convolution as compiled loops; an item is a plane of the result.
 
-A position outside the input counts as the zero it is
-padded with: 0 * infinity is NaN here, as in the sum over a zero-padded input.
+Padding counts as zeros in the sum: 0 * infinity is NaN here, as with a zero-padded input.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from fastconv.jit.compiler import inner_kernel, range_kernel
 
 @range_kernel
 def forward(start: int, stop: int, x: Any, weight: Any, bias: Any, out: Any, geometry: Any) -> None:
-    """Fill the planes (n, k) of `out`, counted n * K + k."""
+    """Fill planes (n, k) of `out`; plane (n, k) is item n * K + k."""
     g = geometry[0]
     for item in range(start, stop):
         n, k = item // g.K, item % g.K
@@ -28,7 +27,7 @@ def forward(start: int, stop: int, x: Any, weight: Any, bias: Any, out: Any, geo
 def _window_sum(
     x: Any, n: int, first: int, i: int, j: int, weight: Any, k: int, total: Any, geometry: Any
 ) -> Any:
-    """Return `total` plus the products of window (i, j), from channel `first` on, and a filter."""
+    """Return `total` plus the products of window (i, j) of the channels from `first` on."""
     g = geometry[0]
     for c in range(g.C_per_group):
         for r in range(g.R):
@@ -86,7 +85,7 @@ def weight_grad(start: int, stop: int, x: Any, grad: Any, out: Any, geometry: An
 
 @inner_kernel
 def _tap_sum(x: Any, channel: int, grad: Any, k: int, r: int, s: int, geometry: Any) -> Any:
-    """Return the sum of the products of a gradient and what tap (r, s) sees."""
+    """Return the weight gradient of tap (r, s)."""
     g, total = geometry[0], x.dtype.type(0)
     for n in range(g.N):
         for i in range(g.OH):

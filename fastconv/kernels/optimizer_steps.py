@@ -1,6 +1,6 @@
-"""Steps of optimizers: all of a formula for an element, then the next element.
+"""Optimizer steps as fused loops, one pass over the arrays.
 
-Arrays are flat, an item is a block of them. All is computed in the arrays' own type.
+Arrays are flat, and an item is a block of elements. All is computed in the dtype of the arrays.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numba import uint64
 
 from fastconv.jit.compiler import inner_kernel, range_kernel
 
-#: Elements of a block: enough to be worth a thread.
+#: Elements of a block, enough work for a thread.
 BLOCK = 2**14
 
 
@@ -25,7 +25,7 @@ def _elements(start: int, stop: int, size: int) -> range:
 
 @range_kernel
 def sgd(start: int, stop: int, p: Any, grad: Any, numbers: Any) -> None:
-    """Step along the gradient; `numbers` are the rate and the weight decay."""
+    """Step along the gradient; `numbers` are the learning rate and the weight decay."""
     number = p.dtype.type
     rate, decay = number(numbers[0]), number(numbers[1])
     for i in _elements(start, stop, p.size):
@@ -36,8 +36,8 @@ def sgd(start: int, stop: int, p: Any, grad: Any, numbers: Any) -> None:
 def momentum_sgd(start: int, stop: int, p: Any, grad: Any, velocity: Any, numbers: Any) -> None:
     """Step along ``direct * gradient + along * velocity``; see `fastconv.nn.SGD`.
 
-    `numbers` are the rate, the weight decay, what the velocity keeps, the gradient's part in it,
-    `direct` and `along`.
+    `numbers` are the learning rate, the weight decay, the factors of the old velocity and of the
+    gradient in the new one, `direct` and `along`.
     """
     number = p.dtype.type
     rate, decay, keep = number(numbers[0]), number(numbers[1]), number(numbers[2])
@@ -52,8 +52,8 @@ def momentum_sgd(start: int, stop: int, p: Any, grad: Any, velocity: Any, number
 def adam(start: int, stop: int, p: Any, grad: Any, mean: Any, square: Any, numbers: Any) -> None:
     """Step along ``mean / (sqrt(square) / root + eps)``; see `fastconv.nn.Adam`.
 
-    `numbers` are the rate, `root`, `eps`, the weight decay of the gradient, the factor of the data
-    before the step, and for mean and square what they keep and the gradient's part in them.
+    `numbers` are the learning rate, `root`, `eps`, the weight decay of the gradient, the factor of
+    the data before the step, and for `mean` and `square` the factors of old value and gradient.
     """
     number = p.dtype.type
     rate, root, eps = number(numbers[0]), number(numbers[1]), number(numbers[2])

@@ -1,9 +1,9 @@
 """Padded bands: the part of the input that a block of output needs, copied with zero padding.
 
-A band lies in the L2 cache of the thread that reads it. Its rows can be deinterleaved into phases,
-the columns 0, step, 2 * step, ... then 1, step + 1, ...: neighbouring pixels of a strided
-convolution then read neighbouring elements. Where the rows of the kernel are far apart, a band
-holds what each of them reads, one after the other, and nothing between.
+A band stays in the L2 of the thread that reads it. Its rows can be deinterleaved into phases,
+columns 0, step, 2 * step, ... then 1, step + 1, ...: neighbouring pixels of a strided convolution
+then read neighbouring elements. With a large dilation, a band holds one set of rows for each kernel
+row, and skips the rows between.
 """
 
 from __future__ import annotations
@@ -18,27 +18,26 @@ from fastconv.codegen.packing import clear_row, copy_row
 from fastconv.codegen.vector import vectors
 from fastconv.jit.emitter import emitted_address
 
-#: What a band's copy is called with: addresses of the image's first channel and of the band, the
-#: image's first row and column in the band (negative in the padding), how many rows of a set to
-#: copy, and the address of the layer's record.
+#: The arguments: addresses of the image's first channel and of the band; the band's first row and
+#: column in the image (negative in the padding); the number of rows of a set; the address of the
+#: layer's record.
 ARGUMENTS = ("source", "target", "top", "left", "rows", "layer")
 
-#: What it reads of the layer's record, after what the microkernel reads: channels, height and width
-#: of the image, the distance of the columns of a phase and how many phases to keep, how many sets
-#: of rows to copy, the distance of their first rows and of the rows of a set, elements from one
-#: set, and from one channel, of the band to the next, elements of one phase of a row, and how many
-#: elements to clear behind the band.
+#: The fields of the layer's record, after those of the microkernel: channels, height and width of
+#: the image; the column stride of a phase and the number of phases; the number of sets of rows, the
+#: distance of their first rows and the row stride within a set; the set stride and channel stride
+#: of the band in elements; elements of one phase of a row; elements to clear after the band.
 LAYER = (
     *("C_per_group", "H", "W", "band_step", "phases", "sets", "set_step", "row_step"),
-    *("set_size", "band_plane", "phase_width", "behind"),
+    *("set_size", "band_plane", "phase_width", "tail"),
 )
 
 
 @cache
 def band_copy_address(column_step: int, bits: int, lanes: int) -> int:
-    """Return the address of the machine code that fills a band.
+    """Return the address of the machine code that packs a band.
 
-    `column_step` is that of the phases if it is 1 or 2. Others are rare: 0 stands for all.
+    `column_step` is the column stride of a phase if that is 1 or 2, else 0.
     """
     number = NUMBER_TYPES[bits]
 
@@ -57,7 +56,7 @@ def band_copy_address(column_step: int, bits: int, lanes: int) -> int:
                 to = v.target + (line + phase * g.phase_width) * size
                 across = v.left + phase, g.band_step, g.phase_width
                 copy_row(vector, to, row, width, *across, column_step)
-        clear_row(vector, v.target + g.C_per_group * g.band_plane * size, g.behind)
+        clear_row(vector, v.target + g.C_per_group * g.band_plane * size, g.tail)
 
     name = f"padded-band-{number.name}x{lanes}-{column_step or 'n'}"
     return emitted_address(name, ARGUMENTS, emit)

@@ -1,4 +1,4 @@
-"""Packing weights as microkernels read them."""
+"""Weight packing for the microkernels."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from fastconv.jit.compiler import range_kernel
 from fastconv.jit.emitter import emitted_address
 from fastconv.jit.pointers import address, call
 
-#: What a packer is called with: a range of tiles, counted over all groups; addresses of the weights
-#: (groups, filters, taps), of where these tiles go, (tiles, taps, tile_filters), and of the row
-#: that each tap gets (int64); tiles and filters of a group, elements from filter to filter, taps.
+#: The arguments of a packer: a range of tiles, counted over all groups; addresses of the weights
+#: (groups, filters, taps), of the packed tiles (tiles, taps, tile_filters), and of the packed row
+#: index of each tap (int64); tiles and filters of a group, the filter stride in elements, taps.
 ARGUMENTS = (
     *("start", "stop", "source", "target", "rows", "tiles", "filters", "pitch", "taps"),
     "tile_filters",
 )
 
-#: What a packer is called with that rotates weights (groups, channels, filters, window) by 180
-#: degrees: rows are those of the first channel's taps, negative for a tap that is left out, and
-#: `step` apart from one channel to the next.
+#: The arguments of the packer that rotates weights (groups, channels, filters, window) by 180
+#: degrees: row indices are those of the first channel's taps, negative for a skipped tap; `step` is
+#: the row stride between channels.
 ROTATED_ARGUMENTS = (
     *("start", "stop", "source", "target", "rows", "tiles", "filters", "channels", "window"),
     *("taps", "step", "tile_filters"),
@@ -32,10 +32,7 @@ ROTATED_ARGUMENTS = (
 
 @cache
 def packer_address(bits: int, lanes: int) -> int:
-    """Return the address of the machine code that packs tiles of filters.
-
-    Rows without a filter get zeros.
-    """
+    """Return the address of the machine code that packs filter tiles, zero-padded."""
     number = NUMBER_TYPES[bits]
 
     def emit(builder: Any, arguments: dict[str, Any]) -> None:
@@ -58,10 +55,9 @@ def packer_address(bits: int, lanes: int) -> int:
 
 @cache
 def rotated_packer_address(bits: int, lanes: int) -> int:
-    """Return the address of the machine code that packs the filter tiles of an input gradient.
+    """Return the address of the machine code that packs filter tiles for an input gradient.
 
-    Its filters are the channels of the weights, and its channels the filters. Rows without a filter
-    get zeros.
+    Input and output channels of the weights are exchanged. Tiles are zero-padded.
     """
     number = NUMBER_TYPES[bits]
 
@@ -101,11 +97,10 @@ def pack_tiles(
     sizes: Any,
     packed: Any,
 ) -> None:
-    """Pack tiles `start` to `stop` of filters, counted over all groups.
+    """Pack filter tiles `start` to `stop`, counted over all groups.
 
-    `pack` is the address of one of the two packers above, `sizes` are the numbers that it takes.
-    `rows` says which row of a tile each tap gets. `packed` is (tiles, taps, filters of a tile),
-    flat.
+    `pack` is the address of one of the two packers above, `sizes` are its integers. `rows` is the
+    packed row index of each tap. `packed` is (tiles, taps, filters of a tile), flat.
     """
     step = sizes[len(sizes) - 1] * sizes[len(sizes) - 2 - rotated]
     target = address(packed) + start * step * packed.itemsize
@@ -113,5 +108,5 @@ def pack_tiles(
         numbers = (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6])
         call(pack, (start, stop, address(weight), target, address(rows), *numbers))
     else:
-        straight = (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4])
-        call(pack, (start, stop, address(weight), target, address(rows), *straight))
+        fewer = (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4])
+        call(pack, (start, stop, address(weight), target, address(rows), *fewer))

@@ -1,12 +1,12 @@
-"""Pooling as loops, for windows of any size, stride and dilation, and any type.
+"""Pooling as loops, for windows of any size, stride and dilation, and any dtype.
 
-Where windows are alike, a row of the output is the larger of itself and one tap's elements after
-the other: the inner loop runs along the row, where the compiler makes vectors of it. Other windows
-are looked at one by one. The first of equal maxima wins, and the last NaN.
+If all windows have the same shape, the maximum of an output row is updated tap by tap: the inner
+loop runs along the row, and the compiler vectorizes it. Other windows are computed one by one. The
+first of equal maxima wins, and the last NaN.
 
-The names of all kernels' arguments: images `x` and `out` are flat; `geometry` is a record of H, W,
-OH, OW and the stride along a row. Rows ``range(*rows[i])`` of the input are in the windows of
-output row i, columns ``range(*columns[j])`` in those of output column j. No number is below
+All kernels share these arguments: images `x` and `out` are flat; `geometry` is a record of H, W,
+OH, OW and the horizontal stride. The windows of output row i contain the input rows
+``range(*rows[i])``, those of output column j the columns ``range(*columns[j])``. No number is below
 `lowest`. As in `im2col_loops`, indices are unsigned.
 """
 
@@ -51,7 +51,7 @@ def keep_larger_argmax(
 def max_pool(
     start: int, stop: int, x: Any, rows: Any, taps: Any, geometry: Any, lowest: Any, out: Any
 ) -> None:
-    """Fill rows of `out` with maxima of windows that are alike; `taps` as in `Axis.tap_table`."""
+    """Fill rows of `out` with maxima of windows of one shape; `taps` is an `Axis.tap_table`."""
     g = geometry[0]
     for line in range(start, stop):
         plane, i = line // g.OH, line % g.OH
@@ -77,7 +77,7 @@ def max_pool_argmax(
     out: Any,
     argmax: Any,
 ) -> None:
-    """Do the same, and fill rows of `argmax` with h * W + w; nothing but lowest: the first tap."""
+    """Do the same, and fill rows of `argmax` with h * W + w, the first tap if all are `lowest`."""
     g = geometry[0]
     for line in range(start, stop):
         plane, i = line // g.OH, line % g.OH
@@ -103,7 +103,7 @@ def max_pool_each(
     out: Any,
     argmax: Any,
 ) -> None:
-    """Do the same for windows that are not alike."""
+    """Do the same for windows of different shapes."""
     g = geometry[0]
     for line in range(start, stop):
         plane, i = line // g.OH, line % g.OH
@@ -157,25 +157,26 @@ def mean_pool_grad(
     geometry: Any,
     out: Any,
 ) -> None:
-    """Fill planes of `out` with each gradient's shares, added in the order of the windows."""
+    """Fill planes of `out` with the input gradient, adding windows in output order."""
     g = geometry[0]
     for plane in range(start, stop):
         for pixel in range(uint64(plane * g.H * g.W), uint64((plane + 1) * g.H * g.W)):
             out[pixel] = 0
         for window in range(g.OH * g.OW):
             i, j = window // g.OW, window % g.OW
-            share = grad[uint64(plane * g.OH * g.OW + window)]
-            share /= row_divisors[i] * column_divisors[j]
+            value = grad[uint64(plane * g.OH * g.OW + window)]
+            value /= row_divisors[i] * column_divisors[j]
             for h in range(rows[i, 0], rows[i, 1], rows[i, 2]):
                 row = (plane * g.H + h) * g.W
                 for w in range(columns[j, 0], columns[j, 1], columns[j, 2]):
-                    out[uint64(row + w)] += share
+                    out[uint64(row + w)] += value
 
 
-# By the indices of maxima: arrays are (planes, windows) and (planes, H * W). One thread does a
-# plane in the order of its windows, so results do not depend on the number of threads. `wrong` says
-# of each plane whether an index is outside it. An index is read once, as another thread may write
-# to the caller's array meanwhile; a negative one is a very large one without its sign.
+# Scatter and gather by argmax: arrays are (planes, windows) and (planes, H * W). One thread handles
+# a plane in the order of its windows, so results are bitwise identical for any thread count.
+# `wrong` tells for each plane whether an index is outside it. An index is read only once, because
+# another thread may write to the caller's array; as an unsigned integer, a negative index is very
+# large.
 
 
 def by_indices(loop: RangeKernel, source: Any, indices: Any, out: Any, *rest: bool) -> bool:
@@ -190,7 +191,7 @@ def by_indices(loop: RangeKernel, source: Any, indices: Any, out: Any, *rest: bo
 def scatter(
     start: int, stop: int, values: Any, indices: Any, out: Any, wrong: Any, adding: bool
 ) -> None:
-    """Fill planes of `out` with values at their indices: with their sum, or the last of several."""
+    """Scatter values to planes of `out`; equal indices are added, or the last value wins."""
     pixels, zero = uint64(out.shape[1]), out.dtype.type(0)
     for plane in range(start, stop):
         for pixel in range(pixels):
@@ -208,7 +209,7 @@ def scatter(
 
 @range_kernel
 def gather(start: int, stop: int, source: Any, indices: Any, out: Any, wrong: Any) -> None:
-    """Fill planes of `out` with what `source` has at their indices."""
+    """Fill planes of `out` with the elements of `source` at `indices`."""
     pixels = uint64(source.shape[1])
     for plane in range(start, stop):
         outside = False

@@ -1,4 +1,4 @@
-"""Pooling in register tiles: blocks of rows of planes, as machine code with an address."""
+"""Pooling in register tiles, as machine code: the loops over blocks of rows of planes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastconv.codegen.pool_microkernel import BYTES, INDICES, Pool, Reduction
 from fastconv.codegen.pool_tile import Window, vectors
 from fastconv.jit.emitter import emitted_address
 
-#: What is computed from the input.
+#: Forward kernels.
 FORWARD = {
     "max": Reduction(),
     "max-byte": Reduction(argmax=BYTES),
@@ -20,12 +20,12 @@ FORWARD = {
     "max-index": Reduction(argmax=INDICES),
     "mean": Reduction(mean=True),
 }
-#: What is computed from the output's gradient: whether of means.
+#: Backward kernels, and whether they are of average pooling.
 BACKWARD = {"max-grad": False, "mean-grad": True}
 
 
 class PoolShape(NamedTuple):
-    """What a kernel is compiled for: see `PoolTile`."""
+    """The compile-time parameters of a kernel: see `PoolTile`."""
 
     form: str
     window: Window
@@ -35,14 +35,14 @@ class PoolShape(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the kernel is called; docs/kernels.md has the grammar."""
+        """The kernel's name; docs/kernels.md has the grammar."""
         tile = f"f{self.bits}x{self.lanes}-{self.rows}x{self.lanes}"
         return f"{self.form}-{tile}-{self.window.name}"
 
 
-#: What blocks `start` to `stop` are computed from, forward or backward: addresses (of what is read
-#: and written, of the argmax or 0, of the divisors), sizes of the planes of input and output,
-#: elements from one row of the argmax to the next, and the padding before the input.
+#: The arguments, forward or backward: a range of blocks; addresses of source and target, of the
+#: argmax or 0, and of the divisors; sizes of the input and output planes; the row stride of the
+#: argmax; the top and left padding.
 ARGUMENTS = (
     *("start", "stop", "source", "target", "argmax", "row_divisors", "column_divisors"),
     *("H", "W", "OH", "OW", "argmax_row", "pad_top", "pad_left"),

@@ -1,8 +1,7 @@
 """Weight gradients by an implicit GEMM: the loops around their microkernel.
 
-A band of pixels is done at a time. First the gradient of the output and the input are packed, so
-that the channels of one pixel lie side by side; then each worker takes a range of the weights, and
-adds to their gradient what the pixels of the band contribute.
+Pixels are processed in bands. First the output gradient and the input are packed channels-last.
+Then each worker takes a range of the weights, and adds the band's contribution to their gradient.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ from fastconv.jit.emitter import emitted_address
 from fastconv.jit.pointers import address, call
 
 
-class GradientShape(NamedTuple):
-    """What a tile is compiled for: filters and columns (s, c) of the weights, and vectors."""
+class WeightGradShape(NamedTuple):
+    """The compile-time parameters of a microkernel: filters, columns (s, c), bits and lanes."""
 
     filters: int
     columns: int
@@ -43,13 +42,13 @@ class GradientShape(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the kernel is called; docs/kernels.md has the grammar."""
-        return f"gradient-f{self.bits}x{self.lanes}-{self.filters}x{self.columns}"
+        """The kernel's name; docs/kernels.md has the grammar."""
+        return f"weight-grad-f{self.bits}x{self.lanes}-{self.filters}x{self.columns}"
 
 
 @cache
-def gradient_tile_address(shape: GradientShape) -> int:
-    """Return the address of a tile's machine code; arguments are those of convolution's."""
+def weight_grad_address(shape: WeightGradShape) -> int:
+    """Return the address of a microkernel, which takes the arguments of convolution."""
 
     def emit(builder: Any, arguments: dict[str, Any]) -> None:
         tile = WeightGradMicrokernel(builder, shape.bits, shape.lanes, arguments)
@@ -60,12 +59,12 @@ def gradient_tile_address(shape: GradientShape) -> int:
 
 @cache
 def pixel_packer_address(bits: int, lanes: int, step: int = 1) -> int:
-    """Return the address of the machine code that packs channels of one pixel side by side.
+    """Return the address of the machine code that packs pixels channels-last.
 
-    Its arguments: addresses of the first channel's first pixel, of the target, and of the number
-    that each pixel gets there (int64); elements from channel to channel, how many channels, rows
-    and pixels of a row there are, elements from row to row, and how many channels lie side by
-    side. Those that are missing are undefined. With `step` 2 every second pixel is packed.
+    Its arguments: addresses of the first channel's first pixel, of the target, and of the index of
+    each pixel there (int64); the channel stride in elements; the numbers of channels, rows and
+    pixels of a row; the row stride in elements; and the channels of a packed pixel, `wide`. Missing
+    channels are undefined. With `step` 2 every second pixel is packed.
     """
 
     def emit(builder: Any, arguments: dict[str, Any]) -> None:
@@ -89,7 +88,7 @@ def pixel_packer_address(bits: int, lanes: int, step: int = 1) -> int:
 
 
 def _pack_elements(builder: Any, v: SimpleNamespace, vector: Vectors) -> None:
-    """Write the packing of single elements of a row; missing channels keep what they hold."""
+    """Emit the packing of single elements of a row; missing channels are not written."""
     existing = v.wide.at_most(v.channels)
     with counted(builder, 0, v.pixels) as pixel, counted(builder, 0, existing) as c:
         element = builder.load(pointer_to(vector, v.source, c * v.pitch, pixel))
@@ -98,7 +97,7 @@ def _pack_elements(builder: Any, v: SimpleNamespace, vector: Vectors) -> None:
 
 
 def _pack_blocks(builder: Any, v: SimpleNamespace, vector: Vectors, step: int) -> None:
-    """Write the packing of blocks of pixels and channels, a vector of each."""
+    """Emit the packing of blocks of pixels and channels, a vector of each."""
     size, lanes = vector.bits // 8, vector.lanes
     with counted(builder, 0, v.wide, lanes) as first:
         left, target = v.channels - first, v.target + first * size
@@ -106,7 +105,7 @@ def _pack_blocks(builder: Any, v: SimpleNamespace, vector: Vectors, step: int) -
         with counted(builder, 0, v.rows) as row, counted(builder, 0, v.pixels, lanes) as pixel:
             source = v.source + (first * v.pitch + row * v.row_step + pixel * step) * size
             with counted(builder, 0, left.at_most(lanes)) as c:
-                # The next channels.
+                # Prefetch the next channels.
                 for part in range(step):
                     ahead = c * v.pitch + after + part * lanes
                     prefetch(builder, pointer_to(vector, source, ahead))
@@ -117,7 +116,7 @@ def _pack_blocks(builder: Any, v: SimpleNamespace, vector: Vectors, step: int) -
 
 @cache
 def clear_address(bits: int, lanes: int) -> int:
-    """Return the address of the machine code that clears elements from an address on."""
+    """Return the address of the machine code that sets elements to zero."""
 
     def emit(builder: Any, arguments: dict[str, Any]) -> None:
         v = integers(builder, arguments)
@@ -128,11 +127,11 @@ def clear_address(bits: int, lanes: int) -> int:
 
 @cache
 def transposer_address(bits: int, lanes: int) -> int:
-    """Return the address of the machine code that brings sums of a vector of filters into place.
+    """Return the address of the machine code that transposes the sums of a vector of filters.
 
-    Its arguments: address of the first filter's first tap, elements from filter to filter, the
-    addresses of the sums and of the offset of each tap in them (int64, whole vectors of them), and
-    how many filters (at most a vector of them is used) and taps there are.
+    Its arguments: address of the first filter's first tap, the filter stride in elements, addresses
+    of the sums and of the offset of each tap in them (int64, whole vectors), and the numbers of
+    filters (at most a vector is used) and taps.
     """
 
     def emit(builder: Any, arguments: dict[str, Any]) -> None:
@@ -145,10 +144,10 @@ def transposer_address(bits: int, lanes: int) -> int:
     return emitted_address(f"sums-f{bits}x{lanes}", names, emit)
 
 
-#: The numbers of a cut; microkernels read the first few. Those after `sums_size` are addresses: of
-#: each pixel's offset in a packed band; of the number that an element of an image's rows gets in
-#: it, of the input and of the gradient; of `blocks`, which says of each block where it begins in
-#: the input and in a row of the sums; and of zeros.
+#: The parameters of a partition; microkernels read the first few. Those after `sums_size` are
+#: addresses: of each pixel's offset in a packed band; of the packed index of each pixel of an
+#: image's rows, for the input and for the gradient; of `blocks`, the offsets of each block in the
+#: input and in a row of the sums; and of zeros.
 LAYOUT = record_type(
     *conv_microkernel.LAYER,
     *("itemsize", "C", "K", "H", "W", "P", "OW", "R", "groups", "C_per_group", "K_per_group"),
@@ -159,16 +158,16 @@ LAYOUT = record_type(
 )
 #: Addresses of machine code that `collect_address` reads.
 COLLECTING = ("transpose",)
-#: Addresses of machine code. `pack_input` packs every second column of rows `x_row_step` elements
-#: apart, unless that is 0; H and W are those of what is packed.
+#: Addresses of machine code. If `x_row_step` is not 0, `pack_input` packs every second column of
+#: rows with that stride; H and W count the packed rows and columns.
 CODE = record_type(*COLLECTING, "pack", "pack_input", "clear", "microkernel")
-#: How the sums of a tile of filters lie, (groups, filter tiles, elements of a tile); `tap_offsets`
-#: is the address of where each tap's filters begin in a tile.
+#: The layout of the sums, (groups, filter tiles, elements of a tile); `tap_offsets` is the address
+#: of the offset of each tap in a tile.
 SUMS = record_type(
     *("itemsize", "K_per_group", "lanes", "taps", "tap_step", "tap_chunks"),
     *("filter_tiles", "tile_filters", "tile_sums", "tap_offsets"),
 )
-#: What a band is: its first image and how many, its first row and how many.
+#: A band: its first image and their number, its first row and their number.
 BAND = record_type("image", "images", "row", "rows")
 
 
@@ -185,13 +184,13 @@ def run_loops(
     code: Any,
     layer: Any,
 ) -> None:
-    """Call the machine code `loops` for items `start` to `stop`; it gets all addresses."""
+    """Call the machine code `loops` for items `start` to `stop` with all addresses."""
     arrays = address(x), address(grad), address(memory), address(sums), address(band)
     call(loops, (start, stop, *arrays, address(code), address(layer)))
 
 
 class Loops:
-    """What writes loops that `run_loops` calls: the records and addresses that they get."""
+    """The builder, records and addresses for emitting loops that `run_loops` calls."""
 
     def __init__(
         self, builder: Any, arguments: dict[str, Any], layout: np.dtype[Any], code: np.dtype[Any]
@@ -205,7 +204,7 @@ class Loops:
         self.size = self.g.itemsize
 
     def call(self, code: Integer, *numbers: Any) -> None:
-        """Write a call of machine code."""
+        """Emit a call of machine code."""
         call_at(self.builder, code, *numbers)
 
     def is_first_band(self) -> Any:
@@ -215,7 +214,7 @@ class Loops:
 
 
 def emitted_loops(name: str, write: Callable[[Loops, Integer], None], *layouts: Any) -> int:
-    """Return the address of loops for `run_loops`: what `write` writes is done for each item."""
+    """Return the address of loops for `run_loops`; `write` emits the body for one item."""
 
     def emit(builder: Any, arguments: dict[str, Any]) -> None:
         loops = Loops(builder, arguments, *layouts)
@@ -228,7 +227,7 @@ def emitted_loops(name: str, write: Callable[[Loops, Integer], None], *layouts: 
 
 @cache
 def pack_address() -> int:
-    """Return the address of what packs a band: chunks of an image's rows, of tiles of channels.
+    """Return the address of the loops that pack a band; an item is a chunk of rows of a tile.
 
     `memory` gets the input, (groups * channel tiles, padded pixels, channels of a tile), and then
     the gradient, (groups * filter tiles, pixels, filters of a tile).
@@ -249,7 +248,7 @@ def _pack(w: Loops, item: Integer) -> None:
 
 
 def _pack_input(w: Loops, tile: Integer, image: Integer, chunk: Integer) -> None:
-    """Write the packing of a chunk of the rows that a band reads of an image."""
+    """Emit the packing of a chunk of a band's input rows of one image."""
     g, size, row = w.g, w.size, w.g.padded * w.g.tile_channels
     group, c = tile // g.channel_tiles, tile % g.channel_tiles * g.tile_channels
     top = w.band.row * g.stride_h - g.pad_top
@@ -269,7 +268,7 @@ def _pack_input(w: Loops, tile: Integer, image: Integer, chunk: Integer) -> None
 
 
 def _pack_gradient(w: Loops, tile: Integer, image: Integer, chunk: Integer) -> None:
-    """Write the packing of a chunk of a band's rows of the output's gradient."""
+    """Emit the packing of a chunk of a band's rows of the output gradient."""
     g, rows = w.g, w.band.rows
     group, k = tile // g.filter_tiles, tile % g.filter_tiles * g.tile_filters
     i0, i1 = chunk * rows // g.chunks, (chunk + 1) * rows // g.chunks
@@ -283,10 +282,10 @@ def _pack_gradient(w: Loops, tile: Integer, image: Integer, chunk: Integer) -> N
 
 @cache
 def multiply_address() -> int:
-    """Return the address of what adds a band's share to the gradients of weights.
+    """Return the address of the loops that add a band's contribution to the weight gradients.
 
-    Items are counted by group, tile of filters, row of the kernel and block of columns. `sums` is
-    (groups, filter tiles, R, columns (s, c), filters of a tile).
+    Items are (group, filter tile, kernel row, block of columns). `sums` is (groups, filter tiles,
+    R, columns (s, c), filters of a tile).
     """
     return emitted_loops("weight-grad-multiply", _multiply, LAYOUT, CODE)
 
@@ -309,7 +308,7 @@ def _multiply(w: Loops, item: Integer) -> None:
 
 @cache
 def collect_address() -> int:
-    """Return the address of what transposes sums, in `memory`, to gradients, in `sums`.
+    """Return the address of the loops that transpose sums, in `memory`, to gradients, in `sums`.
 
     An item is a vector of filters and a range of their taps. Gradients are (groups, filters, taps).
     """

@@ -1,13 +1,12 @@
-"""Convolution by Winograd's method: the loops around the transforms and the products.
+"""Winograd convolution: the loops around the transforms and the products.
 
-The output is cut into blocks of tiles. For each block the input is transformed, then for some
-output channels at a time the products are formed, (m + r - 1)^2 matrix products of output channels
-by input channels by tiles, and transformed back to outputs: all of it in buffers that stay in the
-caches.
+The output is divided into blocks of tiles. For each block the input is transformed. Then, for some
+output channels at a time, (m + r - 1)^2 matrix products (output channels x input channels x tiles)
+are computed and transformed to outputs. All buffers stay in the caches.
 
-Where there are many blocks each worker takes a range of them. Where there are few, all workers
-share the transformed input of one block: first each transforms a range of the input channels, then
-each multiplies a range of the output channels.
+If there are many blocks, each worker takes a range of them. If there are few, all workers share the
+transformed input of one block: first each transforms a range of the input channels, then each
+multiplies a range of the output channels.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from fastconv.jit.emitter import emitted_address
 from fastconv.jit.pointers import address, call
 from fastconv.kernels.winograd_microkernels import ARGUMENTS, LAYOUT
 
-#: What a call does: it transforms the input, multiplies, does both, or transforms all weights.
+#: The step of a call: input transform and products, one of the two, or the weight transform.
 BOTH, TRANSFORM, MULTIPLY, WEIGHTS = range(4)
 
 
@@ -39,11 +38,11 @@ def convolve_winograd(
     memory: Any,
     arguments: Any,
 ) -> None:
-    """Do the work of workers `start` to `stop`.
+    """Run workers `start` to `stop`.
 
-    All arrays are flat. `residual` is shaped like `out` or empty; `memory` has room for all
-    workers; `arguments` is a record of `ARGUMENTS`. If the workers share their input, `block` is
-    the one to do. To transform weights, `out` gets all of them.
+    All arrays are flat. `residual` has the shape of `out` or is empty; `memory` has a buffer for
+    each worker; `arguments` is a record of `ARGUMENTS`. If the workers share their input, `block`
+    is the block to compute. In the step WEIGHTS, `out` gets the transformed weights.
     """
     added = address(residual) if residual.size else 0
     arrays = address(x), added, address(out), address(memory), address(arguments)
@@ -91,7 +90,7 @@ class _Range(NamedTuple):
 
 
 class _Loops:
-    """Writes the loops; `v` are the arguments, `a` and `g` the records that they point to."""
+    """Emits the loops; `v` are the arguments, `a` and `g` the records that they point to."""
 
     def __init__(self, builder: Any, v: Any) -> None:
         self.builder, self.v = builder, v
@@ -100,7 +99,7 @@ class _Loops:
         self.size, self.tile_size = self.g.itemsize, self.g.products * self.g.weight_step
 
     def _share(self, worker: Integer, items: Integer) -> _Range:
-        """Return the range of so many items that a worker does."""
+        """Return a worker's range of the items."""
         workers = self.g.workers
         return _Range(worker * items // workers, (worker + 1) * items // workers)
 
@@ -117,10 +116,10 @@ class _Loops:
 
     @contextmanager
     def _rows(self, block: _Block) -> Iterator[tuple[Integer, Integer, Integer, Integer]]:
-        """Write a loop over the images of a block.
+        """Emit a loop over the images of a block.
 
-        It gives the image, its first row of tiles and how many, and where the tiles begin in those
-        of the block.
+        It yields the image, its first row of tiles, their number, and the index of the first tile
+        within the block.
         """
         height = self.g.tile_rows
         last = (block.end_row - 1) // height
@@ -143,12 +142,12 @@ class _Loops:
             self._transform_tile(own, target, *some)
 
     def _transform_tile(self, own: Integer, target: Integer, *some: Integer) -> None:
-        """Transform weights of a group, tile, first channel, and so many channels."""
+        """Transform weights; `some` is (group, filter tile, first channel, number of channels)."""
         buffer = own + self.g.packed_begin
         call_at(self.builder, self.a.weights, self.v.arguments, buffer, target, *some)
 
     def convolve(self, worker: Integer, own: Integer) -> None:
-        """Transform input, multiply, or both, a worker's share of blocks or of one block."""
+        """Transform the input, multiply, or both, for a worker's share of the work."""
         builder, v, g = self.builder, self.v, self.g
         shared = g.shared.compare("!=", 0)
 
@@ -182,7 +181,7 @@ class _Loops:
             call_at(self.builder, self.a.inputs, source, own, target, *tiles, self.a.layer)
 
     def _multiply(self, block: _Block, tiles: _Range, own: Integer, transformed: Integer) -> None:
-        """Compute a range of the tiles of output channels of a block."""
+        """Compute a block for a range of filter tiles."""
         builder, g = self.builder, self.g
         fresh = g.fresh.compare("!=", 0)
         channels = g.C_per_group
@@ -209,9 +208,9 @@ class _Loops:
         own: Integer,
         factors: tuple[Integer, Integer],
     ) -> None:
-        """Multiply the tiles of a block by those of some output channels, an element at a time.
+        """Multiply transformed tiles by transformed weights, one matrix product per element.
 
-        The products of some channels are added to those of the channels before.
+        The products of later input channels are added to those of earlier ones.
         """
         builder, a, g, size = self.builder, self.a, self.g, self.size
         tiles, (transformed, weights) = (block.end_row - block.row) * block.columns, factors
@@ -223,7 +222,7 @@ class _Loops:
             target = own + g.products_begin + target * size
             filters = (g.K_per_group - t * g.tile_filters).at_most(g.tile_filters)
             with counted(builder, 0, tiles, g.tile_columns) as j:
-                # What is done twice is not added twice.
+                # Tiles may overlap only where products are not added to earlier ones.
                 inside = j.at_most(tiles - g.tile_columns).at_least(0)
                 j = j.choose(g.fresh.compare("!=", 0), j, inside)
                 out = target + j * size
@@ -233,7 +232,7 @@ class _Loops:
                 call_at(builder, a.microkernel, *arrays, a.plain, a.layer, *counts)
 
     def _write_outputs(self, block: _Block, some: _Range, own: Integer) -> None:
-        """Transform the products of some tiles of output channels, and write what they give."""
+        """Transform the products of some filter tiles to outputs, and store them."""
         builder, v, g, size = self.builder, self.v, self.g, self.size
         begin = some.first * g.tile_filters
         end = (some.end * g.tile_filters).at_most(g.K_per_group)

@@ -1,4 +1,4 @@
-"""Winograd's transforms as machine code with an address: of a channel of a block of tiles."""
+"""The Winograd transforms as machine code: of one channel of a block of tiles."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from fastconv.codegen.winograd_weight_grad_transforms import WeightGradTransform
 from fastconv.core.records import record_type
 from fastconv.jit.emitter import emitted_address
 
-#: The numbers of a cut; microkernels read the first few. OH, OW and `out_m` are those of what is
-#: written: the output, or its maxima over 2 x 2 windows. `offsets` is the address of where each
-#: channel begins in the transformed input, `starts` that of the blocks' first rows of tiles,
-#: counted through all images, and their first columns, each list with its end.
+#: The parameters of a partition; microkernels read the first few. OH, OW and `out_m` are the sizes
+#: of the stored output, after pooling if it is pooled. `offsets` is the address of the offset of
+#: each channel in the transformed input, `starts` that of the bounds of the blocks: rows of tiles,
+#: counted through all images, then columns.
 LAYOUT = record_type(
     *conv_microkernel.LAYER,
     *("itemsize", "groups", "C", "K", "H", "W", "OH", "OW", "C_per_group", "K_per_group"),
@@ -34,12 +34,13 @@ LAYOUT = record_type(
     *("packed_begin", "weights_begin", "offsets", "starts"),
 )
 
-#: What is the same for every input. Addresses of machine code: the loops, the three transforms, the
-#: microkernel, and what packs weights (and whether it rotates them). Addresses of arrays: the
-#: cut's record; the weights, (groups, filter tiles, products, channels, filters of a tile), a
-#: product `weight_step` elements behind the one before, or the weights as they are where they are
-#: to be transformed; the offset of each tap in packed weights; the bias, (K,); the activation's
-#: numbers; and `plain`, the numbers of no activation, followed by zeros, the bias of the products.
+#: The arguments that are the same for every input. Addresses of machine code: the loops, the three
+#: transforms, the microkernel, and the weight packer (and whether it rotates). Addresses of arrays:
+#: the record of the partition; the transformed weights, (groups, filter tiles, products, channels,
+#: filters of a tile) with product stride `weight_step`, or weights that are still to be
+#: transformed; the offset of each tap in packed weights; the bias, (K,); the activation's
+#: parameters; and `plain`, the parameters of no activation, followed by zeros, the bias of the
+#: products.
 ARGUMENTS = record_type(
     *("loops", "inputs", "weights", "outputs", "microkernel", "pack", "rotated"),
     *("layer", "weight", "tap_offsets", "bias", "numbers", "plain", "form"),
@@ -51,7 +52,7 @@ def inputs_address(form: Form) -> int:
     """Return the address of the machine code that transforms rows of tiles of one channel.
 
     Its arguments: addresses of the channel, of a buffer, and of the result's first element; the
-    first row and column of tiles, and how many there are of each; the address of the cut's record.
+    first row and column of tiles, and their numbers; the address of the `LAYOUT` record.
     """
     m, size = form.m, form.bits // 8
 
@@ -77,12 +78,11 @@ def inputs_address(form: Form) -> int:
 
 @cache
 def outputs_address(form: Form, pooled: bool = False) -> int:
-    """Return the address of the machine code that makes rows of one output channel.
+    """Return the address of the machine code that computes rows of one output channel.
 
     Its arguments: addresses of the products, of a buffer, of the output's first element, and of the
-    residual's or 0; the channel; the first row and column of tiles, and how many there are of each;
-    the address of `ARGUMENTS`. If they are `pooled`, it makes maxima over 2 x 2 windows, without a
-    residual; rows and columns of output are then those of maxima.
+    residual's or 0; the channel; the first row and column of tiles, and their numbers; the address
+    of the `ARGUMENTS` record. If `pooled`, it stores maxima over 2 x 2 windows, without a residual.
     """
     m, size = form.m // 2 if pooled else form.m, form.bits // 8
 
@@ -120,8 +120,8 @@ def outputs_address(form: Form, pooled: bool = False) -> int:
 def weights_address(form: Form) -> int:
     """Return the address of the machine code that packs weights and transforms them.
 
-    Its arguments: addresses of `ARGUMENTS`, of a buffer, and of the first result; numbers of the
-    group and of the tile of output channels in it, the first input channel, and how many.
+    Its arguments: addresses of the `ARGUMENTS` record, of a buffer, and of the first result; the
+    group, the filter tile within it, the first input channel, and the number of input channels.
     """
     size, taps = form.bits // 8, form.r**2
 
@@ -158,10 +158,10 @@ def weights_address(form: Form) -> int:
 def pixels_address(form: Form, grads: bool) -> int:
     """Return the address of the machine code that transforms tiles of a vector of channels.
 
-    Of F(m, r) these are its inputs, or its weights: the output's gradient, `grads`; both are r
-    pixels apart. Its arguments: addresses of the first pixel and of the result's first element;
-    elements of a row of pixels; rows and columns of tiles; elements from tile to tile and from one
-    element of a tile to the next.
+    The tiles are the inputs of F(m, r), or with `grads` its weights, which are output gradients;
+    the tile stride is r pixels. Its arguments: addresses of the first pixel and of the result's
+    first element; the row stride of the pixels; rows and columns of tiles; the strides of tiles and
+    of elements of a tile in the result.
     """
     r, size = form.r, form.bits // 8
 
@@ -180,9 +180,9 @@ def pixels_address(form: Form, grads: bool) -> int:
 def sums_address(form: Form) -> int:
     """Return the address of the machine code that transforms sums of products to gradients.
 
-    Its arguments: addresses of the sums' first element and of the gradient's, how many vectors
-    there are, elements from one product to the next and from one tap to the next, and whether
-    the gradient is only written, not added to.
+    Its arguments: addresses of the sums' first element and of the gradient's; the number of
+    vectors; the strides of products and of taps in elements; whether this is the first band, which
+    writes the gradient instead of adding to it.
     """
     vector_size = form.lanes * form.bits // 8
 

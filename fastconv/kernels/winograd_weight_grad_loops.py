@@ -1,10 +1,10 @@
-"""The gradient of the weights by Winograd's method: the loops around transforms and products.
+"""Winograd weight gradients: the loops around transforms and products.
 
-A band of tiles is done at a time. First the input and the gradient of the output are transformed,
-each worker taking some images of some channels: their pixels are packed with a vector of channels
-side by side, and then a tile is transformed for all of them at once. Then each worker multiplies
-for some of the weights, transforms the sums of the products, and adds them to the gradient: only
-sums of the size of the weights are kept from band to band.
+Tiles are processed in bands. First the input and the output gradient are transformed, each worker
+taking some images and channels: their pixels are packed channels-last, and a tile is transformed
+for a vector of channels at once. Then each worker multiplies for some of the weights, transforms
+the sums of the products, and adds them to the gradient. Only sums of the size of the weights are
+kept between bands.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from fastconv.codegen.vector import I64
 from fastconv.core.records import record_type
 from fastconv.kernels.weight_grad_loops import COLLECTING, Loops, emitted_loops
 
-#: The numbers of a cut; microkernels read the first few. The last ones are addresses: of each
-#: tile's offset; of the number that an element of an image's rows gets in a packed band, of the
-#: input and of the gradient; and of zeros.
+#: The parameters of a partition; microkernels read the first few. The last fields are addresses: of
+#: each tile's offset; of the packed index of each pixel of an image's rows, for the input and for
+#: the gradient; and of zeros.
 LAYOUT = record_type(
     *conv_microkernel.LAYER,
     *("itemsize", "C", "K", "H", "W", "OH", "OW", "groups", "C_per_group", "K_per_group"),
@@ -36,11 +36,11 @@ CODE = record_type(*COLLECTING, "pack", "clear", "pixels", "grads", "microkernel
 
 @cache
 def transform_address() -> int:
-    """Return the address of what does workers' share in transforming a band.
+    """Return the address of the loops that transform a band; an item is a worker.
 
     `memory` gets the input, (groups * vectors of channels, products, tiles, channels of a vector),
-    then the gradient, (groups * filter tiles, products, tiles, filters of a tile), then what
-    workers need.
+    then the gradient, (groups * filter tiles, products, tiles, filters of a tile), then a buffer
+    for each worker.
     """
     return emitted_loops("winograd-weight-grad-transform", _transform, LAYOUT, CODE)
 
@@ -65,7 +65,7 @@ def _transform(w: Loops, worker: Integer) -> None:
 def _transform_pixels(
     w: Loops, buffer: Integer, vector: Integer, image: Integer, tile: Integer
 ) -> None:
-    """Write the transforms of a band's tiles of an image, of a vector of channels."""
+    """Emit the transforms of a band's input tiles, for an image and a vector of channels."""
     g, band, size = w.g, w.band, w.size
     group, c = vector // g.channel_vectors, vector % g.channel_vectors * g.lanes
     top, high = band.row * g.m - g.pad_top, band.rows * g.m + g.R - 1
@@ -86,7 +86,7 @@ def _transform_pixels(
 def _transform_grads(
     w: Loops, buffer: Integer, vector: Integer, image: Integer, tile: Integer
 ) -> None:
-    """Write the transforms of a band's tiles of an image's gradient, of a vector of filters."""
+    """Emit the transforms of a band's gradient tiles, for an image and a vector of filters."""
     g, band, size = w.g, w.band, w.size
     group, k = vector // g.filter_vectors, vector % g.filter_vectors * g.lanes
     i0, i1 = band.row * g.m, ((band.row + band.rows) * g.m).at_most(g.OH)
@@ -104,7 +104,7 @@ def _transform_grads(
 
 @cache
 def multiply_address() -> int:
-    """Return the address of what does workers' share in adding up what a band contributes.
+    """Return the address of the loops that add a band's contribution; an item is a worker.
 
     `sums` is (groups, filter tiles, R, R, channels, filters of a tile).
     """

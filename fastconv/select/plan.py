@@ -1,4 +1,4 @@
-"""From a problem to the implementation that will run it, and why that one."""
+"""Choosing the implementation that runs a problem, and explaining the choice."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fastconv.select.tuning import Table
 
 @dataclass(frozen=True)
 class Candidate:
-    """One algorithm's answer to one problem: why not it, or how long it thinks it takes."""
+    """An algorithm for a problem: why it refuses, or its estimated time."""
 
     algorithm: Algorithm
     refusal: str | None
@@ -35,7 +35,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """The algorithm that runs, and what it was chosen by.
+    """The algorithm that runs, and the reason.
 
     Attributes
     ----------
@@ -43,9 +43,9 @@ class Choice:
     named : bool
         Whether the caller named it, instead of leaving the choice to "auto".
     precision : {"highest", "high"}
-        What was set then; see `fastconv.set_precision`.
+        The precision that was set; see `fastconv.set_precision`.
     threads : int or None
-        For how many `measured` holds.
+        The thread count of `measured`.
     measured : mapping
         Seconds that algorithms took, empty if the problem was not measured; see
         `fastconv.set_tuning`.
@@ -59,7 +59,7 @@ class Choice:
 
     @property
     def reason(self) -> str:
-        """Why this algorithm, in a line."""
+        """The reason for this algorithm, in one line."""
         if self.named:
             return f"{self.algorithm.name} was named"
         precision = f"with precision {self.precision!r}"
@@ -71,15 +71,15 @@ class Choice:
 
 
 class Circumstances(NamedTuple):
-    """All that the choice of "auto" depends on besides the problem.
+    """Everything that the choice of "auto" depends on besides the problem.
 
     Attributes
     ----------
     precision : {"highest", "high"}
     table : Table or None
-        The measurements that are followed.
+        The measurements in use.
     threads : int or None
-        How many there are; None without measurements, for estimates do not depend on it.
+        The thread count; None without measurements, since estimates do not depend on it.
     """
 
     precision: Precision
@@ -88,20 +88,20 @@ class Circumstances(NamedTuple):
 
 
 def circumstances() -> Circumstances:
-    """Return those that hold here and now."""
+    """Return the current circumstances."""
     table = tuning.current()
     return Circumstances(get_precision(), table, None if table is None else get_num_threads())
 
 
-#: The cheapest estimate stands unless another algorithm was measured to be faster by more than
-#: this: times vary by as much, and the choice should not.
+#: The algorithm with the best estimate runs unless another one was measured to be faster by more
+#: than this, because measured times vary by as much.
 WORTH_A_CHANGE = 0.03
 
 
 def candidates(
     problem: Conv2dProblem, direction: Direction, precision: Precision, once: bool = False
 ) -> list[Candidate]:
-    """Ask every algorithm; those that `auto` may run come first, the cheapest estimate leading."""
+    """Return all algorithms by increasing estimate, those that `auto` may not run at the end."""
     answers = []
     for algorithm in offering(direction):
         refusal = algorithm[direction].refusal(problem)
@@ -117,14 +117,14 @@ def candidates(
 def permitted(
     problem: Conv2dProblem, direction: Direction, precision: Precision, once: bool = False
 ) -> list[Candidate]:
-    """Return the candidates that `auto` may run, the cheapest estimate leading."""
+    """Return the candidates that `auto` may run, by increasing estimate."""
     return [c for c in candidates(problem, direction, precision, once) if c.refusal is None]
 
 
 def cheapest(
     problem: Conv2dProblem, direction: Direction, precision: Precision, once: bool
 ) -> Algorithm:
-    """Return the first of `permitted`, without asking those that cannot be cheaper."""
+    """Return the first of `permitted`, skipping algorithms whose lower bound is larger."""
     offered = [a for a in offering(direction) if suffices(a.precision, precision)]
     bounds = [a[direction].least_seconds(problem, RANKED_FOR) for a in offered]
     best = float("inf"), 0
@@ -139,13 +139,13 @@ def cheapest(
 def _seconds(
     algorithm: Algorithm, problem: Conv2dProblem, direction: Direction, once: bool
 ) -> float:
-    """Return the estimate that algorithms are ranked by."""
+    """Return the estimate by which algorithms are ranked."""
     preparing = algorithm.forward.preparing_seconds(problem, RANKED_FOR) if once else 0.0
     return algorithm[direction].estimated_seconds(problem, RANKED_FOR) + preparing
 
 
 def fastest(ranked: Sequence[Candidate], measured: Mapping[str, float]) -> Candidate | None:
-    """Return the first candidate that is as fast as the fastest measured; None without any."""
+    """Return the first candidate that is about as fast as the fastest measured, if any."""
     timed = [(measured[c.algorithm.name], c) for c in ranked if c.algorithm.name in measured]
     limit = (1 + WORTH_A_CHANGE) * min((seconds for seconds, _ in timed), default=0.0)
     return next((candidate for seconds, candidate in timed if seconds <= limit), None)
@@ -160,18 +160,18 @@ def choose(
 
 @lru_cache(maxsize=256)
 def call_of(problem: Conv2dProblem, algorithm: Algorithm, activation: Activation) -> Call:
-    """Return what convolves with weights that come with each call."""
+    """Return the convolution that takes weights in each call."""
     return algorithm.forward.call(problem, activation)
 
 
 def decide(
     problem: Conv2dProblem, direction: Direction, algorithm: str = "auto", once: bool = False
 ) -> Choice:
-    """Choose the algorithm to run: the named one, or with "auto" the one that should be fastest.
+    """Choose the algorithm to run: the named one, or with "auto" the one expected to be fastest.
 
-    That is the fastest measured, if the problem was measured, else the one of the cheapest
-    estimate. An algorithm that is named runs at any precision. If the weights are used `once`,
-    what it takes to prepare them counts.
+    That is the fastest measured, if the problem was measured, else the one with the best estimate.
+    A named algorithm runs at any precision. If the weights are used `once`, the time to prepare
+    them counts.
 
     Raises
     ------
@@ -243,7 +243,7 @@ def explain(problem: Conv2dProblem, direction: Direction, choice: Choice) -> str
 
 @dataclass(frozen=True)
 class _OfOneImage:
-    """What runs on a batch, for arrays without the batch axis."""
+    """Runs a batch of one for arrays without the batch axis."""
 
     run: Run
 
@@ -253,20 +253,20 @@ class _OfOneImage:
 
 
 class Conv2dPlan:
-    """A convolution made ready once, to be run often: see `fastconv.plan_conv2d`.
+    """A convolution prepared once and run often: see `fastconv.plan_conv2d`.
 
     Attributes
     ----------
     problem : Conv2dProblem
-        What it computes.
+        The convolution.
     algorithm : str
         The algorithm that runs.
     activation : Activation
-        What is applied to the output.
+        The fused activation.
     max_pool : 2 or None
-        The side of the windows whose maxima are returned.
+        The window size of fused max pooling.
     output_shape : tuple of int
-        What a call returns: (N, K, OH, OW), pooled (N, K, OH // 2, OW // 2); without N where the
+        Shape of a call's result: (N, K, OH, OW), pooled (N, K, OH // 2, OW // 2); without N if the
         plan is for one image.
     workspace_bytes : int
         Scratch memory a thread needs besides input and output.
@@ -286,10 +286,10 @@ class Conv2dPlan:
         self.activation = activation
         self.max_pool = max_pool
         self._choice = choice
-        then = Epilogue(activation, pooled=max_pool is not None)
-        run = choice.algorithm.forward.bind(problem, weight, bias, then)
+        epilogue = Epilogue(activation, pooled=max_pool is not None)
+        run = choice.algorithm.forward.bind(problem, weight, bias, epilogue)
         self._run = _OfOneImage(run) if single else run
-        # What every call compares with, worked out once. One image has no batch axis.
+        # Shapes that every call checks. One image has no batch axis.
         returned = problem.output_shape if max_pool is None else pooling_of(problem).output_shape
         shapes = problem.input_shape, problem.output_shape, returned
         self._input_shape, self._convolved, self._output_shape = (
@@ -304,7 +304,7 @@ class Conv2dPlan:
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """The shape of what a call returns."""
+        """The shape of a call's result."""
         return self._output_shape
 
     @cached_property
@@ -370,7 +370,7 @@ class Conv2dPlan:
         return out
 
     def _checked(self, name: str, value: Any, shape: tuple[int, ...]) -> Array:
-        # The usual case first: a small convolution takes no longer than all these questions.
+        # The usual case first: a small convolution takes no longer than all these checks.
         if type(value) is np.ndarray and value.dtype == self._dtype and value.shape == shape:
             return as_computed(value, self._dtype)
         array = as_numbers(name, value, len(shape))

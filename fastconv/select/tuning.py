@@ -4,14 +4,13 @@ A measurement is one line of JSON: on which processor and by which build of fast
 threads, for what problem in what direction, and how many seconds each algorithm took. It holds the
 times of all, not only the fastest, so that it answers for either precision.
 
-Lines are only ever appended, each by a single write that begins with the line's end before it.
-Several processes may therefore write at once, and one that is killed amid a write spoils no line
-but its own. (That is what local file systems of POSIX systems promise; on Windows and on network
-drives, tune with one process at a time.) Of several lines on one problem the last one counts.
+Lines are only appended, each by a single write that begins with a newline. So several processes may
+write at once, and a process that is killed during a write damages only its own line. (Local POSIX
+file systems guarantee that; on Windows and on network drives, tune with one process at a time.) If
+a problem has several lines, the last one counts.
 
-Nothing in the file is trusted to be more than numbers and names: what is no measurement is left
-out with a warning, what was measured elsewhere does not apply, and an algorithm that refuses the
-problem is never run.
+The file is not trusted: lines that are not measurements are skipped with a warning, measurements
+from other machines do not apply, and an algorithm that refuses the problem never runs.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ from fastconv.select.conv_registry import algorithms
 
 #: Environment variable that names another file.
 FILE_VARIABLE = "FASTCONV_TUNING_FILE"
-#: Environment variable, "on" or "off": whether measurements are followed to start with.
+#: Environment variable, "on" or "off": whether measurements are used initially.
 SWITCH_VARIABLE = "FASTCONV_TUNING"
-#: A file larger than this is none of ours: measuring ten thousand problems makes less.
+#: A larger file is refused: ten thousand measurements are smaller.
 LARGEST_FILE = 16 * 2**20
-#: Nor is one with more damaged lines than this: reading millions of them would take a minute.
+#: A file with more damaged lines is refused: reading millions of them would take a minute.
 MOST_DAMAGED = 1000
 # No call takes that many seconds.
 _DAY = 86400
@@ -51,13 +50,13 @@ _DAY = 86400
 _SOURCES = Path(__file__).parent.parent / "convolution"
 _PROBLEM_FIELDS = tuple(field.name for field in dataclasses.fields(Conv2dProblem))
 
-# What a measurement is found by: the problem as JSON, the direction, the threads.
+# The key of a measurement: the problem as JSON, the direction, the threads.
 _Key = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The seconds that each of several algorithms took for a problem."""
+    """The measured seconds of several algorithms for a problem."""
 
     problem: Conv2dProblem
     direction: Direction
@@ -67,16 +66,16 @@ class Measurement:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The measurements of a file that hold for this processor and this build.
+    """The measurements of a file that apply to this processor and this build.
 
     Attributes
     ----------
     times : mapping
         Seconds of each algorithm.
     others : int
-        How many measurements were made elsewhere.
+        The number of measurements that do not apply.
     damaged : tuple of str
-        What is wrong with the lines that are no measurements.
+        What is wrong with the damaged lines.
     """
 
     times: Mapping[_Key, Mapping[str, float]]
@@ -91,7 +90,7 @@ class Table:
 
     @property
     def complaint(self) -> str | None:
-        """What the user should know about a file that cannot be followed as it is."""
+        """A warning about a file that cannot be used, or only in part."""
         if self.damaged:
             count = len(self.damaged)
             return f"damaged lines are left out ({count} of them, the first is {self.damaged[0]})"
@@ -105,7 +104,7 @@ class Table:
 
 # Whether, and from where -----------------------------------------------------------------
 
-# None: there are no measurements, or they are not wanted.
+# None: there are no measurements, or they are switched off.
 _table: Table | None = None
 _unread = True
 
@@ -123,9 +122,9 @@ def tuning_file() -> Path:
 
 
 def current() -> Table | None:
-    """Return the measurements to follow, None without any; the file is read at the first call."""
+    """Return the measurements in use, None without any; the first call reads the file."""
     if _unread:
-        set_tuning(_wanted_to_start_with())
+        set_tuning(_initially_on())
     return _table
 
 
@@ -155,7 +154,7 @@ def set_tuning(on: bool) -> None:
     """
     global _table, _unread
     table, complaint = _load() if as_flag("on", on) else (None, None)
-    # First this, then the warning: it may be made an error, and must not come back at every call.
+    # Set this before the warning, which may be turned into an error and must not repeat.
     _table, _unread = table, False
     if complaint is not None:
         warnings.warn(
@@ -166,7 +165,7 @@ def set_tuning(on: bool) -> None:
         )
 
 
-def _wanted_to_start_with() -> bool:
+def _initially_on() -> bool:
     text = os.environ.get(SWITCH_VARIABLE, "").strip()
     if text not in ("", "on", "off"):
         raise ValueError(
@@ -179,13 +178,13 @@ def _wanted_to_start_with() -> bool:
 
 
 def _load() -> tuple[Table | None, str | None]:
-    """Return what the file holds, if it is there, and what is wrong with it."""
+    """Return the table of the file, if it exists, and a warning."""
     try:
         path = tuning_file()
         path.stat()
     except (FileNotFoundError, NotADirectoryError):  # the usual case: nothing was ever measured
         return None, None
-    except (OSError, RuntimeError) as error:  # nor is this of interest but where a file was named
+    except (OSError, RuntimeError) as error:  # reported only if the user named a file
         return None, f"cannot be read: {error}" if os.environ.get(FILE_VARIABLE) else None
     try:
         table = read(path)
@@ -203,10 +202,10 @@ def read(path: Path) -> Table:
     OSError
         If it cannot be read.
     ValueError
-        If it can be no such file.
+        If it is not a file of measurements.
     """
     status = path.stat()
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
         raise ValueError(f"{path} is not a file")
     if status.st_size > LARGEST_FILE:
         raise ValueError(f"{path} is larger than {LARGEST_FILE // 2**20} MiB")
@@ -243,7 +242,7 @@ def _parse(lines: Iterable[bytes]) -> Table:
 def _is_of_here(record: Any) -> bool:
     """Return whether a record was made on this processor and by this build.
 
-    Nothing else of it is looked at before: another version may write other things.
+    The rest of a record is checked only then, because other versions may have other fields.
     """
     if not isinstance(record, dict):
         raise ValueError("it is no JSON object")
@@ -277,7 +276,7 @@ def _measured(record: Mapping[str, Any]) -> tuple[_Key, Mapping[str, float]]:
 
 
 def append(path: Path, measurement: Measurement) -> None:
-    """Add a measurement to a file, which is made if it is not there.
+    """Append a measurement to a file, which is created if missing.
 
     Raises
     ------
@@ -293,7 +292,7 @@ def append(path: Path, measurement: Measurement) -> None:
         "problem": _fields(measurement.problem),
         "seconds": dict(measurement.seconds),
     }
-    # The line's end comes first: it also ends what a killed process has left half written.
+    # The newline comes first, to end a line that a killed process has left incomplete.
     line = ("\n" + json.dumps(record, allow_nan=False)).encode()
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
     handle = os.open(path, flags, 0o666)
@@ -309,7 +308,7 @@ def append(path: Path, measurement: Measurement) -> None:
 
 @lru_cache(maxsize=1)
 def build() -> str:
-    """Return a short hash of what decides how fast algorithms are, beside the processor."""
+    """Return a short hash of everything that decides speed, except the processor."""
     digest = hashlib.sha256(f"{build_key()} {np.__version__}".encode())
     for path in sorted(_SOURCES.rglob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -318,7 +317,7 @@ def build() -> str:
 
 @lru_cache(maxsize=1)
 def processor() -> str:
-    """Return the processor's name and the instructions that kernels are made of."""
+    """Return the processor's name and the instruction set of the kernels."""
     here = cpu.describe()
     return f"{here.name}, {here.instructions.name}"
 

@@ -1,4 +1,4 @@
-"""How evenly a cut shares out work: which tiles each worker gets, by the rule of the kernels."""
+"""Load balance of a partition: the tiles of each worker, by the same rule as in the kernels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 class AxisCut(NamedTuple):
     """An axis of `size` elements in `count` parts of whole tiles, `tile` elements each.
 
-    The last tile of the axis may be smaller. It comes on top of a part's tiles where a part of
-    its own would be too small for a tile. Many cuts at once have arrays of counts, and of tiles.
+    The last tile of the axis may be smaller. It is added to another part if a part of its own would
+    be smaller than a tile. `count` and `tile` may be arrays, for many partitions at once.
     """
 
     size: int
@@ -20,17 +20,17 @@ class AxisCut(NamedTuple):
 
     @property
     def tiles(self) -> Any:
-        """How many tiles there are."""
+        """The number of tiles."""
         return -(-self.size // self.tile)
 
     @property
     def spread(self) -> Any:
-        """How many of them are spread over the parts."""
+        """The number of tiles that are distributed over the parts."""
         whole = np.maximum(1, self.size // self.tile)
         return np.where(self.tiles < 2 * self.count, whole, self.tiles)
 
     def start(self, part: Any) -> Any:
-        """Return the first tile of a part; behind the last one, how many tiles there are."""
+        """Return the first tile of a part; after the last part, the number of tiles."""
         return np.where(part == self.count, self.tiles, part * self.spread // self.count)
 
     @property
@@ -42,28 +42,28 @@ class AxisCut(NamedTuple):
         return np.where(spread == self.tiles, np.minimum(self.size, most * self.tile), last)
 
     def starts(self) -> list[int]:
-        """Return the first element of each part, and the end, of one cut."""
+        """Return the first element of each part, and the end."""
         first = (int(self.start(part)) * self.tile for part in range(self.count))
         return [*first, self.size]
 
 
-# How much more than the mean the busiest thread may get before another cut is preferred.
-EVEN = 1.05
+# The busiest thread's share, relative to the mean, up to which there is no penalty.
+BALANCED = 1.05
 
 
-def uneven(share: Any, num_threads: int) -> Any:
-    """Return what the cost of a cut is multiplied by for the comparison with others.
+def imbalance_penalty(share: Any, num_threads: int) -> Any:
+    """Return the factor by which imbalance raises a partition's cost in comparisons.
 
-    Threads that wait are certain, what else counts is estimated.
+    It is steep, because imbalance is certain and the other costs are estimates.
     """
-    return np.maximum(1.0, share * num_threads / EVEN) ** 3
+    return np.maximum(1.0, share * num_threads / BALANCED) ** 3
 
 
 def busiest_share(outer: int, axes: tuple[AxisCut, AxisCut, AxisCut], workers: Any) -> Any:
-    """Return the part of all tiles that the busiest worker gets, 1 / workers at best.
+    """Return the busiest worker's share of all tiles, 1 / workers at best.
 
-    Tasks are parts of the three axes, the last axis first, `outer` times over; each worker takes
-    a contiguous range of them. Many cuts at once are arrays of one axis.
+    Tasks are parts of the three axes, the last axis varying fastest, `outer` times; each worker
+    takes a contiguous range of them. Many partitions at once are arrays of one axis.
     """
     a, b, c = axes
     tasks = outer * a.count * b.count * c.count

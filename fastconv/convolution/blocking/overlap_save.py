@@ -1,8 +1,8 @@
-"""Overlap-save: cutting a convolution into tiles that transforms of a fixed size compute.
+"""Overlap-save: a convolution as tiles that FFTs of a fixed size compute.
 
-A transform of n points sees its tile as a ring, so only the results whose kernel does not reach
-around the ring are correct: n - extent + 1 of them along an axis. Tiles therefore read more than
-they write, and what they read overlaps.
+FFTs of n points compute a circular convolution, so only the results whose kernel does not wrap
+around are correct: n - extent + 1 along an axis. So tiles read more than they write, and their
+inputs overlap.
 
 Source: A. V. Oppenheim, R. W. Schafer, "Discrete-Time Signal Processing", section 8.7 (3rd ed.).
 """
@@ -28,18 +28,18 @@ from fastconv.core.conv_problem import Conv2dProblem, Direction
 from fastconv.core.geometry import extent
 from fastconv.runtime import cpu
 
-#: The most that spectra of tiles take; the points of a transform come on top, 2 MiB at most.
+#: The most bytes of spectra of tiles; the points of a transform need at most another 2 MiB.
 SPECTRA_BYTES = 5 * 2**20
-#: The most that the weights' spectra take, which a plan keeps.
+#: The most bytes of the weights' spectra, which a plan keeps.
 WEIGHT_BYTES = 512 * 2**20
-# Bytes of tables for each plane of a tile.
+# Bytes of tables per plane of a tile.
 TABLE_BYTES = 80
-# Tiles that make a matrix product worth having.
+# Tiles for an efficient matrix product.
 WORTHWHILE_TILES = 16
 
 
 class Axis(NamedTuple):
-    """One axis of a direction: how many tiles, what they read of both factors, and write."""
+    """One axis of a direction: the number of tiles, and what they read and write."""
 
     tiles: int
     source: Reading
@@ -48,9 +48,9 @@ class Axis(NamedTuple):
 
 
 def axis_of(problem: Conv2dProblem, direction: Direction, axis: int, n: int) -> Axis | None:
-    """Return the tiles of `n` points along an axis, None if they cannot compute anything.
+    """Return the tiles of `n` points along an axis, None if `n` is too small.
 
-    For the weights' gradient the source is x, and the filter the gradient of the output.
+    For the weight gradient the source is x, and the filter is the output gradient.
     """
     p = problem
     kernel, size, out = (p.R, p.S)[axis], (p.H, p.W)[axis], (p.OH, p.OW)[axis]
@@ -61,16 +61,16 @@ def axis_of(problem: Conv2dProblem, direction: Direction, axis: int, n: int) -> 
         return None
     weights = Reading(0, 0, kernel, dilation)
     if direction == "input_grad":
-        # The gradient of the output, spread by the stride, is convolved with the weights. Tiles
-        # begin where an element lies on the first point of the ring.
-        behind = (pad - reach) % stride
-        count = min(stride * -(-size // stride), (n - reach - behind) // stride * stride)
+        # The output gradient, dilated by the stride, is convolved with the weights. Tiles begin
+        # where an element falls on the first point.
+        shift = (pad - reach) % stride
+        count = min(stride * -(-size // stride), (n - reach - shift) // stride * stride)
         if count < 1:
             return None
-        first = (pad - reach - behind) // stride
-        read = (count + reach + behind - 1) // stride + 1
+        first = (pad - reach - shift) // stride
+        read = (count + reach + shift - 1) // stride + 1
         source = Reading(first, count // stride, read, stride)
-        return Axis(-(-size // count), source, weights, Writing(count, reach + behind, 1))
+        return Axis(-(-size // count), source, weights, Writing(count, reach + shift, 1))
     count = min(out, (n - reach - 1) // stride + 1)
     tiles = -(-out // count)
     source = Reading(-pad, count * stride, (count - 1) * stride + reach + 1, 1)
@@ -80,18 +80,18 @@ def axis_of(problem: Conv2dProblem, direction: Direction, axis: int, n: int) -> 
 
 
 class Cut(NamedTuple):
-    """Tiles of ``n_h`` by ``n_w`` points, and how much is taken at a time."""
+    """Tiles of ``n_h`` by ``n_w`` points, and how much is computed at a time."""
 
     n_h: int
     n_w: int
     #: What tiles read and write.
     down: Axis
     across: Axis
-    #: How many tiles there are, of all images, and how many tiles and groups are taken at a time.
+    #: The number of tiles of all images, and of tiles and groups at a time.
     total: int
     tiles: int
     groups: int
-    #: Of each group; fewer than there are for the weights' gradient alone.
+    #: Channels of a group at a time; only for the weight gradient fewer than all.
     filters: int
     channels: int
 
@@ -101,18 +101,18 @@ class Cut(NamedTuple):
         return self.n_h * (self.n_w // 2 + 1)
 
     def tiles_at(self, some: Range) -> tuple[Integers, tuple[Integers, Integers]]:
-        """Return the images of some tiles, and their numbers in them: down and across."""
+        """Return the image of each tile, and its row and column of tiles there."""
         image, tile = np.divmod(np.arange(*some), self.down.tiles * self.across.tiles)
         return image, np.divmod(tile, self.across.tiles)
 
 
 def cuts(problem: Conv2dProblem, direction: Direction) -> Iterator[Cut]:
-    """Return the cuts whose spectra are not too large."""
+    """Yield the partitions whose spectra are not too large."""
     p, axes = problem, []
     for axis in (0, 1):
         sizes = [2**k for k in range(MOST_POINTS.bit_length())]
         found = [(n, some) for n in sizes if (some := axis_of(p, direction, axis, n))]
-        # A single larger tile does what the smallest does that is enough.
+        # If one tile covers the axis, a larger one is useless.
         single = [n for n, some in found if some.tiles == 1][1:]
         axes.append([(n, some) for n, some in found if n not in single])
     for (n_h, down), (n_w, across) in product(*axes):
@@ -124,11 +124,11 @@ def cuts(problem: Conv2dProblem, direction: Direction) -> Iterator[Cut]:
 
 
 def _within(problem: Conv2dProblem, direction: Direction, cut: Cut) -> Cut | None:
-    """Return the cut that takes so little at a time that its spectra fit, None if none does."""
+    """Return the partition, reduced until its spectra fit, None if that is impossible."""
     size, summed = 2 * problem.itemsize * cut.frequencies, direction == "weight_grad"
     if not summed and size * problem.K * problem.C_per_group > WEIGHT_BYTES:
         return None
-    if summed:  # a sum and a product stay while tiles pass
+    if summed:  # a sum and a product are kept for all tiles
         while 2 * size * cut.filters * cut.channels > max(SPECTRA_BYTES // 2, 2 * size):
             larger = "filters" if cut.filters >= cut.channels else "channels"
             cut = cut._replace(**{larger: -(-getattr(cut, larger) // 2)})
@@ -140,7 +140,7 @@ def _within(problem: Conv2dProblem, direction: Direction, cut: Cut) -> Cut | Non
 
 
 def spectra_bytes(problem: Conv2dProblem, direction: Direction, cut: Cut) -> tuple[int, int]:
-    """Return the bytes of spectra that stay while tiles pass, and those of one tile."""
+    """Return the bytes of spectra that are kept for all tiles, and those of one tile."""
     size = 2 * problem.itemsize * cut.frequencies
     kept = 2 * size * cut.groups * cut.filters * cut.channels if direction == "weight_grad" else 0
     return kept, cut.groups * (cut.filters + cut.channels) * (size + TABLE_BYTES)
@@ -156,16 +156,16 @@ def workspace_bytes(problem: Conv2dProblem, direction: Direction, cut: Cut) -> i
 
 @lru_cache(maxsize=4096)
 def best_cut(problem: Conv2dProblem, direction: Direction) -> Cut | None:
-    """Return the cut that takes least time, None if there is none.
+    """Return the partition with the least estimated time on one thread, None if there is none.
 
-    On one thread: results must not depend on their number.
+    Results must not depend on the thread count.
     """
     every = cuts(problem, direction)
     return min(every, key=lambda cut: seconds(problem, direction, cut, 1), default=None)
 
 
 def seconds(problem: Conv2dProblem, direction: Direction, cut: Cut, threads: int) -> float:
-    """Return about how long a convolution takes, the weights' spectra included."""
+    """Return the estimated seconds, the weights' spectra included."""
     p, filters = problem, problem.K * problem.C_per_group
     filter_parts = -(-p.K_per_group // cut.filters)
     channel_parts = -(-p.C_per_group // cut.channels)
@@ -181,9 +181,9 @@ def seconds(problem: Conv2dProblem, direction: Direction, cut: Cut, threads: int
     reading = passes * cut.frequencies * filters * 2 * p.itemsize / 20e9
     if p.dtype == "float64":
         transforming, multiplying = 2 * transforming, 2 * multiplying
-    pieces = passes * -(-p.groups // cut.groups) * filter_parts * channel_parts
-    measured = (1 + pieces) * 200e-6 + (transforming + multiplying + reading) / threads
-    # Measured where vectors are multiplied once a cycle, in times that vary; register tiles took a
-    # quarter longer than their estimates there.
+    batches = passes * -(-p.groups // cut.groups) * filter_parts * channel_parts
+    measured = (1 + batches) * 200e-6 + (transforming + multiplying + reading) / threads
+    # Measured on a processor with one vector multiplication per cycle, where register tiles took a
+    # quarter longer than their estimates.
     estimates = 0.5 if cpu.describe().instructions.a_cycle > 1 else 0.8
     return measured * estimates if direction == "forward" else measured

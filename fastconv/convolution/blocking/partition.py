@@ -1,7 +1,7 @@
-"""Cutting a convolution into blocks of bounded size, and into parts for parallel threads.
+"""Partitioning a convolution into blocks of bounded size, and into parts for parallel threads.
 
-Every cut depends on the problem alone, never on the number of threads: the same sums are formed
-in the same order however many threads there are.
+Partitions depend on the problem alone, never on the thread count: results are bitwise identical
+for any thread count.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from fastconv.core.conv_problem import Conv2dProblem
 
 # Enough parts to keep the cores of a common processor busy, few enough to cost little.
 PARTS = 16
-# Fewer pixels than this are not worth a matrix product of their own,
+# The fewest pixels for an efficient matrix product.
 _SMALLEST_BLOCK = 256
-# and fewer elements of a column matrix are done sooner than another thread has begun.
+# The fewest elements of a column matrix for which another thread pays off.
 WORTH_A_TASK = 2**16
 
 Range = tuple[int, int]
@@ -45,7 +45,7 @@ class Block(NamedTuple):
 class Part(NamedTuple):
     """A range of groups and a range of channels within each of them.
 
-    One of the two is always whole or a single group, so the channels of a part are consecutive.
+    A part has one group or all channels of its groups, so its channels are consecutive.
     """
 
     groups: Range
@@ -91,6 +91,6 @@ def blocks_below(problem: Conv2dProblem, images: Range, largest: int) -> Iterato
 
 
 def worthwhile_pixels(problem: Conv2dProblem) -> int:
-    """Return the block size that gives every one of `PARTS` threads a block worth having."""
+    """Return the block size that gives each of `PARTS` threads enough work."""
     worth = WORTH_A_TASK // (problem.C * problem.R * problem.S)
     return max(_SMALLEST_BLOCK, worth, -(-problem.N * problem.P // PARTS))

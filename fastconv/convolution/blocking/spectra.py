@@ -1,8 +1,8 @@
-"""Planes to spectra and back: the tables that the kernels of `fft_loops` read.
+"""FFTs of planes and their inverses: the tables that the kernels of `fft_loops` read.
 
-A spectrum holds the frequencies of half a plane, ``n_h * (n_w // 2 + 1)`` complex numbers: those of
-the other half are their conjugates. Spectra of many planes lie side by side, (frequencies, planes),
-so that the products of one frequency are one matrix product.
+A spectrum holds half of the frequencies, ``n_h * (n_w // 2 + 1)`` complex numbers: the others are
+their conjugates. Spectra of many planes are stored as (frequencies, planes), so that the products
+of one frequency are one matrix product.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Integers = NDArray[np.int64]
 
 
 class Reading(NamedTuple):
-    """What tile t reads of an axis: elements ``first + t * advance`` and `length` - 1 more.
+    """The elements that tile t reads along an axis: `length` from ``first + t * advance`` on.
 
-    They go to points 0, `spread`, 2 * `spread`, ... of the ring.
+    They go to points 0, `spread`, 2 * `spread`, ... of the transform.
     """
 
     first: int
@@ -40,9 +40,9 @@ class Reading(NamedTuple):
 
 
 class Writing(NamedTuple):
-    """What tile t writes: elements ``t * length`` and `length` - 1 more, fewer at the end.
+    """The elements that tile t writes: `length` from ``t * length`` on, fewer at the end.
 
-    They come from points `start`, ``start + spread``, ... of the ring.
+    They come from points `start`, ``start + spread``, ... of the transform.
     """
 
     length: int
@@ -59,7 +59,7 @@ class Transform:
         self.bits = 8 * np.dtype(dtype).itemsize
         self._size = n_h, n_w
         self._point = 2 * lanes * self.bits // 8
-        # Rows whose distance is a power of two would meet in one set of the cache.
+        # With a power of two as stride, rows would map to the same cache set.
         self._row = (n_w + (n_w > 1)) * self._point
         self._offsets = fft_loops.order(n_h) * self._row, fft_loops.order(n_w) * self._point
         v, u = np.indices((n_h, n_w // 2 + 1)).reshape(2, -1)
@@ -71,14 +71,14 @@ class Transform:
         self._ordered = {False: _table(ordered.T), True: _table(ordered[::-1].T)}
         self._natural = _table(natural.T)
         self._down = np.arange(n_w) * self._point
-        self._factors = fft_loops.factors(MOST_POINTS, dtype)
-        # Two spectra twice as large, and the points of both transforms.
+        self._factors = fft_loops.twiddle_factors(MOST_POINTS, dtype)
+        # Both spectra are scaled by two, and the transforms are not normalized.
         self._scale = np.array([0.25 / (n_h * n_w)], dtype)
 
     def points(self, spread: int = 0) -> int:
-        """Return how many elements the points of a pair of blocks of planes are.
+        """Return the number of elements of the points of a pair of blocks of planes.
 
-        Rows that are read are written in whole vectors, `spread` apart, beyond their end.
+        Input rows are stored in whole vectors with stride `spread`, beyond their end.
         """
         size = self._size[0] * self._row + spread * self.lanes * self._point
         return size * 8 // self.bits
@@ -92,17 +92,17 @@ class Transform:
         out: Array,
         conjugate: bool = False,
     ) -> None:
-        """Fill `out`, (frequencies, planes), with spectra of parts of planes, twice as large.
+        """Fill `out`, (frequencies, planes), with spectra of tiles of planes, scaled by two.
 
-        `planes` are numbers of planes in `array`, (..., height, width), of any shape; their spectra
-        come in this order. `tiles` say which tile of each, down and across, broadcast against
-        `planes`; `readings` which rows and columns a tile takes: those outside `array` are zero.
+        `planes` are indices of planes in `array`, (..., height, width), in the order of `out`.
+        `tiles` are the row and column of tiles, broadcast against `planes`; `readings` the rows and
+        columns that a tile reads: those outside `array` are zero.
         """
         height, width = array.shape[-2:]
         down, across = readings
         table = np.empty((*planes.shape, READ_FIELDS), np.int64)
         h, w = (
-            r.first + _beside(t, planes) * r.advance for r, t in zip(readings, tiles, strict=True)
+            r.first + _per_tile(t, planes) * r.advance for r, t in zip(readings, tiles, strict=True)
         )
         table[..., 0] = _addresses(array, planes, h, w)
         for field, start, count, size in (
@@ -133,14 +133,14 @@ class Transform:
         writings: tuple[Writing, Writing],
         bias: Array,
     ) -> None:
-        """Write products of two `spectra`, transformed back, into `array`; `bias` is added.
+        """Write the inverse transforms of products of two spectra, plus `bias`, into `array`.
 
-        As `spectra` otherwise; there is one number of `bias` a plane.
+        There is one bias per plane; otherwise as in `spectra`.
         """
         height, width = array.shape[-2:]
         down, across = writings
         table = np.empty((*planes.shape, WRITTEN_FIELDS), np.int64)
-        h, w = (_beside(t, planes) * o.length for o, t in zip(writings, tiles, strict=True))
+        h, w = (_per_tile(t, planes) * o.length for o, t in zip(writings, tiles, strict=True))
         table[..., 0] = _addresses(array, planes, h, w)
         table[..., 1] = np.minimum(down.length, height - h)
         table[..., 2] = np.minimum(across.length, width - w)
@@ -162,17 +162,20 @@ class Transform:
         self._run(fft_loops.images(self.bits, self.lanes), self.points(), len(table), record)
 
     def _lines(self, rows: Integers) -> dict[str, Any]:
-        """Return what lines of both directions are; `rows` says where those across begin."""
+        """Return the fields for one-dimensional transforms; `rows` are the offsets of the rows."""
         n_h, n_w = self._size
         return {
-            **{"lines": fft_loops.lines_address(self.bits, self.lanes), "factors": self._factors},
+            **{
+                "lines": fft_loops.transform_lines_address(self.bits, self.lanes),
+                "factors": self._factors,
+            },
             **{"across": rows, "lines_across": len(rows), "nw": n_w, "point_bytes": self._point},
             **{"down": self._down, "lines_down": n_w, "nh": n_h, "pitch_bytes": self._row},
             "frequencies": self.frequencies,
         }
 
     def _run(self, function: Any, elements: int, planes: int, record: NDArray[Any]) -> None:
-        """Transform so many planes, pairs of blocks of them in parallel."""
+        """Transform `planes` planes, pairs of blocks of planes in parallel."""
 
         def transform(blocks: tuple[int, int]) -> None:
             with scratch("points", (elements,), self.dtype) as points:
@@ -181,7 +184,7 @@ class Transform:
         threads.run_tasks(transform, split(planes // (2 * self.lanes), PARTS))
 
     def _padded(self, table: Integers) -> Integers:
-        """Return the table with planes without elements, to whole pairs of blocks."""
+        """Return the table padded with empty planes to whole pairs of blocks."""
         both = 2 * self.lanes
         padded = np.zeros((-(-len(table) // both) * both, table.shape[1]), np.int64)
         padded[: len(table)] = table
@@ -200,10 +203,10 @@ def _table(offsets: Any) -> Integers:
 
 @lru_cache(maxsize=32)
 def transform_of(dtype: str, n_h: int, n_w: int) -> Transform:
-    """Return the transform of that size."""
+    """Return the (cached) transform of a size."""
     return Transform(dtype, n_h, n_w)
 
 
-def _beside(tiles: Integers, planes: Integers) -> Integers:
-    """Return one number a tile, for all planes of it: tiles are the first axis of `planes`."""
+def _per_tile(tiles: Integers, planes: Integers) -> Integers:
+    """Return the tiles in a shape that broadcasts against `planes`, whose first axis they are."""
     return tiles.reshape(-1, *(1,) * (planes.ndim - 1))

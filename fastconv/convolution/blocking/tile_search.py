@@ -1,10 +1,10 @@
-"""The cost model of register tiles: which tile, which bands, which parts of the filters.
+"""The cost model of register tiles, and the search for tile, bands and parts.
 
-Unlike the blocks of im2col these cuts may depend on the number of threads: every output element
-is summed by one tile, over all its taps in their order, wherever the tile lies.
+Unlike the blocks of im2col these partitions may depend on the thread count: every output element is
+summed by one tile, over all its taps in a fixed order.
 
-One search compares many tiles with many cuts each, all in a few array operations. Its result is
-kept: refusals, estimates, workspace and launches read the same value.
+One search compares many tiles with many partitions each, in a few array operations. Its result is
+cached: refusals, estimates, workspace and launches use the same value.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from fastconv.convolution.blocking.balance import AxisCut, busiest_share, uneven
+from fastconv.convolution.blocking.balance import AxisCut, busiest_share, imbalance_penalty
 from fastconv.convolution.blocking.tile_shapes import Over, shapes
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import extent
@@ -23,30 +23,30 @@ from fastconv.kernels.conv_microkernels import TileShape
 from fastconv.runtime import cpu
 from fastconv.runtime.threads import get_num_threads, useful_threads
 
-# What a band of the input may take: it is to stay in L2.
+# The target size of an input band, so that it stays in L2.
 BAND_BYTES = 512 * 2**10
-# More cycles than any convolution takes.
+# A penalty of more cycles than any convolution takes.
 TOO_LARGE = 1e20
-# No thread borrows more than this, whatever the layer.
+# The limit for the band of a thread.
 MOST_BAND_BYTES = 4 * 2**20
-# How many tiles with few cycles are considered with all that comes on top.
+# How many of the fastest tiles are searched with all costs.
 CONSIDERED = 5
-# And how many cuts with all tasks as large as the largest, before the busiest thread is found.
+# How many of the best partitions are compared by the exact share of the busiest thread.
 COMPARED = 32
-# Taps of a partial sum: the error of sums this long is that of PyTorch's, or less.
+# Taps of a partial sum: the error of such sums is at most that of PyTorch.
 RUN = 64
-# What L2 delivers while the core computes.
+# L2 bandwidth while the core computes.
 L2_BYTES_PER_CYCLE = 28
-# What estimates are made in; they only have to rank.
+# The clock rate of estimates, which only have to rank.
 CYCLES_PER_SECOND = 4e9
-# So many pixels fill a page of memory.
+# Pixels of a memory page.
 PAGE_PIXELS = 1024
 
 
 class Cut(NamedTuple):
-    """Into how many bands of rows and columns and parts of the filters the work is cut.
+    """The numbers of row bands, column bands and parts of the output channels.
 
-    Many cuts at once are a `Cut` of arrays.
+    Many partitions at once are a `Cut` of arrays.
     """
 
     rows: Any
@@ -55,7 +55,7 @@ class Cut(NamedTuple):
 
 
 class Blocking(NamedTuple):
-    """What a search found: how a convolution is cut for some threads, and what that costs.
+    """The result of a search: the partition for a thread count, and its cost.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Blocking(NamedTuple):
     cut : Cut
     threads : int
     band_bytes : int
-        Scratch memory of a thread: one band of the input, 0 where it is read where it lies.
+        Scratch memory of a thread: one band of the input, 0 if the input is read in place.
     """
 
     cost: float
@@ -77,12 +77,12 @@ class Blocking(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """About how long the convolution takes."""
+        """The estimated time."""
         return 8e-6 + self.cost / CYCLES_PER_SECOND
 
 
 class Sizes(NamedTuple):
-    """Sizes of tiles that are vectorized alike: numbers, or arrays where many are compared."""
+    """Sizes of tiles that are vectorized over the same axis: numbers, or arrays to compare many."""
 
     over: Over
     lanes: int
@@ -91,7 +91,7 @@ class Sizes(NamedTuple):
     columns: Any
 
     def at(self, index: Any) -> Sizes:
-        """Return those of some tiles."""
+        """Return the sizes of the indexed tiles."""
         chosen = (sizes[index] for sizes in self[2:])
         return Sizes(self.over, self.lanes, *chosen)
 
@@ -107,10 +107,7 @@ def sizes_of(tiles: tuple[TileShape, ...]) -> Sizes:
 
 
 def as_rows(problem: Conv2dProblem) -> Conv2dProblem:
-    """Return a problem of the same arrays that suits tiles better.
-
-    A 1x1 kernel at stride 1 without padding does not see where a row ends: the image is one row.
-    """
+    """Return an equivalent problem on flattened images, for a 1x1 kernel at stride 1 unpadded."""
     p = problem
     plain = p.R == p.S == 1 and p.stride == (1, 1) and p.padding == ((0, 0), (0, 0))
     if not plain or p.H == 1:
@@ -123,10 +120,10 @@ def as_rows(problem: Conv2dProblem) -> Conv2dProblem:
 
 
 def cycles(problem: Conv2dProblem, tile: Sizes, width: Any = None, output_width: Any = None) -> Any:
-    """Return about how many cycles one core computes with a tile, memory apart.
+    """Return the estimated cycles of one core with a tile, without memory traffic.
 
-    `tile` may hold arrays of sizes. The widths of the input and of the output, if they are given,
-    replace those of the problem and may be arrays too.
+    `tile` may hold arrays of sizes. `width` and `output_width`, if given, replace those of the
+    problem and may be arrays too.
     """
     p, here = problem, cpu.describe()
     loads: Any
@@ -136,34 +133,34 @@ def cycles(problem: Conv2dProblem, tile: Sizes, width: Any = None, output_width:
     vectors = tile.filters * tile.rows * tile.columns / tile.lanes
     filter_tiles, row_tiles = -(-p.K_per_group // tile.filters), -(-p.OH // tile.rows)
     tiles = p.N * p.groups * filter_tiles * row_tiles * -(-output_width // tile.columns)
-    # Two loads a cycle; a sum takes up to four cycles; the loop itself.
+    # Two loads per cycle; an addition has a latency of up to four cycles; loop overhead.
     if tile.over == "channels":
         loads = tile.rows * tile.columns + tile.filters / tile.lanes
-        # With one vector each product loads its pixel anew.
+        # With one vector of channels each product loads its own pixel.
         loads = np.where(tile.filters == tile.lanes, loads * 1.2, loads)
         storing = 60 + 8.0 * vectors / a_cycle
         output_bytes = p.N * p.K * p.OH * output_width * p.itemsize
-        # Parts of lines, far away.
-        far = output_bytes > 2 * here.l2_bytes
-        storing = storing + far * (5.0 * tile.filters * tile.rows)
+        # Partial cache lines that are not in L2.
+        exceeds_l2 = output_bytes > 2 * here.l2_bytes
+        storing = storing + exceeds_l2 * (5.0 * tile.filters * tile.rows)
     else:
-        # Vectors of pixels lie across two cache lines, and come in halves as products do.
+        # Vectors of pixels cross cache lines, which doubles the loads.
         loads = tile.filters + 4 / a_cycle * tile.rows * tile.columns / tile.lanes
         storing = 40 + 4.0 * vectors / a_cycle
-    # More than L1 holds comes from L2, weights and new lines of input.
+    # What does not fit L1 comes from L2: weights and new lines of input.
     line = 64 // p.itemsize
     wide = np.minimum(line + (tile.columns - 1) * p.stride[1], line * tile.columns) / (p.R * p.S)
     moved = tile.filters + wide * (tile.rows - 1 + p.R)
-    near = p.taps * moved * p.itemsize < here.l1_bytes
-    moving = np.where(near, 0, moved * p.itemsize / L2_BYTES_PER_CYCLE)
+    fits_l1 = p.taps * moved * p.itemsize < here.l1_bytes
+    moving = np.where(fits_l1, 0, moved * p.itemsize / L2_BYTES_PER_CYCLE)
     slowest = np.maximum(np.maximum(vectors / a_cycle, loads / 2), np.maximum(moving, 4))
     one_row = tile.rows == 1
     tap = slowest * np.where(one_row, 1, 1.05) + 0.5
     if tile.over == "width" and p.R * p.S == 1:
-        # Each tap reads another page.
+        # Each tap reads a different page.
         pages = 1 + 0.3 * (p.H * width >= PAGE_PIXELS)
-        tap = tap * np.where(near, 1, pages)
-    # Rows of the kernel that lie in the padding are left out.
+        tap = tap * np.where(fits_l1, 1, pages)
+    # Kernel rows in the padding are skipped.
     inside = sum(max(1, stop - start) for start, stop in map(p.rows_of_tap, range(p.R)))
     used = np.where(one_row, inside / (p.R * p.OH), 1.0)
     return tiles * (p.taps * tap * used + storing)
@@ -175,7 +172,7 @@ Found = TypeVar("Found", bound="Any")
 
 
 def for_useful_threads(search: Callable[[int], Found]) -> Found:
-    """Return what a search finds for as many threads as the work is worth, of those there are."""
+    """Return the result of a search for as many of the available threads as are useful."""
     most = get_num_threads()
     found = search(most)
     useful = useful_threads(found.work / CYCLES_PER_SECOND)
@@ -186,7 +183,7 @@ def for_useful_threads(search: Callable[[int], Found]) -> Found:
 def best_blocking(
     problem: Conv2dProblem, over: Over, num_threads: int, pooled: bool = False
 ) -> Blocking:
-    """Return the tile and the cut that are done first, all threads considered."""
+    """Return the tile and the partition with the least cost of the busiest thread."""
     tiles, alone = ranked_tiles(problem, over, pooled)
     found = _cheapest(problem, tiles[:CONSIDERED], alone[:CONSIDERED], num_threads)
     return found if found.cost < TOO_LARGE else _cheapest(problem, tiles, alone, num_threads)
@@ -205,7 +202,7 @@ def ranked_tiles(
 
 @lru_cache(maxsize=4096)
 def blocking_with(problem: Conv2dProblem, shape: TileShape, num_threads: int) -> Blocking:
-    """Return the best cut for a tile."""
+    """Return the best partition for a tile."""
     alone = np.reshape(cycles(problem, sizes_of((shape,))), -1)
     return _cheapest(problem, (shape,), alone, num_threads)
 
@@ -213,7 +210,7 @@ def blocking_with(problem: Conv2dProblem, shape: TileShape, num_threads: int) ->
 def _cheapest(
     problem: Conv2dProblem, tiles: tuple[TileShape, ...], alone: Any, num_threads: int
 ) -> Blocking:
-    """Return the best of all cuts with some tiles, of which `alone` holds the cycles."""
+    """Return the best partition with any of the tiles; `alone` are the tiles' cycles."""
     p = problem
     grids = [
         _grid(
@@ -229,17 +226,17 @@ def _cheapest(
     sizes = sizes_of(tiles)
     band = Band(p, sizes.at(which) if len(tiles) > 1 else sizes, cuts)
     work, limits = _costs(p, band, num_threads, alone[which])
-    # How busy the busiest thread is, of the cuts that seem best if all their tasks were as large
-    # as the largest.
+    # The exact share of the busiest thread is computed only for the partitions that are best by an
+    # upper bound.
     most = _most_share(p, band, num_threads)
-    seems = np.argsort(work * most * uneven(most, num_threads) + limits)[:COMPARED]
+    seems = np.argsort(work * most * imbalance_penalty(most, num_threads) + limits)[:COMPARED]
     sizes, chosen = band.tile.at(seems) if len(tiles) > 1 else sizes, Cut(*(c[seems] for c in cuts))
     axes = axes_of(p, sizes, chosen)
     outer = max(1, p.N) * p.groups
     tasks = outer * chosen.rows * chosen.columns * chosen.parts
     share = busiest_share(outer, axes, np.minimum(num_threads, tasks))
     costs = work[seems] * share + limits[seems]
-    at = int(np.argmin(costs * uneven(share, num_threads)))
+    at = int(np.argmin(costs * imbalance_penalty(share, num_threads)))
     best = seems[at]
     cut = Cut(*(int(counts[best]) for counts in cuts))
     elements = int(np.broadcast_to(band.elements, work.shape)[best])
@@ -248,7 +245,7 @@ def _cheapest(
 
 
 def axes_of(problem: Conv2dProblem, tile: Sizes, cut: Cut) -> tuple[AxisCut, AxisCut, AxisCut]:
-    """Return the bands of rows and of columns, and the parts of the filters."""
+    """Return the bands of rows and of columns, and the parts of the output channels."""
     p = problem
     return (
         AxisCut(p.OH, tile.rows, cut.rows),
@@ -258,7 +255,7 @@ def axes_of(problem: Conv2dProblem, tile: Sizes, cut: Cut) -> tuple[AxisCut, Axi
 
 
 class Band:
-    """What a task copies of its input, if it does; with many cuts, sizes are arrays."""
+    """The padded input band of a task; with many partitions, sizes are arrays."""
 
     def __init__(self, problem: Conv2dProblem, tile: Sizes, cut: Cut) -> None:
         p = problem
@@ -267,13 +264,13 @@ class Band:
         padded = any(any(sides) for sides in p.padding)
         strided = over_pixels and p.stride[1] > 1
         self.copied = np.logical_or(padded or strided, over_pixels and tile.columns > p.OW)
-        # Columns that no tap reads are left out.
+        # Columns that no tap reads are skipped.
         self.step = p.stride[1] if over_pixels else 1
         self.phases = self.step if p.S > 1 else 1
         rows, columns = (axis.longest for axis in axes_of(p, tile, cut)[:2])
         width = (columns - 1) * p.stride[1] + extent(p.S, p.dilation[1])
         self.phase_width = -(-width // self.step)
-        # All rows from the first to the last, or for each row of the kernel those that it reads.
+        # All rows from the first to the last, or a set of rows for each kernel row.
         span = extent(p.R, p.dilation[0])
         height = (rows - 1) * p.stride[0] + span
         self.apart = np.logical_and(self.copied, p.R * rows < height)
@@ -281,14 +278,14 @@ class Band:
         self.row = self.phases * self.phase_width
         self.plane = self.rows * self.row
         # Tiles may read beyond the last row, and copies write whole vectors.
-        self.behind = tile.columns if over_pixels else 0
-        total = p.C_per_group * self.plane + self.behind + tile.lanes
+        self.tail = tile.columns if over_pixels else 0
+        total = p.C_per_group * self.plane + self.tail + tile.lanes
         self.elements = -(-total // 16) * 16 * self.copied
 
 
 @lru_cache(maxsize=256)
 def _grid(rows: int, columns: int, filter_tiles: int, num_threads: int) -> Cut:
-    """Return all cuts of so many tiles that are worth considering, few bands before many."""
+    """Return the partitions of that many tiles that are considered, few bands first."""
     counts = (_counts(most, num_threads) for most in (rows, columns, filter_tiles))
     axes = np.meshgrid(*counts, indexing="ij")
     useful = (axes[1] == 1) | (axes[0] == rows)
@@ -296,7 +293,7 @@ def _grid(rows: int, columns: int, filter_tiles: int, num_threads: int) -> Cut:
 
 
 def _counts(most: int, num_threads: int) -> list[int]:
-    """Return into how many parts `most` units are worth cutting."""
+    """Return the numbers of parts of `most` units that are considered."""
     worth = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128}
     if num_threads > 4:  # whose share of few large parts may be uneven
         worth |= {*range(1, 24), 28, 40, 56, 96, num_threads, 2 * num_threads}
@@ -304,10 +301,9 @@ def _counts(most: int, num_threads: int) -> list[int]:
 
 
 def _costs(problem: Conv2dProblem, band: Band, num_threads: int, alone: Any) -> tuple[Any, Any]:
-    """Return about how many cycles all threads take together with each of many cuts.
+    """Return the estimated total cycles of all threads for many partitions, and a penalty.
 
-    The tiles alone take `alone`. Further cycles, of every thread, are there for bands that are too
-    large.
+    The tiles alone take `alone`. The penalty, per thread, is for bands that are too large.
     """
     p, cuts = problem, band.cut
     blocks = p.N * p.groups * cuts.rows * cuts.columns
@@ -316,7 +312,7 @@ def _costs(problem: Conv2dProblem, band: Band, num_threads: int, alone: Any) -> 
     pace = 5 if p.input_bytes > cpu.describe().l3_bytes // 2 else 16
     size = band.elements * p.itemsize
     copying = blocks * np.minimum(cuts.parts, num_threads) * (50 + size / pace)
-    # Weights that do not fit L2 come anew for every band.
+    # Weights that do not fit L2 are loaded again for every band.
     reading = p.N * cuts.rows * cuts.columns * float(p.weight_bytes) / 24
     starting = 60.0 * tasks
     too_large = 1e2 * np.maximum(0, size - BAND_BYTES)
@@ -325,11 +321,11 @@ def _costs(problem: Conv2dProblem, band: Band, num_threads: int, alone: Any) -> 
 
 
 def _most_share(problem: Conv2dProblem, band: Band, num_threads: int) -> Any:
-    """Return at most what part of the work the busiest thread gets with each of many cuts."""
+    """Return an upper bound of the busiest thread's share of the work for many partitions."""
     p, tile, cuts = problem, band.tile, band.cut
     tasks = max(1, p.N) * p.groups * cuts.rows * cuts.columns * cuts.parts
     share = -(-tasks // num_threads) / tasks
-    # Parts, and bands, are of equal size but for one tile.
+    # Parts and bands differ in size by at most one tile.
     for axis in axes_of(p, tile, cuts):
         share = share * (-(-axis.tiles // axis.count) * axis.count / axis.tiles)
     return share

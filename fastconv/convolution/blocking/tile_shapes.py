@@ -1,4 +1,4 @@
-"""Which register tiles there are: tables of sizes, and what fits a processor and a problem."""
+"""The sizes of register tiles: tables, and which tiles fit a processor and a problem."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastconv.runtime import cpu
 
 Over = Literal["channels", "width"]
 
-# Pixels of the input between those of one tile.
+# The largest stride for tiles of several pixels.
 FARTHEST_STRIDE = 16
 
 #: Tiles vectorized over output channels: vectors of filters, rows and columns of pixels.
@@ -31,7 +31,7 @@ PIXEL_TILES = (
 
 @lru_cache(maxsize=4)
 def all_shapes(dtype: str) -> tuple[TileShape, ...]:
-    """Return the tiles of both tables that fit the registers, for each step of pixels."""
+    """Return the tiles of both tables that fit the registers, for each column stride."""
     instructions = cpu.describe().instructions
     lanes, bits = instructions.lanes(dtype), 32 if dtype == "float32" else 64
     found = []
@@ -48,7 +48,7 @@ def all_shapes(dtype: str) -> tuple[TileShape, ...]:
 def shapes(problem: Conv2dProblem, over: Over, pooled: bool = False) -> Iterator[TileShape]:
     """Return the tiles that fit the registers and the output of a problem (as rows).
 
-    If `pooled`, those that store maxima of 2 x 2 windows.
+    If `pooled`, tiles with 2 x 2 max pooling.
     """
     p = problem
     step = p.stride[1] if p.stride[1] <= 2 else 0

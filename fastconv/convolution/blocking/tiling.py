@@ -1,4 +1,4 @@
-"""A cut into register tiles, bands and parts as the kernel reads it: sizes, offsets and limits."""
+"""A partition into register tiles, bands and parts as the kernel reads it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from fastconv.kernels.conv_loops import LAYOUT
 from fastconv.kernels.conv_microkernels import TileShape
 from fastconv.runtime import cpu
 
-# Tiles of pixels over which all filters pass before the next pixels are taken.
+# The most tiles of pixels in a cache block.
 BLOCK_TILES = 16
 
 
 class Tiling(NamedTuple):
-    """How the work is cut, as the kernel reads it.
+    """The partition of the work, as the kernel reads it.
 
     Attributes
     ----------
     record : ndarray of one record
-        The numbers `fastconv.kernels.conv_loops.LAYOUT`.
+        The parameters `fastconv.kernels.conv_loops.LAYOUT`.
     offsets : ndarray of int64, (taps,)
-        Where each tap (r, c, s) reads, in elements from where its tile begins.
+        The input offset of each tap (r, c, s) from the tile's corner, in elements.
     cuts : ndarray of int64
-        Where bands of rows, bands of columns, and parts of the filters begin and end.
+        Bounds of the row bands, the column bands, and the parts of the output channels.
     workers : int
-        How many threads have work.
+        The number of threads with work.
     step : int
-        Distance of the columns that lie side by side in a band.
+        The column stride of a phase in a band.
     band_bytes : int
-        Buffer of one worker: one band of the input, 0 where the input is read where it lies.
+        Buffer of one worker: one band of the input, 0 if the input is read in place.
     """
 
     record: NDArray[Any]
@@ -47,7 +47,7 @@ class Tiling(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Where the output goes: elements from a row, a pixel and a channel to the next."""
+    """The strides of rows, pixels and channels in the output, in elements."""
 
     row: int
     step: int
@@ -56,10 +56,7 @@ class Target(NamedTuple):
 
 @lru_cache(maxsize=128)
 def tiling_of(problem: Conv2dProblem, found: Blocking, target: Target | None = None) -> Tiling:
-    """Return what a search found as the kernel reads it.
-
-    Without a `target` the output is an array of its own.
-    """
+    """Return the result of a search as the kernel reads it; by default `out` is contiguous."""
     p, shape, cut = problem, found.shape, found.cut
     band = Band(p, sizes_of((shape,)), cut)
     sets, set_step, row_step = (p.R, p.dilation[0], p.stride[0]) if band.apart else (1, 0, 1)
@@ -106,7 +103,7 @@ def tiling_of(problem: Conv2dProblem, found: Blocking, target: Target | None = N
         "set_size": band.plane // sets,
         "row_step": row_step,
         "phase_width": band.phase_width,
-        "behind": band.behind,
+        "tail": band.tail,
         "halved": int(shape.pooled),
     }
     record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)
@@ -125,10 +122,9 @@ def tiling_of(problem: Conv2dProblem, found: Blocking, target: Target | None = N
 
 
 def _block(problem: Conv2dProblem, shape: TileShape, cut: Cut, row: int) -> tuple[int, int]:
-    """Return the rows and columns over which all filters pass before the next pixels are taken.
+    """Return the rows and columns of a cache block, whose input fits L2.
 
-    As many tiles as have their input in L2; the rows of a block are equal.
-    `row` is the width of what is read.
+    `row` is the row stride of the input.
     """
     p, line = problem, 64 // problem.itemsize
     room = cpu.describe().l2_bytes * 5 // 8 // 64
@@ -139,7 +135,7 @@ def _block(problem: Conv2dProblem, shape: TileShape, cut: Cut, row: int) -> tupl
         height = (tiles_down * shape.rows - 1) * p.stride[0] + extent(p.R, p.dilation[0])
         height = min(height, tiles_down * shape.rows * p.R)
         width = (tiles_across * shape.columns - 1) * p.stride[1] + extent(p.S, p.dilation[1])
-        if width >= row:  # whole rows lie side by side
+        if width >= row:  # whole rows are contiguous
             height, width = 1, height * row
         return p.C_per_group * height * (line + width) // line
 

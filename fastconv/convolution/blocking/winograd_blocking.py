@@ -1,4 +1,4 @@
-"""A cut of Winograd's tiles into blocks as the kernel reads it: sizes, offsets and buffers."""
+"""A partition of Winograd tiles into blocks as the kernel reads it: sizes, offsets and buffers."""
 
 from __future__ import annotations
 
@@ -25,28 +25,25 @@ from fastconv.kernels.winograd_microkernels import LAYOUT
 
 
 class Blocks(NamedTuple):
-    """A cut as the kernel reads it."""
+    """A partition as the kernel reads it."""
 
-    #: The numbers `fastconv.kernels.winograd_microkernels.LAYOUT`.
+    #: The parameters `fastconv.kernels.winograd_microkernels.LAYOUT`.
     record: NDArray[Any]
-    #: Where each channel begins in the transformed input.
+    #: The offset of each channel in the transformed input.
     offsets: NDArray[np.int64]
-    #: First rows of tiles of the blocks, then first columns, each with the end.
+    #: Bounds of the blocks: rows of tiles, then columns of tiles.
     starts: NDArray[np.int64]
-    #: How many blocks there are, how many threads have work.
+    #: The numbers of blocks and of threads with work.
     blocks: int
     workers: int
-    #: Memory that the threads share, and that each of them has.
+    #: Memory that all threads share, and of each thread.
     shared_bytes: int
     worker_bytes: int
 
 
 @lru_cache(maxsize=128)
 def blocks_of(problem: Conv2dProblem, m: int, cut: Cut, pooled: bool = False) -> Blocks:
-    """Return a cut with all its numbers.
-
-    If the output is `pooled`, its maxima over 2 x 2 windows are written.
-    """
+    """Return a partition as the kernel reads it; `pooled` is for fused max pooling."""
     p, shape, fresh = problem, cut.shape, cut.fresh
     total, down, across = tiles_of(p, m)
     row_starts, column_starts = _starts(total, cut.rows), _starts(across, cut.columns)
@@ -98,7 +95,7 @@ def _buffers(
     column_starts: list[int],
     pass_tiles: int,
 ) -> dict[str, int]:
-    """Return strides in the buffers of a block, and where each begins in a worker's memory."""
+    """Return the strides of a block's buffers, and their offsets in a worker's memory."""
     p, form, shape, down = problem, form_of(problem, m), cut.shape, tiles_of(problem, m)[1]
     lanes, alpha = form.lanes, form.alpha
     wide = max(stop - start for start, stop in pairwise(column_starts))
@@ -112,14 +109,13 @@ def _buffers(
     product_stride = odd_lines(pass_tiles * shape.filters * pitch, p.itemsize)
     in_plane = (high + (alpha - 1) // m) * wide + lanes
     gather_plane = rounded_up(high * wide, lanes) + lanes
-    # What tiles and transforms read beyond the last element belongs to the buffer.
     fresh = pass_tiles * shape.filters if cut.fresh else 0
     filters = filter_elements(p, form, shape.filters, fresh)
     sizes = (
         *(m * alpha * in_plane, m * m * gather_plane, alpha**2 * product_stride),
         *(*filters, alpha**2 * in_stride),
     )
-    # What microkernels and transforms read beyond the last element belongs to the buffer.
+    # Microkernels and transforms read beyond the last element.
     ends = np.cumsum([rounded_up(n + shape.columns + lanes, 16) for n in sizes]) * p.itemsize
     begins = "gather_begin", "products_begin", "packed_begin", "weights_begin", "inputs_begin"
     return {
@@ -132,12 +128,12 @@ def _buffers(
 
 
 def _starts(total: int, size: int) -> list[int]:
-    """Return where blocks of at most `size` begin, nearly equal ones, and where the last ends."""
+    """Return the bounds of nearly equal blocks of at most `size`."""
     return [start for start, _ in split_below(total, size)] + [total]
 
 
 def _pitch(first: int, last: int, down: int, columns: int, lanes: int) -> int:
-    """Return how many elements a channel's tiles of a block take, written in whole vectors."""
+    """Return the elements of a channel's tiles in a block, stored in whole vectors."""
     pitch, row = 0, first
     while row < last:
         rows = min(last - row, down - row % down)

@@ -1,8 +1,8 @@
-"""Which blocks Winograd's tiles are cut into: every cut with its cost, and the cheapest.
+"""The search for the cheapest partition of Winograd tiles into blocks.
 
-As with register tiles these cuts may depend on the number of threads: every output element is
-computed in the same way, in whatever block it lies. All cuts with all register tiles are compared
-at once, in arrays of three axes: sizes of blocks, ways to do them, register tiles.
+As with register tiles these partitions may depend on the thread count: every output element is
+computed in the same way in any block. All partitions with all register tiles are compared at once,
+in arrays of three axes: block sizes, schedules, register tiles.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv.codegen.winograd_transforms import Form
-from fastconv.convolution.blocking.balance import AxisCut, busiest_share, uneven
+from fastconv.convolution.blocking.balance import AxisCut, busiest_share, imbalance_penalty
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND, RUN, cycles, sizes_of
 from fastconv.convolution.blocking.tile_shapes import Over, shapes
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.kernels.conv_microkernels import TileShape
 from fastconv.runtime import cpu
 
-# Buffers of one thread; no thread borrows more, whatever the layer.
+# The limit for the buffers of one thread.
 MOST_BYTES = 4 * 2**20
-# Cycles that nothing takes: for what needs more than that, or each byte of it.
+# A penalty in cycles for exceeding the limit, per byte.
 IMPOSSIBLE = 1e20
-# Starting and joining the threads once.
+# Cycles to fork and join the threads once.
 FORK_CYCLES = 20e3
-# What a core gets from L3 or memory while it computes, bytes a cycle.
-FAR_BYTES_PER_CYCLE = 8
-# Measured: what it costs that transformed filters are written to memory and read but once.
+# Bandwidth of a core from L3 or memory while it computes.
+MEMORY_BYTES_PER_CYCLE = 8
+# Measured: the cost of storing transformed weights that are read only once.
 PREPARED_CYCLES_PER_BYTE = 0.25
 
 
@@ -41,7 +41,7 @@ PRODUCT_TILES: dict[Over, tuple[tuple[int, int], ...]] = {
 
 
 class Cut(NamedTuple):
-    """How the tiles are cut into blocks, and what that costs.
+    """A partition of the tiles into blocks, and its cost.
 
     Attributes
     ----------
@@ -50,15 +50,15 @@ class Cut(NamedTuple):
     rows, columns : int
         Rows of tiles (counted through all images) and columns of tiles of a block, at most.
     passes : int
-        Into how many passes a thread divides its filters.
+        The number of passes over a thread's output channels.
     shared : bool
-        Whether all threads do a block together.
+        Whether all threads compute a block together.
     shape : TileShape
         The register tile of the products.
     fresh : bool
-        Whether filters are transformed where they are multiplied, anew for each block.
+        Whether weights are transformed together with the products, again for each block.
     threads : int
-        What it was made for.
+        The thread count of the search.
     """
 
     cost: float
@@ -73,7 +73,7 @@ class Cut(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """About how long the convolution takes."""
+        """The estimated time."""
         return 10e-6 + self.cost / CYCLES_PER_SECOND
 
 
@@ -91,7 +91,7 @@ def kernel_refusal(problem: Conv2dProblem) -> str | None:
 
 
 def least_seconds(problem: Conv2dProblem, m: int, num_threads: int) -> float:
-    """Return what the transforms of inputs and outputs take at least, as `_costs` counts them."""
+    """Return a lower bound of the time, the input and output transforms of `_costs` alone."""
     p, form, (total, _, across) = problem, form_of(problem, m), tiles_of(problem, m)
     vectors, products = total * across / form.lanes, form.alpha**2
     cycles = p.C * (60 + vectors * 7.0 * products) + p.K * (60 + vectors * 4.0 * products)
@@ -99,27 +99,24 @@ def least_seconds(problem: Conv2dProblem, m: int, num_threads: int) -> float:
 
 
 def form_of(problem: Conv2dProblem, m: int) -> Form:
-    """Return what the transforms are compiled for."""
-    # At least four: what neighbouring tiles share is to fit a vector.
+    """Return the form of the transforms."""
+    # At least four lanes: the columns that neighbouring tiles share must fit a vector.
     lanes = max(4, cpu.describe().instructions.lanes(problem.dtype))
     return Form(m, problem.R, 8 * problem.itemsize, lanes)
 
 
 def tiles_of(problem: Conv2dProblem, m: int) -> tuple[int, int, int]:
-    """Return how many rows of tiles cover all images, and how many rows and columns cover one.
-
-    No images are cut like one.
-    """
+    """Return the tile rows of all images (at least one image), tile rows and columns of one."""
     down = -(-problem.OH // m)
     return max(1, problem.N) * down, down, -(-problem.OW // m)
 
 
 @lru_cache(maxsize=4096)
 def cheapest(problem: Conv2dProblem, m: int, num_threads: int, once: bool = False) -> Cut:
-    """Return the best cut with the best register tile.
+    """Return the best partition with the best register tile.
 
-    If the weights are used `once`, what their transform takes is part of the cost, wherever it is
-    done, and all of them are transformed before only if they are few.
+    If the weights are used `once`, their transform is part of the cost. It is done in advance, if
+    the weights are few, or together with the products.
     """
     tiles = product_tiles(problem, m)
     every = _Cuts(problem, m, tiles, num_threads, False)
@@ -133,12 +130,12 @@ def cheapest(problem: Conv2dProblem, m: int, num_threads: int, once: bool = Fals
 def cheapest_with(
     problem: Conv2dProblem, m: int, shape: TileShape, num_threads: int, fresh: bool = False
 ) -> Cut:
-    """Return the best cut for a register tile."""
+    """Return the best partition for a register tile."""
     return _Cuts(problem, m, (shape,), num_threads, fresh).best()
 
 
 def fits_one_thread(problem: Conv2dProblem, m: int) -> bool:
-    """Return whether the smallest blocks of all are surely small enough for one thread."""
+    """Return whether the smallest blocks certainly fit the limit for one thread."""
     _, _, across = tiles_of(problem, m)
     columns = -(-across // max(n for n in COLUMN_PARTS if n <= across))
     tile = next(iter(product_tiles(problem, m)))
@@ -147,7 +144,7 @@ def fits_one_thread(problem: Conv2dProblem, m: int) -> bool:
 
 
 def product_tiles(problem: Conv2dProblem, m: int) -> tuple[TileShape, ...]:
-    """Return the register tiles worth considering: few, since each takes a while to compile."""
+    """Return the register tiles that are considered: few, since each must be compiled."""
     total, _, across = tiles_of(problem, m)
     line = _products(problem, total * across, problem.C_per_group)
     found = []
@@ -161,7 +158,7 @@ def product_tiles(problem: Conv2dProblem, m: int) -> tuple[TileShape, ...]:
 
 
 def chunk_of(problem: Conv2dProblem) -> int:
-    """Return how many channels are summed at a time."""
+    """Return the number of channels of a partial sum."""
     return -(-problem.C_per_group // -(-problem.C_per_group // RUN))
 
 
@@ -172,13 +169,13 @@ def _products(problem: Conv2dProblem, tiles: int, channels: int) -> Conv2dProble
     return Conv2dProblem(*sizes, (1, 1), ((0, 0), (0, 0)), (1, 1), 1, p.dtype)
 
 
-#: Into how many parts rows and columns of tiles are cut.
+#: The numbers of parts of tile rows and tile columns that are considered.
 ROW_PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128)
 COLUMN_PARTS = (1, 2, 4, 8, 32, 128)
 
 
 class _Cuts:
-    """All cuts worth considering, with several register tiles: arrays (sizes, ways, tiles)."""
+    """All partitions that are considered: arrays (block sizes, schedules, register tiles)."""
 
     def __init__(
         self,
@@ -199,7 +196,7 @@ class _Cuts:
             if wide == across or high == 1
         ]
         self.costs: Any = 0.0
-        self.uneven: Any = 1.0
+        self.imbalance_penalty: Any = 1.0
         self.rows, self.columns = np.array(sizes).T.reshape(2, -1, 1, 1)
         self.filters = np.array([tile.filters for tile in tiles])
         self.tile_columns = np.array([tile.columns for tile in tiles])
@@ -210,8 +207,8 @@ class _Cuts:
             self.passes, self.shared = -(-share // parts), np.ones((8, 1), bool)
             self.costs = self.costs + np.where(parts <= share, 0.0, np.inf)
         else:
-            ways = np.array(list(product((1, 2, 4, 8), (False, True))))
-            self.passes, self.shared = ways.T.reshape(2, -1, 1)
+            schedules = np.array(list(product((1, 2, 4, 8), (False, True))))
+            self.passes, self.shared = schedules.T.reshape(2, -1, 1)
             self.shared = self.shared.astype(bool)
         # One matrix product of all channels or, with fresh filters, of a chunk of them.
         line = _products(p, 1, chunk_of(p) if fresh else p.C_per_group)
@@ -226,9 +223,9 @@ class _Cuts:
         self.bytes = most_bytes(p, m, self)
 
     def best(self, more: Any = 0.0) -> Cut:
-        """Return the best cut whose buffers are small enough; some tiles may cost `more`."""
+        """Return the best partition whose buffers fit; `more` is an extra cost of each tile."""
         costs = self.costs + more
-        fitting = np.where(self.bytes <= MOST_BYTES, costs * self.uneven, np.inf)
+        fitting = np.where(self.bytes <= MOST_BYTES, costs * self.imbalance_penalty, np.inf)
         at = np.unravel_index(np.argmin(fitting), costs.shape)
         cost = float(costs[at])
         if fitting[at] == np.inf:
@@ -245,13 +242,13 @@ class _Cuts:
 
 
 def _costs(problem: Conv2dProblem, m: int, cut: _Cuts, alone: Any) -> tuple[Any, Any]:
-    """Return about how many cycles the busiest thread takes with each of the cuts.
+    """Return the estimated cycles of the busiest thread, and of all threads, of each partition.
 
-    And all threads together. One matrix product takes `alone`.
+    One matrix product takes `alone`.
     """
     p, form, passes, num_threads = problem, form_of(problem, m), cut.passes, cut.threads
     total, _, across = tiles_of(p, m)
-    alpha, lanes, near = form.alpha, form.lanes, 0.8 * cpu.describe().l2_bytes
+    alpha, lanes, l2_room = form.alpha, form.lanes, 0.8 * cpu.describe().l2_bytes
     blocks = p.groups * -(-total // cut.rows) * -(-across // cut.columns)
     filter_tiles = -(-p.K_per_group // cut.filters)
     tiles = cut.rows * cut.columns
@@ -264,37 +261,41 @@ def _costs(problem: Conv2dProblem, m: int, cut: _Cuts, alone: Any) -> tuple[Any,
     outputs = p.K_per_group * (60 + vectors * 4.0 * alpha**2 + gathered)
     products = alpha**2 * alone
     room = vectors * lanes
-    far: Any
+    from_memory: Any
     produced: Any
     weights: Any
     all_transformed, produced, weights = (
         float(alpha**2 * p.itemsize) * number
         for number in (p.C_per_group * room, p.K_per_group * room, p.C_per_group * p.K_per_group)
     )
-    # Blocks that all threads do together, or each thread its own.
+    # All threads compute a block together, or each thread its own blocks.
     share = np.where(cut.shared, 1 / num_threads, 1.0)
     fork = np.where(cut.shared, 2 * FORK_CYCLES, 0.0)
     # All blocks count as large as the largest: each reads all weights, and whole vectors.
     count = np.where(cut.shared, blocks, -(-blocks // num_threads))
     busiest = _busiest_share(p.groups, total, across, cut)
-    cut.uneven = np.where(cut.shared, 1.0, uneven(busiest, num_threads))
+    cut.imbalance_penalty = np.where(cut.shared, 1.0, imbalance_penalty(busiest, num_threads))
     transformed, produced, weights = (n * share for n in (all_transformed, produced, weights))
     if cut.fresh:
         chunks = -(-p.C_per_group // chunk_of(p))
-        # Sums are read and written for each chunk, whose filters stay near.
+        # Sums are read and written for each chunk, whose weights stay in L2.
         products = products * chunks + produced / share / p.itemsize / lanes * (chunks - 1) * 2
         own = (weights * (1 + p.R * p.S / alpha**2) + produced) / passes
         products = products + _transform_cycles(p, form, cut.filters)
-        # Read once a pass.
-        far = np.where(all_transformed + own > near, all_transformed * passes, 0.0)
-        far = far + np.where(own > near, 2 * weights + 2 * produced * chunks, 0.0)
+        # Read once per pass.
+        from_memory = np.where(all_transformed + own > l2_room, all_transformed * passes, 0.0)
+        from_memory = from_memory + np.where(
+            own > l2_room, 2 * weights + 2 * produced * chunks, 0.0
+        )
     else:
         own = transformed + produced / passes
-        far = np.where(own + weights / passes > near, weights, 0.0)
-        far = far + np.where(own > near, 2 * transformed + 2 * produced, 0.0)
-        # What other threads have transformed comes from their caches, once a pass.
-        far = far + np.where(cut.shared, (all_transformed - transformed) * passes, 0.0)
-    moving = far / FAR_BYTES_PER_CYCLE / 2
+        from_memory = np.where(own + weights / passes > l2_room, weights, 0.0)
+        from_memory = from_memory + np.where(own > l2_room, 2 * transformed + 2 * produced, 0.0)
+        # Input that other threads have transformed comes from their caches, once per pass.
+        from_memory = from_memory + np.where(
+            cut.shared, (all_transformed - transformed) * passes, 0.0
+        )
+    moving = from_memory / MEMORY_BYTES_PER_CYCLE / 2
     of_inputs, of_filters = (
         np.where(cut.shared, -(-size // num_threads) / size, 1.0)
         for size in (p.C_per_group, filter_tiles)
@@ -305,7 +306,7 @@ def _costs(problem: Conv2dProblem, m: int, cut: _Cuts, alone: Any) -> tuple[Any,
 
 
 def _busiest_share(groups: int, total: int, across: int, cut: _Cuts) -> Any:
-    """Return the part of all tiles that the busiest thread gets if each does blocks of its own."""
+    """Return the busiest thread's share of all tiles if each thread computes its own blocks."""
     rows, columns = -(-total // cut.rows).reshape(-1), -(-across // cut.columns).reshape(-1)
     axes = AxisCut(total, 1, rows), AxisCut(across, 1, columns), AxisCut(1, 1, 1)
     workers = np.minimum(cut.threads, groups * rows * columns)
@@ -313,16 +314,16 @@ def _busiest_share(groups: int, total: int, across: int, cut: _Cuts) -> Any:
 
 
 def _transform_cycles(problem: Conv2dProblem, form: Form, tile_filters: Any) -> Any:
-    """Return about how many cycles a core takes to pack a group's filters and transform them."""
+    """Return the estimated cycles of a core to pack and transform the weights of a group."""
     filters = -(-problem.K_per_group // tile_filters) * tile_filters
     vectors = problem.C_per_group * filters / form.lanes
     return vectors * (60 + 5.0 * form.r**2 + 9.0 * form.alpha**2)
 
 
 def _preparing(problem: Conv2dProblem, m: int, cut: _Cuts, num_threads: int) -> Any:
-    """Return about how many cycles the transform of all filters takes, used once.
+    """Return the estimated cycles to transform all weights in advance, for one use.
 
-    They must not be more than a call may borrow: one copy of the weights, and what threads may.
+    Weights are limited to one more copy of their size, plus the limit of all threads.
     """
     p, form = problem, form_of(problem, m)
     size = p.groups * form.alpha**2 * p.itemsize * -(-p.K_per_group // cut.filters)
@@ -333,7 +334,7 @@ def _preparing(problem: Conv2dProblem, m: int, cut: _Cuts, num_threads: int) -> 
 
 
 def most_bytes(problem: Conv2dProblem, m: int, cut: Cut | _Cuts) -> Any:
-    """Return at most how many bytes a thread borrows; `blocks_of` adds up how many it is."""
+    """Return an upper bound of a thread's buffers; `blocks_of` computes the exact size."""
     p, form, columns = problem, form_of(problem, m), cut.columns
     filters: Any
     tile_columns: Any
@@ -344,7 +345,7 @@ def most_bytes(problem: Conv2dProblem, m: int, cut: Cut | _Cuts) -> Any:
     alpha, lanes = form.alpha, form.lanes
     filter_tiles = -(-p.K_per_group // filters)
     workers = np.where(cut.shared, np.minimum(cut.threads, filter_tiles), 1)
-    # Whole tiles of filters, be there ever so few filters.
+    # Whole filter tiles, even for few filters.
     pass_filters = -(-filter_tiles // (workers * cut.passes)) * filters
     room = np.maximum(
         rounded_up(cut.rows * columns, lanes) + lanes, rounded_up(tile_columns, lanes)
@@ -353,7 +354,7 @@ def most_bytes(problem: Conv2dProblem, m: int, cut: Cut | _Cuts) -> Any:
     rows = np.minimum(cut.rows, -(-p.OH // m))
     scattered = m * alpha * ((rows + (alpha - 1) // m) * columns + lanes)
     gathered = m * m * (rounded_up(rows * columns, lanes) + lanes)
-    # Odd numbers of cache lines, and what is read beyond the ends.
+    # Rounding to odd numbers of cache lines, and reads beyond the ends.
     around = 3 * 64 * alpha**2 + 6 * (tile_columns + lanes + 16) * p.itemsize
     chunk, fresh = filter_elements(p, form, filters, pass_filters if cut.fresh else 0)
     return p.itemsize * (planes + scattered + gathered + (chunk + fresh)) + around
@@ -362,7 +363,7 @@ def most_bytes(problem: Conv2dProblem, m: int, cut: Cut | _Cuts) -> Any:
 def filter_elements(
     problem: Conv2dProblem, form: Form, tile_filters: Any, filters: Any
 ) -> tuple[Any, Any]:
-    """Return the elements of a chunk of a tile of filters, and of fresh ones transformed."""
+    """Return the elements of a packed chunk of a filter tile, and of its transform if fresh."""
     step = odd_lines(chunk_of(problem) * tile_filters, problem.itemsize)
     return form.r**2 * step, filters // tile_filters * form.alpha**2 * step
 
@@ -373,7 +374,7 @@ def rounded_up(number: Any, unit: int) -> Any:
 
 
 def odd_lines(elements: Any, itemsize: int) -> Any:
-    """Return at least `elements` that are an odd number of cache lines: not all in one set."""
+    """Round up to an odd number of cache lines, to avoid cache set conflicts."""
     line = 64 // itemsize
     lines = -(-elements // line)
     return (lines + 1 - lines % 2) * line

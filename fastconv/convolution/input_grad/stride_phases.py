@@ -1,14 +1,14 @@
-"""The input gradient as forward convolutions of the output's gradient, one for each phase.
+"""The input gradient as forward convolutions of the output gradient, one for each phase.
 
-At stride 1 the gradient is the convolution of the output's gradient with the filters rotated
-by 180 degrees, input and output channels exchanged. At larger strides each row of the gradient, and
-each column, sees only the taps that reach it: those of its phase, its index modulo the stride.
-A phase is a convolution at stride 1 with its taps alone, so that no inserted zero is multiplied;
-what no tap reaches is zero.
+At stride 1 the input gradient is the convolution of the output gradient with the filters rotated
+by 180 degrees, input and output channels exchanged. At larger strides each row and column of the
+gradient uses only the taps of its phase, its index modulo the stride. A phase is a convolution at
+stride 1 with these taps alone, so no inserted zero is multiplied. Elements that no tap reaches are
+zero.
 
 Row h of the input is read by tap r of output row i where ``h + top = i * stride + r * dilation``.
-The taps of a phase are `apart` from each other, and neighbouring ones of them read output rows
-``dilation / gcd(stride, dilation)`` apart.
+The taps of a phase have a stride of `apart`, and neighbouring taps read output rows at a distance
+of ``dilation / gcd(stride, dilation)``.
 
 Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning",
 arXiv:1603.07285, chapter 4.
@@ -34,13 +34,13 @@ class Residue(NamedTuple):
     Attributes
     ----------
     first, size : int
-        Its first row of the gradient, and how many it has.
+        Its first row of the gradient, and its number of rows.
     tap, apart, taps : int
-        Its first tap, from one to the next, and how many there are.
+        Its first tap, the stride of its taps, and their number.
     dilation : int
-        How far apart the rows of the output's gradient are that neighbouring taps read.
+        Dilation of the convolution that computes it.
     padding : (int, int)
-        Of the convolution that computes it. Negative where rows are not read at all.
+        Padding of that convolution. Negative where rows are not read.
     """
 
     first: int
@@ -53,16 +53,16 @@ class Residue(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """One of the convolutions that make a gradient.
+    """One of the convolutions that compute an input gradient.
 
     Attributes
     ----------
     problem : Conv2dProblem
-        From the output's gradient to these rows and columns of the input's.
+        The convolution, from the output gradient to the phase's rows and columns.
     down, across : Residue
-        Which rows and columns, and which taps.
+        Its rows and columns, and its taps.
     stride : (int, int)
-        From one row, and from one column, of them to the next.
+        The strides of its rows and columns in the input gradient.
     """
 
     problem: Conv2dProblem
@@ -71,7 +71,7 @@ class Phase(NamedTuple):
     stride: tuple[int, int]
 
     def window(self, R: int, S: int) -> Array:
-        """Return which of this phase's taps each tap (r, s) is; -1 if it is not one of them."""
+        """Return the index in this phase of each tap (r, s), -1 for taps of other phases."""
         return _window(R, S, self.down[2:5], self.across[2:5])
 
 
@@ -87,15 +87,15 @@ def _window(R: int, S: int, down: tuple[int, ...], across: tuple[int, ...]) -> A
 
 @lru_cache(maxsize=1024)
 def phases(problem: Conv2dProblem) -> tuple[Phase, ...]:
-    """Return the phases that some tap reaches."""
+    """Return the phases that have taps."""
     p = problem
     rows = _residues(p.H, p.OH, p.R, p.stride[0], p.dilation[0], p.padding[0][0])
     columns = _residues(p.W, p.OW, p.S, p.stride[1], p.dilation[1], p.padding[1][0])
     return tuple(_phase(p, *both) for both in product(list(rows), list(columns)))
 
 
-def leave_gaps(problem: Conv2dProblem) -> bool:
-    """Return whether there are rows or columns of the gradient that no tap reaches."""
+def has_gaps(problem: Conv2dProblem) -> bool:
+    """Return whether some elements of the gradient are reached by no tap."""
     found = phases(problem)
     reached = sum(phase.down.size * phase.across.size for phase in found)
     return reached < problem.H * problem.W
@@ -112,7 +112,7 @@ def _residues(
             size = -(-(total - first) // stride)
             taps = -(-(kernel - tap) // apart)
             gap = dilation // shared if taps > 1 else 1
-            # The output row that the first tap meets there, and how far back the last one sees.
+            # The output row of the first tap, and the distance back to that of the last one.
             offset, reach = (first + before - tap * dilation) // stride, (taps - 1) * gap
             padding = reach - offset, size - outputs + offset
             yield Residue(first, size, tap, apart, taps, gap, padding)

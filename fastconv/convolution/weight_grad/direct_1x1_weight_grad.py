@@ -1,6 +1,6 @@
-"""The gradient of the weights of 1x1 kernels: planes times planes, read where they lie.
+"""Weight gradients of 1x1 kernels: inner products of planes, read in place.
 
-Of a strided layer the pixels that its windows see are copied first, some images at a time.
+For a strided layer the input is subsampled first, some images at a time.
 """
 
 from __future__ import annotations
@@ -22,79 +22,81 @@ from fastconv.core.records import freeze, record_of
 from fastconv.kernels.direct_1x1_weight_grad_loops import (
     CODE,
     LAYOUT,
-    PlaneProductShape,
-    add_plane_sums_address,
+    Direct1x1WeightGradShape,
+    direct_1x1_weight_grad_address,
     multiply_address,
-    pick_address,
-    pixel_picker_address,
-    plane_product_address,
+    reduce_chunks_1x1_address,
+    subsample_address,
+    subsampler_address,
 )
 from fastconv.runtime import cpu
 from fastconv.runtime.threads import useful_threads
 from fastconv.runtime.workspace import scratch
 
-# Vectors of pixels that are added up before their sum is added to the others: with more, sums
-# across lanes cost less; with fewer, L2 holds more planes.
+# Vectors in a block of pixels: with more, reductions over lanes cost less; with fewer, L2 holds
+# more planes.
 FEWEST_VECTORS, MOST_VECTORS = 64, 256
-# Sums of all chunks; the first is always there.
+# Bytes of the sums of all chunks; there is always at least one chunk.
 SUMS_BYTES = 2 * 2**20
-# Pixels of a strided layer that are copied at a time.
-PICKED_BYTES = 4 * 2**20
-# Planes of either factor that one tile may have.
+# Bytes of pixels that are subsampled at a time.
+SUBSAMPLED_BYTES = 4 * 2**20
+# The most planes of either factor in a tile.
 MOST_PLANES = 7
 
 
 def takes(problem: Conv2dProblem) -> bool:
-    """Return whether no window sees more than one pixel, and none sees padding."""
+    """Return whether the kernel is 1x1 without padding."""
     p = problem
     return p.R == p.S == 1 and not any(map(any, p.padding))
 
 
 class Cut(NamedTuple):
-    """How a weight gradient is cut, as the kernels read it."""
+    """The partition of a weight gradient, as the kernels read it."""
 
-    shape: PlaneProductShape
-    #: The numbers `fastconv.kernels.direct_1x1_weight_grad_loops.LAYOUT`.
+    shape: Direct1x1WeightGradShape
+    #: The parameters `fastconv.kernels.direct_1x1_weight_grad_loops.LAYOUT`.
     record: NDArray[Any]
-    #: First image and number of images of each band; how many pieces it has, and of each: first
-    #: image of the far and of the near factor, number of images, first pixel and number of pixels.
+    #: First image and number of images of each band; its number of blocks of pixels, and for each:
+    #: first image in A and in B, number of images, first pixel and number of pixels.
     bands: tuple[tuple[int, int, NDArray[np.int64]], ...]
-    #: Where the sums of a plane lie in those of a group.
-    far_offsets: NDArray[np.int64]
-    near_offsets: NDArray[np.int64]
-    #: Elements for copied pixels, and for the sums.
-    picked: int
+    #: The offset of each plane's sums within those of a group.
+    a_offsets: NDArray[np.int64]
+    b_offsets: NDArray[np.int64]
+    #: Elements of subsampled pixels, and of the sums.
+    subsampled: int
     sums: int
 
 
 def _sides(problem: Conv2dProblem) -> tuple[int, int]:
-    """Return how many planes of a group are the far factor, and how many the near one."""
+    """Return the number of planes of a group in A and in B."""
     p = problem
     return max(p.C_per_group, p.K_per_group), min(p.C_per_group, p.K_per_group)
 
 
-def shapes(problem: Conv2dProblem) -> Iterator[PlaneProductShape]:
+def shapes(problem: Conv2dProblem) -> Iterator[Direct1x1WeightGradShape]:
     """Return the tiles that fit the registers and the weights."""
-    p, instructions, (far, near) = problem, cpu.describe().instructions, _sides(problem)
+    p, instructions, (a, b) = problem, cpu.describe().instructions, _sides(problem)
     for rows, columns in product(range(1, MOST_PLANES + 1), repeat=2):
         fits = rows * columns + rows + 1 <= instructions.registers
-        if fits and rows <= far and columns <= near:
-            yield PlaneProductShape(rows, columns, 8 * p.itemsize, instructions.lanes(p.dtype))
+        if fits and rows <= a and columns <= b:
+            yield Direct1x1WeightGradShape(
+                rows, columns, 8 * p.itemsize, instructions.lanes(p.dtype)
+            )
 
 
 @lru_cache(maxsize=1024)
-def best_shape(problem: Conv2dProblem) -> PlaneProductShape:
+def best_shape(problem: Conv2dProblem) -> Direct1x1WeightGradShape:
     """Return the tile that takes the fewest cycles."""
     return min(shapes(problem), key=lambda shape: _cycles(problem, shape))
 
 
-def _cycles(problem: Conv2dProblem, shape: PlaneProductShape) -> float:
-    """Return about how many cycles one core takes, memory apart."""
-    p, (far, near), sums = problem, _sides(problem), shape.rows * shape.columns
-    tiles = p.groups * -(-far // shape.rows) * -(-near // shape.columns)
+def _cycles(problem: Conv2dProblem, shape: Direct1x1WeightGradShape) -> float:
+    """Return the estimated cycles of one core, without memory traffic."""
+    p, (a, b), sums = problem, _sides(problem), shape.rows * shape.columns
+    tiles = p.groups * -(-a // shape.rows) * -(-b // shape.columns)
     vectors = p.N * -(-p.P // shape.lanes)
     a_cycle = cpu.describe().instructions.a_cycle
-    # Loads come from L2, and lie across two lines if planes do.
+    # Loads come from L2, and cross cache lines if planes are not aligned.
     loads = (shape.rows + shape.columns) * (1.0 if p.P % shape.lanes == 0 else 1.5)
     step = max(sums / a_cycle, 4, loads / 2) + 0.25 * loads + 0.5
     begun = max(1, vectors / MOST_VECTORS)
@@ -103,74 +105,74 @@ def _cycles(problem: Conv2dProblem, shape: PlaneProductShape) -> float:
 
 @lru_cache(maxsize=128)
 def cut_of(problem: Conv2dProblem) -> Cut:
-    """Cut a problem into bands, chunks, pieces and tiles, with all numbers of the cut."""
-    p, shape, (far, near) = problem, best_shape(problem), _sides(problem)
-    strided, filters_far = p.stride != (1, 1), p.K_per_group >= p.C_per_group
+    """Partition a problem into bands, chunks, blocks of pixels and tiles."""
+    p, shape, (a, b) = problem, best_shape(problem), _sides(problem)
+    strided, grad_is_a = p.stride != (1, 1), p.K_per_group >= p.C_per_group
     x_pitch = (-(-p.P // shape.lanes) + 1) * shape.lanes if strided else p.H * p.W
-    # As many vectors of the near planes as L2 holds.
+    # As many vectors of B as fit L2.
     room = cpu.describe().l2_bytes * 5 // 8 // (shape.lanes * p.itemsize)
-    most = max(1, PICKED_BYTES // (p.C * x_pitch * p.itemsize)) if strided else max(1, p.N)
-    vectors = min(MOST_VECTORS, max(FEWEST_VECTORS, room // near))
-    bands = _bands(p, shape.lanes, most, vectors, filters_far)
-    far_tiles, near_tiles = -(-far // shape.rows), -(-near // shape.columns)
+    most = max(1, SUBSAMPLED_BYTES // (p.C * x_pitch * p.itemsize)) if strided else max(1, p.N)
+    vectors = min(MOST_VECTORS, max(FEWEST_VECTORS, room // b))
+    bands = _bands(p, shape.lanes, most, vectors, grad_is_a)
+    a_tiles, b_tiles = -(-a // shape.rows), -(-b // shape.columns)
     images, pixels = bands[0][2][1:].reshape(-1, 5)[:, [2, 4]].T
     longest = int((images * -(-pixels // shape.lanes)).max())
-    blocks = -(-near_tiles // max(1, room // longest // shape.columns))
-    block_tiles = -(-near_tiles // blocks)
-    blocks = -(-near_tiles // block_tiles)
+    blocks = -(-b_tiles // max(1, room // longest // shape.columns))
+    block_tiles = -(-b_tiles // blocks)
+    blocks = -(-b_tiles // block_tiles)
     slot = -(-shape.rows * shape.columns // shape.lanes) * shape.lanes
-    chunk_size = p.groups * far_tiles * near_tiles * slot
-    pieces = min(int(pieces[0]) for _, _, pieces in bands)
-    chunks = chunks_of(pieces, p.groups, SUMS_BYTES // (chunk_size * p.itemsize))
-    # Chunks of one size, if that can be.
-    chunks = next((n for n in range(chunks, chunks // 2, -1) if pieces % n == 0), chunks)
-    x, grad = ("near", "far") if filters_far else ("far", "near")
-    far_offsets = _offsets(far, shape.rows, near_tiles * slot, shape.columns)
-    near_offsets = _offsets(near, shape.columns, slot, 1)
-    freeze(far_offsets, near_offsets, *(pieces for _, _, pieces in bands))
+    chunk_size = p.groups * a_tiles * b_tiles * slot
+    pixel_blocks = min(int(pixel_blocks[0]) for _, _, pixel_blocks in bands)
+    chunks = chunks_of(pixel_blocks, p.groups, SUMS_BYTES // (chunk_size * p.itemsize))
+    # Chunks of equal size, if possible.
+    chunks = next((n for n in range(chunks, chunks // 2, -1) if pixel_blocks % n == 0), chunks)
+    x, grad = ("b", "a") if grad_is_a else ("a", "b")
+    a_offsets = _offsets(a, shape.rows, b_tiles * slot, shape.columns)
+    b_offsets = _offsets(b, shape.columns, slot, 1)
+    freeze(a_offsets, b_offsets, *(pixel_blocks for _, _, pixel_blocks in bands))
     record = record_of(
         LAYOUT,
         p,
-        **{"far_offsets": far_offsets, "near_offsets": near_offsets},
+        **{"a_offsets": a_offsets, "b_offsets": b_offsets},
         x_plane=p.H * p.W,
         x_pitch=x_pitch,
         **{"stride_h": p.stride[0], "stride_w": p.stride[1]},
-        **{"far": far, "near": near, "filters_far": filters_far},
+        **{"a_planes": a, "b_planes": b, "grad_is_a": grad_is_a},
         **{f"{x}_plane": x_pitch, f"{x}_image": p.C * x_pitch},
         **{f"{grad}_plane": p.P, f"{grad}_image": p.K * p.P},
         chunks=chunks,
         blocks=blocks,
-        ranges=min(far_tiles, -(-PARTS // (chunks * p.groups * blocks))),
-        **{"block_tiles": block_tiles, "far_tiles": far_tiles, "near_tiles": near_tiles},
+        ranges=min(a_tiles, -(-PARTS // (chunks * p.groups * blocks))),
+        **{"block_tiles": block_tiles, "a_tiles": a_tiles, "b_tiles": b_tiles},
         **{"rows": shape.rows, "columns": shape.columns, "slot": slot},
-        group_size=far_tiles * near_tiles * slot,
+        group_size=a_tiles * b_tiles * slot,
         chunk_size=chunk_size,
     )
-    picked = max(band[1] for band in bands) * p.C * x_pitch if strided else 0
-    return Cut(shape, record, bands, far_offsets, near_offsets, picked, chunks * chunk_size)
+    subsampled = max(band[1] for band in bands) * p.C * x_pitch if strided else 0
+    return Cut(shape, record, bands, a_offsets, b_offsets, subsampled, chunks * chunk_size)
 
 
 def _bands(
-    problem: Conv2dProblem, lanes: int, most: int, wanted: int, filters_far: bool
+    problem: Conv2dProblem, lanes: int, most: int, wanted: int, grad_is_a: bool
 ) -> tuple[tuple[int, int, NDArray[np.int64]], ...]:
-    """Return the bands of `Cut`: of at most so many images, with pieces of so many vectors."""
+    """Return the `Cut.bands`: at most `most` images each, in blocks of `wanted` vectors."""
     p, vectors = problem, -(-problem.P // lanes)
     images = max(1, wanted // vectors)
     bands = []
     for b0, b1 in split_below(max(1, p.N), most):
-        pieces = []
+        pixel_blocks = []
         for (n0, n1), (v0, v1) in product(
             split_below(b1 - b0, images), split_below(vectors, wanted)
         ):
-            first = (b0 + n0, n0) if filters_far else (n0, b0 + n0)
+            first = (b0 + n0, n0) if grad_is_a else (n0, b0 + n0)
             start, end = v0 * lanes, min(v1 * lanes, p.P)
-            pieces.append((*first, n1 - n0, start, end - start))
-        bands.append((b0, b1 - b0, np.array([len(pieces), *chain(*pieces)])))
+            pixel_blocks.append((*first, n1 - n0, start, end - start))
+        bands.append((b0, b1 - b0, np.array([len(pixel_blocks), *chain(*pixel_blocks)])))
     return tuple(bands)
 
 
 def _offsets(planes: int, wide: int, tile: int, step: int) -> NDArray[np.int64]:
-    """Return where the sums of each plane begin: by its tile, and its number in that."""
+    """Return the offset of each plane's sums, from its tile and its index within the tile."""
     offsets = np.empty(planes, np.int64)
     for number, first in enumerate(tile_starts(planes, wide)):
         offsets[first : first + wide] = number * tile + step * np.arange(wide)
@@ -179,45 +181,47 @@ def _offsets(planes: int, wide: int, tile: int, step: int) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=1024)
 def _work(problem: Conv2dProblem) -> float:
-    """Return about how many seconds one core takes, memory apart."""
+    """Return the estimated seconds of one core, without memory traffic."""
     p, cut = problem, cut_of(problem)
     cycles = _cycles(p, cut.shape) + 3.0 * p.K * p.taps * cut.record[0].chunks
-    cycles += 1.0 * p.N * p.C * p.P if cut.picked else 0.0
+    cycles += 1.0 * p.N * p.C * p.P if cut.subsampled else 0.0
     return float(cycles) / CYCLES_PER_SECOND
 
 
 @lru_cache(maxsize=64)
-def _code(shape: PlaneProductShape, step: int) -> NDArray[Any]:
-    """Return the record `CODE`, for pixels `step` columns apart, or any number of them if 0."""
-    pick = pixel_picker_address(step, shape.bits, shape.lanes)
-    record = record_of(CODE, pick=pick, microkernel=plane_product_address(shape))
+def _code(shape: Direct1x1WeightGradShape, step: int) -> NDArray[Any]:
+    """Return the record `CODE` for a column stride of `step`, any stride if that is 0."""
+    subsample = subsampler_address(step, shape.bits, shape.lanes)
+    record = record_of(CODE, subsample=subsample, microkernel=direct_1x1_weight_grad_address(shape))
     return record.view(np.int64)
 
 
 class Direct1x1WeightGrad(Gradient):
-    """Products of planes with planes, pixels of strided layers copied first."""
+    """Inner products of planes; the input of strided layers is subsampled first."""
 
     def refusal(self, problem: Conv2dProblem) -> str | None:
-        """Take what needs little memory for copied pixels and sums."""
+        """Take problems that need little memory for subsampled pixels and sums."""
         p, instructions = problem, cpu.describe().instructions
         if not instructions.masks:
             return f"needs loads by mask, which {instructions.name} vectors do not have"
         cut = cut_of(p)
-        if cut.picked * p.itemsize > PICKED_BYTES:
-            return f"needs {cut.picked * p.itemsize / 2**20:.1f} MiB for the pixels of one image"
+        if cut.subsampled * p.itemsize > SUBSAMPLED_BYTES:
+            return (
+                f"needs {cut.subsampled * p.itemsize / 2**20:.1f} MiB for the pixels of one image"
+            )
         if cut.sums * p.itemsize > SUMS_BYTES + 2 * p.weight_bytes:
             return f"needs sums of {cut.sums * p.itemsize / p.weight_bytes:.0f} times the weights"
         return compiler_missing()
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
-        """Count instructions and the bytes that pass."""
+        """Count instructions and memory traffic."""
         moving = (problem.input_bytes + problem.output_bytes) / 60e9
         return 15e-6 + _work(problem) / threads + moving
 
     def workspace_bytes(self, problem: Conv2dProblem) -> int:
-        """Count copied pixels, and the sums."""
+        """Count subsampled pixels and the sums."""
         cut = cut_of(problem)
-        return (cut.picked + cut.sums) * problem.itemsize
+        return (cut.subsampled + cut.sums) * problem.itemsize
 
     def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
         """Fill `out`, (K, C / groups, 1, 1), with the gradient of the weights."""
@@ -225,17 +229,17 @@ class Direct1x1WeightGrad(Gradient):
         g, code = cut.record[0], _code(cut.shape, p.stride[1] if p.stride[1] <= 2 else 0)
         items, most = int(p.groups * g.chunks * g.blocks * g.ranges), useful_threads(_work(p))
         with (
-            scratch("bands", (cut.picked,), p.dtype) as picked,
+            scratch("bands", (cut.subsampled,), p.dtype) as subsampled,
             scratch("sums", (cut.sums,), p.dtype) as sums,
         ):
-            for first, images, pieces in cut.bands:
+            for first, images, pixel_blocks in cut.bands:
                 pixels = x
-                if cut.picked:
+                if cut.subsampled:
                     some = x[first : first + images]
                     loops = BandLoops(cut, code, most, (some, grad_output), sums)
-                    loops.run(pick_address(), images * p.C, picked, pieces)
-                    pixels = as_read_only(picked)
-                factors = (grad_output, pixels) if g.filters_far else (pixels, grad_output)
+                    loops.run(subsample_address(), images * p.C, subsampled, pixel_blocks)
+                    pixels = as_read_only(subsampled)
+                factors = (grad_output, pixels) if g.grad_is_a else (pixels, grad_output)
                 loops = BandLoops(cut, code, most, factors, sums)
-                loops.run(multiply_address(), items, picked, pieces)
-            loops.finish(add_plane_sums_address(cut.shape.bits), p.K, out)
+                loops.run(multiply_address(), items, subsampled, pixel_blocks)
+            loops.finish(reduce_chunks_1x1_address(cut.shape.bits), p.K, out)

@@ -1,7 +1,7 @@
-"""The gradient of the weights vectorized over output width: `direct`'s third direction.
+"""Weight gradients vectorized over output width, for `direct`.
 
-Both the input and the output's gradient are read where they lie. What a vector holds are pixels of
-one row, so maps should be wide. (1x1 kernels without padding, to which rows do not matter, have
+The input and the output gradient are read in place. A vector holds pixels of one row, so maps
+should be wide. (1x1 kernels without padding, where rows do not matter, have
 `fastconv.convolution.weight_grad.direct_1x1_weight_grad`.)
 """
 
@@ -30,45 +30,45 @@ from fastconv.core.records import freeze, record_of
 from fastconv.kernels.direct_weight_grad_loops import (
     CODE,
     LAYOUT,
-    PixelGradientShape,
-    add_chunks_address,
+    DirectWeightGradShape,
     correlate_address,
-    pixel_gradient_address,
+    direct_weight_grad_address,
+    reduce_chunks_address,
 )
 from fastconv.runtime import cpu
 from fastconv.runtime.threads import useful_threads
 from fastconv.runtime.workspace import scratch
 
-# Vectors of pixels that are added up before their sum is added to the others: as many as L1 holds
-# of a few planes; and the errors of longer sums grow.
-PIECE_VECTORS = 192
-# Sums of all chunks; the first is always there.
+# Vectors in a block of pixels: L1 holds that many of a few planes, and rounding errors grow with
+# the length of a sum.
+PIXEL_BLOCK_VECTORS = 192
+# Bytes of the sums of all chunks; there is always at least one chunk.
 SUMS_BYTES = 2 * 2**20
-# Numbers of columns of the kernel, and of channels, that one tile may have.
+# The most kernel columns, input channels and output channels of a tile.
 MOST_COLUMNS, MOST_CHANNELS, MOST_FILTERS = 7, 7, 5
 
 
 class Cut(NamedTuple):
-    """How a weight gradient is cut, as the kernels read it."""
+    """The partition of a weight gradient, as the kernels read it."""
 
-    shape: PixelGradientShape
-    #: The numbers `fastconv.kernels.direct_weight_grad_loops.LAYOUT`.
+    shape: DirectWeightGradShape
+    #: The parameters `fastconv.kernels.direct_weight_grad_loops.LAYOUT`.
     record: NDArray[Any]
-    #: First image and number of images, first row and number of rows of each piece, flat.
+    #: First image and number of images, first row and number of rows of each block of pixels, flat.
     bands: NDArray[np.int64]
     #: First channel, row and column of the kernel: (tiles, 3).
     tap_tiles: NDArray[np.int64]
-    #: Where each tap's sum lies in those of a tile of filters.
+    #: The offset of each tap's sum within those of a filter tile.
     tap_offsets: NDArray[np.int64]
-    #: A row of zeros, to read in the padding.
+    #: A row of zeros, read in place of padding rows.
     zeros: Array
-    #: Elements for the sums.
+    #: Elements of the sums.
     sums: int
-    #: What the kernel gets as work, an item at a time.
+    #: Number of work items.
     items: int
 
 
-def shapes(problem: Conv2dProblem) -> Iterator[PixelGradientShape]:
+def shapes(problem: Conv2dProblem) -> Iterator[DirectWeightGradShape]:
     """Return the tiles that fit the registers and the weights."""
     p, instructions = problem, cpu.describe().instructions
     lanes = instructions.lanes(p.dtype)
@@ -79,11 +79,11 @@ def shapes(problem: Conv2dProblem) -> Iterator[PixelGradientShape]:
             continue
         taps = Taps(filters, channels, rows, _columns(p))
         if taps.sums + filters + 1 <= instructions.registers:
-            yield PixelGradientShape(taps, p.stride[1], 8 * p.itemsize, lanes)
+            yield DirectWeightGradShape(taps, p.stride[1], 8 * p.itemsize, lanes)
 
 
 def _columns(problem: Conv2dProblem) -> int:
-    """Return into how many columns of the kernel a tile cuts a row of it."""
+    """Return the number of kernel columns of a tile."""
     if problem.S <= MOST_COLUMNS:
         return problem.S
     columns = -(-problem.S // -(-problem.S // MOST_COLUMNS))
@@ -91,13 +91,13 @@ def _columns(problem: Conv2dProblem) -> int:
 
 
 @lru_cache(maxsize=1024)
-def best_shape(problem: Conv2dProblem) -> PixelGradientShape:
+def best_shape(problem: Conv2dProblem) -> DirectWeightGradShape:
     """Return the tile that takes the fewest cycles."""
     return min(shapes(problem), key=lambda shape: _cycles(problem, shape))
 
 
-def _cycles(problem: Conv2dProblem, shape: PixelGradientShape) -> float:
-    """Return about how many cycles one core takes, memory apart."""
+def _cycles(problem: Conv2dProblem, shape: DirectWeightGradShape) -> float:
+    """Return the estimated cycles of one core, without memory traffic."""
     p, taps = problem, shape.taps
     vectors = -(-p.OW // shape.lanes)
     steps = p.N * p.OH * vectors
@@ -105,34 +105,34 @@ def _cycles(problem: Conv2dProblem, shape: PixelGradientShape) -> float:
     tiles *= -(-p.R // taps.rows) * -(-p.S // taps.columns)
     lines = taps.channels * taps.rows
     loads = taps.filters + lines * (taps.columns + taps.columns % 2 * (shape.step - 1))
-    # One multiplication of whole vectors a cycle, one load, most of them across cache lines; at
-    # stride 2 they are twice as many, and more than L1 holds.
+    # One vector multiplication per cycle, and one load, since most loads cross cache lines; at
+    # stride 2 there are twice as many loads, and L1 does not hold the data.
     step = max(taps.sums, 4, (1.3 if shape.step == 1 else 3.3) * loads) + 1 + 0.5 * lines
-    begun = p.N * (1 + p.OH * vectors // PIECE_VECTORS) / max(1, _images(p, vectors))
+    begun = p.N * (1 + p.OH * vectors // PIXEL_BLOCK_VECTORS) / max(1, _images(p, vectors))
     return tiles * (steps * step + begun * (120 + 8.0 * taps.sums) + 12 * p.N * vectors)
 
 
 def _images(problem: Conv2dProblem, vectors: int) -> int:
-    """Return how many images make one piece: all pieces of one size, if that can be."""
-    most = PIECE_VECTORS // (problem.OH * vectors)
+    """Return the number of images in a block of pixels, a divisor of N if possible."""
+    most = PIXEL_BLOCK_VECTORS // (problem.OH * vectors)
     most = max(1, min(problem.N, most))
-    alike = max(images for images in range(1, most + 1) if problem.N % images == 0)
-    return alike if 2 * alike >= most else most
+    dividing = max(images for images in range(1, most + 1) if problem.N % images == 0)
+    return dividing if 2 * dividing >= most else most
 
 
 @lru_cache(maxsize=128)
 def cut_of(problem: Conv2dProblem) -> Cut:
-    """Cut a problem into chunks, pieces and tiles, with all numbers of the cut."""
+    """Partition a problem into chunks, blocks of pixels and tiles."""
     p, shape = problem, best_shape(problem)
     taps, vectors = shape.taps, -(-p.OW // shape.lanes)
-    rows = max(1, min(p.OH, PIECE_VECTORS // vectors))
-    pieces = cut_bands(p.N, p.OH, _images(p, vectors), rows)
+    rows = max(1, min(p.OH, PIXEL_BLOCK_VECTORS // vectors))
+    pixel_blocks = cut_bands(p.N, p.OH, _images(p, vectors), rows)
     sizes = (p.C_per_group, taps.channels), (p.R, taps.rows), (p.S, taps.columns)
     tap_tiles = np.array(list(product(*(tile_starts(*each) for each in sizes))))
     filter_tiles = -(-p.K_per_group // taps.filters)
     slot = -(-taps.sums // shape.lanes) * shape.lanes
     chunk_size = p.groups * filter_tiles * len(tap_tiles) * slot
-    chunks = chunks_of(len(pieces), p.groups, SUMS_BYTES // (chunk_size * p.itemsize))
+    chunks = chunks_of(len(pixel_blocks), p.groups, SUMS_BYTES // (chunk_size * p.itemsize))
     offsets: Any = np.empty((p.C_per_group, p.R, p.S), np.int64)
     own = np.arange(taps.sums // taps.filters).reshape(taps[1:])
     for tile, (c, r, s) in enumerate(tap_tiles):
@@ -140,7 +140,7 @@ def cut_of(problem: Conv2dProblem) -> Cut:
         offsets[c : ends[0], r : ends[1], s : ends[2]] = tile * slot + own
     ranges = min(filter_tiles, max(1, PARTS // (chunks * p.groups)))
     offsets, zeros = offsets.reshape(-1), np.zeros(p.W, p.dtype)
-    freeze(pieces, tap_tiles, offsets, zeros)
+    freeze(pixel_blocks, tap_tiles, offsets, zeros)
     record = record_of(
         LAYOUT,
         p,
@@ -150,7 +150,7 @@ def cut_of(problem: Conv2dProblem) -> Cut:
         stride_h=p.stride[0],
         **{"dilation_h": p.dilation[0], "dilation_w": p.dilation[1]},
         **{"pad_top": p.padding[0][0], "pad_left": p.padding[1][0]},
-        piece_count=len(pieces),
+        pixel_block_count=len(pixel_blocks),
         chunks=chunks,
         ranges=ranges,
         filter_tiles=filter_tiles,
@@ -160,30 +160,30 @@ def cut_of(problem: Conv2dProblem) -> Cut:
         slot=slot,
         chunk_size=chunk_size,
     )
-    arrays = pieces.reshape(-1), tap_tiles, offsets, zeros
+    arrays = pixel_blocks.reshape(-1), tap_tiles, offsets, zeros
     return Cut(shape, record, *arrays, chunks * chunk_size, p.groups * chunks * ranges)
 
 
 @lru_cache(maxsize=64)
-def _code(shape: PixelGradientShape) -> NDArray[Any]:
-    return record_of(CODE, microkernel=pixel_gradient_address(shape)).view(np.int64)
+def _code(shape: DirectWeightGradShape) -> NDArray[Any]:
+    return record_of(CODE, microkernel=direct_weight_grad_address(shape)).view(np.int64)
 
 
 @lru_cache(maxsize=1024)
 def _work(problem: Conv2dProblem) -> float:
-    """Return about how many seconds one core takes, memory apart."""
+    """Return the estimated seconds of one core, without memory traffic."""
     p, cut = problem, cut_of(problem)
     adding = float(p.K * p.taps * cut.record[0].chunks) * 3
-    # `_cycles` counts one multiplication a cycle.
+    # `_cycles` counts one multiplication per cycle.
     cycles = 1.1 / cpu.describe().instructions.a_cycle * (_cycles(p, cut.shape) + adding)
     return cycles / CYCLES_PER_SECOND
 
 
 class DirectAnyWeightGrad(Gradient):
-    """Sums over pixels of rows, a lane each, where they lie."""
+    """Sums over the pixels of rows, read in place, each lane for itself."""
 
     def refusal(self, problem: Conv2dProblem) -> str | None:
-        """Take strides and dilations that vectors of a row can read, and small sums."""
+        """Take strides and dilations that vector loads can read, and small sums."""
         p, instructions = problem, cpu.describe().instructions
         if not instructions.masks:
             return f"needs loads by mask, which {instructions.name} vectors do not have"
@@ -197,7 +197,7 @@ class DirectAnyWeightGrad(Gradient):
         return compiler_missing()
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
-        """Count instructions and the bytes that pass."""
+        """Count instructions and memory traffic."""
         moving = (problem.input_bytes + problem.output_bytes) / 60e9
         return 15e-6 + _work(problem) / threads + moving
 
@@ -212,4 +212,4 @@ class DirectAnyWeightGrad(Gradient):
         with scratch("sums", (cut.sums,), p.dtype) as sums:
             loops = BandLoops(cut, code, useful_threads(_work(p)), (factor, grad_output), sums)
             loops.run(correlate_address(), cut.items, sums, cut.bands)
-            loops.finish(add_chunks_address(cut.shape.bits), p.K, out)
+            loops.finish(reduce_chunks_address(cut.shape.bits), p.K, out)

@@ -1,9 +1,9 @@
-"""The gradient of the weights by an implicit GEMM: pixels take the place of taps.
+"""Weight gradients by an implicit GEMM: pixels are the reduction axis.
 
 ``gradient[k, c, r, s] = sum over n, i, j of x[n, c, h, w] * grad[n, k, i, j]`` is a product of
-the output's gradient, filters by pixels, and the input, pixels by taps. No column matrix is made:
-a band of the input is packed once with the channels of a pixel side by side, and a table of
-offsets says where each pixel finds its element; the taps (r, s) only move the beginning.
+the output gradient, K by pixels, and the input, pixels by taps. There is no im2col matrix: a band
+of the input is packed once, channels-last, and a table holds the offset of each pixel; a tap (r, s)
+only shifts the start.
 """
 
 from __future__ import annotations
@@ -31,56 +31,56 @@ from fastconv.core.records import freeze, record_of
 from fastconv.kernels.weight_grad_loops import (
     CODE,
     LAYOUT,
-    GradientShape,
+    WeightGradShape,
     clear_address,
-    gradient_tile_address,
     multiply_address,
     pack_address,
     pixel_packer_address,
     transposer_address,
+    weight_grad_address,
 )
 from fastconv.runtime import cpu
 from fastconv.runtime.threads import useful_threads
 from fastconv.runtime.workspace import scratch
 
-# What is packed of one band; no layer borrows more.
+# The most bytes that are packed for a band.
 BAND_BYTES = 4 * 2**20
-# Pixels of a band that make the most of what each band costs.
+# Pixels of a band that amortize its fixed cost.
 ENOUGH_PIXELS = 8192
-#: Columns of a tile, for vectors of filters: as many sums as there are registers for.
+#: Columns of a tile by vectors of filters: as many sums as registers allow.
 COLUMNS = ((2, (13, 12, 10, 8, 7, 6, 4, 3, 1)), (1, (14, 8, 4, 1)))
 
 
 class Bands(NamedTuple):
-    """How a weight gradient is cut, as the kernels read it."""
+    """The partition of a weight gradient, as the kernels read it."""
 
-    shape: GradientShape
-    #: The numbers `LAYOUT` and `SUMS` of `fastconv.kernels.weight_grad_loops`.
+    shape: WeightGradShape
+    #: The records `LAYOUT` and `SUMS` of `fastconv.kernels.weight_grad_loops`.
     record: NDArray[Any]
     sums_record: NDArray[Any]
     #: First image and number of images, first row of output and number of rows: (bands, 4).
     bands: NDArray[np.int64]
-    #: Elements for what is packed, and for the sums.
+    #: Elements of the packed factors, and of the sums.
     memory: int
     sums: int
-    #: Where each pixel of a band reads, in elements.
+    #: The input offset of each pixel of a band, in elements.
     offsets: NDArray[np.int64]
-    #: Which pixels elements of an image's rows become, of the input and of the gradient.
+    #: The packed index of each pixel of an image's rows, for the input and for the gradient.
     x_numbers: NDArray[np.int64]
     grad_numbers: NDArray[np.int64]
-    #: Where each block of columns begins in the input, and which column is its first.
+    #: The input offset and the first column of each block of columns.
     blocks: NDArray[np.int64]
-    #: A bias for each filter of a tile.
+    #: A zero bias for each filter of a tile.
     zeros: Array
-    #: Where each tap (c, r, s) lies in the sums of a tile of filters.
+    #: The offset of each tap (c, r, s) in the sums of a filter tile.
     tap_offsets: NDArray[np.int64]
 
 
 def columns_of(problem: Conv2dProblem, columns: int) -> tuple[int, int, int]:
-    """Return channels that lie side by side, tiles of them, and blocks of columns of a row.
+    """Return the channels of a packed pixel, channel tiles, and blocks of columns per kernel row.
 
-    The columns of a tile are channels; with few channels they go on through the taps of a row,
-    whose channels follow in memory.
+    The columns of a tile are channels. With few channels they extend over the taps of a row, whose
+    channels follow in memory.
     """
     p = problem
     if p.C_per_group < columns and p.dilation[1] == 1:
@@ -90,12 +90,12 @@ def columns_of(problem: Conv2dProblem, columns: int) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=1024)
-def gradient_shape(problem: Conv2dProblem) -> GradientShape:
+def weight_grad_shape(problem: Conv2dProblem) -> WeightGradShape:
     """Return the tile that takes the fewest cycles."""
     p, instructions = problem, cpu.describe().instructions
     lanes = instructions.lanes(p.dtype)
     found = [
-        GradientShape(vectors * lanes, columns, 8 * p.itemsize, lanes)
+        WeightGradShape(vectors * lanes, columns, 8 * p.itemsize, lanes)
         for vectors, many in COLUMNS
         for columns in many
         if vectors * (columns + 1) + 1 <= instructions.registers
@@ -103,21 +103,21 @@ def gradient_shape(problem: Conv2dProblem) -> GradientShape:
     return min(found, key=lambda shape: _cycles(p, shape))
 
 
-def _cycles(problem: Conv2dProblem, shape: GradientShape) -> float:
-    """Return about how many cycles one core multiplies for a pixel, memory apart."""
+def _cycles(problem: Conv2dProblem, shape: WeightGradShape) -> float:
+    """Return the estimated cycles of one core per pixel, without memory traffic."""
     p, vectors = problem, shape.filters // shape.lanes
     calls = p.groups * -(-p.K_per_group // shape.filters) * p.R * columns_of(p, shape.columns)[2]
-    # Two loads a cycle; a sum takes up to four cycles.
+    # Two loads per cycle; an addition has a latency of up to four cycles.
     a_cycle = cpu.describe().instructions.a_cycle
     loads = shape.columns * (1.0 if vectors > 1 else 1.2) + vectors
     step = max(vectors * shape.columns / a_cycle, loads / 2, 4)
-    if shape.columns * p.itemsize % 32:  # pixels lie across two lines of the cache
+    if shape.columns * p.itemsize % 32:  # packed pixels cross cache lines
         step *= 1.06
     return calls * (step + 0.2 + 0.02 * vectors)
 
 
-def wanted_pixels(problem: Conv2dProblem) -> Conv2dProblem:
-    """Return a problem whose input has those pixels only that a strided 1 x 1 kernel reads."""
+def subsampled_problem(problem: Conv2dProblem) -> Conv2dProblem:
+    """Return the problem on a subsampled input, for a 1 x 1 kernel with horizontal stride 2."""
     p = problem
     if p.R * p.S > 1 or p.stride[1] != 2 or any(map(any, p.padding)):
         return p
@@ -127,20 +127,20 @@ def wanted_pixels(problem: Conv2dProblem) -> Conv2dProblem:
 
 @lru_cache(maxsize=128)
 def bands_of(problem: Conv2dProblem) -> Bands:
-    """Cut a problem into bands, with all numbers of the cut."""
-    p = wanted_pixels(problem)
-    shape = gradient_shape(p)
+    """Partition a problem into bands."""
+    p = subsampled_problem(problem)
+    shape = weight_grad_shape(p)
     wide, tiles, row_blocks = columns_of(p, shape.columns)
     filter_tiles = -(-p.K_per_group // shape.filters)
-    # Columns behind the last window are packed too, where they do no harm.
+    # Columns after the last window are packed too; they are not used.
     padded = max((p.OW - 1) * p.stride[1] + extent(p.S, p.dilation[1]), p.padding[1][0] + p.W)
     span = extent(p.R, p.dilation[0])
 
     def sizes(images: int, rows: int) -> tuple[int, int, int]:
         """Return the height of a band, and the elements of a tile of the input and gradient."""
         high = (rows - 1) * p.stride[0] + span
-        behind = shape.columns + shape.lanes  # what microkernels read beyond the last pixel
-        x_size = -(-(images * high * padded * wide + behind) // 16) * 16
+        overread = shape.columns + shape.lanes  # what microkernels read beyond the last pixel
+        x_size = -(-(images * high * padded * wide + overread) // 16) * 16
         return high, x_size, -(-images * rows * p.OW * shape.filters // 16) * 16
 
     def elements(images: int, rows: int) -> int:
@@ -191,12 +191,12 @@ def bands_of(problem: Conv2dProblem) -> Bands:
 
 def _tables(
     problem: Conv2dProblem,
-    shape: GradientShape,
+    shape: WeightGradShape,
     band: tuple[int, int],
     packed: tuple[int, int],
     x_size: int,
 ) -> dict[str, Array]:
-    """Return the tables of `Bands` for a band of images and rows, packed to a height and width."""
+    """Return the tables of `Bands`; `band` is (images, rows), `packed` is (height, width)."""
     p, (images, rows), (high, padded) = problem, band, packed
     wide, tiles, row_blocks = columns_of(p, shape.columns)
     n, i, j = np.indices((images, rows, p.OW)).reshape(3, -1)
@@ -223,41 +223,41 @@ def _tables(
 
 
 @lru_cache(maxsize=64)
-def _code(shape: GradientShape, step: int) -> NDArray[Any]:
-    """Return the record `CODE`, for an input of which every `step`-th column is packed."""
+def _code(shape: WeightGradShape, step: int) -> NDArray[Any]:
+    """Return the record `CODE`; every `step`-th column of the input is packed."""
     vectors = shape.bits, shape.lanes
     collecting = {"transpose": transposer_address(*vectors)}
     packing = {"pack": pixel_packer_address(*vectors), "clear": clear_address(*vectors)}
     pack_input = pixel_packer_address(*vectors, step)
-    microkernel = gradient_tile_address(shape)
+    microkernel = weight_grad_address(shape)
     code = record_of(CODE, **collecting, **packing, pack_input=pack_input, microkernel=microkernel)
     return code.view(np.int64)
 
 
 @lru_cache(maxsize=1024)
 def _work(problem: Conv2dProblem) -> tuple[float, int]:
-    """Return about how many cycles one core takes, and the number of bands."""
-    p, cut = wanted_pixels(problem), bands_of(problem)
+    """Return the estimated cycles of one core, and the number of bands."""
+    p, cut = subsampled_problem(problem), bands_of(problem)
     g, lanes = cut.record[0], cut.shape.lanes
-    # Both factors are far from the core; the faster it is, the more that tells.
+    # Both factors come from L2 or beyond, which costs a faster core relatively more.
     a_cycle = cpu.describe().instructions.a_cycle
     multiplying = (1 + 0.2 * a_cycle) * p.N * p.P * _cycles(p, cut.shape)
-    # Elements packed, those that only fill vectors included; blocks that are not whole take
-    # longer, and so do single elements.
+    # Packed elements include the zero padding of vectors; partial blocks and single elements take
+    # longer.
     filters = p.groups * g.filter_tiles * g.tile_filters
     packing = p.N * p.P * filters * (1.8 if p.K_per_group % lanes == 0 else 2.6)
     channels = p.groups * g.channel_tiles * g.tile_channels
     packing += p.N * p.H * p.W * channels * (1.8 if p.C_per_group % lanes == 0 else 2.6)
-    placing = 1.0 * p.K * p.taps
+    transposing = 1.0 * p.K * p.taps
     adding = len(cut.bands) * cut.sums / lanes * 4.0
-    return multiplying + float(packing) + placing + adding, len(cut.bands)
+    return multiplying + float(packing) + transposing + adding, len(cut.bands)
 
 
 class ImplicitGemmWeightGrad(Gradient):
-    """Sums over pixels in registers."""
+    """Sums over pixels in registers, from packed factors."""
 
     def refusal(self, problem: Conv2dProblem) -> str | None:
-        """Take what needs little memory for a band, and for the sums."""
+        """Take problems that need little memory for a band and for the sums."""
         cut = bands_of(problem)
         band, sums = cut.memory * problem.itemsize, cut.sums * problem.itemsize
         if band > BAND_BYTES:
@@ -273,7 +273,7 @@ class ImplicitGemmWeightGrad(Gradient):
         return 15e-6 + (cycles / threads + 30e3 * bands) / CYCLES_PER_SECOND
 
     def workspace_bytes(self, problem: Conv2dProblem) -> int:
-        """One band, without the sums, which are one more copy of the weights."""
+        """Count one band; the sums, another copy of the weights, are not included."""
         return bands_of(problem).memory * problem.itemsize
 
     def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:

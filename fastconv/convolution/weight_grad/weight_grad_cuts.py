@@ -1,6 +1,6 @@
-"""What the weight gradients share in cutting their work: bands, chunks, tiles and their sums.
+"""Partitioning that all weight gradients share: bands, chunks, tiles and their sums.
 
-Every cut depends on the problem alone, and so does the order of every sum.
+Partitions, and the order of every sum, depend on the problem alone.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from fastconv.convolution.blocking.partition import PARTS, split_below
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.records import record_of
-from fastconv.kernels.weight_grad_loops import SUMS, GradientShape, collect_address, run_loops
+from fastconv.kernels.weight_grad_loops import SUMS, WeightGradShape, collect_address, run_loops
 from fastconv.runtime.threads import useful_threads
 
-# An image of a band is packed in so many chunks at least for each tile: enough for all threads.
+# The least number of chunks in which an image of a band is packed, enough for all threads.
 CHUNKS = 4
 
 
 def cut_bands(N: int, height: int, images: int, rows: int) -> NDArray[np.int64]:
-    """Return bands of at most so many images and rows.
+    """Return bands of at most `images` images and `rows` rows.
 
-    Each is its first image, how many images, its first row, and how many rows: (bands, 4).
+    Each is (first image, number of images, first row, number of rows): (bands, 4).
     """
     return np.array(
         [
@@ -38,7 +38,7 @@ def cut_bands(N: int, height: int, images: int, rows: int) -> NDArray[np.int64]:
 
 
 def largest_band(images: int, rows: int, too_large: Callable[[int, int], bool]) -> tuple[int, int]:
-    """Return how many images and rows are not too large: fewer images, then fewer rows."""
+    """Return the largest band that is not too large, reducing images first, then rows."""
     while images > 1 and too_large(images, rows):
         images -= 1
     while rows > 1 and too_large(images, rows):
@@ -46,13 +46,13 @@ def largest_band(images: int, rows: int, too_large: Callable[[int, int], bool]) 
     return images, rows
 
 
-def chunks_of(pieces: int, groups: int, most: int) -> int:
-    """Return into how many chunks, at most `most`, pieces are divided; each has its own sums."""
-    return max(1, min(pieces, PARTS, most, -(-PARTS // groups)))
+def chunks_of(pixel_blocks: int, groups: int, most: int) -> int:
+    """Return the number of chunks with separate sums, at most `most`, for blocks of pixels."""
+    return max(1, min(pixel_blocks, PARTS, most, -(-PARTS // groups)))
 
 
 def tile_starts(total: int, size: int) -> list[int]:
-    """Return where tiles of `size` begin; the last one moves back until it fits."""
+    """Return the starts of tiles of `size`; the last one is shifted back to fit."""
     return [min(start, total - size) for start in range(0, total, size)]
 
 
@@ -60,9 +60,9 @@ def tile_starts(total: int, size: int) -> list[int]:
 
 
 def sums_record(
-    problem: Conv2dProblem, shape: GradientShape, tile_sums: int, tap_offsets: Array
+    problem: Conv2dProblem, shape: WeightGradShape, tile_sums: int, tap_offsets: Array
 ) -> NDArray[Any]:
-    """Return the numbers `SUMS` of `fastconv.kernels.weight_grad_loops`."""
+    """Return the record `SUMS` of `fastconv.kernels.weight_grad_loops`."""
     p = problem
     # Enough items for all threads, each of whole vectors of taps.
     items = min(CHUNKS, -(-p.taps // shape.lanes))
@@ -72,19 +72,19 @@ def sums_record(
     return record_of(SUMS, p, lanes=shape.lanes, **sizes, **tiles, **offsets)
 
 
-def tiles_of_filters(problem: Conv2dProblem, shape: GradientShape) -> dict[str, int]:
-    """Return the size of a tile of filters, and how many a group has."""
+def tiles_of_filters(problem: Conv2dProblem, shape: WeightGradShape) -> dict[str, int]:
+    """Return the size of a filter tile, and the number of filter tiles of a group."""
     count = -(-problem.K_per_group // shape.filters)
     return {"tile_filters": shape.filters, "filter_tiles": count}
 
 
 def whole_vectors(offsets: NDArray[np.int64], lanes: int) -> NDArray[np.int64]:
-    """Return offsets that go on to a multiple of `lanes` of them."""
+    """Return the offsets, padded to a multiple of `lanes`."""
     return np.pad(offsets, (0, -len(offsets) % lanes), mode="edge")
 
 
 class BandLoops:
-    """Loops over bands of a problem with the arrays of one call; `code` has the numbers `CODE`."""
+    """Loops over bands of a problem with the arrays of one call; `code` is a `CODE` record."""
 
     def __init__(
         self, cut: Any, code: NDArray[Any], most: int, factors: tuple[Array, Array], sums: Array
@@ -94,20 +94,20 @@ class BandLoops:
         self._layer = cut.record.view(np.int64)  # one type for the kernel, whatever the fields
 
     def run(self, loops: int, items: int, memory: Array, band: Array) -> None:
-        """Do so many items of a band."""
+        """Run the loops over `items` items of a band."""
         arrays = *self._factors, memory, self._sums, band
         run_loops.on(self._most, items, loops, *arrays, self._code, self._layer)
 
     def finish(self, loops: int, items: int, out: Array, layer: Array | None = None) -> None:
-        """Do what fills `out` with the sums, by the numbers of the cut or those of `layer`."""
+        """Run the loops that fill `out` from the sums, with the cut's record or `layer`."""
         layer = self._layer if layer is None else layer.view(np.int64)
         arrays = *self._factors, self._sums, out.reshape(-1), layer
-        # A few cycles for each sum: often too little for a second thread.
+        # A few cycles per sum: often too little work for a second thread.
         most = min(self._most, useful_threads(3 * self._sums.size / CYCLES_PER_SECOND))
         run_loops.on(most, items, loops, *arrays, self._code, layer)
 
     def collect(self, problem: Conv2dProblem, out: Array) -> None:
-        """Fill `out` with the sums of tiles of filters."""
+        """Fill `out` with the sums of all filter tiles."""
         p, cut = problem, self._cut
         vectors = p.groups * -(-p.K_per_group // cut.shape.lanes)
         items = vectors * int(cut.sums_record[0].tap_chunks)

@@ -1,9 +1,9 @@
-"""The gradient of the weights by Winograd's method.
+"""Winograd weight gradients.
 
-The gradient of a filter of R x R taps is a convolution of the input with the gradient of the output
-as its filter, so F(R x R, m x m) computes it a tile at a time: with (R + m - 1)^2 products for each
-tile of m x m elements of the gradient instead of R^2 m^2. The products of all tiles of a band are
-matrix products by the microkernel of weight gradients, with tiles instead of pixels.
+The gradient of an R x R filter is a convolution of the input with the output gradient as filter. So
+F(R x R, m x m) computes it tile by tile, with (R + m - 1)^2 products instead of R^2 m^2 for each
+m x m tile of the gradient. The products of all tiles of a band are matrix products, by the
+weight-gradient microkernel with tiles instead of pixels.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from fastconv.convolution.weight_grad.weight_grad_cuts import (
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.records import freeze, record_of
 from fastconv.kernels.weight_grad_loops import (
-    GradientShape,
+    WeightGradShape,
     clear_address,
-    gradient_tile_address,
     pixel_packer_address,
     transposer_address,
+    weight_grad_address,
 )
 from fastconv.kernels.winograd_microkernels import pixels_address, sums_address
 from fastconv.kernels.winograd_weight_grad_loops import (
@@ -50,39 +50,39 @@ from fastconv.runtime import cpu
 from fastconv.runtime.threads import useful_threads
 from fastconv.runtime.workspace import scratch
 
-# What is transformed of one band if that is possible, and the most there may be.
+# Target and limit for the bytes of a band's transformed factors.
 BAND_BYTES = 6 * 2**20
 MOST_BYTES = 8 * 2**20
-# Tiles of a band that make the most of what each band costs.
+# Tiles of a band that amortize its fixed cost.
 ENOUGH_TILES = 256
 
 
 class Bands(NamedTuple):
-    """How a weight gradient is cut, as the kernels read it."""
+    """The partition of a weight gradient, as the kernels read it."""
 
     form: Form
-    shape: GradientShape
-    #: The numbers `LAYOUT` of `winograd_weight_grad_loops`, and `SUMS` of `weight_grad_loops`.
+    shape: WeightGradShape
+    #: The records `LAYOUT` of `winograd_weight_grad_loops`, and `SUMS` of `weight_grad_loops`.
     record: NDArray[Any]
     sums_record: NDArray[Any]
     #: First image and number of images, first row of tiles and number of rows: (bands, 4).
     bands: NDArray[np.int64]
-    #: Elements for what is transformed, of each worker, and for the sums.
+    #: Elements of the transformed factors, of each worker's buffer, and of the sums.
     shared: int
     own: int
     sums: int
-    #: Where each tile lies, in elements.
+    #: The offset of each tile, in elements.
     offsets: NDArray[np.int64]
-    #: Which pixels elements of an image's rows become, of the input and of the gradient.
+    #: The packed index of each pixel of an image's rows, for the input and for the gradient.
     x_numbers: NDArray[np.int64]
     grad_numbers: NDArray[np.int64]
-    #: A bias for each filter of a tile.
+    #: A zero bias for each filter of a tile.
     zeros: Array
-    #: Where each tap (c, r, s) lies in the sums of a tile of filters.
+    #: The offset of each tap (c, r, s) in the sums of a filter tile.
     tap_offsets: NDArray[np.int64]
 
 
-def tile_of(problem: Conv2dProblem) -> GradientShape:
+def tile_of(problem: Conv2dProblem) -> WeightGradShape:
     """Return the tile of the products: its columns divide a vector of channels."""
     instructions = cpu.describe().instructions
     lanes = instructions.lanes(problem.dtype)
@@ -90,17 +90,17 @@ def tile_of(problem: Conv2dProblem) -> GradientShape:
     columns = min(8, lanes)
     while vectors * (columns + 1) + 1 > instructions.registers:
         columns //= 2
-    return GradientShape(vectors * lanes, columns, 8 * problem.itemsize, lanes)
+    return WeightGradShape(vectors * lanes, columns, 8 * problem.itemsize, lanes)
 
 
 def _tiles(problem: Conv2dProblem, m: int) -> tuple[int, int]:
-    """Return rows and columns of tiles of one image."""
+    """Return the numbers of rows and columns of tiles of an image."""
     return -(-problem.OH // m), -(-problem.OW // m)
 
 
 @lru_cache(maxsize=128)
 def bands_of(problem: Conv2dProblem, m: int, workers: int) -> Bands:
-    """Cut a problem into bands, with all numbers of the cut."""
+    """Partition a problem into bands."""
     p, shape, (down, across) = problem, tile_of(problem), _tiles(problem, m)
     form = Form(p.R, m, shape.bits, shape.lanes)
     lanes, products = shape.lanes, form.alpha**2
@@ -108,7 +108,7 @@ def bands_of(problem: Conv2dProblem, m: int, workers: int) -> Bands:
     filter_tiles, blocks = -(-p.K_per_group // shape.filters), -(-p.C_per_group // shape.columns)
 
     def steps(tiles: int) -> tuple[int, int]:
-        """Return elements from one product to the next, of the input and of the gradient."""
+        """Return the product strides of the input and of the gradient, in elements."""
         return odd_lines(tiles * lanes, p.itemsize), odd_lines(tiles * shape.filters, p.itemsize)
 
     def too_large(images: int, rows: int) -> bool:
@@ -166,9 +166,9 @@ def bands_of(problem: Conv2dProblem, m: int, workers: int) -> Bands:
 
 
 def _tables(
-    problem: Conv2dProblem, m: int, shape: GradientShape, tiles: int, packed: tuple[int, int]
+    problem: Conv2dProblem, m: int, shape: WeightGradShape, tiles: int, packed: tuple[int, int]
 ) -> dict[str, Array]:
-    """Return the tables of `Bands` for a band of tiles, packed to a height and width."""
+    """Return the tables of `Bands` for a band of tiles; `packed` is (height, width)."""
     p, (high, wide), across = problem, packed, _tiles(problem, m)[1]
     h, w = np.indices((min(p.H, high), p.W)).reshape(2, -1)
     i, j = np.indices((min(p.OH, high - p.R + 1), p.OW)).reshape(2, -1)
@@ -181,7 +181,7 @@ def _tables(
 
 
 @lru_cache(maxsize=64)
-def _code(form: Form, shape: GradientShape) -> NDArray[Any]:
+def _code(form: Form, shape: WeightGradShape) -> NDArray[Any]:
     code = record_of(
         CODE,
         transpose=transposer_address(shape.bits, shape.lanes),
@@ -189,7 +189,7 @@ def _code(form: Form, shape: GradientShape) -> NDArray[Any]:
         clear=clear_address(shape.bits, shape.lanes),
         pixels=pixels_address(form, grads=False),
         grads=pixels_address(form, grads=True),
-        microkernel=gradient_tile_address(shape),
+        microkernel=weight_grad_address(shape),
         sums=sums_address(form),
     )
     return code.view(np.int64)
@@ -197,7 +197,7 @@ def _code(form: Form, shape: GradientShape) -> NDArray[Any]:
 
 @lru_cache(maxsize=1024)
 def _work(problem: Conv2dProblem, m: int) -> tuple[float, int]:
-    """Return about how many cycles one core takes, and the number of bands."""
+    """Return the estimated cycles of one core, and the number of bands."""
     p, cut = problem, bands_of(problem, m, 1)
     shape, g, (down, across) = cut.shape, cut.record[0], _tiles(problem, m)
     products = float(g.products)
@@ -210,13 +210,13 @@ def _work(problem: Conv2dProblem, m: int) -> tuple[float, int]:
     channels = float(p.groups * (g.channel_vectors + g.filter_vectors))
     transforming = channels * tiles * 8.0 * products
     packing = channels * shape.lanes * p.N * p.P * 2.0
-    placing = 1.0 * p.K * p.taps
-    cycles: float = multiplying + beginning + summing + transforming + packing + placing
+    transposing = 1.0 * p.K * p.taps
+    cycles: float = multiplying + beginning + summing + transforming + packing + transposing
     return cycles, len(cut.bands)
 
 
 class WinogradWeightGrad(Gradient):
-    """The output's gradient taken for the filter, a tile of ``m x m`` at a time."""
+    """The output gradient is the filter, in tiles of ``m x m``."""
 
     def __init__(self, m: int) -> None:
         self.m = m
@@ -236,7 +236,7 @@ class WinogradWeightGrad(Gradient):
         return compiler_missing()
 
     def workspace_bytes(self, problem: Conv2dProblem) -> int:
-        """One band, without the sums, which are one more copy of the weights."""
+        """Count one band; the sums, another copy of the weights, are not included."""
         cut = bands_of(problem, self.m, 1)
         return (cut.shared + cut.own) * problem.itemsize
 
