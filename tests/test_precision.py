@@ -156,6 +156,21 @@ def test_the_setting_reaches_every_thread_and_a_block_only_its_own() -> None:
         assert list(pool.map(work, precisions)) == [(EXACT, ROUGH), (ROUGH, ROUGH)]
 
 
+def test_a_change_amid_a_call_does_not_outlast_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another thread sets while a call is made ready is not kept for the setting before."""
+    make_ready = conv2d._make_ready
+
+    def changed_amid(*arguments: Any) -> Any:
+        with fastconv.set_precision("high"):
+            return make_ready(*arguments)
+
+    fastconv.set_precision("highest")
+    with monkeypatch.context() as patch:
+        patch.setattr(conv2d, "_make_ready", changed_amid)
+        convolved()
+    assert convolved() == EXACT
+
+
 def test_blocks_of_asynchronous_tasks() -> None:
     async def work(precision: Precision) -> Array:
         with fastconv.at_precision(precision):

@@ -136,6 +136,28 @@ def test_a_large_gradient_from_a_small_one_is_worth_threads(
     assert chunks == [2]
 
 
+@pytest.mark.parametrize("algorithm", ["winograd_2x2", "winograd_4x4", "direct", "implicit_gemm"])
+@pytest.mark.usefixtures("restored_threads", "any_work_is_worth_a_thread")
+def test_another_thread_may_change_the_number_amid_a_call(
+    algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(8)
+    for C, size in ((128, 28), (256, 7)):
+        x = rng.standard_normal((1, C, size, size)).astype(np.float32)
+        weight = rng.standard_normal((C, C, 3, 3)).astype(np.float32)
+        plan = fastconv.plan_conv2d(x.shape, weight, padding=1, algorithm=algorithm)
+        wanted = plan(x)
+        for pair in itertools.permutations((1, 4, 8), 2):
+            for number in pair:  # how the work is cut is kept
+                fastconv.set_num_threads(number)
+                plan(x)
+            with monkeypatch.context() as patch:
+                numbers = itertools.cycle(pair)
+                patch.setattr(threads, "get_num_threads", lambda numbers=numbers: next(numbers))
+                found = plan(x, out=np.full_like(wanted, np.nan))
+            np.testing.assert_array_equal(found, wanted)
+
+
 @pytest.mark.usefixtures("restored_threads")
 def test_set_num_threads() -> None:
     fastconv.set_num_threads(np.int64(5))

@@ -27,7 +27,7 @@ from fastconv.core.arguments import (
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import IntPair, Padding
 from fastconv.runtime import output_memory
-from fastconv.select.plan import Conv2dPlan, call_of, choose, circumstances, decide
+from fastconv.select.plan import Circumstances, Conv2dPlan, call_of, choose, circumstances, decide
 
 Array = NDArray[Any]
 #: The shape of a batch of images, or of one image.
@@ -98,13 +98,15 @@ def conv2d(
     arguments = stride, padding, dilation, groups, activation, algorithm
     arrays: tuple[Any, Any, Any] = x, weight, bias
     kept: list[_Ready] = []
+    # Asked once: what is kept for some circumstances must not be chosen by those of later.
+    now = circumstances()
     if {*map(type, arrays)} <= _ARRAYS and all(map(_is_plain, arguments)):
         sizes = [None if a is None else (a.shape, a.dtype) for a in arrays]
-        kept = _kept(*sizes, *arguments, circumstances())
+        kept = _kept(*sizes, *arguments, now)
     else:
         arrays = _as_arrays(*arrays)
     if not kept:
-        kept.append(_make_ready(*arrays, *arguments))
+        kept.append(_make_ready(now, *arrays, *arguments))
     return kept[0].run(*arrays)
 
 
@@ -152,7 +154,9 @@ def _as_arrays(x: Any, weight: Any, bias: Any) -> tuple[Array, Array, Array | No
     return as_numbers("x", x), as_numbers("weight", weight), offsets
 
 
-def _make_ready(x: Array, weight: Array, bias: Array | None, *arguments: Any) -> _Ready:
+def _make_ready(
+    now: Circumstances, x: Array, weight: Array, bias: Array | None, *arguments: Any
+) -> _Ready:
     """Check the arguments of `conv2d`, and find out what computes it."""
     *geometry, activation, algorithm = arguments
     applied = as_activation(activation)
@@ -160,7 +164,8 @@ def _make_ready(x: Array, weight: Array, bias: Array | None, *arguments: Any) ->
     filters, offsets = _parameters(weight, bias)
     dtype, returned = map(np.dtype, result_dtypes(array, filters, *offsets))
     problem = problem_of(array.shape, filters.shape, *geometry, dtype.name)
-    call = call_of(problem, choose(problem, "forward", algorithm, once=True), applied)
+    chosen = choose(problem, "forward", algorithm, once=True, now=now)
+    call = call_of(problem, chosen, applied)
     return _Ready(problem, call, dtype, returned, single, _bias_of(problem, ()))
 
 

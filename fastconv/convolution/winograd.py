@@ -222,10 +222,11 @@ class WinogradLaunch(Launch):
         flat = weight.reshape(-1)
         if self._fresh:
             return flat
-        g, groups, dtype = self._blocks()[0].record[0], self._problem.groups, self._problem.dtype
+        ready, dtype = self._blocks(), self._problem.dtype
+        g, groups = ready[0].record[0], self._problem.groups
         sizes = (int(groups * g.filter_tiles * g.products * g.weight_step),)
         result = output_memory.empty(sizes, dtype) if self._once else np.empty(sizes, dtype)
-        self._run([(WEIGHTS, 0)], flat, self._none, self._none, self._none, result)
+        self._run(ready, [(WEIGHTS, 0)], flat, self._none, self._none, self._none, result)
         return as_read_only(result)
 
     def once(self, x: Array, weight: Array, bias: Array, out: Array) -> None:
@@ -242,10 +243,11 @@ class WinogradLaunch(Launch):
                 self._unfused_max_pool(weights, bias)(x, residual, out)
                 return
             added = residual.reshape(-1)
-        blocks, steps = self._blocks()[0], [(BOTH, 0)]
+        ready, steps = self._blocks(), [(BOTH, 0)]
+        blocks = ready[0]
         if blocks.shared_bytes:
             steps = [(s, block) for block in range(blocks.blocks) for s in (TRANSFORM, MULTIPLY)]
-        self._run(steps, weights, bias, x.ravel(), added, out.ravel())
+        self._run(ready, steps, weights, bias, x.ravel(), added, out.ravel())
 
     def _unfused_max_pool(self, weights: Array, bias: Array) -> Run:
         """Return the convolution with unfused pooling, which supports a residual."""
@@ -270,6 +272,7 @@ class WinogradLaunch(Launch):
 
     def _run(
         self,
+        ready: tuple[Blocks, Array],
         steps: list[tuple[int, int]],
         weights: Array,
         bias: Array,
@@ -277,8 +280,12 @@ class WinogradLaunch(Launch):
         residual: Array,
         out: Array,
     ) -> None:
-        """Run steps (step, block) in order; all arrays are flat."""
-        blocks, arguments = self._blocks()
+        """Run steps (step, block) in order; all arrays are flat.
+
+        `ready` is what the steps were made from: another thread may have changed the number of
+        threads since.
+        """
+        blocks, arguments = ready
         arguments = with_addresses(arguments, weight=weights, bias=bias)
         size = blocks.shared_bytes + blocks.workers * blocks.worker_bytes
         with scratch("winograd", size) as memory:

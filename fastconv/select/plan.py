@@ -152,10 +152,14 @@ def fastest(ranked: Sequence[Candidate], measured: Mapping[str, float]) -> Candi
 
 
 def choose(
-    problem: Conv2dProblem, direction: Direction, algorithm: str = "auto", once: bool = False
+    problem: Conv2dProblem,
+    direction: Direction,
+    algorithm: str = "auto",
+    once: bool = False,
+    now: Circumstances | None = None,
 ) -> Algorithm:
     """Return the algorithm to run; see `decide`."""
-    return decide(problem, direction, algorithm, once).algorithm
+    return decide(problem, direction, algorithm, once, now).algorithm
 
 
 @lru_cache(maxsize=256)
@@ -165,13 +169,17 @@ def call_of(problem: Conv2dProblem, algorithm: Algorithm, activation: Activation
 
 
 def decide(
-    problem: Conv2dProblem, direction: Direction, algorithm: str = "auto", once: bool = False
+    problem: Conv2dProblem,
+    direction: Direction,
+    algorithm: str = "auto",
+    once: bool = False,
+    now: Circumstances | None = None,
 ) -> Choice:
     """Choose the algorithm to run: the named one, or with "auto" the one expected to be fastest.
 
     That is the fastest measured, if the problem was measured, else the one with the best estimate.
     A named algorithm runs at any precision. If the weights are used `once`, the time to prepare
-    them counts.
+    them counts. The circumstances are those of `now`, unless it is None.
 
     Raises
     ------
@@ -183,7 +191,7 @@ def decide(
             f"algorithm must be a name ({_names(direction)}), got {algorithm!r} of type "
             f"{type(algorithm).__name__}"
         )
-    return _decide(problem, direction, algorithm, circumstances(), once)
+    return _decide(problem, direction, algorithm, now or circumstances(), once)
 
 
 def _names(direction: Direction) -> str:
