@@ -235,6 +235,8 @@ def warmup(
     """
     with plain_errors(ValueError):
         require("rich", "fastconv warmup")
+        from numba import config
+
         from fastconv.bench import warmup as kernels
         from fastconv.bench.progress_bar import ProgressBar
         from fastconv.bench.suites import check_names
@@ -244,7 +246,8 @@ def warmup(
         for each in dtype or ():
             check_dtype(each)
         check_names("--for", purposes or (), PURPOSES)
-        reason = why_nothing_is_kept()
+        switched_off = "NUMBA_DISABLE_JIT switches the compiler off" if config.DISABLE_JIT else None
+        reason = switched_off or why_nothing_is_kept()
         if reason is not None:
             print(f"error: compiling now would be in vain: {reason}", file=sys.stderr)
             raise typer.Exit(1)

@@ -187,6 +187,34 @@ def test_a_folder_that_keeps_nothing(cold: Path) -> None:
     assert errors.count("RuntimeWarning") == 1
 
 
+@posix
+def test_a_working_folder_that_is_deleted(cold: Path, tmp_path: Path) -> None:
+    """Numba needs one: whoever has none is told."""
+    vanish = f"""
+os.mkdir({str(tmp_path / "gone")!r}); os.chdir({str(tmp_path / "gone")!r}); os.rmdir(os.getcwd())
+try:
+    loops.zip_sum(out[0])
+except FileNotFoundError as error:
+    print(error)
+os.chdir("/")
+loops.zip_sum(out[0])
+"""
+    (tmp_path / "loops.py").write_text(
+        LOOPS
+        + """
+@range_kernel
+def _zip(start, stop, out):
+    for i, value in zip(range(start, stop), out):
+        out[i] = value
+
+def zip_sum(out):
+    _zip(3, out)
+"""
+    )
+    out, _ = run(BEGIN + vanish)
+    assert "os.chdir" in out
+
+
 # What is missing ----------------------------------------------------------------------------------
 
 
@@ -327,6 +355,21 @@ def test_layers_of_others_are_called_no_more_than_they_expect() -> None:
     assert counting.calls == 3
 
 
+def test_methods_replaced_by_others_are_called_no_more_than_they_expect() -> None:
+    relu, calls = nn.ReLU(), []
+    forward = relu.forward
+
+    def counted(x: Any) -> Any:
+        calls.append(x)
+        return forward(x)
+
+    relu.forward = counted  # type: ignore[method-assign]
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), relu, nn.Linear(3, 2))
+    x, y = np.ones((6, 1, 2, 2), np.float32), np.arange(6) % 2
+    nn.fit(model, x, y, epochs=1, batch_size=2, progress="silent")
+    assert len(calls) == 3
+
+
 @posix
 def test_the_first_training_on_a_machine(cold: Path) -> None:
     program = """
@@ -420,3 +463,27 @@ def test_the_notice_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     with compile_notice.compiling():  # a short one
         pass
     assert stderr.written == ""
+
+
+class Closed(Terminal):
+    """Standard error that nobody reads any more."""
+
+    def write(self, text: str) -> None:
+        """Refuse what is written."""
+        raise BrokenPipeError(text)
+
+    def isatty(self) -> bool:
+        """Refuse to tell, or return that this was a terminal."""
+        if not self._is_terminal:
+            raise ValueError("I/O operation on closed file.")
+        return True
+
+
+@pytest.mark.usefixtures("slow_kernels")
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_notice_that_nobody_reads(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
+    stderr = Closed(is_terminal)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with compile_notice.changing_in_place(), compile_notice.compiling():
+        compile_notice.tell(1, 2)
+    assert compile_notice._kernels == 4

@@ -244,6 +244,16 @@ def test_the_scale_of_images_does_not_matter() -> None:
         small().fit(x, y).predict(np.full_like(x, 1e200))
 
 
+def test_no_images_at_all() -> None:
+    x, y = bright()
+    classifier = small().fit(x, y)
+    for predict in (classifier.predict, classifier.predict_proba):
+        with pytest.raises(ValueError, match="minimum of 1 is required"):
+            predict(x[:0])
+    with pytest.raises(ValueError, match="minimum of 1 is required"):
+        small().fit(x[:, :0], y)
+
+
 def test_other_images_than_in_fit() -> None:
     x, y = bright()
     with refused("X", (1, 7, 5)):

@@ -121,3 +121,32 @@ if {stream!r} != "broken":
 print("right")
 """)
     assert done.stdout == "right\n", done.stderr
+
+
+def test_a_fork_waits_for_llvm() -> None:
+    # Looking for compiled code takes LLVM's lock without the compiler's.
+    done = run("""
+import os, threading
+import fastconv
+from fastconv.jit.compiler import target
+from llvmlite.binding import ffi
+held = threading.Event()
+
+def hold():
+    with ffi.lib._lock:
+        held.set()
+        threading.Event().wait(0.3)
+
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+child = os.fork()
+if child == 0:
+    import faulthandler
+    faulthandler.dump_traceback_later(20, exit=True)
+    target()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+target()
+""")
+    assert done.returncode == 0, done.stderr

@@ -9,6 +9,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 
 import fastconv
 from fastconv.jit import compiler, kernel_cache, machine_code
+from fastconv.runtime.private_files import read_private_file
 
 posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="permissions as on POSIX systems")
 
@@ -357,6 +359,40 @@ def test_other_sources_other_kernels(filled: Path, tmp_path: Path) -> None:
     before = {path.name for path in folder.iterdir()}
     assert convolve(folder, FEW, PYTHONPATH=str(tmp_path))[0] == "right"
     assert len({path.name for path in folder.iterdir()} - before) == 1
+
+
+def test_other_sources_other_kernels_in_a_zip_file(tmp_path: Path) -> None:
+    package = tmp_path / "fastconv"
+    shutil.copytree(Path(fastconv.__file__).parent, package, ignore=lambda *_: ["__pycache__"])
+    program = "from fastconv.jit import kernel_cache; print(kernel_cache.build_key())"
+    keys = []
+    for edit in ("", "\n# edited\n"):
+        with (package / "kernels/naive_loops.py").open("a") as source:
+            source.write(edit)
+        packed = shutil.make_archive(
+            str(tmp_path / f"packed{len(keys)}"), "zip", tmp_path, "fastconv"
+        )
+        for path in (packed, str(tmp_path)):
+            done = subprocess.run(
+                [sys.executable, "-P", "-c", program],
+                env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            keys.append(done.stdout)
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+
+
+def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"content")
+    tracemalloc.start()
+    try:
+        assert read_private_file(file, 1 << 28) == b"content"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @posix

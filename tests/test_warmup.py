@@ -75,6 +75,13 @@ def test_warmup_without_a_folder_says_so_at_once(tmp_path: Path) -> None:
         assert "FASTCONV_CACHE_DIR" in line
 
 
+def test_warmup_without_the_compiler_says_so_at_once(tmp_path: Path) -> None:
+    environment = {"FASTCONV_CACHE_DIR": str(tmp_path), "NUMBA_DISABLE_JIT": "1"}
+    outcome = in_new_process("warmup", "--for", "bench", before=FEWER, environment=environment)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "NUMBA_DISABLE_JIT" in outcome.err
+
+
 def test_programs_of_the_readme_compile_nothing_after_it(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     fewer = "import fastconv.bench.warmup_programs as p; p.load_suite = lambda _: ()"

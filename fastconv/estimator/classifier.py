@@ -294,7 +294,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 raise ValueError(
                     f"X must have images of shape {self.image_shape_} as in fit, got {image}"
                 )
-            X = np.asarray(X).reshape(shape[0], -1)
+            X = np.asarray(X).reshape(shape[0], math.prod(shape[1:]))
         elif first:
             self._given_shape = None
         return validate_data(self, X, y, reset=first, dtype=[np.float32, np.float64])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -48,7 +49,7 @@ def changing_in_place() -> Iterator[None]:
         _before_list = None
         if _unfinished and not _blocks:
             _unfinished = False
-            print(file=sys.stderr, flush=True)
+            _print("\n")
 
 
 def tell(done: int, total: int) -> None:
@@ -64,9 +65,22 @@ def _show(count: str) -> None:
     global _told, _unfinished
     if os.environ.get(QUIET_VARIABLE) or sys.stderr is None:
         return
-    if _blocks and sys.stderr.isatty():
+    if _blocks and _is_terminal():
         _told = _unfinished = True
-        print(f"\r{_TEXT} ({count})  ", end="", file=sys.stderr, flush=True)
+        _print(f"\r{_TEXT} ({count})  ")
     elif not _told:
         _told = True
-        print(f"{_TEXT} ({count})", file=sys.stderr, flush=True)
+        _print(f"{_TEXT} ({count})\n")
+
+
+def _is_terminal() -> bool:
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, OSError, ValueError):  # a program's own stream; it is closed
+        return False
+
+
+def _print(text: str) -> None:
+    """Print, unless nobody can read it any more: that is no reason to stop a program."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        print(text, end="", file=sys.stderr, flush=True)

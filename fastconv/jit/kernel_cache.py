@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,8 @@ except ImportError:  # Windows
 #: Environment variable that names another folder for compiled kernels.
 CACHE_VARIABLE = "FASTCONV_CACHE_DIR"
 
-_PACKAGE = Path(__file__).resolve().parent.parent
-# All sources that kernels depend on, imported ones too.
-_SOURCES = ("kernels/*.py", "codegen/*.py", "jit/*.py", "core/*.py", "runtime/cpu.py")
+# All sources that kernels depend on, imported ones too: folders, and how their files begin.
+_SOURCES = (("kernels", ""), ("codegen", ""), ("jit", ""), ("core", ""), ("runtime", "cpu."))
 _MAGIC = b"fastconv kernel 2\n"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _LENGTH_BYTES = 4
@@ -88,9 +88,12 @@ def build_key() -> str:
     digest = hashlib.sha256()
     versions = (numba.__version__, llvmlite.__version__, sys.implementation.cache_tag)
     digest.update(repr(versions).encode())
-    for pattern in _SOURCES:
-        for path in sorted(_PACKAGE.glob(pattern)):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for folder, begin in _SOURCES:
+        # They may be in a zip file, or be kept as byte code only.
+        entries = (resources.files("fastconv") / folder).iterdir()
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.name.startswith(begin) and entry.name.endswith((".py", ".pyc")):
+                digest.update(entry.name.encode() + b"\0" + entry.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 
@@ -176,8 +179,13 @@ def claim(name: str, key: str) -> Iterator[None]:
                 end = time.monotonic() + _MOST_SECONDS_OF_WAITING
                 while not _locked(handle) and time.monotonic() < end:
                     time.sleep(_SECONDS_BETWEEN_LOOKS)
-                stack.callback(path.unlink, missing_ok=True)
+                stack.callback(_remove, path)
         yield
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # the folder may have vanished, or be read-only by now
+        path.unlink()
 
 
 def is_claimed(name: str, key: str) -> bool:

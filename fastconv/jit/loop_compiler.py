@@ -148,7 +148,13 @@ class _LoopCompiler(_Compiler):
         library.enable_object_caching()
         parallel = self.loop is not self.py_func
         loop_args = (types.int64, types.int64, *args[len(PARAMETERS) :]) if parallel else args
-        loop = self._lowered(self.loop, loop_args, types.none, library)
+        try:
+            loop = self._lowered(self.loop, loop_args, types.none, library)
+        except FileNotFoundError as error:  # Numba asks for the working folder's name
+            raise FileNotFoundError(
+                "fastconv cannot compile kernels, because the working folder has been deleted: "
+                "change to one that exists, e.g. os.chdir('/')"
+            ) from error
         entry = add_launch(context, library, loop, self.name) if parallel else loop.fndesc
         environment = loop.environment
         context.create_cpython_wrapper(library, entry, environment, None, release_gil=True)

@@ -74,8 +74,9 @@ def read_private_file(path: Path, most: int) -> bytes:
     _check_file(path.lstat(), most)  # before it is opened: a device may act on that
     handle = os.open(path, _OPEN)
     with os.fdopen(handle, "rb") as file:
-        _check_file(os.fstat(handle), most)
-        return file.read(most + 1)
+        status = os.fstat(handle)
+        _check_file(status, most)
+        return file.read(status.st_size)
 
 
 def _check_file(status: os.stat_result, most: int) -> None:

@@ -218,16 +218,24 @@ def run_parallel(kernel: Callable[..., None], *arguments: Any) -> None:
 # Forks -----------------------------------------------------------------------------------
 
 _forked_safely = True
+# In the order in which the compiler takes them.
+_COMPILER_LOCKS = (
+    ("numba.core.compiler_lock", ("global_compiler_lock", "_lock")),
+    ("llvmlite.binding.ffi", ("lib", "_lock", "_lock")),
+)
 
 
 def _before_fork(undo: ExitStack) -> None:
     global _forked_safely
     blas.pause(undo)
-    # A compiler lock that another thread holds would stay locked in the child for ever.
-    module = sys.modules.get("numba.core.compiler_lock")
-    lock = module and module.global_compiler_lock._lock
-    if lock and lock.acquire(timeout=forks.MOST_SECONDS):
-        undo.callback(lock.release)
+    # A lock that another thread holds would stay locked in the child for ever: the compiler's,
+    # and that of LLVM, which is also taken without the first.
+    for module, path in _COMPILER_LOCKS:
+        lock: Any = sys.modules.get(module)
+        for name in path:
+            lock = getattr(lock, name, None)
+        if lock and lock.acquire(timeout=forks.MOST_SECONDS):
+            undo.callback(lock.release)
     own = threading.get_ident() == _layer_starter
     _forked_safely = own and not _inside
     # TBB's threads are stopped for a fork by the thread that started them. Numba says so when
