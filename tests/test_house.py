@@ -313,6 +313,11 @@ for name in fastconv.pool_algorithms():
     assert all(map(np.array_equal, first, found)), name
 back = fastconv.max_unpool2d(y, where, 3, 2, 1, x.shape)
 assert np.array_equal(fastconv.max_unpool2d_grad(back, where), y)
+norm = fastconv.nn.BatchNorm2d(4)
+normalized, axes = norm(x.astype(np.float32)), (0, 2, 3)
+assert np.allclose(normalized.mean(axes), 0, atol=1e-6)
+assert np.allclose(normalized.var(axes), 1, atol=1e-3)
+assert np.allclose(norm.backward(np.ones_like(normalized)), 0, atol=1e-5)
 import numba
 assert numba.config.DISABLE_JIT
 print("right")

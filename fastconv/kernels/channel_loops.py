@@ -18,7 +18,8 @@ from fastconv.jit.compiler import range_kernel, summing_kernel
 
 #: Elements of a block, which fits L1.
 BLOCK = 4096
-#: The statistics and parameters of one channel. `std` is ``sqrt(variance + eps)``.
+#: The statistics and parameters of one channel. `std` is ``sqrt(variance + eps)``. Kernels read
+#: `mean` and `std` by index: in plain Python the attributes are NumPy's methods.
 CHANNEL = np.dtype(
     (
         np.record,
@@ -125,12 +126,12 @@ def normalize(
                     squares += spread - size * off * off
                     squares += shift * shift * count * size / both
                     count = both
-            channel.mean = mean
+            channel["mean"] = mean
             channel.variance = 0.0 if squares < 0.0 else squares / count
-        channel.std = np.sqrt(channel.variance + eps)
-        centre, scale = x.dtype.type(channel.mean), channel.weight / channel.std
+        channel["std"] = np.sqrt(channel.variance + eps)
+        centre, scale = x.dtype.type(channel["mean"]), channel.weight / channel["std"]
         factor = x.dtype.type(scale)
-        offset = x.dtype.type(channel.bias - (channel.mean - centre) * scale)
+        offset = x.dtype.type(channel.bias - (channel["mean"] - centre) * scale)
         for plane in range(c * pixels, x.size, channels.size * pixels):
             for i in range(uint64(plane), uint64(plane + pixels)):
                 value = (x[i] - centre) * factor + offset
@@ -159,7 +160,7 @@ def normalize_grad(
     zero = x.dtype.type(0)
     for c in range(start, stop):
         channel = channels[c]
-        centre, inverse = x.dtype.type(channel.mean), 1 / channel.std
+        centre, inverse = x.dtype.type(channel["mean"]), 1 / channel["std"]
         total, along = 0.0, 0.0
         for plane in range(c * pixels, x.size, channels.size * pixels):
             for first in range(plane, plane + pixels, BLOCK):
@@ -168,7 +169,7 @@ def normalize_grad(
                 sums = _grad_sums(grad, output, relu, x, first, last, centre)
                 total += sums[0]
                 along += sums[1]
-        rounding = channel.mean - centre
+        rounding = channel["mean"] - centre
         along -= total * rounding
         channel.weight_grad, channel.bias_grad = along * inverse, total
         factor, average, slope = x.dtype.type(channel.weight * inverse), zero, zero
