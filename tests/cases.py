@@ -126,6 +126,8 @@ CONV_CASES: tuple[ConvCase, ...] = (
     C("dilated_strided", (1, 3, 12, 13), (4, 3, 3, 3), stride=2, padding=2, dilation=3),
     C("dilated_depthwise", (1, 4, 8, 9), (4, 1, 3, 3), padding=2, dilation=2, groups=4),
     C("dilated_over_image", (1, 2, 3, 4), (3, 2, 3, 3), padding=5, dilation=4),
+    # Its input gradient has taps for odd columns alone.
+    C("dilated_odd_columns", (2, 3, 8, 9), (1, 3, 2, 4), (3, 2), ((1, 4), (3, 0)), (1, 2)),
     # Strides that jump over input.
     C("stride_over_kernel", (2, 3, 10, 11), (4, 3, 2, 2), stride=3),
     C("stride_over_kernel_grouped", (1, 4, 9, 7), (4, 2, 1, 2), stride=(4, 3), groups=2),

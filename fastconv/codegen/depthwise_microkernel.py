@@ -81,15 +81,18 @@ class DepthwiseMicrokernel(Microkernel):
         stride: tuple[int, int],
         rows: int,
         vectors: int,
-        second: int = 0,
+        second: int | None = None,
     ) -> dict[tuple[int, int], Any]:
-        """Return the sums by row and vector; a second filter begins with tap number `second`."""
+        """Return the sums by row and vector; a second filter begins with tap number `second`.
+
+        That number may be 0: the first filter of a pair may have no taps.
+        """
         builder, vector, operand = self.builder, self.vector, self.operand
-        left = self.v.left_odd if second else self.v.left
+        left = self.v.left if second is None else self.v.left_odd
         positions = [(i, v) for i in range(rows) for v in range(vectors)]
         sums = dict.fromkeys(positions, vector.broadcast(builder.load(self.bias)))
         weights = [
-            operand.broadcast(builder.load(operand.at(self.weight, second + tap)))
+            operand.broadcast(builder.load(operand.at(self.weight, (second or 0) + tap)))
             for tap in range(R * S)
         ]
         masks = self._masks(S, stride[1], vectors, left)
