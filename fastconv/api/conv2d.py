@@ -20,6 +20,7 @@ from fastconv.core.arguments import (
     as_batch_shape,
     as_computed,
     as_numbers,
+    as_returned,
     check_batched_alike,
     check_shape,
     result_dtypes,
@@ -300,8 +301,7 @@ def conv2d_input_grad(
     out = output_memory.empty(problem.input_shape, dtype)
     if problem.N:
         chosen.input_grad.run(problem, as_computed(filters, dtype), as_computed(grad, dtype), out)
-    dx = out.astype(returned, copy=False)
-    return dx[0] if single else dx
+    return as_returned(out, returned, single)
 
 
 def conv2d_weight_grad(

@@ -203,12 +203,10 @@ class Module:
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Yield the modules that are attributes, or in lists that are."""
         for name, value in vars(self).items():
-            if isinstance(value, Module):
-                yield name, value
-            elif isinstance(value, list | tuple):
-                for i, item in enumerate(value):
-                    if isinstance(item, Module):
-                        yield f"{name}.{i}", item
+            named = [(name, value)]
+            if isinstance(value, list | tuple):
+                named = [(f"{name}.{i}", item) for i, item in enumerate(value)]
+            yield from ((key, item) for key, item in named if isinstance(item, Module))
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """Yield this module and all below it, parents first."""
