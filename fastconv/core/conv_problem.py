@@ -82,6 +82,15 @@ class Conv2dProblem(WindowProblem):
     groups: int
     dtype: str
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        # Of integers alone: the hash of a string differs in the process that unpickles it.
+        sizes = self.N, self.C, self.H, self.W, self.K, self.R, self.S, self.itemsize
+        return hash((*sizes, self.stride, self.padding, self.dilation, self.groups))
+
     @classmethod
     def from_shapes(
         cls,

@@ -188,12 +188,13 @@ def _work(problem: Conv2dProblem) -> float:
     return float(cycles) / CYCLES_PER_SECOND
 
 
-@lru_cache(maxsize=64)
-def _code(shape: Direct1x1WeightGradShape, step: int) -> NDArray[Any]:
-    """Return the record `CODE` for a column stride of `step`, any stride if that is 0."""
-    subsample = subsampler_address(step, shape.bits, shape.lanes)
-    record = record_of(CODE, subsample=subsample, microkernel=direct_1x1_weight_grad_address(shape))
-    return record.view(np.int64)
+@lru_cache(maxsize=128)
+def _loops(problem: Conv2dProblem) -> BandLoops:
+    cut, step = cut_of(problem), problem.stride[1]
+    shape = cut.shape
+    subsample = subsampler_address(step if step <= 2 else 0, shape.bits, shape.lanes)
+    code = record_of(CODE, subsample=subsample, microkernel=direct_1x1_weight_grad_address(shape))
+    return BandLoops(cut, code.view(np.int64), _work(problem))
 
 
 class Direct1x1WeightGrad(Gradient):
@@ -225,21 +226,21 @@ class Direct1x1WeightGrad(Gradient):
 
     def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
         """Fill `out`, (K, C / groups, 1, 1), with the gradient of the weights."""
-        p, x, cut = problem, factor, cut_of(problem)
-        g, code = cut.record[0], _code(cut.shape, p.stride[1] if p.stride[1] <= 2 else 0)
-        items, most = int(p.groups * g.chunks * g.blocks * g.ranges), useful_threads(_work(p))
+        p, loops = problem, _loops(problem)
+        cut, most = loops.cut, useful_threads(loops.seconds)
+        g, grad = cut.record[0], grad_output.reshape(-1)
+        items = int(p.groups * g.chunks * g.blocks * g.ranges)
         with (
             scratch("bands", (cut.subsampled,), p.dtype) as subsampled,
             scratch("sums", (cut.sums,), p.dtype) as sums,
         ):
             for first, images, pixel_blocks in cut.bands:
-                pixels = x
+                pixels = factor[first : first + images].reshape(-1)
                 if cut.subsampled:
-                    some = x[first : first + images]
-                    loops = BandLoops(cut, code, most, (some, grad_output), sums)
-                    loops.run(subsample_address(), images * p.C, subsampled, pixel_blocks)
+                    arrays = pixels, grad, subsampled, sums
+                    loops.run(most, subsample_address(), images * p.C, arrays, pixel_blocks)
                     pixels = as_read_only(subsampled)
-                factors = (grad_output, pixels) if g.grad_is_a else (pixels, grad_output)
-                loops = BandLoops(cut, code, most, factors, sums)
-                loops.run(multiply_address(), items, subsampled, pixel_blocks)
-            loops.finish(reduce_chunks_1x1_address(cut.shape.bits), p.K, out)
+                factors = (grad, pixels) if g.grad_is_a else (pixels, grad)
+                arrays = *factors, subsampled, sums
+                loops.run(most, multiply_address(), items, arrays, pixel_blocks)
+            loops.finish(reduce_chunks_1x1_address(cut.shape.bits), p.K, arrays, out)

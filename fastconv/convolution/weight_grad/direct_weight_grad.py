@@ -164,11 +164,6 @@ def cut_of(problem: Conv2dProblem) -> Cut:
     return Cut(shape, record, *arrays, chunks * chunk_size, p.groups * chunks * ranges)
 
 
-@lru_cache(maxsize=64)
-def _code(shape: DirectWeightGradShape) -> NDArray[Any]:
-    return record_of(CODE, microkernel=direct_weight_grad_address(shape)).view(np.int64)
-
-
 @lru_cache(maxsize=1024)
 def _work(problem: Conv2dProblem) -> float:
     """Return the estimated seconds of one core, without memory traffic."""
@@ -177,6 +172,13 @@ def _work(problem: Conv2dProblem) -> float:
     # `_cycles` counts one multiplication per cycle.
     cycles = 1.1 / cpu.describe().instructions.a_cycle * (_cycles(p, cut.shape) + adding)
     return cycles / CYCLES_PER_SECOND
+
+
+@lru_cache(maxsize=128)
+def _loops(problem: Conv2dProblem) -> BandLoops:
+    cut = cut_of(problem)
+    code = record_of(CODE, microkernel=direct_weight_grad_address(cut.shape))
+    return BandLoops(cut, code.view(np.int64), _work(problem))
 
 
 class DirectAnyWeightGrad(Gradient):
@@ -207,9 +209,9 @@ class DirectAnyWeightGrad(Gradient):
 
     def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
         """Fill `out`, (K, C / groups, R, S), with the gradient of the weights."""
-        p, cut = problem, cut_of(problem)
-        code = _code(cut.shape)
-        with scratch("sums", (cut.sums,), p.dtype) as sums:
-            loops = BandLoops(cut, code, useful_threads(_work(p)), (factor, grad_output), sums)
-            loops.run(correlate_address(), cut.items, sums, cut.bands)
-            loops.finish(reduce_chunks_address(cut.shape.bits), p.K, out)
+        loops = _loops(problem)
+        cut, most = loops.cut, useful_threads(loops.seconds)
+        with scratch("sums", (cut.sums,), problem.dtype) as sums:
+            arrays = factor.reshape(-1), grad_output.reshape(-1), sums, sums
+            loops.run(most, correlate_address(), cut.items, arrays, cut.bands)
+            loops.finish(reduce_chunks_address(cut.shape.bits), problem.K, arrays, out)

@@ -222,18 +222,6 @@ def _tables(
     }
 
 
-@lru_cache(maxsize=64)
-def _code(shape: WeightGradShape, step: int) -> NDArray[Any]:
-    """Return the record `CODE`; every `step`-th column of the input is packed."""
-    vectors = shape.bits, shape.lanes
-    collecting = {"transpose": transposer_address(*vectors)}
-    packing = {"pack": pixel_packer_address(*vectors), "clear": clear_address(*vectors)}
-    pack_input = pixel_packer_address(*vectors, step)
-    microkernel = weight_grad_address(shape)
-    code = record_of(CODE, **collecting, **packing, pack_input=pack_input, microkernel=microkernel)
-    return code.view(np.int64)
-
-
 @lru_cache(maxsize=1024)
 def _work(problem: Conv2dProblem) -> tuple[float, int]:
     """Return the estimated cycles of one core, and the number of bands."""
@@ -251,6 +239,21 @@ def _work(problem: Conv2dProblem) -> tuple[float, int]:
     transposing = 1.0 * p.K * p.taps
     adding = len(cut.bands) * cut.sums / lanes * 4.0
     return multiplying + float(packing) + transposing + adding, len(cut.bands)
+
+
+@lru_cache(maxsize=128)
+def _loops(problem: Conv2dProblem) -> BandLoops:
+    cut = bands_of(problem)
+    vectors = cut.shape.bits, cut.shape.lanes
+    code = record_of(
+        CODE,
+        transpose=transposer_address(*vectors),
+        pack=pixel_packer_address(*vectors),
+        pack_input=pixel_packer_address(*vectors, 2 if cut.record[0].x_row_step else 1),
+        clear=clear_address(*vectors),
+        microkernel=weight_grad_address(cut.shape),
+    )
+    return BandLoops(cut, code.view(np.int64), _work(problem)[0] / CYCLES_PER_SECOND)
 
 
 class ImplicitGemmWeightGrad(Gradient):
@@ -278,21 +281,17 @@ class ImplicitGemmWeightGrad(Gradient):
 
     def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
         """Fill `out`, (K, C / groups, R, S), with the gradient of the weights."""
-        p, cut, most = (
-            problem,
-            bands_of(problem),
-            useful_threads(_work(problem)[0] / CYCLES_PER_SECOND),
-        )
+        p, loops = problem, _loops(problem)
+        cut, most = loops.cut, useful_threads(loops.seconds)
         g = cut.record[0]
-        code = _code(cut.shape, 2 if g.x_row_step else 1)
         tiles = int(p.groups * (g.channel_tiles + g.filter_tiles) * g.chunks)
         weights = int(p.groups * g.filter_tiles * p.R * g.row_blocks)
         with (
             scratch("bands", (cut.memory,), p.dtype) as memory,
             scratch("sums", (cut.sums,), p.dtype) as sums,
         ):
-            loops = BandLoops(cut, code, most, (factor, grad_output), sums)
+            arrays = factor.reshape(-1), grad_output.reshape(-1), memory, sums
             for band in cut.bands:
-                loops.run(pack_address(), tiles * int(band[1]), memory, band)
-                loops.run(multiply_address(), weights, memory, band)
-            loops.collect(p, out)
+                loops.run(most, pack_address(), tiles * int(band[1]), arrays, band)
+                loops.run(most, multiply_address(), weights, arrays, band)
+            loops.collect(p, arrays, out)

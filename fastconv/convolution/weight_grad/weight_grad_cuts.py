@@ -83,32 +83,44 @@ def whole_vectors(offsets: NDArray[np.int64], lanes: int) -> NDArray[np.int64]:
     return np.pad(offsets, (0, -len(offsets) % lanes), mode="edge")
 
 
+#: The arrays that the loops over a band read and write: the input, the output gradient (or the
+#: other way around), the packed factors, and the sums.
+BandArrays = tuple[Array, Array, Array, Array]
+
+
 class BandLoops:
-    """Loops over bands of a problem with the arrays of one call; `code` is a `CODE` record."""
+    """The loops over the bands of a problem, prepared once for all calls.
 
-    def __init__(
-        self, cut: Any, code: NDArray[Any], most: int, factors: tuple[Array, Array], sums: Array
-    ) -> None:
-        self._cut, self._code, self._most, self._sums = cut, code, most, sums
-        self._factors = factors[0].reshape(-1), factors[1].reshape(-1)
-        self._layer = cut.record.view(np.int64)  # one type for the kernel, whatever the fields
+    Attributes
+    ----------
+    cut : NamedTuple
+        The partition, with at least `record`, `sums` and `bands`.
+    seconds : float
+        The estimated time of one thread.
+    """
 
-    def run(self, loops: int, items: int, memory: Array, band: Array) -> None:
-        """Run the loops over `items` items of a band."""
-        arrays = *self._factors, memory, self._sums, band
-        run_loops.on(self._most, items, loops, *arrays, self._code, self._layer)
-
-    def finish(self, loops: int, items: int, out: Array, layer: Array | None = None) -> None:
-        """Run the loops that fill `out` from the sums, with the cut's record or `layer`."""
-        layer = self._layer if layer is None else layer.view(np.int64)
-        arrays = *self._factors, self._sums, out.reshape(-1), layer
+    def __init__(self, cut: Any, code: NDArray[Any], seconds: float) -> None:
+        self.cut, self.seconds, self._code = cut, seconds, code
+        # One type for the kernels, whatever the fields.
+        self._layer = cut.record.view(np.int64)
         # A few cycles per sum: often too little work for a second thread.
-        most = min(self._most, useful_threads(3 * self._sums.size / CYCLES_PER_SECOND))
-        run_loops.on(most, items, loops, *arrays, self._code, layer)
+        self._adding_seconds = 3 * cut.sums / CYCLES_PER_SECOND
 
-    def collect(self, problem: Conv2dProblem, out: Array) -> None:
+    def run(self, most: int, loops: int, items: int, arrays: BandArrays, band: Array) -> None:
+        """Run the loops over `items` items of a band, on at most `most` threads."""
+        run_loops.on(most, items, loops, *arrays, band, self._code, self._layer)
+
+    def finish(self, loops: int, items: int, arrays: BandArrays, out: Array) -> None:
+        """Run the loops that fill `out` from the sums."""
+        self._finish(loops, items, arrays, out, self._layer)
+
+    def collect(self, problem: Conv2dProblem, arrays: BandArrays, out: Array) -> None:
         """Fill `out` with the sums of all filter tiles."""
-        p, cut = problem, self._cut
-        vectors = p.groups * -(-p.K_per_group // cut.shape.lanes)
-        items = vectors * int(cut.sums_record[0].tap_chunks)
-        self.finish(collect_address(), items, out, cut.sums_record)
+        p, record = problem, self.cut.sums_record
+        items = p.groups * -(-p.K_per_group // self.cut.shape.lanes) * int(record[0].tap_chunks)
+        self._finish(collect_address(), items, arrays, out, record.view(np.int64))
+
+    def _finish(self, loops: int, items: int, arrays: BandArrays, out: Array, layer: Array) -> None:
+        x, grad, _, sums = arrays
+        most = useful_threads(self._adding_seconds)
+        run_loops.on(most, items, loops, x, grad, sums, out.reshape(-1), layer, self._code, layer)

@@ -180,21 +180,6 @@ def _tables(
     }
 
 
-@lru_cache(maxsize=64)
-def _code(form: Form, shape: WeightGradShape) -> NDArray[Any]:
-    code = record_of(
-        CODE,
-        transpose=transposer_address(shape.bits, shape.lanes),
-        pack=pixel_packer_address(shape.bits, shape.lanes),
-        clear=clear_address(shape.bits, shape.lanes),
-        pixels=pixels_address(form, grads=False),
-        grads=pixels_address(form, grads=True),
-        microkernel=weight_grad_address(shape),
-        sums=sums_address(form),
-    )
-    return code.view(np.int64)
-
-
 @lru_cache(maxsize=1024)
 def _work(problem: Conv2dProblem, m: int) -> tuple[float, int]:
     """Return the estimated cycles of one core, and the number of bands."""
@@ -213,6 +198,23 @@ def _work(problem: Conv2dProblem, m: int) -> tuple[float, int]:
     transposing = 1.0 * p.K * p.taps
     cycles: float = multiplying + beginning + summing + transforming + packing + transposing
     return cycles, len(cut.bands)
+
+
+@lru_cache(maxsize=128)
+def _loops(problem: Conv2dProblem, m: int, workers: int) -> BandLoops:
+    cut = bands_of(problem, m, workers)
+    form, vectors = cut.form, (cut.shape.bits, cut.shape.lanes)
+    code = record_of(
+        CODE,
+        transpose=transposer_address(*vectors),
+        pack=pixel_packer_address(*vectors),
+        clear=clear_address(*vectors),
+        pixels=pixels_address(form, grads=False),
+        grads=pixels_address(form, grads=True),
+        microkernel=weight_grad_address(cut.shape),
+        sums=sums_address(form),
+    )
+    return BandLoops(cut, code.view(np.int64), _work(problem, m)[0] / CYCLES_PER_SECOND)
 
 
 class WinogradWeightGrad(Gradient):
@@ -248,14 +250,14 @@ class WinogradWeightGrad(Gradient):
     def run(self, problem: Conv2dProblem, factor: Array, grad_output: Array, out: Array) -> None:
         """Fill `out`, (K, C / groups, R, R), with the gradient of the weights."""
         p, workers = problem, useful_threads(_work(problem, self.m)[0] / CYCLES_PER_SECOND)
-        cut = bands_of(problem, self.m, workers)
-        code = _code(cut.form, cut.shape)
+        loops = _loops(problem, self.m, workers)
+        cut = loops.cut
         with (
             scratch("bands", (cut.shared + workers * cut.own,), p.dtype) as memory,
             scratch("sums", (cut.sums,), p.dtype) as sums,
         ):
-            loops = BandLoops(cut, code, workers, (factor, grad_output), sums)
+            arrays = factor.reshape(-1), grad_output.reshape(-1), memory, sums
             for band in cut.bands:
-                loops.run(transform_address(), workers, memory, band)
-                loops.run(multiply_address(), workers, memory, band)
-            loops.collect(p, out)
+                loops.run(workers, transform_address(), workers, arrays, band)
+                loops.run(workers, multiply_address(), workers, arrays, band)
+            loops.collect(p, arrays, out)
