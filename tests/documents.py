@@ -47,6 +47,7 @@ _UNIT = r"(?: ?(?:%|(?:µs|ms|s|x|KiB|MiB|GiB)(?!\w)))?"
 _MASKS = (
     (r"^.*(?=, \d+ (?:cores|threads)\b)", "machine"),
     (r"(?<!\S)/\S+", "path"),
+    (r"\([^()]*\)", "()"),
     (r"^ *\*", ""),
     (rf"\b(?:{'|'.join(_NAMES)})\b", "@"),
     (r"[▏▎▍▌▋▊▉█]", " "),
@@ -129,7 +130,8 @@ def write(block: Block, folder: Path) -> None:
 def masked(line: str) -> str:
     """Return a line without what differs from one machine to another.
 
-    Numbers with their units, bars, stars, paths, names of algorithms and of the processor.
+    Numbers with their units, bars, stars, paths, what stands in parentheses, and the names of
+    algorithms and of the processor.
     """
     for pattern, instead in _MASKS:
         line = re.sub(pattern, instead, line)

@@ -96,6 +96,7 @@ def test_the_command_line_accepts_what_is_shown(command: str) -> None:
         ("dw3 forward  direct  75.1 µs im2col_jit  1.2 ms  1.00x", "dw# forward @ # @ #"),
         ("AMD EPYC 9, AVX2, 2 threads by tbb, float32", "machine, # threads by tbb, float#"),
         ("small  auto   9   2e-06   -", "small auto #"),
+        ("at worst 1.59x (body forward)", "at worst # ()"),
         ("measurements are in /home/me/tuning.jsonl", "measurements are in path"),
         ("1x64x56x56 → 64x28x28, 3x3, stride 2", "#x#x#x# → #x#x#, #x#, stride #"),
     ],
