@@ -26,6 +26,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import SequenceMatcher
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,18 +152,13 @@ def differences(documented: Sequence[str], printed: Sequence[str]) -> list[str]:
 
 def refreshed(documented: Sequence[str], printed: Sequence[str]) -> list[str]:
     """Return what is printed, without the lines for which an `ELLIPSIS` stands."""
-    wanted = Counter(map(masked, documented))
-    if not wanted[ELLIPSIS]:
+    if ELLIPSIS not in documented:
         return list(printed)
-    lines: list[str] = []
-    for line in printed:
-        if wanted[masked(line)] > 0:
-            wanted[masked(line)] -= bool(line)
-            if line or lines[-1:] != [ELLIPSIS]:
-                lines.append(line)
-        elif lines[-1:] != [ELLIPSIS]:
-            lines.append(ELLIPSIS)
-    return lines
+    ours, theirs = ([masked(line) for line in lines] for lines in (documented, printed))
+    same = SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks()
+    kept = {found.b + i for found in same for i in range(found.size)}
+    lines = [line if number in kept else ELLIPSIS for number, line in enumerate(printed)]
+    return [line for line, _ in groupby(lines)]
 
 
 # Running -----------------------------------------------------------------------------------------
