@@ -163,6 +163,30 @@ def test_public_docstrings_are_complete(name: str) -> None:
             assert re.search(rf"\b{parameter}\b", section), f"{parameter} is not described"
 
 
+def test_the_package_can_be_looked_at_without_optional_packages() -> None:
+    program = """
+import inspect, pydoc, sys
+optional = {"sklearn", "scipy", "matplotlib", "PIL", "rich", "typer", "safetensors", "tqdm"}
+sys.modules |= dict.fromkeys(optional)  # none of them can be imported
+import fastconv
+from fastconv import *
+assert {name for name, _ in inspect.getmembers(fastconv)} >= {*fastconv.__all__}
+assert "CNNClassifier" in pydoc.render_doc(fastconv)
+for name in fastconv.__all__:
+    pydoc.render_doc(f"fastconv.{name}")
+try:
+    CNNClassifier()
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("CNNClassifier needs scikit-learn 1.6 or newer")
+    assert done.stdout.endswith(': python -m pip install "fastconv[sklearn]"\n')
+
+
 def test_no_name_stands_in_two_folders() -> None:
     names = [path.name for path in SOURCES if path.name != "__init__.py"]
     assert sorted(names) == sorted(set(names))

@@ -17,6 +17,7 @@ from fastconv.data.augment import shift
 from fastconv.estimator.classifier_network import mean_and_scale, small_network
 from fastconv.estimator.classifier_settings import check_settings
 from fastconv.nn.layer_arguments import as_dtype
+from fastconv.runtime.optional_packages import missing, stand_in
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -25,9 +26,8 @@ try:
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:
-    raise ImportError(
-        f'CNNClassifier needs scikit-learn 1.6 or newer: pip install "fastconv[sklearn]" ({error})'
-    ) from error
+    _what = missing("CNNClassifier", f"scikit-learn 1.6 or newer ({error})", "sklearn")
+    ClassifierMixin, BaseEstimator = stand_in(_what), stand_in(_what)
 
 _PROGRESS = ("silent", "line", "bar")
 # Images that are classified together; a single one takes the time of so many.

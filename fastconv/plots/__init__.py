@@ -1,8 +1,8 @@
 """Plots of filters, feature maps, edges, training, mistakes, and of im2col.
 
 Every function returns a new ``matplotlib.figure.Figure``; pyplot and its global state are never
-used. A notebook shows such a figure, `save` writes it. matplotlib is imported by the first plot:
-``pip install 'fastconv[plots]'``, without which it raises ModuleNotFoundError.
+used. A notebook shows such a figure, `save` writes it. matplotlib is imported by the first plot,
+which raises ModuleNotFoundError without it.
 """
 
 from fastconv.plots.canvas import save

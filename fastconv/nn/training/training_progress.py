@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from fastconv.nn.training.history import describe
+from fastconv.runtime.optional_packages import missing
 
 _KINDS = ("auto", "bar", "line", "silent")
 
@@ -54,9 +55,7 @@ def make(kind: str) -> Progress:
             from tqdm import tqdm
         except ImportError:
             if kind == "bar":
-                raise ImportError(
-                    'progress="bar" needs the package tqdm: pip install "fastconv[nn]"'
-                ) from None
+                raise ImportError(missing('progress="bar"', "tqdm", "nn")) from None
         else:
             return Progress(tqdm=tqdm)
     return Progress(silent=kind == "silent")
