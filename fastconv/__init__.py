@@ -51,13 +51,19 @@ __all__ = sorted([*_HOME_OF, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name.startswith("_"):
         raise AttributeError(f"module 'fastconv' has no attribute {name!r}")
     with forks.held_off():
+        hints = importlib.import_module("fastconv.core.hints")
+        if name not in __all__:
+            known = [f"fastconv.{other}" for other in __all__]
+            for module in _MODULES:
+                known += [f"fastconv.{module}.{n}" for n in __getattr__(module).__all__]
+            raise hints.no_attribute("fastconv", name, known)
         if name in _MODULES:
             return importlib.import_module(f"fastconv.{name}")
         value = getattr(importlib.import_module(f"fastconv.{_HOME_OF[name]}"), name)
-    globals()[name] = value  # the next access finds it without coming here
+    value = globals()[name] = hints.explained(value)  # for the next access too
     return value
 
 

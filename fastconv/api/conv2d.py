@@ -7,7 +7,7 @@ its arguments.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +18,9 @@ from fastconv.core.activation import ActivationLike, as_activation
 from fastconv.core.arguments import (
     as_batch,
     as_batch_shape,
+    as_bias,
     as_computed,
+    as_filters,
     as_numbers,
     as_returned,
     check_batched_alike,
@@ -27,6 +29,7 @@ from fastconv.core.arguments import (
 )
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import IntPair, Padding
+from fastconv.core.hints import NoOthers, unexpected
 from fastconv.runtime import output_memory
 from fastconv.select.plan import Circumstances, Conv2dPlan, call_of, choose, circumstances, decide
 
@@ -46,6 +49,7 @@ def conv2d(
     *,
     activation: ActivationLike = None,
     algorithm: str = "auto",
+    **unknown: Unpack[NoOthers],
 ) -> Array:
     """Convolve images with filters (cross-correlation, as in every deep-learning library).
 
@@ -96,6 +100,8 @@ def conv2d(
            [2., 2.],
            [2., 2.]])
     """
+    if unknown:
+        raise unexpected(conv2d, unknown)
     arguments = stride, padding, dilation, groups, activation, algorithm
     arrays: tuple[Any, Any, Any] = x, weight, bias
     kept: list[_Ready] = []
@@ -290,7 +296,7 @@ def conv2d_input_grad(
     array([[[[1., 3., 2.]]]])
     """
     shape, single = as_batch_shape("input_shape", input_shape)
-    filters = as_numbers("weight", weight, 4)
+    filters = as_filters(weight)
     grad, single_grad = as_batch("grad_output", grad_output)
     check_batched_alike(input_shape=single, grad_output=single_grad)
     dtype, returned = result_dtypes(filters, grad)
@@ -367,10 +373,10 @@ def problem_of(
 
 def _parameters(weight: ArrayLike, bias: ArrayLike | None) -> tuple[Array, tuple[Array, ...]]:
     """Return the weights and, in a tuple of none or one, the bias: both checked as arrays."""
-    filters = as_numbers("weight", weight, 4)
+    filters = as_filters(weight)
     if bias is None:
         return filters, ()
-    offsets = as_numbers("bias", bias, 1)
+    offsets = as_bias(bias)
     check_shape("bias", offsets, filters.shape[:1], "one for each output channel")
     return filters, (offsets,)
 

@@ -13,7 +13,7 @@ from fastconv.core.arguments import (
     Array,
     as_batch,
     as_computed,
-    as_numbers,
+    as_filters,
     as_returned,
     check_batched_alike,
     check_shape,
@@ -94,7 +94,7 @@ def conv2d_backward(
     """
     wanted = _checked(need)
     images, single = as_batch("x", x)
-    filters = as_numbers("weight", weight, 4)
+    filters = as_filters(weight)
     grad, single_grad = as_batch("grad_output", grad_output)
     check_batched_alike(x=single, grad_output=single_grad)
     dtype, returned = result_dtypes(images, filters, grad)

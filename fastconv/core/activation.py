@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.core.hints import did_you_mean
+
 Array = NDArray[Any]
 
 #: What a user may pass: a name, or a name with its numbers.
@@ -93,7 +95,8 @@ def as_activation(value: Any) -> Activation:
     name, *numbers = value if isinstance(value, tuple) and value else (value,)
     if not (isinstance(name, str) and name in ACTIVATIONS):
         names = ", ".join(repr(name) for name in ACTIVATIONS)
-        raise ValueError(f"activation must be None or one of {names}, got {value!r}")
+        hint = did_you_mean("activation", name, ACTIVATIONS)
+        raise ValueError(f"activation must be None or one of {names}, got {value!r}{hint}")
     wanted = _NUMBERS.get(name, ())
     if len(numbers) != len(wanted) and (numbers or name == "clip"):
         right = ", ".join((repr(name), *wanted))

@@ -54,10 +54,12 @@ with the same arguments and data, training goes on from the last one to bitwise 
 
 Evaluation
 ----------
-``model.eval()`` keeps nothing for `backward`, uses running statistics, and fuses: batch
-normalization, activation and 2 x 2 max pooling go into the convolution before them, an activation
-after a residual block into its sum. ``model.eval(keep=True)`` fuses nothing and allows `backward`.
-A layer in a model on which it was called stays in evaluation mode when the model is trained.
+A model begins in training mode: `Dropout` drops, and `BatchNorm2d` uses the batch's own statistics.
+Call ``model.eval()`` before you predict; `fit` has done so. It keeps nothing for `backward`, uses
+running statistics, and fuses: batch normalization, activation and 2 x 2 max pooling go into the
+convolution before them, an activation after a residual block into its sum.
+``model.eval(keep=True)`` fuses nothing and allows `backward`. A layer in a model on which it was
+called stays in evaluation mode when the model is trained.
 
 >>> model.eval()(x).argmax(axis=1).shape
 (16,)
@@ -85,6 +87,9 @@ Contents
 - Inspection: ``print(model)``, ``print(model.summary((1, 1, 8, 8)))``
 """
 
+from typing import TYPE_CHECKING, Any
+
+from fastconv.core import hints
 from fastconv.nn import init
 from fastconv.nn.layers.activation_layers import Dropout, LeakyReLU, ReLU, SiLU, Softmax
 from fastconv.nn.layers.batch_norm import BatchNorm2d
@@ -159,3 +164,11 @@ __all__ = [
     "load",
     "save",
 ]
+
+for _name in __all__:
+    globals()[_name] = hints.explained(globals()[_name])
+
+if not TYPE_CHECKING:  # with it, a type checker would believe in every name
+
+    def __getattr__(name: str) -> Any:
+        raise hints.no_attribute(__name__, name, [f"{__name__}.{known}" for known in __all__])

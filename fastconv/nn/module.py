@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastconv.core.arguments import Array, as_array, as_flag, as_numbers
+from fastconv.core.hints import Hinting
 from fastconv.nn.parameter import Parameter
 from fastconv.nn.summary import Summary, summarize
 
@@ -20,7 +21,7 @@ class Keys(NamedTuple):
     unexpected_keys: tuple[str, ...]
 
 
-class Module:
+class Module(Hinting):
     """A layer, or a composition of layers.
 
     A subclass writes `forward` and `backward`, and sets parameters and other modules as

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastconv.core.hints import did_you_mean
 from fastconv.pooling.compiled_pooling import Jit
 from fastconv.pooling.pool_algorithm import PoolAlgorithm
 from fastconv.pooling.reference_pooling import Reference
@@ -28,5 +29,6 @@ def find(name: str) -> PoolAlgorithm:
         for algorithm in ALGORITHMS:
             if name in ("auto", algorithm.name):
                 return algorithm
-    names = ", ".join(repr(known) for known in ("auto", *pool_algorithms()))
-    raise ValueError(f"algorithm must be one of {names}, got {name!r}")
+    known = ("auto", *pool_algorithms())
+    names, hint = ", ".join(map(repr, known)), did_you_mean("algorithm", name, known)
+    raise ValueError(f"algorithm must be one of {names}, got {name!r}{hint}")

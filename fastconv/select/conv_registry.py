@@ -13,6 +13,7 @@ from fastconv.convolution.naive import NAIVE
 from fastconv.convolution.reference import REFERENCE
 from fastconv.convolution.winograd import WINOGRAD_2X2, WINOGRAD_4X4
 from fastconv.core.conv_problem import DIRECTIONS, Direction
+from fastconv.core.hints import did_you_mean
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     WINOGRAD_4X4,
@@ -55,4 +56,5 @@ def algorithms(direction: str = "forward") -> tuple[str, ...]:
     for known in DIRECTIONS:
         if isinstance(direction, str) and direction == known:
             return tuple(a.name for a in offering(known))
-    raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
+    names, hint = ", ".join(DIRECTIONS), did_you_mean("direction", direction, DIRECTIONS)
+    raise ValueError(f"direction must be one of {names}, got {direction!r}{hint}")

@@ -16,6 +16,7 @@ from fastconv.core.activation import Activation
 from fastconv.core.arguments import as_computed, as_numbers, check_out, check_shape
 from fastconv.core.cached import cached_property
 from fastconv.core.conv_problem import Conv2dProblem, Direction
+from fastconv.core.hints import did_you_mean
 from fastconv.core.precision import Precision, get_precision, suffices
 from fastconv.runtime import output_memory
 from fastconv.runtime.threads import get_num_threads
@@ -227,6 +228,7 @@ def _decide(
             raise ValueError(f"algorithm {algorithm!r} refuses this problem: {refusal}")
     raise ValueError(
         f"algorithm must be one of {_names(direction)} for {direction}, got {algorithm!r}"
+        + did_you_mean("algorithm", algorithm, ("auto", *algorithms(direction)))
     )
 
 

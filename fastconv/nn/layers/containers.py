@@ -56,6 +56,8 @@ class Sequential(Chain):
     def _add(self, name: str, layer: Any) -> None:
         if not isinstance(layer, Module):
             hint = f": did you mean {layer.__name__}()?" if isinstance(layer, type) else ""
+            if isinstance(layer, list | tuple):
+                hint = ": layers are given one by one, Sequential(*layers)"
             raise TypeError(f"layer {name!r} must be a Module, got {layer!r}{hint}")
         _each_once(*self.named_modules(), *layer.named_modules(name))
         self._layers[name] = layer

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastconv.core.arguments import Array
 from fastconv.core.geometry import PaddingPairs, require_tensor
+from fastconv.core.hints import did_you_mean
 from fastconv.runtime import output_memory
 
 #: PyTorch's modes: zeros, the image mirrored without its edge, its edge pixels, the image repeated.
@@ -23,7 +24,8 @@ def check_padding_mode(mode: Any) -> None:
     """Raise ValueError unless `mode` is one of `PADDING_MODES`."""
     if not (isinstance(mode, str) and mode in PADDING_MODES):
         names = ", ".join(map(repr, PADDING_MODES))
-        raise ValueError(f"padding_mode must be one of {names}, got {mode!r}")
+        hint = did_you_mean("padding_mode", mode, PADDING_MODES)
+        raise ValueError(f"padding_mode must be one of {names}, got {mode!r}{hint}")
 
 
 def source(position: int, size: int, mode: str) -> int:

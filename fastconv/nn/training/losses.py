@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -38,7 +40,8 @@ class Loss:
         """Return the gradient with respect to the predictions of the last call, of their shape."""
         if self._grad is None:
             raise RuntimeError(
-                f"{type(self).__name__}.backward needs a call of the loss before it, one for each"
+                f"{type(self).__name__}.backward needs a call of the loss before it, one for each: "
+                "loss(model(x), target), then model.backward(loss.backward())"
             )
         grad, self._grad = self._grad, None
         return grad
@@ -136,15 +139,19 @@ class CrossEntropyLoss(Loss):
             if target.min() < 0 or target.max() >= classes:
                 raise ValueError(
                     f"target must hold classes from 0 to {classes - 1}, got "
-                    f"{target.min()} .. {target.max()}"
+                    f"{target.min()} .. {target.max()}: give the model more outputs, or number the "
+                    "classes by np.unique(target, return_inverse=True)[1]"
                 )
             mass = np.zeros((*samples, classes), dtype)
             mass.reshape(-1, classes)[np.arange(target.size), target.reshape(-1)] = 1
             total = float(target.size if self.weight is None else self.weight[target].sum())
         else:
+            right = "" if target.dtype.kind in "iu" else ".astype(int)"
+            right += "" if target.shape == samples else f".reshape({samples})"
+            hint = f": target{right}" if target.size == math.prod(samples) else ""
             raise ValueError(
                 f"target must be integers of shape {samples}, or probabilities of shape "
-                f"{logits.shape} as pred has, got {target.dtype} of shape {target.shape}"
+                f"{logits.shape} as pred has, got {target.dtype} of shape {target.shape}{hint}"
             )
         if self.label_smoothing:
             mass *= 1 - self.label_smoothing
@@ -182,8 +189,10 @@ class MSELoss(Loss):
         """Return the loss of `pred`, of any shape."""
         predicted, wanted = as_floats(self, pred, argument="pred"), as_numbers("target", target)
         if wanted.shape != predicted.shape:
+            fits = wanted.size == predicted.size
+            hint = f": target.reshape({predicted.shape})" if fits else ""
             raise ValueError(
-                f"target must have the shape of pred, {predicted.shape}, got {wanted.shape}"
+                f"target must have the shape of pred, {predicted.shape}, got {wanted.shape}{hint}"
             )
         difference = predicted - wanted.astype(predicted.dtype)
         divisor = 1 if self.reduction == "sum" else max(1, difference.size)

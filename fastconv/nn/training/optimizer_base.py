@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastconv.core.arguments import Array, as_numbers
+from fastconv.core.array_hints import shown
 from fastconv.nn.layer_arguments import as_number
+from fastconv.nn.module import Module
 from fastconv.nn.parameter import Parameter
 from fastconv.nn.training.state_schema import COUNT, check
 
@@ -36,9 +38,9 @@ class Optimizer:
     def __init__(
         self, params: Iterable[Parameter] | Iterable[Mapping[str, Any]], **defaults: Any
     ) -> None:
-        if not isinstance(params, Iterable):
+        if isinstance(params, Module) or not isinstance(params, Iterable):
             raise TypeError(
-                f"params must be an iterable, such as model.parameters(), got {params!r}"
+                f"params must be an iterable, such as model.parameters(), got {shown(params)}"
             )
         groups: list[Any] = list(params)
         if not (groups and isinstance(groups[0], Mapping)):
