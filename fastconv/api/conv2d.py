@@ -7,7 +7,7 @@ its arguments.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,6 +28,11 @@ from fastconv.core.arguments import (
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import IntPair, Padding
 from fastconv.runtime import output_memory
+from fastconv.select.conv_registry import (
+    ForwardAlgorithm,
+    InputGradAlgorithm,
+    WeightGradAlgorithm,
+)
 from fastconv.select.plan import Circumstances, Conv2dPlan, call_of, choose, circumstances, decide
 
 Array = NDArray[Any]
@@ -45,7 +50,7 @@ def conv2d(
     groups: int = 1,
     *,
     activation: ActivationLike = None,
-    algorithm: str = "auto",
+    algorithm: ForwardAlgorithm = "auto",
 ) -> Array:
     """Convolve images with filters (cross-correlation, as in every deep-learning library).
 
@@ -180,8 +185,8 @@ def plan_conv2d(
     groups: int = 1,
     *,
     activation: ActivationLike = None,
-    max_pool: int | None = None,
-    algorithm: str = "auto",
+    max_pool: Literal[2] | None = None,
+    algorithm: ForwardAlgorithm = "auto",
 ) -> Conv2dPlan:
     """Make a convolution ready once, to be run on many inputs of one shape.
 
@@ -260,7 +265,7 @@ def conv2d_input_grad(
     dilation: IntPair = 1,
     groups: int = 1,
     *,
-    algorithm: str = "auto",
+    algorithm: InputGradAlgorithm = "auto",
 ) -> Array:
     """Return the gradient of ``sum(conv2d(x, weight) * grad_output)`` with respect to x.
 
@@ -313,7 +318,7 @@ def conv2d_weight_grad(
     dilation: IntPair = 1,
     groups: int = 1,
     *,
-    algorithm: str = "auto",
+    algorithm: WeightGradAlgorithm = "auto",
 ) -> Array:
     """Return the gradient of ``sum(conv2d(x, weight) * grad_output)`` for the weights.
 

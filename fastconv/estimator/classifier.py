@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,8 +15,9 @@ from fastconv import nn
 from fastconv.core.arguments import Array
 from fastconv.data.augment import shift
 from fastconv.estimator.classifier_network import mean_and_scale, small_network
-from fastconv.estimator.classifier_settings import check_settings
+from fastconv.estimator.classifier_settings import OptimizerName, check_settings
 from fastconv.nn.layer_arguments import as_dtype
+from fastconv.nn.training.training_progress import ProgressKind
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -29,7 +30,7 @@ except ImportError as error:
         f'CNNClassifier needs scikit-learn 1.6 or newer: pip install "fastconv[sklearn]" ({error})'
     ) from error
 
-_PROGRESS = ("silent", "line", "bar")
+_PROGRESS: tuple[ProgressKind, ...] = ("silent", "line", "bar")
 # Images that are classified together; a single one takes the time of so many.
 _MOST_AT_A_TIME = 64
 # Images smaller than this are not shifted: a pixel would be too much of them.
@@ -124,12 +125,12 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         epochs: int = 30,
         batch_size: int = 64,
         learning_rate: float = 0.01,
-        optimizer: str = "adam",
+        optimizer: OptimizerName = "adam",
         weight_decay: float = 0.0,
         dropout: float = 0.25,
         batch_norm: bool = True,
-        class_weight: str | dict[Any, float] | None = None,
-        augment: str | bool | Callable[..., Array] = "auto",
+        class_weight: Literal["balanced"] | dict[Any, float] | None = None,
+        augment: Literal["auto"] | bool | Callable[..., Array] = "auto",
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         patience: int = 5,
@@ -383,7 +384,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         augment = partial(shift, most=1, edge=True)
         return augment if (large if self.augment == "auto" else self.augment) else None
 
-    def _progress(self) -> str:
+    def _progress(self) -> ProgressKind:
         return _PROGRESS[min(2, int(self.verbose))]
 
     def _seed(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from fastconv.convolution.algorithm import Algorithm
 from fastconv.convolution.depthwise import DEPTHWISE
 from fastconv.convolution.direct import DIRECT
@@ -27,13 +29,41 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     REFERENCE,
 )
 
+# The same names for type checkers: what a user may pass as `algorithm`.
+ForwardAlgorithm: TypeAlias = Literal[
+    "auto",
+    "winograd_4x4",
+    "winograd_2x2",
+    "implicit_gemm",
+    "direct",
+    "depthwise",
+    "fft",
+    "im2col_jit",
+    "im2col",
+    "naive",
+    "reference",
+]
+InputGradAlgorithm: TypeAlias = ForwardAlgorithm
+WeightGradAlgorithm: TypeAlias = Literal[
+    "auto",
+    "winograd_4x4",
+    "winograd_2x2",
+    "implicit_gemm",
+    "direct",
+    "fft",
+    "im2col_jit",
+    "im2col",
+    "naive",
+    "reference",
+]
+
 
 def offering(direction: Direction) -> tuple[Algorithm, ...]:
     """Return the algorithms that offer `direction`, fastest first."""
     return tuple(a for a in ALGORITHMS if direction in a.directions)
 
 
-def algorithms(direction: str = "forward") -> tuple[str, ...]:
+def algorithms(direction: Direction = "forward") -> tuple[str, ...]:
     """Return the names of the convolution algorithms, fastest first.
 
     Parameters

@@ -334,7 +334,7 @@ class Conv2dPlan:
         return f"<Conv2dPlan {shapes} by {self.algorithm}>"
 
     def __call__(
-        self, x: Any, out: Array | None = None, residual: ArrayLike | None = None
+        self, x: ArrayLike, out: Array | None = None, residual: ArrayLike | None = None
     ) -> Array:
         """Return ``activation(convolution of x + residual)``, written into `out` if one is given.
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias, get_args
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv.core.arguments import Array, as_numbers
 from fastconv.nn.layer_arguments import as_floats, as_number
+
+#: How the losses of samples make one.
+Reduction: TypeAlias = Literal["mean", "sum"]
 
 
 class Loss:
@@ -24,8 +29,8 @@ class Loss:
     classification: bool = False
     total_weight: float | None = None
 
-    def __init__(self, reduction: str) -> None:
-        if reduction not in ("mean", "sum"):
+    def __init__(self, reduction: Reduction) -> None:
+        if reduction not in get_args(Reduction):
             raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
         self.reduction = reduction
         self._grad: Array | None = None
@@ -84,7 +89,7 @@ class CrossEntropyLoss(Loss):
         self,
         weight: ArrayLike | None = None,
         *,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(reduction)
@@ -175,7 +180,7 @@ class MSELoss(Loss):
     array([1., 3.])
     """
 
-    def __init__(self, *, reduction: str = "mean") -> None:
+    def __init__(self, *, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
 
     def forward(self, pred: ArrayLike, target: ArrayLike) -> float:

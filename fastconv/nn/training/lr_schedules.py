@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from fastconv.core.arguments import as_flag
 from fastconv.core.geometry import as_int
@@ -212,7 +212,7 @@ class OneCycleLR(Schedule):
         steps_per_epoch: int | None = None,
         *,
         pct_start: float = 0.3,
-        anneal_strategy: str = "cos",
+        anneal_strategy: Literal["cos", "linear"] = "cos",
         cycle_momentum: bool = True,
         base_momentum: float = 0.85,
         max_momentum: float = 0.95,
