@@ -14,7 +14,6 @@ from typing_extensions import TypeVar  # type checkers have it; nothing imports 
 from fastconv import data as data
 from fastconv import nn as nn
 from fastconv import plots as plots
-from fastconv import typing as typing
 from fastconv.api.adaptive_pool2d import OutputSize
 from fastconv.api.conv2d import Shape
 from fastconv.api.conv2d_backward import Gradient

@@ -18,6 +18,7 @@ from fastconv.core.activation import ActivationLike
 from fastconv.core.conv_problem import Direction
 from fastconv.core.geometry import IntPair, NamedPadding, Padding, PixelPadding
 from fastconv.core.precision import Precision
+from fastconv.core.public_names import public_names
 from fastconv.nn.layers.padding_modes import PaddingMode
 from fastconv.pooling.pool_registry import PoolAlgorithmName
 from fastconv.select.conv_registry import ForwardAlgorithm, InputGradAlgorithm, WeightGradAlgorithm
@@ -39,3 +40,7 @@ __all__ = [
     "Shape",
     "WeightGradAlgorithm",
 ]
+
+
+def __dir__() -> list[str]:
+    return public_names(globals())

@@ -23,7 +23,7 @@ PACKAGE = Path(fastconv.__file__).parent
 
 # From the top of the house to its ground. A module may import from its own level and below.
 LEVELS = (
-    ("cli", "__main__"),
+    ("cli", "__main__", "typing"),
     ("bench",),
     ("estimator",),
     ("nn",),

@@ -5,6 +5,7 @@ executes nothing from a file. A damaged file raises a `DataError` that names it;
 are compared with the size of the file before memory is allocated.
 """
 
+from fastconv.core.public_names import public_names
 from fastconv.data.augment import Augment, flip, shift
 from fastconv.data.data_errors import DataError
 from fastconv.data.folders import load_image_folder
@@ -25,3 +26,7 @@ __all__ = [
     "shift",
     "train_test_split",
 ]
+
+
+def __dir__() -> list[str]:
+    return public_names(globals())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastconv.core.arguments import Array
 from fastconv.core.geometry import IntPair, as_pair
@@ -36,7 +37,7 @@ _MAX_PIXELS = 1 << 26
 
 def load_image_folder(
     folder: str | os.PathLike[str], size: IntPair, mode: ImageMode = "RGB"
-) -> tuple[Array, Array, list[str]]:
+) -> tuple[NDArray[np.float32], NDArray[np.int64], list[str]]:
     """Load pictures whose sub-folder is their class: ``folder/cat/1.jpg``, ``folder/dog/2.png``.
 
     Parameters

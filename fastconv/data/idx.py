@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastconv.core.arguments import Array
 from fastconv.data.data_errors import DataError
@@ -125,7 +126,7 @@ def _read(path: Path, stream: BinaryIO | gzip.GzipFile, available: int, verb: st
 
 def load_idx(
     folder: str | os.PathLike[str], split: Split = "train", *, prefix: str = ""
-) -> tuple[Array, Array]:
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Load images and labels from a folder of IDX files under their usual names.
 
     Parameters

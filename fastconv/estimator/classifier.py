@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from fastconv import nn
 from fastconv.core.arguments import Array
 from fastconv.data.augment import shift
-from fastconv.estimator.classifier_network import mean_and_scale, small_network
+from fastconv.estimator.classifier_network import mean_and_scale, shape_of, small_network
 from fastconv.estimator.classifier_settings import OptimizerName, check_settings
 from fastconv.nn.layer_arguments import as_dtype
 from fastconv.nn.training.training_progress import ProgressKind
@@ -113,6 +113,12 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     >>> classifier = CNNClassifier(epochs=3, random_state=0).fit(X[:900], y[:900])
     >>> classifier.score(X[900:], y[900:]) > 0.9
     True
+    >>> classifier.predict(X[900:905]) == y[900:905]
+    array([ True,  True,  True,  True,  True])
+    >>> classifier.predict_proba(X[:2]).shape, classifier.decision_function(X[:2]).shape
+    ((2, 10), (2, 10))
+    >>> classifier.partial_fit(X[900:964], y[900:964]).n_iter_
+    1
     """
 
     _partial: nn.Optimizer | None
@@ -282,7 +288,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _flat(self, X: Any, first: bool, y: Any = "no_validation") -> Any:
         """Return X, and y if there is one, checked, with one row for each image."""
-        shape = _shape(X)
+        shape = shape_of(X)
         if len(shape) > 4:
             raise ValueError(
                 f"X must be of shape (N, H, W), (N, C, H, W) or (N, features), got {shape}"
@@ -389,13 +395,3 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _seed(self) -> int:
         return int(self._random.integers(2**31 - 1))
-
-
-def _shape(X: Any) -> tuple[int, ...]:
-    """Return the shape of nested lists or of any library's array, () of whatever else."""
-    if not isinstance(X, list | tuple):
-        return tuple(map(int, getattr(X, "shape", ())))
-    try:
-        return np.shape(X)
-    except ValueError:
-        raise ValueError("X must hold images of one shape, got some of different shapes") from None

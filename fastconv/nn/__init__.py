@@ -85,6 +85,7 @@ Contents
 - Inspection: ``print(model)``, ``print(model.summary((1, 1, 8, 8)))``
 """
 
+from fastconv.core.public_names import public_names
 from fastconv.nn import init
 from fastconv.nn.layers.activation_layers import Dropout, LeakyReLU, ReLU, SiLU, Softmax
 from fastconv.nn.layers.batch_norm import BatchNorm2d
@@ -159,3 +160,7 @@ __all__ = [
     "load",
     "save",
 ]
+
+
+def __dir__() -> list[str]:
+    return public_names(globals())

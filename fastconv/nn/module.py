@@ -80,7 +80,7 @@ class Module:
 
     _kept: tuple[Any, ...] | None = None
 
-    def forward(self, x: ArrayLike) -> Array:
+    def forward(self, x: Any) -> Array:
         """Return the output for `x`."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(x)")
 

@@ -60,7 +60,7 @@ class Parameter:
     def __init__(self, data: ArrayLike) -> None:
         self._data = _as_floats(data)
         self.grad: Array | None = None
-        self.version = next(_versions)
+        self.version: int = next(_versions)
 
     @property
     def data(self) -> Array:

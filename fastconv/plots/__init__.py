@@ -5,6 +5,7 @@ used. A notebook shows such a figure, `save` writes it. matplotlib is imported b
 ``pip install 'fastconv[plots]'``, without which it raises ModuleNotFoundError.
 """
 
+from fastconv.core.public_names import public_names
 from fastconv.plots.canvas import save
 from fastconv.plots.im2col_picture import im2col
 from fastconv.plots.image_grids import feature_maps, filters, mistakes
@@ -21,3 +22,7 @@ __all__ = [
     "mistakes",
     "save",
 ]
+
+
+def __dir__() -> list[str]:
+    return public_names(globals())

@@ -137,7 +137,7 @@ class Conv2d(_Convolution):
         rng: RngLike = None,
     ) -> None:
         check_padding_mode(padding_mode)
-        self.padding_mode = padding_mode
+        self.padding_mode: PaddingMode = padding_mode
         super().__init__(
             *(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, rng)
         )

@@ -53,8 +53,10 @@ class Run:
     """
 
     def __init__(self, model: Module, history: History, validated: bool = False) -> None:
-        self.model, self.history, self.validated = model, history, validated
-        self.stop = False
+        self.model: Module = model
+        self.history: History = history
+        self.validated: bool = validated
+        self.stop: bool = False
 
     @property
     def epoch(self) -> int:
@@ -117,7 +119,9 @@ class _Best(Callback):
     min_delta: float = 0.0
 
     def __init__(self) -> None:
-        self.best, self.best_epoch, self.waited = math.inf, 0, 0
+        self.best: float = math.inf
+        self.best_epoch: int = 0
+        self.waited: int = 0
 
     def on_begin(self, run: Run) -> None:
         """Forget earlier trainings."""

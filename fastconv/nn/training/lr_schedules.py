@@ -48,9 +48,11 @@ class Schedule:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be an Optimizer, got {optimizer!r}")
         self.optimizer = optimizer
-        self.last_epoch = 0
-        self.first_settings = [settings_of(group) for group in optimizer.param_groups]
-        self.base_lrs = [float(group["lr"]) for group in self.first_settings]
+        self.last_epoch: int = 0
+        self.first_settings: list[dict[str, Any]] = [
+            settings_of(group) for group in optimizer.param_groups
+        ]
+        self.base_lrs: list[float] = [float(group["lr"]) for group in self.first_settings]
         self._apply()
 
     def rate(self, base_lr: float, step: int) -> float:
