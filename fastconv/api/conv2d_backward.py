@@ -38,6 +38,14 @@ class Conv2dGradients(NamedTuple):
     input : ndarray, (N, C, H, W), of one image (C, H, W), or None
     weight : ndarray, (K, C / groups, R, S), or None
     bias : ndarray, (K,), or None
+
+    Examples
+    --------
+    >>> x, weight = np.ones((1, 1, 2, 2)), np.full((1, 1, 2, 2), 3.0)
+    >>> grad_x, grad_weight, grad_bias = conv2d_backward(x, weight, np.ones((1, 1, 1, 1)))
+    >>> grad_weight, grad_bias
+    (array([[[[1., 1.],
+             [1., 1.]]]]), array([1.]))
     """
 
     input: Array | None

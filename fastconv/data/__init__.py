@@ -3,6 +3,12 @@
 Every loader returns images (N, C, H, W) of float32 in [0, 1] and labels (N,) of int64. Loading
 executes nothing from a file. A damaged file raises a `DataError` that names it; sizes in a header
 are compared with the size of the file before memory is allocated.
+
+>>> from fastconv import data
+>>> images, labels = data.load_digits()
+>>> x, x_test, y, y_test = data.train_test_split(images, labels)
+>>> x.shape, x_test.shape
+((1437, 1, 8, 8), (360, 1, 8, 8))
 """
 
 from fastconv.core.public_names import public_names

@@ -5,6 +5,12 @@ the variance of the signal.
 
 Sources: X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural
 networks", AISTATS 2010; K. He et al., "Delving deep into rectifiers", arXiv:1502.01852.
+
+>>> from fastconv import nn
+>>> layer = nn.Conv2d(64, 64, 3)
+>>> layer.weight.data = nn.init.kaiming_normal(layer.weight.shape, rng=0)
+>>> layer.weight.value.std().round(3)  # sqrt(2 / 576)
+np.float32(0.059)
 """
 
 from __future__ import annotations

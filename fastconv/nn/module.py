@@ -188,6 +188,15 @@ class Module:
 
         Needed only after writing to a *view* of an earlier ``Parameter.data``: all other changes
         are noticed.
+
+        Examples
+        --------
+        >>> from fastconv import nn
+        >>> x, model = np.ones((1, 1, 1), np.float32), nn.Sequential(nn.Conv2d(1, 1, 1)).eval()
+        >>> view, y = model[0].weight.data[0], model(x)
+        >>> view += 1
+        >>> (model.refresh()(x) - y).round(4)
+        array([[[1.]]], dtype=float32)
         """
         for module in self.modules():
             module.forget()

@@ -3,6 +3,11 @@
 Every function returns a new ``matplotlib.figure.Figure``; pyplot and its global state are never
 used. A notebook shows such a figure, `save` writes it. matplotlib is imported by the first plot:
 ``pip install 'fastconv[plots]'``, without which it raises ModuleNotFoundError.
+
+>>> from fastconv import plots
+>>> figure = plots.confusion([[8, 2], [1, 9]], classes=["cat", "dog"])
+>>> figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()
+('predicted class', 'true class')
 """
 
 from fastconv.core.public_names import public_names

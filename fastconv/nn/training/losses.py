@@ -24,6 +24,22 @@ class Loss:
     total_weight : float or None
         Divisor of the last mean, from which the mean of several batches follows; None for the
         number of samples.
+
+    Examples
+    --------
+    >>> from fastconv import nn
+    >>> class AbsoluteLoss(nn.Loss):
+    ...     def forward(self, pred, target):
+    ...         self.signs = np.sign(pred - target)
+    ...         return float(np.abs(pred - target).mean())
+    ...
+    ...     def backward(self):
+    ...         return self.signs / self.signs.size
+    >>> loss = AbsoluteLoss("mean")
+    >>> loss(np.array([1.0, 3.0]), np.array([0.0, 5.0]))
+    1.5
+    >>> loss.backward()
+    array([ 0.5, -0.5])
     """
 
     classification: bool = False

@@ -40,6 +40,9 @@ class Schedule:
     >>> schedule.step()
     >>> schedule.get_last_lr()
     [0.5]
+    >>> schedule.load_state_dict({**schedule.state_dict(), "last_epoch": 3})
+    >>> schedule.get_last_lr()
+    [0.125]
     """
 
     per_batch: bool = False
