@@ -1,4 +1,4 @@
-"""The list of algorithms, fastest first. A new algorithm is one file and one line here."""
+"""The list of algorithms, fastest first: a new one is a file, a line here, and its name below."""
 
 from __future__ import annotations
 
