@@ -15,7 +15,6 @@ from fastconv import data as data
 from fastconv import nn as nn
 from fastconv import plots as plots
 from fastconv.api.adaptive_pool2d import OutputSize
-from fastconv.api.conv2d import Shape
 from fastconv.api.conv2d_backward import Gradient
 from fastconv.core.activation import Activation, ActivationLike
 from fastconv.core.conv_problem import Conv2dProblem as Conv2dProblem
@@ -78,41 +77,41 @@ class Conv2dPlan(Generic[P]):
 
 @overload
 def plan_conv2d(
-    input_shape: Shape, weight: NDArray[C], bias: NDArray[C] | None = None, stride: IntPair = 1,
-    padding: Padding = 0, dilation: IntPair = 1, groups: int = 1, *,
+    input_shape: tuple[int, ...], weight: NDArray[C], bias: NDArray[C] | None = None,
+    stride: IntPair = 1, padding: Padding = 0, dilation: IntPair = 1, groups: int = 1, *,
     activation: ActivationLike = None, max_pool: Literal[2] | None = None,
     algorithm: ForwardAlgorithm = "auto",
 ) -> Conv2dPlan[C]: ...
 @overload
 def plan_conv2d(
-    input_shape: Shape, weight: ArrayLike, bias: ArrayLike | None = None, stride: IntPair = 1,
-    padding: Padding = 0, dilation: IntPair = 1, groups: int = 1, *,
+    input_shape: tuple[int, ...], weight: ArrayLike, bias: ArrayLike | None = None,
+    stride: IntPair = 1, padding: Padding = 0, dilation: IntPair = 1, groups: int = 1, *,
     activation: ActivationLike = None, max_pool: Literal[2] | None = None,
     algorithm: ForwardAlgorithm = "auto",
 ) -> Conv2dPlan[Any]: ...
 
 @overload
 def conv2d_input_grad(
-    input_shape: Shape, weight: NDArray[F], grad_output: NDArray[F], stride: IntPair = 1,
+    input_shape: tuple[int, ...], weight: NDArray[F], grad_output: NDArray[F], stride: IntPair = 1,
     padding: Padding = 0, dilation: IntPair = 1, groups: int = 1, *,
     algorithm: InputGradAlgorithm = "auto",
 ) -> NDArray[F]: ...
 @overload
 def conv2d_input_grad(
-    input_shape: Shape, weight: ArrayLike, grad_output: ArrayLike, stride: IntPair = 1,
+    input_shape: tuple[int, ...], weight: ArrayLike, grad_output: ArrayLike, stride: IntPair = 1,
     padding: Padding = 0, dilation: IntPair = 1, groups: int = 1, *,
     algorithm: InputGradAlgorithm = "auto",
 ) -> NDArray[Any]: ...
 
 @overload
 def conv2d_weight_grad(
-    x: NDArray[F], weight_shape: tuple[int, int, int, int], grad_output: NDArray[F],
+    x: NDArray[F], weight_shape: tuple[int, ...], grad_output: NDArray[F],
     stride: IntPair = 1, padding: Padding = 0, dilation: IntPair = 1, groups: int = 1, *,
     algorithm: WeightGradAlgorithm = "auto",
 ) -> NDArray[F]: ...
 @overload
 def conv2d_weight_grad(
-    x: ArrayLike, weight_shape: tuple[int, int, int, int], grad_output: ArrayLike,
+    x: ArrayLike, weight_shape: tuple[int, ...], grad_output: ArrayLike,
     stride: IntPair = 1, padding: Padding = 0, dilation: IntPair = 1, groups: int = 1, *,
     algorithm: WeightGradAlgorithm = "auto",
 ) -> NDArray[Any]: ...

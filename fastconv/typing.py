@@ -12,7 +12,6 @@ array([[[1.]]])
 """
 
 from fastconv.api.adaptive_pool2d import OutputSize
-from fastconv.api.conv2d import Shape
 from fastconv.api.conv2d_backward import Gradient
 from fastconv.core.activation import ActivationLike
 from fastconv.core.conv_problem import Direction
@@ -37,7 +36,6 @@ __all__ = [
     "PixelPadding",
     "PoolAlgorithmName",
     "Precision",
-    "Shape",
     "WeightGradAlgorithm",
 ]
 

@@ -59,7 +59,9 @@ def plan() -> None:
     plan = fastconv.plan_conv2d((1, 3, 8, 8), weight, activation=("clip", 0, 6), max_pool=2)
     out = np.empty((1, 8, 3, 3), np.float32)
     assert_type(plan(np.ones((1, 3, 8, 8), np.float32), out=out), NDArray[np.float32])
-    print(plan.algorithm, plan.output_shape, plan.problem.flops, plan.explain())
+    print(plan.algorithm, plan.problem.flops, plan.explain())
+    second = fastconv.plan_conv2d(plan.output_shape, np.ones((4, 8, 1, 1), np.float32))
+    assert_type(second(out), NDArray[np.float32])
     exact: fastconv.Conv2dPlan[np.float64] = fastconv.plan_conv2d(
         (3, 8, 8), weight.astype(np.float64)
     )

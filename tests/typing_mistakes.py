@@ -29,7 +29,7 @@ fastconv.conv2d(x, weight, activation=("leaky_relu", "0.1"))  # wrong
 fastconv.conv2d(x)  # wrong
 fastconv.conv2d(x, None)  # wrong
 fastconv.conv2d_weight_grad(x, (1, 1, 3, 3), x, algorithm="depthwise")  # wrong
-fastconv.conv2d_weight_grad(x, (1, 1, 3), x)  # wrong
+fastconv.conv2d_weight_grad(x, "1133", x)  # wrong
 fastconv.conv2d_backward(x, weight, x, need=["weights"])  # wrong
 fastconv.conv2d_backward(x, weight, x, need=["bias"]).bias.sum()  # wrong
 fastconv.conv_transpose2d(x, weight, padding="same")  # wrong
@@ -47,7 +47,7 @@ plan = fastconv.plan_conv2d((1, 1, 8, 8), weight)
 plan(x, out=np.empty((1, 1, 6, 6)))  # wrong
 plan(x, bias=x)  # wrong
 print(plan.algorithms)  # wrong
-fastconv.plan_conv2d((8, 8), weight)  # wrong
+fastconv.plan_conv2d(x, weight)  # wrong
 fastconv.plan_conv2d((1, 1, 8, 8), weight, max_pool=3)  # wrong
 y = fastconv.conv2d(x, weight)
 exact: NDArray[np.float64] = y  # wrong

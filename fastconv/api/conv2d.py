@@ -7,7 +7,7 @@ its arguments.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,8 +36,6 @@ from fastconv.select.conv_registry import (
 from fastconv.select.plan import Circumstances, Conv2dPlan, call_of, choose, circumstances, decide
 
 Array = NDArray[Any]
-#: The shape of a batch of images, or of one image.
-Shape: TypeAlias = tuple[int, int, int, int] | tuple[int, int, int]
 
 
 def conv2d(
@@ -176,7 +174,7 @@ def _make_ready(
 
 
 def plan_conv2d(
-    input_shape: Shape,
+    input_shape: tuple[int, ...],
     weight: ArrayLike,
     bias: ArrayLike | None = None,
     stride: IntPair = 1,
@@ -257,7 +255,7 @@ def _check_max_pool(max_pool: Any, problem: Conv2dProblem) -> None:
 
 
 def conv2d_input_grad(
-    input_shape: Shape,
+    input_shape: tuple[int, ...],
     weight: ArrayLike,
     grad_output: ArrayLike,
     stride: IntPair = 1,
@@ -311,7 +309,7 @@ def conv2d_input_grad(
 
 def conv2d_weight_grad(
     x: ArrayLike,
-    weight_shape: tuple[int, int, int, int],
+    weight_shape: tuple[int, ...],
     grad_output: ArrayLike,
     stride: IntPair = 1,
     padding: Padding = 0,
