@@ -7,7 +7,7 @@ its arguments.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias, Unpack
+from typing import Any, Literal, NamedTuple, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,11 +31,14 @@ from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import IntPair, Padding
 from fastconv.core.hints import NoOthers, unexpected
 from fastconv.runtime import output_memory
+from fastconv.select.conv_registry import (
+    ForwardAlgorithm,
+    InputGradAlgorithm,
+    WeightGradAlgorithm,
+)
 from fastconv.select.plan import Circumstances, Conv2dPlan, call_of, choose, circumstances, decide
 
 Array = NDArray[Any]
-#: The shape of a batch of images, or of one image.
-Shape: TypeAlias = tuple[int, int, int, int] | tuple[int, int, int]
 
 
 def conv2d(
@@ -48,7 +51,7 @@ def conv2d(
     groups: int = 1,
     *,
     activation: ActivationLike = None,
-    algorithm: str = "auto",
+    algorithm: ForwardAlgorithm = "auto",
     **unknown: Unpack[NoOthers],
 ) -> Array:
     """Convolve images with filters (cross-correlation, as in every deep-learning library).
@@ -177,7 +180,7 @@ def _make_ready(
 
 
 def plan_conv2d(
-    input_shape: Shape,
+    input_shape: tuple[int, ...],
     weight: ArrayLike,
     bias: ArrayLike | None = None,
     stride: IntPair = 1,
@@ -186,8 +189,8 @@ def plan_conv2d(
     groups: int = 1,
     *,
     activation: ActivationLike = None,
-    max_pool: int | None = None,
-    algorithm: str = "auto",
+    max_pool: Literal[2] | None = None,
+    algorithm: ForwardAlgorithm = "auto",
 ) -> Conv2dPlan:
     """Make a convolution ready once, to be run on many inputs of one shape.
 
@@ -258,7 +261,7 @@ def _check_max_pool(max_pool: Any, problem: Conv2dProblem) -> None:
 
 
 def conv2d_input_grad(
-    input_shape: Shape,
+    input_shape: tuple[int, ...],
     weight: ArrayLike,
     grad_output: ArrayLike,
     stride: IntPair = 1,
@@ -266,7 +269,7 @@ def conv2d_input_grad(
     dilation: IntPair = 1,
     groups: int = 1,
     *,
-    algorithm: str = "auto",
+    algorithm: InputGradAlgorithm = "auto",
 ) -> Array:
     """Return the gradient of ``sum(conv2d(x, weight) * grad_output)`` with respect to x.
 
@@ -312,14 +315,14 @@ def conv2d_input_grad(
 
 def conv2d_weight_grad(
     x: ArrayLike,
-    weight_shape: tuple[int, int, int, int],
+    weight_shape: tuple[int, ...],
     grad_output: ArrayLike,
     stride: IntPair = 1,
     padding: Padding = 0,
     dilation: IntPair = 1,
     groups: int = 1,
     *,
-    algorithm: str = "auto",
+    algorithm: WeightGradAlgorithm = "auto",
 ) -> Array:
     """Return the gradient of ``sum(conv2d(x, weight) * grad_output)`` for the weights.
 

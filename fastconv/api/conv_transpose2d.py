@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,8 +22,8 @@ from fastconv.core.array_hints import channels_last
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import (
     IntPair,
-    Padding,
     PaddingPairs,
+    PixelPadding,
     as_int,
     as_pair,
     as_result_size,
@@ -39,7 +40,7 @@ def conv_transpose2d(
     weight: ArrayLike,
     bias: ArrayLike | None = None,
     stride: IntPair = 1,
-    padding: Padding = 0,
+    padding: PixelPadding | Literal["valid"] = 0,
     output_padding: IntPair = 0,
     groups: int = 1,
     dilation: IntPair = 1,
@@ -162,7 +163,7 @@ def _output_size(
 
 
 def _resolve_cut(
-    padding: Padding,
+    padding: PixelPadding | Literal["valid"],
     size: tuple[int, int],
     kernel: tuple[int, int],
     step: tuple[int, int],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,15 @@ from fastconv.core.hints import did_you_mean
 
 Array = NDArray[Any]
 
+#: The activations that need no numbers.
+ActivationName: TypeAlias = Literal["relu", "relu6", "leaky_relu", "silu", "hard_swish"]
 #: What a user may pass: a name, or a name with its numbers.
-ActivationLike: TypeAlias = "str | tuple[str | float, ...] | None"
+ActivationLike: TypeAlias = (
+    ActivationName
+    | tuple[Literal["clip"], float, float]
+    | tuple[Literal["leaky_relu"], float]
+    | None
+)
 
 #: The forms, as kernels number them. CLAMP is min(max(y, low), high): with infinite bounds it is
 #: no activation at all.

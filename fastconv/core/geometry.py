@@ -9,19 +9,21 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from fastconv.core.array_hints import shown
 from fastconv.core.hints import did_you_mean
 
 #: What a user may pass where one number a spatial axis is meant.
-IntPair: TypeAlias = "int | tuple[int] | tuple[int, int]"
-#: What a user may pass as padding.
-Padding: TypeAlias = "IntPair | str | tuple[tuple[int, int], tuple[int, int]]"
+IntPair: TypeAlias = int | tuple[int] | tuple[int, int]
 #: Padding that has a name: what it is in pixels follows from the other sizes.
-NAMED_PADDING = ("same", "same_lower", "valid")
+NamedPadding: TypeAlias = Literal["same", "same_lower", "valid"]
+NAMED_PADDING: tuple[NamedPadding, ...] = get_args(NamedPadding)
 #: Padding in numbers: ((top, bottom), (left, right)).
 PaddingPairs: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
+#: What a user may pass as padding in pixels, and as padding.
+PixelPadding: TypeAlias = IntPair | PaddingPairs
+Padding: TypeAlias = PixelPadding | NamedPadding
 
 # Sizes up to here keep every product of sizes and strides well inside a signed 64-bit integer.
 LARGEST_SIZE = 2**31 - 1

@@ -90,7 +90,7 @@ def as_given_padding(value: Any) -> Padding:
     """Return padding as it was given, if that is padding for some window."""
     sides = resolve_padding(value, (1, 1), (1, 1), (1, 1), (1, 1))
     if isinstance(value, str):
-        return value
+        return value  # type: ignore[return-value]  # one of the names: it was resolved
     (top, bottom), (left, right) = sides
     if (top, left) != (bottom, right):
         return sides

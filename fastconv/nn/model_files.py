@@ -74,7 +74,14 @@ def load(model: M, path: str | os.PathLike[str], strict: bool = True) -> M:
 
     Examples
     --------
-    See `save`.
+    >>> import tempfile
+    >>> from fastconv import nn
+    >>> path = tempfile.mkdtemp() + "/model.safetensors"
+    >>> trained = nn.Linear(3, 2)
+    >>> nn.save(trained, path)
+    >>> model = nn.load(nn.Linear(3, 2), path)
+    >>> bool((model.weight.value == trained.weight.value).all())
+    True
     """
     try:
         state = read_tensors(Path(path).read_bytes())

@@ -81,7 +81,7 @@ class Module(Hinting):
 
     _kept: tuple[Any, ...] | None = None
 
-    def forward(self, x: ArrayLike) -> Array:
+    def forward(self, x: Any) -> Array:
         """Return the output for `x`."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(x)")
 
@@ -189,6 +189,15 @@ class Module(Hinting):
 
         Needed only after writing to a *view* of an earlier ``Parameter.data``: all other changes
         are noticed.
+
+        Examples
+        --------
+        >>> from fastconv import nn
+        >>> x, model = np.ones((1, 1, 1), np.float32), nn.Sequential(nn.Conv2d(1, 1, 1)).eval()
+        >>> view, y = model[0].weight.data[0], model(x)
+        >>> view += 1
+        >>> (model.refresh()(x) - y).round(4)
+        array([[[1.]]], dtype=float32)
         """
         for module in self.modules():
             module.forget()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from fastconv.core.hints import did_you_mean
 from fastconv.pooling.compiled_pooling import Jit
 from fastconv.pooling.pool_algorithm import PoolAlgorithm
@@ -10,6 +12,9 @@ from fastconv.pooling.strided_pooling import Windows
 
 ALGORITHMS: tuple[PoolAlgorithm, ...] = (Jit(), Windows(), Reference())
 FASTEST = ALGORITHMS[0]
+
+#: The same names for type checkers: what a user may pass as `algorithm`.
+PoolAlgorithmName: TypeAlias = Literal["auto", "jit", "windows", "reference"]
 
 
 def pool_algorithms() -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import GenericAlias
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -280,7 +281,19 @@ class Conv2dPlan:
         plan is for one image.
     workspace_bytes : int
         Scratch memory a thread needs besides input and output.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> options = {"activation": "relu", "algorithm": "naive"}
+    >>> plan = fastconv.plan_conv2d((1, 1, 1, 2), np.ones((1, 1, 1, 1)), **options)
+    >>> plan([[[[1.0, 2.0]]]], residual=[[[[-3.0, 3.0]]]])
+    array([[[[0., 5.]]]])
+    >>> plan.explain().splitlines()[-1]
+    'naive was named'
     """
+
+    __class_getitem__: Any = classmethod(GenericAlias)  # Conv2dPlan[np.float32], as in the stub
 
     def __init__(
         self,
@@ -336,7 +349,7 @@ class Conv2dPlan:
         return f"<Conv2dPlan {shapes} by {self.algorithm}>"
 
     def __call__(
-        self, x: Any, out: Array | None = None, residual: ArrayLike | None = None
+        self, x: ArrayLike, out: Array | None = None, residual: ArrayLike | None = None
     ) -> Array:
         """Return ``activation(convolution of x + residual)``, written into `out` if one is given.
 
@@ -357,13 +370,6 @@ class Conv2dPlan:
         ------
         TypeError, ValueError
             If an argument is not as described.
-
-        Examples
-        --------
-        >>> import numpy as np, fastconv
-        >>> plan = fastconv.plan_conv2d((1, 1, 1, 2), np.ones((1, 1, 1, 1)), activation="relu")
-        >>> plan([[[[1.0, 2.0]]]], residual=[[[[-3.0, 3.0]]]])
-        array([[[[0., 5.]]]])
         """
         array = self._checked("x", x, self._input_shape)
         added = None

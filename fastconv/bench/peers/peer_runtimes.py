@@ -39,7 +39,7 @@ class Fastconv(Runtime):
         import fastconv
 
         p = problem
-        plan = fastconv.plan_conv2d(
+        plan = fastconv.plan_conv2d(  # type: ignore[call-overload]  # any name, checked there
             *(p.input_shape, weight, None, p.stride, p.padding, p.dilation, p.groups),
             algorithm=self.algorithm,
         )

@@ -44,6 +44,8 @@ class Sequential(Chain):
     ['0.weight', '0.bias', '1.weight', '1.bias']
     >>> model(np.ones((1, 1, 6, 6), np.float32)).shape
     (1, 2, 2, 2)
+    >>> len(model.append(Conv2d(2, 1, 1))), model[0].out_channels
+    (3, 4)
     """
 
     def __init__(self, *layers: Module | Mapping[str, Module]) -> None:

@@ -7,7 +7,7 @@ the steps in reverse, and adds where padding copied.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from fastconv.core.hints import did_you_mean
 from fastconv.runtime import output_memory
 
 #: PyTorch's modes: zeros, the image mirrored without its edge, its edge pixels, the image repeated.
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+PaddingMode: TypeAlias = Literal["zeros", "reflect", "replicate", "circular"]
+PADDING_MODES: tuple[PaddingMode, ...] = get_args(PaddingMode)
 
 
 def check_padding_mode(mode: Any) -> None:

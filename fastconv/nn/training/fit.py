@@ -24,7 +24,7 @@ from fastconv.nn.training.mini_batches import Arrays, Augment, Batches, Pair, ch
 from fastconv.nn.training.optimizer_base import Optimizer
 from fastconv.nn.training.optimizers import Adam
 from fastconv.nn.training.training_loop import Training
-from fastconv.nn.training.training_progress import make
+from fastconv.nn.training.training_progress import ProgressKind, make
 
 
 def fit(
@@ -43,7 +43,7 @@ def fit(
     clip_norm: float | None = None,
     augment: Augment | None = None,
     callbacks: Iterable[Callback | Callable[[Run], Any]] = (),
-    progress: str = "auto",
+    progress: ProgressKind = "auto",
     checkpoint: str | os.PathLike[str] | Checkpoints | None = None,
     resume: bool = True,
 ) -> History:

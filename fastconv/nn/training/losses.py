@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv.core.arguments import Array, as_numbers
 from fastconv.nn.layer_arguments import as_floats, as_number
+
+#: How the losses of samples make one.
+Reduction: TypeAlias = Literal["mean", "sum"]
 
 
 class Loss:
@@ -21,13 +25,29 @@ class Loss:
     total_weight : float or None
         Divisor of the last mean, from which the mean of several batches follows; None for the
         number of samples.
+
+    Examples
+    --------
+    >>> from fastconv import nn
+    >>> class AbsoluteLoss(nn.Loss):
+    ...     def forward(self, pred, target):
+    ...         self.signs = np.sign(pred - target)
+    ...         return float(np.abs(pred - target).mean())
+    ...
+    ...     def backward(self):
+    ...         return self.signs / self.signs.size
+    >>> loss = AbsoluteLoss("mean")
+    >>> loss(np.array([1.0, 3.0]), np.array([0.0, 5.0]))
+    1.5
+    >>> loss.backward()
+    array([ 0.5, -0.5])
     """
 
     classification: bool = False
     total_weight: float | None = None
 
-    def __init__(self, reduction: str) -> None:
-        if reduction not in ("mean", "sum"):
+    def __init__(self, reduction: Reduction) -> None:
+        if reduction not in get_args(Reduction):
             raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
         self.reduction = reduction
         self._grad: Array | None = None
@@ -87,7 +107,7 @@ class CrossEntropyLoss(Loss):
         self,
         weight: ArrayLike | None = None,
         *,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(reduction)
@@ -182,7 +202,7 @@ class MSELoss(Loss):
     array([1., 3.])
     """
 
-    def __init__(self, *, reduction: str = "mean") -> None:
+    def __init__(self, *, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
 
     def forward(self, pred: ArrayLike, target: ArrayLike) -> float:

@@ -31,6 +31,24 @@ class Optimizer:
     remembers : tuple of str, optional
         Names in the state: "step" is an integer, others are arrays of the parameter's shape. None
         if unknown.
+
+    Examples
+    --------
+    >>> from fastconv import nn
+    >>> class SignSGD(nn.Optimizer):
+    ...     def __init__(self, params, lr=0.1):
+    ...         super().__init__(params, lr=lr, weight_decay=0)
+    ...
+    ...     def update(self, p, grad, state, group):
+    ...         p.data -= group["lr"] * np.sign(grad)
+    >>> p = nn.Parameter(np.ones(2))
+    >>> optimizer = SignSGD([p])
+    >>> p.grad = np.array([5.0, -5.0])
+    >>> optimizer.step()
+    >>> p.value
+    array([0.9, 1.1])
+    >>> optimizer.zero_grad()
+    >>> optimizer.load_state_dict(optimizer.state_dict() | {"state": {}})
     """
 
     remembers: ClassVar[tuple[str, ...] | None] = None
