@@ -260,14 +260,14 @@ def explain(
     - fastconv explain 1,64,56,56,64,3,3 --padding 1
     """
     from fastconv.bench.suites import check_names
-    from fastconv.select import plan
+    from fastconv.select import choice
 
     with plain_errors(ValueError, TypeError):
         check_names("direction", [direction], conv_problem.DIRECTIONS)
         check_dtype(dtype)
         (layer,) = layers_given([shape], Geometry(stride, padding, dilation, groups))
         problem, where = layer.problem(dtype=dtype), cast(Any, direction)
-        print(plan.explain(problem, where, plan.decide(problem, where)))
+        print(choice.explain(problem, where, choice.decide(problem, where)))
 
 
 def warmup(

@@ -31,12 +31,13 @@ from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import IntPair, Padding
 from fastconv.core.hints import NoOthers, unexpected
 from fastconv.runtime import output_memory
+from fastconv.select.choice import Circumstances, call_of, choose, circumstances, decide
 from fastconv.select.conv_registry import (
     ForwardAlgorithm,
     InputGradAlgorithm,
     WeightGradAlgorithm,
 )
-from fastconv.select.plan import Circumstances, Conv2dPlan, call_of, choose, circumstances, decide
+from fastconv.select.plan import Conv2dPlan
 
 Array = NDArray[Any]
 

@@ -22,8 +22,8 @@ from fastconv.core.arguments import (
 from fastconv.core.geometry import IntPair, Padding
 from fastconv.kernels.channel_loops import BLOCK, bias_grad, relu_grad
 from fastconv.runtime import output_memory
+from fastconv.select.choice import choose
 from fastconv.select.conv_registry import InputGradAlgorithm, WeightGradAlgorithm
-from fastconv.select.plan import choose
 
 #: What gradients there are.
 Gradient: TypeAlias = Literal["input", "weight", "bias"]

@@ -32,7 +32,7 @@ from fastconv.core.geometry import (
     resolve_padding,
 )
 from fastconv.runtime import output_memory
-from fastconv.select.plan import choose
+from fastconv.select.choice import choose
 
 
 def conv_transpose2d(

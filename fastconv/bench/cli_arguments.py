@@ -54,7 +54,7 @@ def check_dtype(dtype: str) -> None:
 
 def get_ready(items: Sequence[Item], batch: int | None, dtype: str, threads: int | None) -> None:
     """Set the number of threads; raise for settings and problems that are impossible."""
-    from fastconv.select.plan import circumstances
+    from fastconv.select.choice import circumstances
 
     with plain_errors(ValueError):
         use_threads(threads)

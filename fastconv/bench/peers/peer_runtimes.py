@@ -52,7 +52,7 @@ class Fastconv(Runtime):
     ) -> Ready:
         """Call the public function: a gradient has no plan, its weights change with each step."""
         import fastconv
-        from fastconv.select.plan import choose
+        from fastconv.select.choice import choose
 
         p = problem
         arrays: tuple[Any, ...] = (p.input_shape, first, second)

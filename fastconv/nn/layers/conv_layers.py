@@ -19,7 +19,7 @@ from fastconv.nn.init import default_parameters
 from fastconv.nn.layer_arguments import RngLike, as_given_padding, as_images
 from fastconv.nn.layers.padding_modes import PaddingMode, check_padding_mode, pad, pad_grad
 from fastconv.nn.module import Module
-from fastconv.select.plan import choose
+from fastconv.select.choice import choose
 
 
 class _Convolution(Module):
