@@ -22,7 +22,7 @@ from fastconv import nn
 from fastconv.api import conv2d
 from fastconv.convolution.algorithm import Algorithm, Forward
 from fastconv.core.precision import Precision
-from fastconv.select import conv_registry
+from fastconv.select import choice, conv_registry
 
 X = np.ones((1, 1, 5, 6), np.float32)
 WEIGHT = np.ones((1, 1, 3, 3), np.float32)
