@@ -152,7 +152,7 @@ def copy_masked(typingctx, source, target, count, lanes, bits):  # type: ignore[
         )
         vector = Vectors(builder, read.type.pointee, lanes.literal_value)
         mask = vector.first(builder.sext(arguments[2], I64))
-        vector.store_masked(vector.load_masked(read, mask), write, mask)
+        vector.store(vector.load(read, mask), write, mask)
         return context.get_dummy_value()
 
     return types.void(source, target, count, lanes, bits), generate
@@ -190,7 +190,7 @@ def load_within(typingctx, source, target, start, size, lanes):  # type: ignore[
         )
         vector = Vectors(builder, read.type.pointee, lanes.literal_value)
         mask = vector.within(arguments[2], arguments[3])
-        vector.store(vector.load_masked(vector.at(read, arguments[2]), mask), write)
+        vector.store(vector.load(vector.at(read, arguments[2]), mask), write)
         return context.get_dummy_value()
 
     return types.void(source, target, start, size, lanes), generate

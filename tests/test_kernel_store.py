@@ -12,12 +12,13 @@ import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import fastconv
-from fastconv.jit import compiler, kernel_cache, machine_code
+from fastconv.jit import compiler, emitter, kernel_cache, machine_code
 from fastconv.runtime.private_files import read_private_file
 
 posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="permissions as on POSIX systems")
@@ -274,22 +275,22 @@ def test_a_folder_that_cannot_be_written_to_is_read(
 
 
 def test_code_that_cannot_be_loaded_is_compiled_anew(folder: Path) -> None:
-    def count(address: int) -> None:
-        pass
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        """Emit a function that does nothing."""
 
-    name, key = "count", repr((1, compiler.target()))
+    name, key = "nothing", repr((1, compiler.target()))
     kernel_cache.write(name, key, KEPT)
     before = machine_code.loaded_kernels()
     with pytest.warns(RuntimeWarning, match="the object code"):
-        address = compiler.address_of(count, name, 1)
-    assert compiler.address_of(count, name, 1) == address
+        address = emitter.emitted_address(name, ["number"], emit)
+    assert emitter.emitted_address(name, ["number"], emit) == address
     assert machine_code.loaded_kernels() == before + 1  # once a process
     kept = kernel_cache.read(name, key)
     assert kept is not None
     assert kept != KEPT
     assert all(machine_code.load(kept.code, *kept.symbols))
     with pytest.raises(ValueError, match="must have the symbols"):
-        machine_code.load(kept.code, "nothing")
+        machine_code.load(kept.code, "another")
 
 
 @posix
@@ -429,7 +430,7 @@ def results(*numbers):
     out = np.zeros((len(numbers), 4), np.int64)
     for number, row in zip(numbers, out):
         adder(number)(4, row)
-        adder(number).serial(0, 1, row)
+        adder(number).on(1, 1, row)
     return out.tolist()
 """
     )

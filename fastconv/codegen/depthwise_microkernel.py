@@ -8,7 +8,6 @@ into every output row that uses it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from itertools import product
 from typing import Any
@@ -17,15 +16,6 @@ from fastconv.codegen.epilogue import Epilogue
 from fastconv.codegen.epilogue_max_pool import store_maxima
 from fastconv.codegen.microkernel import Microkernel
 from fastconv.codegen.vector import updated_if
-
-#: The arguments, all 64-bit integers: addresses of the channel's plane, its weights, its bias, and
-#: the tile's corner in the output and in the residual (or 0); the activation's parameters and form;
-#: the size of the plane; the input row and column of the first tap of the first pixel; that column
-#: for the second filter; the row stride of the output; and the columns that remain.
-ARGUMENTS = (
-    *("x", "weight", "bias", "out", "residual", "numbers", "form"),
-    *("height", "width", "top", "left", "left_odd", "out_row", "columns"),
-)
 
 
 class DepthwiseMicrokernel(Microkernel):
@@ -38,13 +28,18 @@ class DepthwiseMicrokernel(Microkernel):
 
     With 2 x 2 max pooling, the tile has an even number of rows, and of vectors too, or one vector;
     `out_row` is then the row stride of the maxima, and there is no residual.
+
+    Its arguments: addresses of the channel's plane, `x`, of its weights and bias, and of the tile's
+    corner in the output and in the residual (or 0); the activation's parameters and form, `numbers`
+    and `form`; the size of the plane; the input row and column of the first tap of the first pixel,
+    `top` and `left`; that column for the second filter, `left_odd`; the row stride of the output;
+    and the `columns` that remain.
     """
 
-    def __init__(self, builder: Any, bits: int, lanes: int, arguments: Mapping[str, Any]) -> None:
-        super().__init__(builder, bits, lanes, arguments)
+    def __init__(self, builder: Any, bits: int, lanes: int, v: Any) -> None:
+        super().__init__(builder, bits, lanes, v)
         self.x, self.weight = self.operands("x", "weight")
         (self.bias,) = self.accumulators("bias")
-        v = self.v
         self.epilogue = Epilogue(self.vector, v.out, v.residual, v.numbers, v.form, v.out_row, 0)
 
     def emit(
@@ -142,7 +137,7 @@ class DepthwiseMicrokernel(Microkernel):
             for column in columns:
                 if column not in loaded:
                     source = operand.at(self.x, row + (left + column))
-                    loaded[column] = operand.load_masked(source, masks[column])
+                    loaded[column] = operand.load(source, masks[column])
             parts = [loaded[column] for column in columns]
             if stride == 1:
                 pixels.append(parts[0])

@@ -23,7 +23,7 @@ def clear_row(vector: Vectors, target: Any, count: Any) -> None:
             with whole:
                 vector.store(vector.zero, to)
             with partly:
-                vector.store_masked(vector.zero, to, vector.first(left.value))
+                vector.store(vector.zero, to, vector.first(left.value))
 
 
 def copy_row(
@@ -68,14 +68,14 @@ def _copy_vector(vector: Vectors, to: Any, row: Any, first: Any, width: Any, ste
         with partly:
             masks = [vector.within(part.value, width.value) for part in parts]
             both = zip(sources, masks, strict=True)
-            vector.store(_even_elements(vector, [vector.load_masked(*pair) for pair in both]), to)
+            vector.store(_even_elements(vector, [vector.load(*pair) for pair in both]), to)
 
 
 def copy_part(vector: Vectors, target: Any, source: Any, count: Any, wide: Any) -> None:
     """Emit ``target[k] = source[k]`` for k below `wide`, 0 from `count` on; at most `lanes`."""
     present, wanted = (vector.first(Integer(vector.builder, n).value) for n in (count, wide))
-    loaded = vector.load_masked(pointer_to(vector, source), present)
-    vector.store_masked(loaded, pointer_to(vector, target), wanted)
+    loaded = vector.load(pointer_to(vector, source), present)
+    vector.store(loaded, pointer_to(vector, target), wanted)
 
 
 def transpose_block(
@@ -101,10 +101,7 @@ def transpose_block(
 
     def store(column: Any, c: int, mask: Any = None) -> None:
         to = pointer_to(vector, target, integer_at(builder, numbers, c) * to_row)
-        if mask is None:
-            vector.store(column, to)
-        else:
-            vector.store_masked(column, to, mask)
+        vector.store(column, to, mask)
 
     # The usual block is whole and needs no masks. Memory after the last column of a row may not
     # exist.
@@ -153,7 +150,7 @@ def transpose_some(
         with builder.if_then(columns.compare(">", c)):
             number = integer_at(builder, numbers, c)
             with builder.if_then(number.compare(">=", 0)):
-                vector.store_masked(column, pointer_to(vector, target, number * to_row), mask)
+                vector.store(column, pointer_to(vector, target, number * to_row), mask)
 
 
 def gather_block(
@@ -179,7 +176,7 @@ def gather_block(
             mask = vector.first(columns.value)
             for r, row in enumerate(block):
                 with builder.if_then(rows.compare(">", r)):
-                    vector.store_masked(row, targets[r], mask)
+                    vector.store(row, targets[r], mask)
 
 
 def _transposed(vector: Vectors, source: Any, of_row: Any, step: int) -> list[Any]:
@@ -206,7 +203,7 @@ def _part_transposed(
         start, wanted = Integer(builder, of_row) * r, rows.compare(">", r)
         masks = [builder.select(wanted, mask, none) for mask in present]
         parts = [pointer_to(vector, source, start + part * lanes) for part in range(step)]
-        loaded = [vector.load_masked(*pair) for pair in zip(parts, masks, strict=True)]
+        loaded = [vector.load(*pair) for pair in zip(parts, masks, strict=True)]
         block.append(_even_elements(vector, loaded))
     return vector.transpose(block)
 

@@ -248,7 +248,7 @@ def _loops(problem: Conv2dProblem) -> BandLoops:
     code = record_of(
         CODE,
         transpose=transposer_address(*vectors),
-        pack=pixel_packer_address(*vectors),
+        pack=pixel_packer_address(*vectors, 1),
         pack_input=pixel_packer_address(*vectors, 2 if cut.record[0].x_row_step else 1),
         clear=clear_address(*vectors),
         microkernel=weight_grad_address(cut.shape),

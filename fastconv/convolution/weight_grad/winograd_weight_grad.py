@@ -207,10 +207,10 @@ def _loops(problem: Conv2dProblem, m: int, workers: int) -> BandLoops:
     code = record_of(
         CODE,
         transpose=transposer_address(*vectors),
-        pack=pixel_packer_address(*vectors),
+        pack=pixel_packer_address(*vectors, 1),
         clear=clear_address(*vectors),
-        pixels=pixels_address(form, grads=False),
-        grads=pixels_address(form, grads=True),
+        pixels=pixels_address(form, False),
+        grads=pixels_address(form, True),
         microkernel=weight_grad_address(cut.shape),
         sums=sums_address(form),
     )
