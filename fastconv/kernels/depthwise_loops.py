@@ -3,51 +3,21 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
-from fastconv.codegen.depthwise_microkernel import DepthwiseMicrokernel
+from fastconv.codegen.depthwise_microkernel import DepthwiseMicrokernel, DepthwiseShape
 from fastconv.codegen.integers import counted, counted_together, integers_at
 from fastconv.codegen.machine_function import machine_function
 from fastconv.codegen.number_types import NUMBER_TYPES
-from fastconv.jit.compiler import range_kernel
-from fastconv.jit.pointers import address, call
-
-
-class DepthwiseShape(NamedTuple):
-    """The compile-time parameters of a `DepthwiseMicrokernel`: taps, stride and the tile.
-
-    With `odd`, even output columns have R x S taps and odd ones R x `odd`. If `pooled`, maxima over
-    2 x 2 windows are stored.
-    """
-
-    R: int
-    S: int
-    stride: tuple[int, int]
-    rows: int
-    vectors: int
-    bits: int
-    lanes: int
-    odd: int | None = None
-    pooled: bool = False
-
-    @property
-    def name(self) -> str:
-        """The kernel's name; docs/kernels.md has the grammar."""
-        down, across = self.stride
-        tile = f"{self.rows}x{self.vectors * self.lanes}"
-        odd = "" if self.odd is None else f"+{self.odd}"
-        pooled = "-pooled" if self.pooled else ""
-        taps = f"{self.R}x{self.S}{odd}-s{down}x{across}"
-        return f"depthwise-{NUMBER_TYPES[self.bits].name}x{self.lanes}-{tile}-{taps}{pooled}"
-
 
 #: The parameters of a layer, in the kernel's order.
 LAYER = (
     *("form", "C", "K", "multiplier", "H", "W", "OH", "OW", "pad_top", "pad_left"),
     *("pad_odd", "out_row", "out_plane"),
 )
-#: The arguments: a range of blocks, and addresses.
-ARGUMENTS = (*("start", "stop", "x", "weight", "bias", "residual", "out", "numbers", "layer"),)
+#: The arguments, those of `run_code`: a range of blocks, and addresses. `out` begins with the first
+#: element to be written; `residual` is as large, or 0.
+ARGUMENTS = ("start", "stop", "x", "weight", "bias", "residual", "out", "numbers", "layer")
 
 
 @machine_function(lambda shape: shape.name, *ARGUMENTS)
@@ -62,7 +32,9 @@ def depthwise_address(builder: Any, v: Any, shape: DepthwiseShape) -> None:
         _write_rows(builder, v, g, (k, i), shape)
 
 
-def _write_rows(builder: Any, v: Any, g: Any, corner: tuple[Any, Any], shape: Any) -> None:
+def _write_rows(
+    builder: Any, v: Any, g: Any, corner: tuple[Any, Any], shape: DepthwiseShape
+) -> None:
     """Emit the loop over the tiles of a block: output channel k, from row i on."""
     (k, i), size = corner, NUMBER_TYPES[shape.bits].size
     columns = shape.vectors * shape.lanes
@@ -88,32 +60,4 @@ def _write_rows(builder: Any, v: Any, g: Any, corner: tuple[Any, Any], shape: An
             out_row=g.out_row,
             columns=g.OW - j * spacing,
         )
-        kernel = DepthwiseMicrokernel(builder, shape.bits, shape.lanes, tile)
-        sizes = shape.R, shape.S, shape.stride, shape.rows, shape.vectors
-        if shape.pooled:
-            kernel.emit_pooled(*sizes)
-        else:
-            kernel.emit(*sizes, shape.odd)
-
-
-@range_kernel
-def run_blocks(
-    start: int,
-    stop: int,
-    code: int,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    residual: Any,
-    out: Any,
-    numbers: Any,
-    layer: Any,
-) -> None:
-    """Call the machine code `code`, of `depthwise_address`, for blocks `start` to `stop`.
-
-    `layer` holds the parameters `LAYER`. `out` begins with the first element to be written;
-    `residual` has its shape or is empty.
-    """
-    added = address(residual) if residual.size else 0
-    inputs = address(x), address(weight), address(bias), added
-    call(code, (start, stop, *inputs, address(out), address(numbers), address(layer)))
+        DepthwiseMicrokernel(builder, shape, tile).emit()

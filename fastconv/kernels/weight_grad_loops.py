@@ -19,8 +19,6 @@ from fastconv.codegen.packing import clear_row, gather_block, transpose_block
 from fastconv.codegen.vector import Vectors, prefetch, vectors
 from fastconv.codegen.weight_grad_microkernel import WeightGradMicrokernel
 from fastconv.core.records import record_type
-from fastconv.jit.compiler import range_kernel
-from fastconv.jit.pointers import address, call
 
 
 class WeightGradShape(NamedTuple):
@@ -145,26 +143,8 @@ SUMS = record_type(
 BAND = record_type("image", "images", "row", "rows")
 
 
-@range_kernel
-def run_loops(
-    start: int,
-    stop: int,
-    loops: int,
-    x: Any,
-    grad: Any,
-    memory: Any,
-    sums: Any,
-    band: Any,
-    code: Any,
-    layer: Any,
-) -> None:
-    """Call the machine code `loops` for items `start` to `stop` with all addresses."""
-    arrays = address(x), address(grad), address(memory), address(sums), address(band)
-    call(loops, (start, stop, *arrays, address(code), address(layer)))
-
-
 class Loops:
-    """The builder, records and addresses for emitting loops that `run_loops` calls."""
+    """The builder, records and addresses for emitting loops that `run_code` calls."""
 
     def __init__(self, builder: Any, v: Any, layout: np.dtype[Any], code: np.dtype[Any]) -> None:
         self.builder, self.v = builder, v
@@ -185,7 +165,7 @@ class Loops:
 def machine_loops(
     name: Callable[..., str], layout: np.dtype[Any], code: np.dtype[Any]
 ) -> Callable[[Callable[..., None]], Callable[..., int]]:
-    """Decorate ``write(loops, item, *parameters)``, which emits loops for `run_loops`.
+    """Decorate ``write(loops, item, *parameters)``, which emits loops for `run_code`.
 
     As `machine_function` it returns a function of the parameters: the address of the loops.
     """

@@ -13,10 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.convolution.algorithm import Array, Gradient, as_read_only, compiler_missing
+from fastconv.convolution.algorithm import Array, Gradient, as_read_only, masks_missing
 from fastconv.convolution.blocking.partition import PARTS, split_below
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
-from fastconv.convolution.weight_grad.weight_grad_cuts import BandLoops, chunks_of, tile_starts
+from fastconv.convolution.weight_grad.weight_grad_cuts import (
+    BandLoops,
+    chunks_of,
+    sums_refusal,
+    tile_starts,
+)
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.records import freeze, record_of
 from fastconv.kernels.direct_1x1_weight_grad_loops import (
@@ -59,9 +64,8 @@ class Cut(NamedTuple):
     #: First image and number of images of each band; its number of blocks of pixels, and for each:
     #: first image in A and in B, number of images, first pixel and number of pixels.
     bands: tuple[tuple[int, int, NDArray[np.int64]], ...]
-    #: The offset of each plane's sums within those of a group.
-    a_offsets: NDArray[np.int64]
-    b_offsets: NDArray[np.int64]
+    #: What the record has addresses of: the offset of each plane's sums within those of a group.
+    tables: dict[str, Array]
     #: Elements of subsampled pixels, and of the sums.
     subsampled: int
     sums: int
@@ -127,16 +131,17 @@ def cut_of(problem: Conv2dProblem) -> Cut:
     # Chunks of equal size, if possible.
     chunks = next((n for n in range(chunks, chunks // 2, -1) if pixel_blocks % n == 0), chunks)
     x, grad = ("b", "a") if grad_is_a else ("a", "b")
-    a_offsets = _offsets(a, shape.rows, b_tiles * slot, shape.columns)
-    b_offsets = _offsets(b, shape.columns, slot, 1)
-    freeze(a_offsets, b_offsets, *(pixel_blocks for _, _, pixel_blocks in bands))
+    tables = {
+        "a_offsets": _offsets(a, shape.rows, b_tiles * slot, shape.columns),
+        "b_offsets": _offsets(b, shape.columns, slot, 1),
+    }
+    freeze(*tables.values(), *(pixel_blocks for _, _, pixel_blocks in bands))
     record = record_of(
         LAYOUT,
-        p,
-        **{"a_offsets": a_offsets, "b_offsets": b_offsets},
+        *(p, p.record[0]),
+        **tables,
         x_plane=p.H * p.W,
         x_pitch=x_pitch,
-        **{"stride_h": p.stride[0], "stride_w": p.stride[1]},
         **{"a_planes": a, "b_planes": b, "grad_is_a": grad_is_a},
         **{f"{x}_plane": x_pitch, f"{x}_image": p.C * x_pitch},
         **{f"{grad}_plane": p.P, f"{grad}_image": p.K * p.P},
@@ -149,7 +154,7 @@ def cut_of(problem: Conv2dProblem) -> Cut:
         chunk_size=chunk_size,
     )
     subsampled = max(band[1] for band in bands) * p.C * x_pitch if strided else 0
-    return Cut(shape, record, bands, a_offsets, b_offsets, subsampled, chunks * chunk_size)
+    return Cut(shape, record, bands, tables, subsampled, chunks * chunk_size)
 
 
 def _bands(
@@ -202,17 +207,11 @@ class Direct1x1WeightGrad(Gradient):
 
     def refusal(self, problem: Conv2dProblem) -> str | None:
         """Take problems that need little memory for subsampled pixels and sums."""
-        p, instructions = problem, cpu.describe().instructions
-        if not instructions.masks:
-            return f"needs loads by mask, which {instructions.name} vectors do not have"
-        cut = cut_of(p)
-        if cut.subsampled * p.itemsize > SUBSAMPLED_BYTES:
-            return (
-                f"needs {cut.subsampled * p.itemsize / 2**20:.1f} MiB for the pixels of one image"
-            )
-        if cut.sums * p.itemsize > SUMS_BYTES + 2 * p.weight_bytes:
-            return f"needs sums of {cut.sums * p.itemsize / p.weight_bytes:.0f} times the weights"
-        return compiler_missing()
+        cut = cut_of(problem)
+        subsampled = cut.subsampled * problem.itemsize
+        if subsampled > SUBSAMPLED_BYTES:
+            return f"needs {subsampled / 2**20:.1f} MiB for the pixels of one image"
+        return masks_missing() or sums_refusal(problem, cut.sums, SUMS_BYTES)
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count instructions and memory traffic."""

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.codegen.direct_weight_grad_microkernel import Taps
-from fastconv.convolution.algorithm import Array, Gradient, compiler_missing
+from fastconv.convolution.algorithm import Array, Gradient, masks_missing
 from fastconv.convolution.blocking.partition import PARTS
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
 from fastconv.convolution.weight_grad.weight_grad_cuts import (
     BandLoops,
     chunks_of,
     cut_bands,
+    sums_refusal,
     tile_starts,
 )
 from fastconv.core.conv_problem import Conv2dProblem
@@ -56,12 +57,8 @@ class Cut(NamedTuple):
     record: NDArray[Any]
     #: First image and number of images, first row and number of rows of each block of pixels, flat.
     bands: NDArray[np.int64]
-    #: First channel, row and column of the kernel: (tiles, 3).
-    tap_tiles: NDArray[np.int64]
-    #: The offset of each tap's sum within those of a filter tile.
-    tap_offsets: NDArray[np.int64]
-    #: A row of zeros, read in place of padding rows.
-    zeros: Array
+    #: What the record has addresses of.
+    tables: dict[str, Array]
     #: Elements of the sums.
     sums: int
     #: Number of work items.
@@ -127,8 +124,8 @@ def cut_of(problem: Conv2dProblem) -> Cut:
     taps, vectors = shape.taps, -(-p.OW // shape.lanes)
     rows = max(1, min(p.OH, PIXEL_BLOCK_VECTORS // vectors))
     pixel_blocks = cut_bands(p.N, p.OH, _images(p, vectors), rows)
-    sizes = (p.C_per_group, taps.channels), (p.R, taps.rows), (p.S, taps.columns)
-    tap_tiles = np.array(list(product(*(tile_starts(*each) for each in sizes))))
+    axes = (p.C_per_group, taps.channels), (p.R, taps.rows), (p.S, taps.columns)
+    tap_tiles = np.array(list(product(*(tile_starts(*axis) for axis in axes))))
     filter_tiles = -(-p.K_per_group // taps.filters)
     slot = -(-taps.sums // shape.lanes) * shape.lanes
     chunk_size = p.groups * filter_tiles * len(tap_tiles) * slot
@@ -139,17 +136,15 @@ def cut_of(problem: Conv2dProblem) -> Cut:
         ends = c + taps.channels, r + taps.rows, s + taps.columns
         offsets[c : ends[0], r : ends[1], s : ends[2]] = tile * slot + own
     ranges = min(filter_tiles, max(1, PARTS // (chunks * p.groups)))
-    offsets, zeros = offsets.reshape(-1), np.zeros(p.W, p.dtype)
-    freeze(pixel_blocks, tap_tiles, offsets, zeros)
+    zeros = np.zeros(p.W, p.dtype)
+    tables = {"tap_tiles": tap_tiles, "tap_offsets": offsets.reshape(-1), "zeros": zeros}
+    freeze(pixel_blocks, *tables.values())
     record = record_of(
         LAYOUT,
-        p,
-        **{"tap_tiles": tap_tiles, "tap_offsets": offsets, "zeros": zeros},
+        *(p, p.record[0]),
+        **tables,
         x_plane=p.H * p.W,
         grad_plane=p.P,
-        stride_h=p.stride[0],
-        **{"dilation_h": p.dilation[0], "dilation_w": p.dilation[1]},
-        **{"pad_top": p.padding[0][0], "pad_left": p.padding[1][0]},
         pixel_block_count=len(pixel_blocks),
         chunks=chunks,
         ranges=ranges,
@@ -160,8 +155,8 @@ def cut_of(problem: Conv2dProblem) -> Cut:
         slot=slot,
         chunk_size=chunk_size,
     )
-    arrays = pixel_blocks.reshape(-1), tap_tiles, offsets, zeros
-    return Cut(shape, record, *arrays, chunks * chunk_size, p.groups * chunks * ranges)
+    sizes = chunks * chunk_size, p.groups * chunks * ranges
+    return Cut(shape, record, pixel_blocks.reshape(-1), tables, *sizes)
 
 
 @lru_cache(maxsize=1024)
@@ -186,17 +181,12 @@ class DirectAnyWeightGrad(Gradient):
 
     def refusal(self, problem: Conv2dProblem) -> str | None:
         """Take strides and dilations that vector loads can read, and small sums."""
-        p, instructions = problem, cpu.describe().instructions
-        if not instructions.masks:
-            return f"needs loads by mask, which {instructions.name} vectors do not have"
+        p = problem
         if p.stride[1] > 2:
             return f"needs a horizontal stride of at most 2, got {p.stride}"
         if p.stride[1] == 2 and p.dilation[1] != 1:
             return f"needs horizontal dilation 1 at stride 2, got {p.dilation}"
-        sums = cut_of(p).sums * p.itemsize
-        if sums > SUMS_BYTES + 2 * p.weight_bytes:
-            return f"needs sums of {sums / p.weight_bytes:.0f} times the size of the weights"
-        return compiler_missing()
+        return masks_missing() or sums_refusal(p, cut_of(p).sums, SUMS_BYTES)
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count instructions and memory traffic."""

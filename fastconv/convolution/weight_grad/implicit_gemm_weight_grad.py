@@ -14,14 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.convolution.algorithm import Array, Gradient, compiler_missing
+from fastconv.convolution.algorithm import Array, Gradient
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND, RUN
 from fastconv.convolution.weight_grad.weight_grad_cuts import (
     CHUNKS,
     BandLoops,
+    band_refusal,
     cut_bands,
     largest_band,
     sums_record,
+    sums_refusal,
     tiles_of_filters,
     whole_vectors,
 )
@@ -63,17 +65,8 @@ class Bands(NamedTuple):
     #: Elements of the packed factors, and of the sums.
     memory: int
     sums: int
-    #: The input offset of each pixel of a band, in elements.
-    offsets: NDArray[np.int64]
-    #: The packed index of each pixel of an image's rows, for the input and for the gradient.
-    x_numbers: NDArray[np.int64]
-    grad_numbers: NDArray[np.int64]
-    #: The input offset and the first column of each block of columns.
-    blocks: NDArray[np.int64]
-    #: A zero bias for each filter of a tile.
-    zeros: Array
-    #: The offset of each tap (c, r, s) in the sums of a filter tile.
-    tap_offsets: NDArray[np.int64]
+    #: What the records have addresses of.
+    tables: dict[str, Array]
 
 
 def columns_of(problem: Conv2dProblem, columns: int) -> tuple[int, int, int]:
@@ -156,21 +149,17 @@ def bands_of(problem: Conv2dProblem) -> Bands:
     images, rows = int(bands[:, 1].max()), int(bands[:, 3].max())
     high, x_size, grad_size = sizes(images, rows)
     per_row = row_blocks * shape.columns  # columns of a row of the kernel, some of them unused
-    tables = _tables(p, shape, (images, rows), (high, padded), x_size)
-    tap_offsets = tables.pop("tap_offsets")
+    tables, tap_offsets = _tables(p, shape, (images, rows), (high, padded), x_size)
     freeze(bands, tap_offsets, *tables.values())
     tile_sums = p.R * per_row * shape.filters
     record = record_of(
         LAYOUT,
-        p,
+        *(p, p.record[0]),
         **tables,
         **tiles_of_filters(p, shape),
         **{"run": RUN, "x_row": 0, "x_step": 1, "out_row": shape.filters, "out_plane": 0},
         x_plane=problem.H * problem.W,
         x_row_step=0 if p is problem else problem.stride[0] * problem.W,
-        stride_h=p.stride[0],
-        pad_top=p.padding[0][0],
-        dilation_h=p.dilation[0],
         padded=padded,
         high=high,
         clear=any(map(any, p.padding)) or padded > p.W,
@@ -184,9 +173,8 @@ def bands_of(problem: Conv2dProblem) -> Bands:
         tile_sums=tile_sums,
     )
     sums = p.groups * filter_tiles * tile_sums
-    collecting = sums_record(p, shape, tile_sums, tap_offsets)
-    tables["tap_offsets"] = tap_offsets
-    return Bands(shape, record, collecting, bands, elements(images, rows), sums, **tables)
+    collecting, tables["tap_offsets"] = sums_record(p, shape, tile_sums, tap_offsets), tap_offsets
+    return Bands(shape, record, collecting, bands, elements(images, rows), sums, tables)
 
 
 def _tables(
@@ -195,8 +183,11 @@ def _tables(
     band: tuple[int, int],
     packed: tuple[int, int],
     x_size: int,
-) -> dict[str, Array]:
-    """Return the tables of `Bands`; `band` is (images, rows), `packed` is (height, width)."""
+) -> tuple[dict[str, Array], Array]:
+    """Return the tables of `LAYOUT`, and the offset of each tap in the sums of a filter tile.
+
+    `band` is (images, rows), `packed` is (height, width).
+    """
     p, (images, rows), (high, padded) = problem, band, packed
     wide, tiles, row_blocks = columns_of(p, shape.columns)
     n, i, j = np.indices((images, rows, p.OW)).reshape(3, -1)
@@ -212,14 +203,14 @@ def _tables(
         columns = (c // wide * p.S + s) * shape.columns + c % wide
     c, r, s = np.indices((p.C_per_group, p.R, p.S)).reshape(3, -1)
     taps = (r * row_blocks * shape.columns + columns[s, c]) * shape.filters
-    return {
+    tables = {
         "offsets": ((n * high + i * p.stride[0]) * padded + j * p.stride[1]) * wide,
         "x_numbers": h * padded + w + p.padding[1][0],
         "grad_numbers": np.arange(rows * p.OW),
         "blocks": blocks.reshape(-1),
         "zeros": np.zeros(shape.filters, p.dtype),
-        "tap_offsets": whole_vectors(taps, shape.lanes),
     }
+    return tables, whole_vectors(taps, shape.lanes)
 
 
 @lru_cache(maxsize=1024)
@@ -262,13 +253,8 @@ class ImplicitGemmWeightGrad(Gradient):
     def refusal(self, problem: Conv2dProblem) -> str | None:
         """Take problems that need little memory for a band and for the sums."""
         cut = bands_of(problem)
-        band, sums = cut.memory * problem.itemsize, cut.sums * problem.itemsize
-        if band > BAND_BYTES:
-            sizes = f"{band / 2**20:.1f} MiB, most is {BAND_BYTES / 2**20:.0f}"
-            return f"needs {sizes} for the smallest band of the weights' gradient"
-        if sums > BAND_BYTES + 2 * problem.weight_bytes:
-            return f"needs sums of {sums / problem.weight_bytes:.0f} times the size of the weights"
-        return compiler_missing()
+        band = cut.memory * problem.itemsize
+        return band_refusal(band, BAND_BYTES) or sums_refusal(problem, cut.sums, BAND_BYTES)
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count instructions and copies."""

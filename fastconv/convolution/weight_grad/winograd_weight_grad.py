@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.codegen.winograd_transforms import Form
-from fastconv.convolution.algorithm import Array, Gradient, compiler_missing
+from fastconv.convolution.algorithm import Array, Gradient
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND, RUN
 from fastconv.convolution.blocking.winograd_search import (
     kernel_refusal,
@@ -24,9 +24,11 @@ from fastconv.convolution.blocking.winograd_search import (
 )
 from fastconv.convolution.weight_grad.weight_grad_cuts import (
     BandLoops,
+    band_refusal,
     cut_bands,
     largest_band,
     sums_record,
+    sums_refusal,
     tiles_of_filters,
     whole_vectors,
 )
@@ -71,15 +73,8 @@ class Bands(NamedTuple):
     shared: int
     own: int
     sums: int
-    #: The offset of each tile, in elements.
-    offsets: NDArray[np.int64]
-    #: The packed index of each pixel of an image's rows, for the input and for the gradient.
-    x_numbers: NDArray[np.int64]
-    grad_numbers: NDArray[np.int64]
-    #: A zero bias for each filter of a tile.
-    zeros: Array
-    #: The offset of each tap (c, r, s) in the sums of a filter tile.
-    tap_offsets: NDArray[np.int64]
+    #: What the records have addresses of.
+    tables: dict[str, Array]
 
 
 def tile_of(problem: Conv2dProblem) -> WeightGradShape:
@@ -132,13 +127,12 @@ def bands_of(problem: Conv2dProblem, m: int, workers: int) -> Bands:
     freeze(bands, tap_offsets, *tables.values())
     record = record_of(
         LAYOUT,
-        p,
+        *(p, p.record[0]),
         **tables,
         **tiles_of_filters(p, shape),
         **{"run": RUN, "x_row": 0, "x_step": 1, "out_row": shape.filters, "out_plane": 0},
         m=m,
         products=products,
-        pad_top=p.padding[0][0],
         across=across,
         pixel_row=wide * lanes,
         grad_row=across * m * lanes,
@@ -160,15 +154,14 @@ def bands_of(problem: Conv2dProblem, m: int, workers: int) -> Bands:
         worker_size=own * p.itemsize,
     )
     sums: int = p.groups * filter_tiles * tile_sums
-    collecting = sums_record(p, shape, tile_sums, tap_offsets)
-    tables["tap_offsets"] = tap_offsets
-    return Bands(form, shape, record, collecting, bands, shared, own, sums, **tables)
+    collecting, tables["tap_offsets"] = sums_record(p, shape, tile_sums, tap_offsets), tap_offsets
+    return Bands(form, shape, record, collecting, bands, shared, own, sums, tables)
 
 
 def _tables(
     problem: Conv2dProblem, m: int, shape: WeightGradShape, tiles: int, packed: tuple[int, int]
 ) -> dict[str, Array]:
-    """Return the tables of `Bands` for a band of tiles; `packed` is (height, width)."""
+    """Return the tables of `LAYOUT` for a band of tiles; `packed` is (height, width)."""
     p, (high, wide), across = problem, packed, _tiles(problem, m)[1]
     h, w = np.indices((min(p.H, high), p.W)).reshape(2, -1)
     i, j = np.indices((min(p.OH, high - p.R + 1), p.OW)).reshape(2, -1)
@@ -228,14 +221,9 @@ class WinogradWeightGrad(Gradient):
         reason = stride_refusal(problem) or kernel_refusal(problem)
         if reason is not None:
             return reason
-        p, needed = problem, self.workspace_bytes(problem)
-        if needed > MOST_BYTES:
-            sizes = f"{needed / 2**20:.1f} MiB, most is {MOST_BYTES / 2**20:.0f}"
-            return f"needs {sizes} for the smallest band of the weights' gradient"
-        sums = bands_of(p, self.m, 1).sums * p.itemsize
-        if sums > BAND_BYTES + 2 * p.weight_bytes:
-            return f"needs sums of {sums / p.weight_bytes:.0f} times the size of the weights"
-        return compiler_missing()
+        sums = bands_of(problem, self.m, 1).sums
+        band = band_refusal(self.workspace_bytes(problem), MOST_BYTES)
+        return band or sums_refusal(problem, sums, BAND_BYTES)
 
     def workspace_bytes(self, problem: Conv2dProblem) -> int:
         """Count one band; the sums, another copy of the weights, are not included."""
