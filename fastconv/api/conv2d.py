@@ -10,12 +10,13 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv.convolution.algorithm import Call
 from fastconv.convolution.fused_max_pool import SIDE
 from fastconv.core.activation import ActivationLike, as_activation
 from fastconv.core.arguments import (
+    Array,
     as_batch,
     as_batch_shape,
     as_computed,
@@ -30,7 +31,6 @@ from fastconv.core.geometry import IntPair, Padding
 from fastconv.runtime import output_memory
 from fastconv.select.plan import Circumstances, Conv2dPlan, call_of, choose, circumstances, decide
 
-Array = NDArray[Any]
 #: The shape of a batch of images, or of one image.
 Shape: TypeAlias = tuple[int, int, int, int] | tuple[int, int, int]
 

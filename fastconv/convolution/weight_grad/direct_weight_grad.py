@@ -19,23 +19,10 @@ from fastconv.codegen.direct_weight_grad_microkernel import Taps
 from fastconv.convolution.algorithm import Array, Gradient, masks_missing
 from fastconv.convolution.blocking.partition import PARTS
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
-from fastconv.convolution.weight_grad.weight_grad_cuts import (
-    BandLoops,
-    chunks_of,
-    cut_bands,
-    sums_refusal,
-    tile_starts,
-)
+from fastconv.convolution.weight_grad import weight_grad_cuts as cuts
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.records import freeze, record_of
-from fastconv.kernels.direct_weight_grad_loops import (
-    CODE,
-    LAYOUT,
-    DirectWeightGradShape,
-    correlate_address,
-    direct_weight_grad_address,
-    reduce_chunks_address,
-)
+from fastconv.kernels import direct_weight_grad_loops as kernels
 from fastconv.runtime import cpu
 from fastconv.runtime.threads import useful_threads
 from fastconv.runtime.workspace import scratch
@@ -52,7 +39,7 @@ MOST_COLUMNS, MOST_CHANNELS, MOST_FILTERS = 7, 7, 5
 class Cut(NamedTuple):
     """The partition of a weight gradient, as the kernels read it."""
 
-    shape: DirectWeightGradShape
+    shape: kernels.DirectWeightGradShape
     #: The parameters `fastconv.kernels.direct_weight_grad_loops.LAYOUT`.
     record: NDArray[Any]
     #: First image and number of images, first row and number of rows of each block of pixels, flat.
@@ -65,7 +52,7 @@ class Cut(NamedTuple):
     items: int
 
 
-def shapes(problem: Conv2dProblem) -> Iterator[DirectWeightGradShape]:
+def shapes(problem: Conv2dProblem) -> Iterator[kernels.DirectWeightGradShape]:
     """Return the tiles that fit the registers and the weights."""
     p, instructions = problem, cpu.describe().instructions
     lanes = instructions.lanes(p.dtype)
@@ -76,7 +63,7 @@ def shapes(problem: Conv2dProblem) -> Iterator[DirectWeightGradShape]:
             continue
         taps = Taps(filters, channels, rows, _columns(p))
         if taps.sums + filters + 1 <= instructions.registers:
-            yield DirectWeightGradShape(taps, p.stride[1], 8 * p.itemsize, lanes)
+            yield kernels.DirectWeightGradShape(taps, p.stride[1], 8 * p.itemsize, lanes)
 
 
 def _columns(problem: Conv2dProblem) -> int:
@@ -88,12 +75,12 @@ def _columns(problem: Conv2dProblem) -> int:
 
 
 @lru_cache(maxsize=1024)
-def best_shape(problem: Conv2dProblem) -> DirectWeightGradShape:
+def best_shape(problem: Conv2dProblem) -> kernels.DirectWeightGradShape:
     """Return the tile that takes the fewest cycles."""
     return min(shapes(problem), key=lambda shape: _cycles(problem, shape))
 
 
-def _cycles(problem: Conv2dProblem, shape: DirectWeightGradShape) -> float:
+def _cycles(problem: Conv2dProblem, shape: kernels.DirectWeightGradShape) -> float:
     """Return the estimated cycles of one core, without memory traffic."""
     p, taps = problem, shape.taps
     vectors = -(-p.OW // shape.lanes)
@@ -123,13 +110,13 @@ def cut_of(problem: Conv2dProblem) -> Cut:
     p, shape = problem, best_shape(problem)
     taps, vectors = shape.taps, -(-p.OW // shape.lanes)
     rows = max(1, min(p.OH, PIXEL_BLOCK_VECTORS // vectors))
-    pixel_blocks = cut_bands(p.N, p.OH, _images(p, vectors), rows)
+    pixel_blocks = cuts.cut_bands(p.N, p.OH, _images(p, vectors), rows)
     axes = (p.C_per_group, taps.channels), (p.R, taps.rows), (p.S, taps.columns)
-    tap_tiles = np.array(list(product(*(tile_starts(*axis) for axis in axes))))
+    tap_tiles = np.array(list(product(*(cuts.tile_starts(*axis) for axis in axes))))
     filter_tiles = -(-p.K_per_group // taps.filters)
     slot = -(-taps.sums // shape.lanes) * shape.lanes
     chunk_size = p.groups * filter_tiles * len(tap_tiles) * slot
-    chunks = chunks_of(len(pixel_blocks), p.groups, SUMS_BYTES // (chunk_size * p.itemsize))
+    chunks = cuts.chunks_of(len(pixel_blocks), p.groups, SUMS_BYTES // (chunk_size * p.itemsize))
     offsets: Any = np.empty((p.C_per_group, p.R, p.S), np.int64)
     own = np.arange(taps.sums // taps.filters).reshape(taps[1:])
     for tile, (c, r, s) in enumerate(tap_tiles):
@@ -140,7 +127,7 @@ def cut_of(problem: Conv2dProblem) -> Cut:
     tables = {"tap_tiles": tap_tiles, "tap_offsets": offsets.reshape(-1), "zeros": zeros}
     freeze(pixel_blocks, *tables.values())
     record = record_of(
-        LAYOUT,
+        kernels.LAYOUT,
         *(p, p.record[0]),
         **tables,
         x_plane=p.H * p.W,
@@ -170,10 +157,10 @@ def _work(problem: Conv2dProblem) -> float:
 
 
 @lru_cache(maxsize=128)
-def _loops(problem: Conv2dProblem) -> BandLoops:
+def _loops(problem: Conv2dProblem) -> cuts.BandLoops:
     cut = cut_of(problem)
-    code = record_of(CODE, microkernel=direct_weight_grad_address(cut.shape))
-    return BandLoops(cut, code.view(np.int64), _work(problem))
+    code = record_of(kernels.CODE, microkernel=kernels.direct_weight_grad_address(cut.shape))
+    return cuts.BandLoops(cut, code.view(np.int64), _work(problem))
 
 
 class DirectAnyWeightGrad(Gradient):
@@ -186,7 +173,7 @@ class DirectAnyWeightGrad(Gradient):
             return f"needs a horizontal stride of at most 2, got {p.stride}"
         if p.stride[1] == 2 and p.dilation[1] != 1:
             return f"needs horizontal dilation 1 at stride 2, got {p.dilation}"
-        return masks_missing() or sums_refusal(p, cut_of(p).sums, SUMS_BYTES)
+        return masks_missing() or cuts.sums_refusal(p, cut_of(p).sums, SUMS_BYTES)
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count instructions and memory traffic."""
@@ -203,5 +190,5 @@ class DirectAnyWeightGrad(Gradient):
         cut, most = loops.cut, useful_threads(loops.seconds)
         with scratch("sums", (cut.sums,), problem.dtype) as sums:
             arrays = factor.reshape(-1), grad_output.reshape(-1), sums, sums
-            loops.run(most, correlate_address(), cut.items, arrays, cut.bands)
-            loops.finish(reduce_chunks_address(cut.shape.bits), problem.K, arrays, out)
+            loops.run(most, kernels.correlate_address(), cut.items, arrays, cut.bands)
+            loops.finish(kernels.reduce_chunks_address(cut.shape.bits), problem.K, arrays, out)

@@ -22,32 +22,12 @@ from fastconv.convolution.blocking.winograd_search import (
     odd_lines,
     stride_refusal,
 )
-from fastconv.convolution.weight_grad.weight_grad_cuts import (
-    BandLoops,
-    band_refusal,
-    cut_bands,
-    largest_band,
-    sums_record,
-    sums_refusal,
-    tiles_of_filters,
-    whole_vectors,
-)
+from fastconv.convolution.weight_grad import weight_grad_cuts as cuts
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.records import freeze, record_of
-from fastconv.kernels.weight_grad_loops import (
-    WeightGradShape,
-    clear_address,
-    pixel_packer_address,
-    transposer_address,
-    weight_grad_address,
-)
+from fastconv.kernels import weight_grad_loops
+from fastconv.kernels import winograd_weight_grad_loops as kernels
 from fastconv.kernels.winograd_microkernels import pixels_address, sums_address
-from fastconv.kernels.winograd_weight_grad_loops import (
-    CODE,
-    LAYOUT,
-    multiply_address,
-    transform_address,
-)
 from fastconv.runtime import cpu
 from fastconv.runtime.threads import useful_threads
 from fastconv.runtime.workspace import scratch
@@ -63,7 +43,7 @@ class Bands(NamedTuple):
     """The partition of a weight gradient, as the kernels read it."""
 
     form: Form
-    shape: WeightGradShape
+    shape: weight_grad_loops.WeightGradShape
     #: The records `LAYOUT` of `winograd_weight_grad_loops`, and `SUMS` of `weight_grad_loops`.
     record: NDArray[Any]
     sums_record: NDArray[Any]
@@ -77,7 +57,7 @@ class Bands(NamedTuple):
     tables: dict[str, Array]
 
 
-def tile_of(problem: Conv2dProblem) -> WeightGradShape:
+def tile_of(problem: Conv2dProblem) -> weight_grad_loops.WeightGradShape:
     """Return the tile of the products: its columns divide a vector of channels."""
     instructions = cpu.describe().instructions
     lanes = instructions.lanes(problem.dtype)
@@ -85,7 +65,7 @@ def tile_of(problem: Conv2dProblem) -> WeightGradShape:
     columns = min(8, lanes)
     while vectors * (columns + 1) + 1 > instructions.registers:
         columns //= 2
-    return WeightGradShape(vectors * lanes, columns, 8 * problem.itemsize, lanes)
+    return weight_grad_loops.WeightGradShape(vectors * lanes, columns, 8 * problem.itemsize, lanes)
 
 
 def _tiles(problem: Conv2dProblem, m: int) -> tuple[int, int]:
@@ -112,7 +92,7 @@ def bands_of(problem: Conv2dProblem, m: int, workers: int) -> Bands:
         elements = p.groups * products * (channel_vectors * x_step + filter_tiles * grad_step)
         return elements * p.itemsize > BAND_BYTES or tiles > 2 * ENOUGH_TILES
 
-    bands = cut_bands(p.N, down, *largest_band(max(1, p.N), down, too_large))
+    bands = cuts.cut_bands(p.N, down, *cuts.largest_band(max(1, p.N), down, too_large))
     images, rows = int(bands[:, 1].max()), int(bands[:, 3].max())
     x_step, grad_step = steps(images * rows * across)
     grads_begin = p.groups * channel_vectors * products * x_step
@@ -123,13 +103,13 @@ def bands_of(problem: Conv2dProblem, m: int, workers: int) -> Bands:
     tile_sums = p.R * p.S * plane
     tables = _tables(p, m, shape, images * rows * across, (high, wide))
     c, tap = np.indices((p.C_per_group, p.R * p.S)).reshape(2, -1)
-    tap_offsets = whole_vectors(tap * plane + c * shape.filters, lanes)
+    tap_offsets = cuts.whole_vectors(tap * plane + c * shape.filters, lanes)
     freeze(bands, tap_offsets, *tables.values())
     record = record_of(
-        LAYOUT,
+        kernels.LAYOUT,
         *(p, p.record[0]),
         **tables,
-        **tiles_of_filters(p, shape),
+        **cuts.tiles_of_filters(p, shape),
         **{"run": RUN, "x_row": 0, "x_step": 1, "out_row": shape.filters, "out_plane": 0},
         m=m,
         products=products,
@@ -154,12 +134,17 @@ def bands_of(problem: Conv2dProblem, m: int, workers: int) -> Bands:
         worker_size=own * p.itemsize,
     )
     sums: int = p.groups * filter_tiles * tile_sums
-    collecting, tables["tap_offsets"] = sums_record(p, shape, tile_sums, tap_offsets), tap_offsets
+    collecting = cuts.sums_record(p, shape, tile_sums, tap_offsets)
+    tables["tap_offsets"] = tap_offsets
     return Bands(form, shape, record, collecting, bands, shared, own, sums, tables)
 
 
 def _tables(
-    problem: Conv2dProblem, m: int, shape: WeightGradShape, tiles: int, packed: tuple[int, int]
+    problem: Conv2dProblem,
+    m: int,
+    shape: weight_grad_loops.WeightGradShape,
+    tiles: int,
+    packed: tuple[int, int],
 ) -> dict[str, Array]:
     """Return the tables of `LAYOUT` for a band of tiles; `packed` is (height, width)."""
     p, (high, wide), across = problem, packed, _tiles(problem, m)[1]
@@ -194,20 +179,20 @@ def _work(problem: Conv2dProblem, m: int) -> tuple[float, int]:
 
 
 @lru_cache(maxsize=128)
-def _loops(problem: Conv2dProblem, m: int, workers: int) -> BandLoops:
+def _loops(problem: Conv2dProblem, m: int, workers: int) -> cuts.BandLoops:
     cut = bands_of(problem, m, workers)
     form, vectors = cut.form, (cut.shape.bits, cut.shape.lanes)
     code = record_of(
-        CODE,
-        transpose=transposer_address(*vectors),
-        pack=pixel_packer_address(*vectors, 1),
-        clear=clear_address(*vectors),
+        kernels.CODE,
+        transpose=weight_grad_loops.transposer_address(*vectors),
+        pack=weight_grad_loops.pixel_packer_address(*vectors, 1),
+        clear=weight_grad_loops.clear_address(*vectors),
         pixels=pixels_address(form, False),
         grads=pixels_address(form, True),
-        microkernel=weight_grad_address(cut.shape),
+        microkernel=weight_grad_loops.weight_grad_address(cut.shape),
         sums=sums_address(form),
     )
-    return BandLoops(cut, code.view(np.int64), _work(problem, m)[0] / CYCLES_PER_SECOND)
+    return cuts.BandLoops(cut, code.view(np.int64), _work(problem, m)[0] / CYCLES_PER_SECOND)
 
 
 class WinogradWeightGrad(Gradient):
@@ -222,8 +207,8 @@ class WinogradWeightGrad(Gradient):
         if reason is not None:
             return reason
         sums = bands_of(problem, self.m, 1).sums
-        band = band_refusal(self.workspace_bytes(problem), MOST_BYTES)
-        return band or sums_refusal(problem, sums, BAND_BYTES)
+        band = cuts.band_refusal(self.workspace_bytes(problem), MOST_BYTES)
+        return band or cuts.sums_refusal(problem, sums, BAND_BYTES)
 
     def workspace_bytes(self, problem: Conv2dProblem) -> int:
         """Count one band; the sums, another copy of the weights, are not included."""
@@ -246,6 +231,6 @@ class WinogradWeightGrad(Gradient):
         ):
             arrays = factor.reshape(-1), grad_output.reshape(-1), memory, sums
             for band in cut.bands:
-                loops.run(workers, transform_address(), workers, arrays, band)
-                loops.run(workers, multiply_address(), workers, arrays, band)
+                loops.run(workers, kernels.transform_address(), workers, arrays, band)
+                loops.run(workers, kernels.multiply_address(), workers, arrays, band)
             loops.collect(p, arrays, out)
