@@ -26,22 +26,14 @@ def clear_row(vector: Vectors, target: Any, count: Any) -> None:
                 vector.store(vector.zero, to, vector.first(left.value))
 
 
-def copy_row(
-    vector: Vectors,
-    target: Any,
-    row: Any,
-    width: Any,
-    left: Any,
-    distance: Any,
-    count: Any,
-    step: int,
-) -> None:
+def copy_row(vector: Vectors, target: Any, row: Any, width: Any, across: Any, step: int) -> None:
     """Emit ``target[k] = row[left + k * distance]`` for k below `count`, with zero padding.
 
-    The row has columns 0 to `width`. `distance` equals `step`, 1 or 2, unless `step` is 0.
+    The row has columns 0 to `width`; ``left, distance, count = across``. `distance` equals `step`,
+    1 or 2, unless `step` is 0.
     """
     builder = vector.builder
-    width, left, distance = (Integer(builder, number) for number in (width, left, distance))
+    width, left, distance, count = (Integer(builder, number) for number in (width, *across))
     with counted(builder, 0, count, vector.lanes if step else 1) as k:
         to, column = pointer_to(vector, target, k), left + k * (step or distance)
         if step:
@@ -79,25 +71,17 @@ def copy_part(vector: Vectors, target: Any, source: Any, count: Any, wide: Any) 
 
 
 def transpose_block(
-    vector: Vectors,
-    target: Any,
-    to_row: Any,
-    source: Any,
-    of_row: Any,
-    numbers: Any,
-    rows: Any,
-    columns: Any,
-    wide: Any,
-    step: int = 1,
+    vector: Vectors, target: Any, to_row: Any, block: Any, counts: Any, step: int = 1
 ) -> None:
     """Emit ``target[numbers[c], r] = source[r, c * step]`` for r below `wide`, c below `columns`.
 
-    `numbers` is the address of row indices (int64); `to_row` and `of_row` are row strides in
-    elements. If the source has fewer `rows` than `wide`, zeros are written. At most `lanes` rows
-    and columns are transposed. `step` is 1 or 2.
+    Here ``source, of_row, numbers = block`` and ``rows, columns, wide = counts``. `numbers` is the
+    address of row indices (int64); `to_row` and `of_row` are row strides in elements. If the source
+    has fewer `rows` than `wide`, zeros are written. At most `lanes` rows and columns are
+    transposed. `step` is 1 or 2.
     """
-    builder, lanes = vector.builder, vector.lanes
-    rows, columns, wide = (Integer(builder, number) for number in (rows, columns, wide))
+    builder, lanes, (source, of_row, numbers) = vector.builder, vector.lanes, block
+    rows, columns, wide = (Integer(builder, number) for number in counts)
 
     def store(column: Any, c: int, mask: Any = None) -> None:
         to = pointer_to(vector, target, integer_at(builder, numbers, c) * to_row)
@@ -109,12 +93,12 @@ def transpose_block(
     inside = builder.and_(rows.compare(">=", lanes), columns.compare(">=", lanes + step - 1))
     with builder.if_else(inside) as (whole, partly):
         with whole:
-            block = _transposed(vector, source, of_row, step)
+            transposed = _transposed(vector, source, of_row, step)
             with builder.if_else(full) as (unmasked, masked):
                 with unmasked:
-                    _each(store, block)
+                    _each(store, transposed)
                 with masked:
-                    _each(store, block, narrow)
+                    _each(store, transposed, narrow)
         with partly:
             for c, column in enumerate(
                 _part_transposed(vector, source, of_row, rows, columns, step)
@@ -128,23 +112,13 @@ def _each(store: Any, block: list[Any], *mask: Any) -> None:
         store(column, c, *mask)
 
 
-def transpose_some(
-    vector: Vectors,
-    target: Any,
-    to_row: Any,
-    source: Any,
-    of_row: Any,
-    numbers: Any,
-    rows: Any,
-    columns: Any,
-    wide: Any,
-) -> None:
+def transpose_some(vector: Vectors, target: Any, to_row: Any, block: Any, counts: Any) -> None:
     """Do what `transpose_block` does, but skip columns whose row index is negative.
 
     Blocks are rarely whole here, so all loads and stores are masked.
     """
-    builder = vector.builder
-    rows, columns, wide = (Integer(builder, number) for number in (rows, columns, wide))
+    builder, (source, of_row, numbers) = vector.builder, block
+    rows, columns, wide = (Integer(builder, number) for number in counts)
     mask = vector.first(wide.value)
     for c, column in enumerate(_part_transposed(vector, source, of_row, rows, columns)):
         with builder.if_then(columns.compare(">", c)):

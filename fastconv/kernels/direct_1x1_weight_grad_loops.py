@@ -58,7 +58,7 @@ def subsampler_address(builder: Any, v: Any, step: int, bits: int, lanes: int) -
     vector, size = vectors(builder, bits, lanes), bits // 8
     with counted(builder, 0, v.rows) as i:
         target, row = v.target + i * v.columns * size, v.source + i * v.row_step * size
-        copy_row(vector, target, row, v.width, 0, v.column_step, v.columns, step)
+        copy_row(vector, target, row, v.width, (0, v.column_step, v.columns), step)
 
 
 #: The parameters of a partition. `a_planes` and `b_planes` count the planes of a group; the last

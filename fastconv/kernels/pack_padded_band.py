@@ -54,5 +54,5 @@ def band_copy_address(builder: Any, v: Any, column_step: int, bits: int, lanes: 
         with counted(builder, 0, g.phases) as phase:
             to = v.target + (line + phase * g.phase_width) * size
             across = v.left + phase, g.band_step, g.phase_width
-            copy_row(vector, to, row, width, *across, column_step)
+            copy_row(vector, to, row, width, across, column_step)
     clear_row(vector, v.target + g.C_per_group * g.band_plane * size, g.tail)

@@ -43,7 +43,7 @@ def packer_address(builder: Any, v: Any, bits: int, lanes: int) -> None:
         with counted(builder, 0, v.taps, lanes) as tap:
             left = v.filters - k, v.taps - tap, v.tile_filters - first
             block = source + tap * size, v.pitch, v.rows + tap * 8
-            transpose_block(vector, target, v.tile_filters, *block, *left)
+            transpose_block(vector, target, v.tile_filters, block, left)
 
 
 @machine_function(
@@ -72,7 +72,7 @@ def rotated_packer_address(builder: Any, v: Any, bits: int, lanes: int) -> None:
             with several, counted(builder, 0, v.window, lanes) as tap:
                 block = row + tap * size, v.window, v.rows + tap * 8
                 left = filters, v.window - tap, wide
-                transpose_some(vector, to, v.tile_filters, *block, *left)
+                transpose_some(vector, to, v.tile_filters, block, left)
 
 
 @range_kernel

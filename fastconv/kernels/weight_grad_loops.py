@@ -90,7 +90,7 @@ def _pack_blocks(builder: Any, v: Any, vector: Vectors, step: int) -> None:
                     prefetch(builder, pointer_to(vector, source, ahead))
             numbers = v.numbers + (row * v.pixels + pixel) * 8
             counts = left, v.pixels - pixel, v.wide - first
-            transpose_block(vector, target, v.wide, source, v.pitch, numbers, *counts, step)
+            transpose_block(vector, target, v.wide, (source, v.pitch, numbers), counts, step)
 
 
 @machine_function(lambda bits, lanes: f"clear-f{bits}x{lanes}", "target", "count")
