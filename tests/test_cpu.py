@@ -18,6 +18,7 @@ WIDE = "+avx512f,+fma,+avx2"
         ("znver4", WIDE, "AVX-512 1"),
         ("skylake-avx512", WIDE, "AVX-512 2"),
         ("tigerlake", WIDE, "AVX-512 1"),
+        ("rocketlake", f"{WIDE},+avx512fp16", "AVX-512 2"),
         ("znver4", "+avx2,+fma", "AVX2+FMA 2"),
         ("x86-64", "+sse2", "plain 2"),
     ],

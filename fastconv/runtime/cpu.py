@@ -55,6 +55,9 @@ AVX512 = InstructionSet("AVX-512", 512, 32, fma=True, masks=True)
 AVX2 = InstructionSet("AVX2+FMA", 256, 16, fma=True, masks=True)
 #: Processors with one unit for AVX-512, or two that each do half of an instruction.
 IN_HALVES = ("znver4", "icelake-client", "tigerlake", "rocketlake")
+#: None of them has this feature: a virtual machine that names its processor so has hidden a newer
+#: one, with two whole units.
+WITH_WHOLE_UNITS = "avx512fp16"
 AVX512_IN_HALVES = replace(AVX512, a_cycle=1)
 NEON = InstructionSet("NEON", 128, 32, fma=True, masks=False)
 PLAIN = InstructionSet("plain", 128, 16, fma=False, masks=False)
@@ -115,7 +118,8 @@ def describe() -> Cpu:
 def _instruction_set() -> InstructionSet:
     features = _features()
     if "avx512f" in features and "fma" in features:
-        return AVX512_IN_HALVES if _model() in IN_HALVES else AVX512
+        in_halves = _model() in IN_HALVES and WITH_WHOLE_UNITS not in features
+        return AVX512_IN_HALVES if in_halves else AVX512
     if "avx2" in features and "fma" in features:
         return AVX2
     if "neon" in features or platform.machine().lower() in ("arm64", "aarch64"):
