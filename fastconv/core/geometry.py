@@ -12,6 +12,8 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
+
 #: What a user may pass where one number a spatial axis is meant.
 IntPair: TypeAlias = "int | tuple[int] | tuple[int, int]"
 #: What a user may pass as padding.
@@ -30,7 +32,7 @@ _LARGEST_TENSOR = 2**44
 def as_int(name: str, value: Any, minimum: int) -> int:
     """Return `value` as an int of at least `minimum`; floats and booleans are refused."""
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool | np.bool):  # NumPy 2.0 would take its own as an index
             raise TypeError
         number = operator.index(value)
     except TypeError:
