@@ -191,6 +191,7 @@ def test_a_folder_that_keeps_nothing(cold: Path) -> None:
 def test_a_working_folder_that_is_deleted(cold: Path, tmp_path: Path) -> None:
     """Numba needs one: whoever has none is told."""
     vanish = f"""
+import multiprocessing  # Python 3.13.0 cannot import it where there is no working folder
 os.mkdir({str(tmp_path / "gone")!r}); os.chdir({str(tmp_path / "gone")!r}); os.rmdir(os.getcwd())
 try:
     loops.zip_sum(out[0])

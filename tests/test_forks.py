@@ -72,7 +72,8 @@ print("right")
 def test_a_threading_layer_that_another_program_started() -> None:
     # Its threads are not ours to stop: the child runs serial kernels, and nothing is printed.
     done = run("""
-import os, threading
+import os, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on, Python tells of such threads
 import numba, numpy as np, fastconv
 from fastconv.runtime import threads
 threads._load_tbb()

@@ -21,6 +21,8 @@ class ProgressBar:
 
     def __init__(self, total: int) -> None:
         console = Console(stderr=True)
+        # Older releases of rich print an empty line at the end even of a bar that is disabled.
+        console.quiet = not console.is_terminal
         self._progress = Progress(
             *(BarColumn(30), MofNCompleteColumn()),
             *(TextColumn("{task.description}"), TimeElapsedColumn()),

@@ -11,6 +11,8 @@ import operator
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
+import numpy as np
+
 from fastconv.core.array_hints import shown
 from fastconv.core.hints import did_you_mean
 
@@ -34,7 +36,7 @@ _LARGEST_TENSOR = 2**44
 def as_int(name: str, value: Any, minimum: int) -> int:
     """Return `value` as an int of at least `minimum`; floats and booleans are refused."""
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool | np.bool):  # NumPy 2.0 would take its own as an index
             raise TypeError
         number = operator.index(value)
     except TypeError:
