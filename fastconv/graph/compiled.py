@@ -1,0 +1,131 @@
+"""A graph bound to memory: a list of steps that run one after another, without checks between."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastconv.graph.ir import Array, Graph, Node, Value
+from fastconv.graph.memory_plan import ALIGNMENT, plan_memory, storage_roots
+from fastconv.graph.operators import registry
+from fastconv.runtime import output_memory
+
+Slots = list[Any]
+
+
+@dataclass(frozen=True)
+class BoundNode:
+    """A node and its step, which reads and writes slots."""
+
+    node: Node
+    step: Callable[[Slots], None]
+
+
+class CompiledNetwork:
+    """A network for inputs of fixed shapes.
+
+    Every value has a slot. Those of constants and of values in the arena are filled once for each
+    concurrent caller; inputs, outputs and values of unknown size by each call.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.memory = plan_memory(graph)
+        values = graph.values()
+        self._slot = {id(value): number for number, value in enumerate(values)}
+        self._first: Slots = [value.constant for value in values]
+        self._arena = [
+            (self._slot[id(value)], self.memory.offsets[id(value)], value)
+            for value in values
+            if id(value) in self.memory.offsets
+        ]
+        self._inputs = [self._slot[id(value)] for value in graph.inputs]
+        self._outputs = [(self._slot[id(value)], value) for value in graph.outputs]
+        self._new = self._allocated()
+        self.steps = [self._bound(node) for node in graph.nodes]
+        roots = storage_roots(graph)
+        made = {id(root) for _, root in self._new}
+        # A result that is an input, a constant or a second view of a result is copied.
+        first_of: set[int] = set()
+        self._copied = []
+        for value in graph.outputs:
+            root = roots[id(value)]
+            own = id(root) in made or root.shape is None
+            self._copied.append(not own or id(root) in first_of)
+            first_of.add(id(root))
+        self._idle: deque[Slots] = deque()
+
+    def _allocated(self) -> list[tuple[int, Value]]:
+        """Return the values that each call allocates anew: those that hold results."""
+        roots = storage_roots(self.graph)
+        found = {}
+        for value in self.graph.outputs:
+            root = roots[id(value)]
+            if root.producer is not None and root.shape is not None:
+                found[id(root)] = (self._slot[id(root)], root)
+        return list(found.values())
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """Return the results for checked inputs."""
+        try:
+            slots = self._idle.pop()
+        except IndexError:
+            slots = self._new_slots()
+        for number, array in zip(self._inputs, inputs, strict=True):
+            slots[number] = array
+        for number, value in self._new:
+            slots[number] = output_memory.empty(value.shape, value.dtype)  # type: ignore[arg-type]
+        for bound in self.steps:
+            bound.step(slots)
+        results = [
+            np.array(slots[number]) if copied else slots[number]
+            for (number, _), copied in zip(self._outputs, self._copied, strict=True)
+        ]
+        self._idle.append(slots)
+        return results
+
+    def _new_slots(self) -> Slots:
+        """Return slots with an arena of their own."""
+        slots = list(self._first)
+        arena = np.empty(self.memory.nbytes + ALIGNMENT, np.uint8)
+        start = -arena.ctypes.data % ALIGNMENT
+        for number, offset, value in self._arena:
+            memory = arena[start + offset : start + offset + value.nbytes]
+            slots[number] = memory.view(value.dtype).reshape(value.shape)
+        return slots
+
+    def _bound(self, node: Node) -> BoundNode:
+        """Return a node's step."""
+        operator = registry.of(node)
+        inputs = [None if value is None else self._slot[id(value)] for value in node.inputs]
+        outputs = [None if value is None else self._slot[id(value)] for value in node.outputs]
+        fixed = all(value is not None and value.shape is not None for value in node.outputs)
+        into = operator.bind(node) if operator.bind and fixed else None
+        if into is not None:
+
+            def step(slots: Slots) -> None:
+                into(
+                    [None if i is None else slots[i] for i in inputs],
+                    [slots[i] for i in outputs],  # type: ignore[index]
+                )
+
+            return BoundNode(node, step)
+        compute = operator.compute
+        placed = {number for number, _, _ in self._arena} | {number for number, _ in self._new}
+
+        def computed(slots: Slots) -> None:
+            results = compute(node, [None if i is None else slots[i] for i in inputs])
+            results = results if isinstance(results, tuple) else (results,)
+            for number, result in zip(outputs, results, strict=False):
+                if number is None:
+                    continue
+                if number in placed and not operator.view:
+                    slots[number][...] = result
+                else:
+                    slots[number] = result
+
+        return BoundNode(node, computed)
