@@ -26,6 +26,7 @@ LEVELS = (
     ("cli", "__main__"),
     ("bench",),
     ("estimator",),
+    ("onnx",),
     ("nn",),
     ("graph",),
     ("data", "plots"),

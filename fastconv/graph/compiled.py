@@ -11,7 +11,7 @@ import numpy as np
 
 from fastconv.graph.ir import Array, Graph, Node, Value
 from fastconv.graph.memory_plan import ALIGNMENT, plan_memory, storage_roots
-from fastconv.graph.operators import registry
+from fastconv.graph.operators import operator_list
 from fastconv.runtime import output_memory
 
 Slots = list[Any]
@@ -94,13 +94,14 @@ class CompiledNetwork:
         arena = np.empty(self.memory.nbytes + ALIGNMENT, np.uint8)
         start = -arena.ctypes.data % ALIGNMENT
         for number, offset, value in self._arena:
+            assert value.dtype is not None
             memory = arena[start + offset : start + offset + value.nbytes]
             slots[number] = memory.view(value.dtype).reshape(value.shape)
         return slots
 
     def _bound(self, node: Node) -> BoundNode:
         """Return a node's step."""
-        operator = registry.of(node)
+        operator = operator_list.of(node)
         inputs = [None if value is None else self._slot[id(value)] for value in node.inputs]
         outputs = [None if value is None else self._slot[id(value)] for value in node.outputs]
         fixed = all(value is not None and value.shape is not None for value in node.outputs)

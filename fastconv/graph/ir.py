@@ -74,6 +74,12 @@ class Node:
     attributes: dict[str, Any] = field(default_factory=dict)
     name: str = ""
 
+    def __str__(self) -> str:
+        outputs = ", ".join("_" if value is None else repr(value) for value in self.outputs)
+        inputs = ", ".join(map(_read, self.inputs))
+        attributes = ", ".join(f"{key}={_short(value)}" for key, value in self.attributes.items())
+        return f"{outputs} = {self.operator}({inputs}{'; ' if attributes else ''}{attributes})"
+
     @property
     def output(self) -> Value:
         """The only output, or the first of several."""
@@ -215,6 +221,33 @@ class Graph:
         return graph
 
     def __str__(self) -> str:
-        from fastconv.graph.printing import text_of
+        """Return the graph as text, one node a line.
 
-        return text_of(self)
+        >>> x = Value("x", np.dtype("float32"), (1, 3))
+        >>> graph = Graph([x], "tiny")
+        >>> graph.outputs = [graph.add("Relu", [x]).output]
+        >>> print(graph)
+        tiny(%x:1x3:float32)
+          %Relu.1:?:? = Relu(%x)
+          return %Relu.1
+        """
+        lines = [f"{self.name or 'graph'}({', '.join(map(repr, self.inputs))})"]
+        lines += [f"  {node}" for node in self.nodes]
+        lines.append(f"  return {', '.join(f'%{value.name}' for value in self.outputs)}")
+        return "\n".join(lines)
+
+
+# Constants of so many elements are written out.
+_WRITTEN = 8
+
+
+def _read(value: Value | None) -> str:
+    if value is None:
+        return "_"
+    if value.constant is not None and value.constant.size <= _WRITTEN:
+        return np.array2string(value.constant, separator=",", precision=4).replace("\n", "")
+    return repr(value) if value.constant is not None else f"%{value.name}"
+
+
+def _short(value: Any) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)

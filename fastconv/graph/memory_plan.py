@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fastconv.graph.ir import Graph, Value
-from fastconv.graph.operators import registry
+from fastconv.graph.operators import operator_list
 
 #: Bytes: a cache line, and an AVX-512 register.
 ALIGNMENT = 64
@@ -73,7 +73,7 @@ def storage_roots(graph: Graph) -> dict[int, Value]:
     roots = {id(value): value for value in graph.values()}
     for node in graph.nodes:
         source = node.input(0)
-        if registry.of(node).view and source is not None:
+        if operator_list.of(node).view and source is not None:
             for value in node.outputs:
                 if value is not None:
                     roots[id(value)] = roots[id(source)]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fastconv.graph.ir import Graph, Node, Value
-from fastconv.graph.operators import registry
+from fastconv.graph.operators import operator_list
 
 # Results up to so many bytes are computed ahead, larger ones only from inputs about as large: a
 # few bytes of a file can stand for terabytes.
@@ -44,7 +44,7 @@ def specialize(graph: Graph, shapes: Mapping[str, Sequence[int]]) -> Graph:
 
 def _infer(graph: Graph, node: Node) -> None:
     """Infer the types of a node's outputs, or replace them by constants."""
-    operator = registry.of(node)
+    operator = operator_list.of(node)
     types = list(operator.infer(node))
     for value, (dtype, shape) in zip(node.outputs, types, strict=False):
         if value is not None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastconv.graph.ir import Graph, Value
 from fastconv.graph.network import Network
-from fastconv.graph.operators import registry
+from fastconv.graph.operators import operator_list
 from fastconv.onnx.versions import newest_form
 from fastconv.runtime.optional_packages import require
 
@@ -94,14 +94,15 @@ def _opset(model: Any) -> int:
 def _dtype(info: Any) -> np.dtype[Any]:
     from onnx import helper
 
-    return np.dtype(helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type))
+    found: np.dtype[Any] = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
+    return np.dtype(found)
 
 
 def _refuse_unknown(graph: Graph) -> None:
     """Refuse operators that do not exist here, all in one message."""
     unknown: dict[str, list[str]] = {}
     for node in graph.nodes:
-        if registry.find(node.operator) is None:
+        if operator_list.find(node.operator) is None:
             unknown.setdefault(node.operator, []).append(node.name or node.output.name)
     if unknown:
         lines = [f"{name} (nodes {', '.join(nodes[:3])})" for name, nodes in unknown.items()]

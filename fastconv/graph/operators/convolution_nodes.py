@@ -13,7 +13,7 @@ from typing import Any
 from fastconv.api.conv2d import plan_conv2d
 from fastconv.api.conv_transpose2d import conv_transpose2d
 from fastconv.graph.ir import Array, Node
-from fastconv.graph.operators.registry import Operator, Step, Type, register, type_of
+from fastconv.graph.operators.graph_operator import Operator, Step, Type, register, type_of
 from fastconv.graph.operators.windows import Transposed, Window, as_images, image_shape
 
 #: The input that is added before the activation.
@@ -25,7 +25,7 @@ def _infer_conv(node: Node) -> Sequence[Type]:
     if shape is None or weight is None:
         return [(dtype, None)]
     window = Window.of(node, shape[2:], weight[2:])
-    sizes = window.output_sizes
+    sizes: tuple[int, ...] = window.output_sizes
     if node.attributes.get("max_pool"):
         sizes = tuple(size // 2 for size in sizes)
     return [(dtype, (shape[0], weight[0], *sizes[-len(shape[2:]) :]))]

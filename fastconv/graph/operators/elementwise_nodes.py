@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.graph.ir import Node, Shape
-from fastconv.graph.operators.registry import Operator, Step, Type, into, register, type_of
+from fastconv.graph.operators.graph_operator import Operator, Step, Type, into, register, type_of
 
 Elements = Callable[..., Any]
 
@@ -82,7 +82,7 @@ for _name, _function in {
     "Neg": np.negative,
     "Tanh": np.tanh,
 }.items():
-    ufunc(_name, _function)  # type: ignore[arg-type]
+    ufunc(_name, _function)
 for _name, _function in {"Less": np.less, "Greater": np.greater, "Equal": np.equal}.items():
     ufunc(_name, _function, _truth)
 

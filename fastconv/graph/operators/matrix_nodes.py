@@ -10,7 +10,7 @@ import numpy as np
 from fastconv.core.arguments import as_computed
 from fastconv.dense.dense_product import dense, product_of
 from fastconv.graph.ir import Array, Node
-from fastconv.graph.operators.registry import Operator, Step, Type, into, register, type_of
+from fastconv.graph.operators.graph_operator import Operator, Step, Type, into, register, type_of
 
 
 def _transposed(node: Node) -> tuple[bool, bool]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.graph.ir import Array, Node
-from fastconv.graph.operators.registry import Operator, Type, into, register, type_of
+from fastconv.graph.operators.graph_operator import Operator, Type, into, register, type_of
 
 
 def _same(node: Node) -> Sequence[Type]:

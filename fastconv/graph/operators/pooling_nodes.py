@@ -12,7 +12,7 @@ from fastconv.api.avg_pool2d import avg_pool2d
 from fastconv.api.max_pool2d import max_pool2d
 from fastconv.core.pool_problem import Pool2dProblem
 from fastconv.graph.ir import Array, Node
-from fastconv.graph.operators.registry import Operator, Step, Type, into, register, type_of
+from fastconv.graph.operators.graph_operator import Operator, Step, Type, into, register, type_of
 from fastconv.graph.operators.windows import Window, as_images, image_shape
 from fastconv.pooling.pool_registry import FASTEST
 

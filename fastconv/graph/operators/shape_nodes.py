@@ -1,4 +1,4 @@
-"""Operators that move elements without computing: views, cuts, joins, and the arithmetic of shapes."""
+"""Operators that move elements without computing: views, joins, the arithmetic of shapes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.graph.ir import Array, Node, Shape
-from fastconv.graph.operators.registry import (
+from fastconv.graph.operators.graph_operator import (
     Operator,
     Step,
     Type,

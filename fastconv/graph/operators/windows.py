@@ -21,7 +21,7 @@ def as_images(array: Array) -> Array:
     return array if array.ndim == 4 else array[:, :, None]
 
 
-def image_shape(shape: Sequence[int]) -> tuple[int, ...]:
+def image_shape(shape: Sequence[int]) -> Any:
     """Return the shape of `as_images`."""
     return tuple(shape) if len(shape) == 4 else (*shape[:2], 1, *shape[2:])
 
@@ -154,6 +154,6 @@ class Transposed:
                 pair = shared("SAME_LOWER" if mode == "SAME_UPPER" else "SAME_UPPER", total)
             padding.append(pair)
             outputs.append(whole - sum(pair) if wanted is None else target)
-        all_padding = tuple(padding) if axes == 2 else ((0, 0), *padding)
+        all_padding: Any = tuple(padding) if axes == 2 else ((0, 0), *padding)
         pairs = _two(strides, 1), _two(dilations, 1), all_padding, _two(outputs, 1)
         return cls(*pairs)

@@ -29,49 +29,26 @@ class Operator:
         ``compute(node, inputs)`` returns the result, or a tuple of several, in new arrays. Views of
         inputs are fine if the operator is a `view`.
     bind : callable, optional
-        ``bind(node)`` returns a `Step` for a node whose types are all known; what can be prepared
-        once is.
+        ``bind(node)`` returns a `Step` for a node whose types are all known, or None to `compute`;
+        what can be prepared once is.
     view : bool
         Whether the result shares the memory of the first input.
     """
 
     infer: Callable[[Node], Sequence[Type]]
     compute: Callable[[Node, Sequence[Any]], Any]
-    bind: Callable[[Node], Step] | None = None
+    bind: Callable[[Node], Step | None] | None = None
     view: bool = False
 
 
-_OPERATORS: dict[str, Operator] = {}
+#: All operators by name.
+OPERATORS: dict[str, Operator] = {}
 
 
 def register(name: str, operator: Operator) -> None:
     """Add an operator to the list."""
-    assert name not in _OPERATORS, f"two operators are named {name}"
-    _OPERATORS[name] = operator
-
-
-def operators() -> tuple[str, ...]:
-    """Return the names of all operators."""
-    _load()
-    return tuple(sorted(_OPERATORS))
-
-
-def find(name: str) -> Operator | None:
-    """Return the operator of that name, None if there is none."""
-    _load()
-    return _OPERATORS.get(name)
-
-
-def of(node: Node) -> Operator:
-    """Return the operator of a node, which must exist."""
-    operator = find(node.operator)
-    if operator is None:
-        raise ValueError(f"there is no operator {node.operator!r} (node {node.name!r})")
-    return operator
-
-
-def _load() -> None:
-    from fastconv.graph.operators import ALL  # noqa: F401 - importing registers
+    assert name not in OPERATORS, f"two operators are named {name}"
+    OPERATORS[name] = operator
 
 
 # For the functions of operators ------------------------------------------------------------------
