@@ -13,7 +13,14 @@ from typing import Any
 from fastconv.api.conv2d import plan_conv2d
 from fastconv.api.conv_transpose2d import conv_transpose2d
 from fastconv.graph.ir import Array, Node
-from fastconv.graph.operators.graph_operator import Operator, Step, Type, register, type_of
+from fastconv.graph.operators.graph_operator import (
+    Operator,
+    Step,
+    Type,
+    one_type,
+    register,
+    type_of,
+)
 from fastconv.graph.operators.windows import Transposed, Window, as_images, image_shape
 
 #: The input that is added before the activation.
@@ -21,7 +28,7 @@ RESIDUAL = 3
 
 
 def _infer_conv(node: Node) -> Sequence[Type]:
-    (dtype, shape), (_, weight) = type_of(node, 0), type_of(node, 1)
+    dtype, shape, weight = one_type(node), type_of(node, 0)[1], type_of(node, 1)[1]
     if shape is None or weight is None:
         return [(dtype, None)]
     window = Window.of(node, shape[2:], weight[2:])
@@ -70,7 +77,7 @@ def _bind_conv(node: Node) -> Step | None:
 
 
 def _infer_transposed(node: Node) -> Sequence[Type]:
-    (dtype, shape), (_, weight) = type_of(node, 0), type_of(node, 1)
+    dtype, shape, weight = one_type(node), type_of(node, 0)[1], type_of(node, 1)[1]
     if shape is None or weight is None:
         return [(dtype, None)]
     groups = int(node.attributes.get("group", 1))

@@ -10,7 +10,15 @@ import numpy as np
 from fastconv.core.arguments import as_computed
 from fastconv.dense.dense_product import dense, product_of
 from fastconv.graph.ir import Array, Node
-from fastconv.graph.operators.graph_operator import Operator, Step, Type, into, register, type_of
+from fastconv.graph.operators.graph_operator import (
+    Operator,
+    Step,
+    Type,
+    into,
+    one_type,
+    register,
+    type_of,
+)
 
 
 def _transposed(node: Node) -> tuple[bool, bool]:
@@ -18,7 +26,7 @@ def _transposed(node: Node) -> tuple[bool, bool]:
 
 
 def _infer_gemm(node: Node) -> Sequence[Type]:
-    (dtype, a), (_, b) = type_of(node, 0), type_of(node, 1)
+    dtype, a, b = one_type(node), type_of(node, 0)[1], type_of(node, 1)[1]
     if a is None or b is None:
         return [(dtype, None)]
     first, second = _transposed(node)
@@ -64,7 +72,7 @@ def _bind_gemm(node: Node) -> Step:
 
 
 def _infer_matmul(node: Node) -> Sequence[Type]:
-    (dtype, a), (_, b) = type_of(node, 0), type_of(node, 1)
+    dtype, a, b = one_type(node), type_of(node, 0)[1], type_of(node, 1)[1]
     if a is None or b is None:
         return [(dtype, None)]
     left, right = np.broadcast_to(0, a), np.broadcast_to(0, b)
