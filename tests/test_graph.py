@@ -87,7 +87,7 @@ def test_constants_are_computed_once() -> None:
     found = specialize(graph, {"x": SHAPE})
     assert [node.operator for node in found.nodes] == ["Reshape"]
     flat, shape = Network(graph)(images())
-    assert flat.shape == (2, 180)
+    assert flat.shape == (2, 360)
     assert shape.tolist() == list(SHAPE)
 
 

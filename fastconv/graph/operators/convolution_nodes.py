@@ -31,6 +31,12 @@ def _infer_conv(node: Node) -> Sequence[Type]:
     dtype, shape, weight = one_type(node), type_of(node, 0)[1], type_of(node, 1)[1]
     if shape is None or weight is None:
         return [(dtype, None)]
+    groups = int(node.attributes.get("group", 1))
+    if len(shape) < 3 or len(shape) != len(weight) or shape[1] != weight[1] * groups:
+        raise ValueError(
+            f"x must have {weight[1] * groups} channels for weights of {weight} and {groups} "
+            f"groups, got {shape}"
+        )
     window = Window.of(node, shape[2:], weight[2:])
     sizes: tuple[int, ...] = window.output_sizes
     if node.attributes.get("max_pool"):
