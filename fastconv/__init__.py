@@ -7,9 +7,29 @@ first used, so importing the package costs next to nothing.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from fastconv.core.public_names import public_names
 from fastconv.runtime import forks
+
+# Where editors find the docstrings of what __init__.pyi has overloads of.
+# ruff: noqa: F401
+if TYPE_CHECKING:
+    from fastconv.api.adaptive_pool2d import (
+        adaptive_avg_pool2d,
+        adaptive_avg_pool2d_grad,
+        adaptive_max_pool2d,
+    )
+    from fastconv.api.avg_pool2d import avg_pool2d, avg_pool2d_grad
+    from fastconv.api.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad, plan_conv2d
+    from fastconv.api.conv2d_backward import Conv2dGradients, conv2d_backward
+    from fastconv.api.conv_transpose2d import conv_transpose2d
+    from fastconv.api.im2col_col2im import col2im, im2col, sliding_windows
+    from fastconv.api.max_pool2d import max_pool2d, max_pool2d_grad
+    from fastconv.api.max_unpool2d import max_unpool2d, max_unpool2d_grad
+    from fastconv.pooling.pool_registry import pool_algorithms
+    from fastconv.select.conv_registry import algorithms
+    from fastconv.select.plan import Conv2dPlan
 
 __version__ = "0.1.0"
 
@@ -51,15 +71,21 @@ __all__ = sorted([*_HOME_OF, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name.startswith("_"):
         raise AttributeError(f"module 'fastconv' has no attribute {name!r}")
     with forks.held_off():
+        hints = importlib.import_module("fastconv.core.hints")
+        if name not in __all__:
+            known = [f"fastconv.{other}" for other in __all__]
+            for module in _MODULES:
+                known += [f"fastconv.{module}.{n}" for n in __getattr__(module).__all__]
+            raise hints.no_attribute("fastconv", name, known)
         if name in _MODULES:
             return importlib.import_module(f"fastconv.{name}")
         value = getattr(importlib.import_module(f"fastconv.{_HOME_OF[name]}"), name)
-    globals()[name] = value  # the next access finds it without coming here
+    value = globals()[name] = hints.explained(value)  # for the next access too
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return public_names(globals())

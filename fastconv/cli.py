@@ -10,16 +10,23 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 import fastconv
 from fastconv.bench.bench_errors import BenchError, require
+from fastconv.bench.cli_arguments import (
+    Geometry,
+    check_dtype,
+    directions_named,
+    file_named,
+    get_ready,
+    layers_given,
+    plain_errors,
+)
 from fastconv.core import conv_problem
-from fastconv.core.geometry import NAMED_PADDING, Padding
+from fastconv.core.geometry import NAMED_PADDING
 from fastconv.jit.compile_notice import QUIET_VARIABLE
+from fastconv.runtime.optional_packages import missing
 
 try:
     import typer
@@ -32,30 +39,35 @@ else:
         """Return an option whose value is called `metavar`."""
         return typer.Option(*flags, metavar=metavar, help=text, **more)
 
-    # Options of several commands.
-    Suites = Annotated[list[str] | None, option("NAME", "Measure a suite; may be repeated.")]
-    Direction = Annotated[str | None, option("NAME", "forward, input_grad, weight_grad or all.")]
-    Batch = Annotated[int | None, option("N", "Images at a time.", min=1)]
+    # Arguments of several commands.
+    SHAPE = "N,C,H,W,K,R,S"
+    SHAPE_HELP = (
+        "Images, their channels, height and width; output channels, kernel height and width."
+    )
+    Suites = Annotated[list[str] | None, option("NAME", "Measure this suite. May be repeated.")]
+    Directions = Annotated[str | None, option("NAME", "forward, input_grad, weight_grad or all.")]
+    Stride = Annotated[str, option("N", "Stride of the shapes: one number, or height,width.")]
+    Padding = Annotated[
+        str,
+        option(
+            "N", f"One number; height,width; top,bottom,left,right; or {', '.join(NAMED_PADDING)}."
+        ),
+    ]
+    Dilation = Annotated[str, option("N", "One number, or height,width.")]
+    Groups = Annotated[int, option("N", "Groups of channels. The input channels if depthwise.")]
+    Batch = Annotated[int | None, option("N", "Images in a batch, instead of the suite's.", min=1)]
     Dtype = Annotated[str, option("NAME", "float32 or float64.")]
-    Threads = Annotated[int | None, option("N", "Threads.", min=1)]
-    Quick = Annotated[bool, option(None, "Measure shorter, less surely.", "--quick")]
-
-if TYPE_CHECKING:
-    from fastconv.bench.suites import Item
+    Threads = Annotated[int | None, option("N", "Number of threads. Default: all cores.", min=1)]
+    Quick = Annotated[bool, option(None, "Faster, less accurate.", "--quick")]
 
 #: What --quick means: fewer rounds, and seconds for each layer.
 QUICK = {"rounds": 5, "seconds": 0.2}
-#: So many may be measured, for programs that start too many; beyond that it is a typing error.
-THREADS_PER_CORE = 4
 
 
 def main() -> None:
     """Run the command line."""
     if not _has_typer:
-        print(
-            "error: the command fastconv needs typer: pip install 'fastconv[bench]'",
-            file=sys.stderr,
-        )
+        print(f"error: {missing('the command fastconv', 'typer', 'bench')}", file=sys.stderr)
         sys.exit(2)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every character
@@ -68,7 +80,7 @@ def build() -> typer.Typer:
     """Return the program: one command for each function below."""
     app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(about)
-    for command in (bench, tune, info, explain, warmup):
+    for command in (bench, suites, explain, tune, warmup, info):
         app.command()(command)
     return app
 
@@ -91,40 +103,65 @@ def about(
 
 def bench(
     *,
-    suite: Suites = None,
-    layer: Annotated[list[str] | None, option("ID", "Only this layer; may be repeated.")] = None,
-    algorithm: Annotated[
-        list[str] | None, option("NAME", "Only this one; may be repeated.")
+    shapes: Annotated[
+        list[str] | None, typer.Argument(metavar=SHAPE, help=SHAPE_HELP, show_default=False)
     ] = None,
-    direction: Direction = None,
+    stride: Stride = "1",
+    padding: Padding = "0",
+    dilation: Dilation = "1",
+    groups: Groups = 1,
+    suite: Suites = None,
+    layer: Annotated[
+        list[str] | None, option("ID", "Measure only this layer. May be repeated.")
+    ] = None,
+    algorithm: Annotated[
+        list[str] | None, option("NAME", "Measure only this algorithm. May be repeated.")
+    ] = None,
+    direction: Directions = None,
     batch: Batch = None,
     dtype: Dtype = "float32",
     threads: Threads = None,
-    rounds: Annotated[int, option("N", "The most samples of each time.", min=3)] = 15,
+    rounds: Annotated[int, option("N", "Maximum samples per timing.", min=3)] = 15,
     quick: Quick = False,
     peers: Annotated[bool, option(None, "Compare with other libraries.", "--peers")] = False,
-    json: Annotated[str | None, option("FILE", "Write all results as JSON.")] = None,
-    csv: Annotated[str | None, option("FILE", "Write all results as a table.")] = None,
-    plot: Annotated[str | None, option("FILE", "Draw them: .png, .svg or .pdf.")] = None,
+    json: Annotated[str | None, option("FILE", "Save all results as JSON.")] = None,
+    csv: Annotated[str | None, option("FILE", "Save all results as a table.")] = None,
+    plot: Annotated[str | None, option("FILE", "Save a plot: .png, .svg or .pdf.")] = None,
 ) -> None:
-    """Check and measure the algorithms on the layers of well-known networks.
+    """Check the algorithms and measure how fast they are.
 
-    Without options: real images, then a cross-section of all suites, in about a minute.
-    With --peers: beside PyTorch, ONNX Runtime, OpenVINO, ncnn, MNN, OpenCV and JAX if installed,
-    and NumPy. Exits with 1 if a result was wrong.
+    Without arguments: real images and some layers of each network, in about a minute.
+    Name a suite, layers (see `fastconv suites`) or your own shapes to measure those.
+
+    With --peers, fastconv is compared with PyTorch, ONNX Runtime, OpenVINO, ncnn, MNN, OpenCV
+    and JAX, as far as they are installed, and with plain NumPy.
+
+    The exit code is 1 if a result was wrong.
+
+    For example:
+
+    - fastconv bench --suite resnet50 --quick
+
+    - fastconv bench --layer r04 --algorithm im2col --algorithm direct
+
+    - fastconv bench 1,64,56,56,64,3,3 --padding 1 --direction all
     """
-    with plain_errors(MemoryError):
+    with plain_errors(ValueError, TypeError, MemoryError):
         require("rich", "fastconv bench")
         from fastconv.bench.bench_command import benchmark
         from fastconv.bench.bench_run import Options
         from fastconv.bench.result_files import Targets
-        from fastconv.bench.suites import check_names, select
+        from fastconv.bench.suites import Item, check_names, select
 
         directions = directions_named(direction or ("forward" if peers else None))
         check_dtype(dtype)
         files = {"--json": json, "--csv": csv, "--plot": plot}
         targets = Targets(*(file_named(option, text) for option, text in files.items()))
-        items = select(suite or (), layer or (), directions)
+        given = layers_given(shapes or (), Geometry(stride, padding, dilation, groups))
+        if given and (suite or layer):
+            raise BenchError("a shape goes without --suite and --layer")
+        items = [Item(each, directions or ("forward",)) for each in given]
+        items = items or select(suite or (), layer or (), directions)
         known = [n for d in directions or conv_problem.DIRECTIONS for n in fastconv.algorithms(d)]
         check_names("algorithm", algorithm or (), known)
         get_ready(items, batch, dtype, threads)
@@ -137,23 +174,52 @@ def bench(
         raise typer.Exit(benchmark(items, options, targets))
 
 
+def suites(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="A suite whose layers to list.", show_default=False),
+    ] = None,
+) -> None:
+    """List the suites; with names, their layers.
+
+    A layer has its shapes, kernel, stride, groups and padding, and how often the network has it.
+
+    For example:
+
+    - fastconv suites resnet50 vgg16
+    """
+    with plain_errors():
+        require("rich", "fastconv suites")
+        from fastconv.bench.suites_report import show_suites
+
+        show_suites(names or ())
+
+
 def tune(
     *,
     suite: Suites = None,
     model_shapes: Annotated[
-        str | None, option("FILE", "Your own layers instead: .csv or .json.")
+        str | None, option("FILE", "Measure your own layers, from a .csv or .json file.")
     ] = None,
-    direction: Direction = "forward",
+    direction: Directions = "forward",
     batch: Batch = None,
     dtype: Dtype = "float32",
     threads: Threads = None,
     quick: Quick = False,
 ) -> None:
-    """Measure which algorithm is the fastest here; from then on auto follows that.
+    """Measure which algorithm is the fastest, so that auto runs it from now on.
 
-    Without options: the layers of all networks that have a suite, forward.
-    Measurements hold for this processor, this number of threads and these very problems.
-    Exits with 1 if a result was wrong.
+    Without options, the layers of all networks are measured.
+
+    A measurement holds for this processor, this number of threads and this exact shape.
+
+    The exit code is 1 if a result was wrong.
+
+    For example:
+
+    - fastconv tune --suite resnet50
+
+    - fastconv tune --model-shapes layers.csv --batch 32 --direction all
     """
     with plain_errors(MemoryError):
         require("rich", "fastconv tune")
@@ -170,7 +236,7 @@ def tune(
 
 
 def info() -> None:
-    """Tell what fastconv finds on this computer."""
+    """Show processor, threads, caches and versions."""
     from fastconv.bench.machine import facts
 
     with plain_errors(ValueError):
@@ -179,37 +245,29 @@ def info() -> None:
 
 
 def explain(
-    problem: Annotated[str, typer.Argument(help="N,C,H,W,K,R,S", metavar="N,C,H,W,K,R,S")],
-    stride: Annotated[str, option(None, "One number, or height,width.")] = "1",
-    padding: Annotated[
-        str,
-        option(None, f"One number, two, top,bottom,left,right, or {', '.join(NAMED_PADDING)}."),
-    ] = "0",
-    dilation: Annotated[str, option(None, "One number, or height,width.")] = "1",
-    groups: Annotated[int, option(None, "Groups of channels.")] = 1,
-    dtype: Annotated[str, option(None, "float32 or float64.")] = "float32",
-    direction: Annotated[str, option(None, "forward, input_grad or weight_grad.")] = "forward",
+    shape: Annotated[str, typer.Argument(metavar=SHAPE, help=SHAPE_HELP)],
+    stride: Stride = "1",
+    padding: Padding = "0",
+    dilation: Dilation = "1",
+    groups: Groups = 1,
+    dtype: Dtype = "float32",
+    direction: Annotated[str, option("NAME", "forward, input_grad or weight_grad.")] = "forward",
 ) -> None:
-    """Tell which algorithm would run a convolution, and why not the others."""
+    """Show which algorithm a convolution runs, and why not another.
+
+    For example:
+
+    - fastconv explain 1,64,56,56,64,3,3 --padding 1
+    """
     from fastconv.bench.suites import check_names
-    from fastconv.select import plan
+    from fastconv.select import choice
 
     with plain_errors(ValueError, TypeError):
         check_names("direction", [direction], conv_problem.DIRECTIONS)
         check_dtype(dtype)
-        numbers = integers("the problem", problem, (7,))
-        N, C, H, W, K, R, S = numbers
-        described = conv_problem.Conv2dProblem.from_shapes(
-            (N, C, H, W),
-            (K, C // max(1, groups), R, S),
-            one_or_pair("--stride", stride),
-            read_padding(padding),
-            one_or_pair("--dilation", dilation),
-            groups,
-            dtype,
-        )
-        where = cast(Any, direction)
-        print(plan.explain(described, where, plan.decide(described, where)))
+        (layer,) = layers_given([shape], Geometry(stride, padding, dilation, groups))
+        problem, where = layer.problem(dtype=dtype), cast(Any, direction)
+        print(choice.explain(problem, where, choice.decide(problem, where)))
 
 
 def warmup(
@@ -221,17 +279,17 @@ def warmup(
         typer.Option(
             "--for",
             metavar="NAME",
-            help="train, inference or bench; may be repeated. Training and inference without it.",
+            help="train, inference or bench. May be repeated. Default: train and inference.",
         ),
     ] = None,
     dtype: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="float32, float64 or both; float32 without it."),
+        typer.Option(metavar="NAME", help="float32 or float64. May be repeated. Default: float32."),
     ] = None,
 ) -> None:
-    """Compile kernels now, on all cores, so that no later program waits for them.
+    """Compile kernels now, on all cores, so that later programs do not wait.
 
-    Exits with 1 if compiled kernels cannot be kept.
+    The exit code is 1 if compiled kernels cannot be stored.
     """
     with plain_errors(ValueError):
         require("rich", "fastconv warmup")
@@ -266,96 +324,3 @@ def warmup(
         after = len(kernels.stored_kernels().files)
         seconds = time.perf_counter() - begin
         print(f"compiled {after - before} kernels in {seconds:.1f} s; {after} are ready")
-
-
-# Reading arguments -----------------------------------------------------------------------
-
-
-@contextmanager
-def plain_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Turn what the user can mend, `BenchError` and `kinds`, into one line and exit code 2."""
-    mendable: tuple[type[Exception], ...] = (BenchError, *kinds)
-    try:
-        yield
-    except mendable as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-
-
-def file_named(option: str, text: str | None) -> Path | None:
-    """Return the file that an option names; an empty name is none, nor the working folder."""
-    if text == "":
-        raise BenchError(f"{option} must name a file, got ''")
-    return None if text is None else Path(text)
-
-
-def directions_named(name: str | None) -> tuple[conv_problem.Direction, ...] | None:
-    """Return the directions that an option names: one, or all; None if it is not given."""
-    from fastconv.bench.suites import check_names
-
-    if name is None:
-        return None
-    check_names("direction", [name], (*conv_problem.DIRECTIONS, "all"))
-    return conv_problem.DIRECTIONS if name == "all" else (cast(Any, name),)
-
-
-def get_ready(items: Sequence[Item], batch: int | None, dtype: str, threads: int | None) -> None:
-    """Set the number of threads; raise for settings and problems that are impossible."""
-    from fastconv.select.plan import circumstances
-
-    with plain_errors(ValueError):
-        use_threads(threads)
-        circumstances()  # whether the environment's settings can be read
-        for item in items:
-            item.layer.problem(batch, dtype)
-
-
-def use_threads(wanted: int | None) -> None:
-    """Set the number of threads, if one is given; refuse numbers that measure nothing useful."""
-    from fastconv.runtime.threads import THREADS_VARIABLE, available_cores
-
-    count, cores = wanted or fastconv.get_num_threads(), available_cores()
-    if count > THREADS_PER_CORE * cores:
-        name = "--threads" if wanted else THREADS_VARIABLE
-        raise BenchError(
-            f"{name} must be at most {THREADS_PER_CORE * cores}, {THREADS_PER_CORE} for each of "
-            f"the {cores} cores that this process may use, got {count}: more threads than cores "
-            "bring nothing"
-        )
-    fastconv.set_num_threads(count)
-
-
-def check_dtype(dtype: str) -> None:
-    """Raise `BenchError` for a type that fastconv does not compute in."""
-    from fastconv.bench.suites import check_names
-
-    check_names("dtype", [dtype], ("float32", "float64"))
-
-
-def integers(name: str, text: str, counts: tuple[int, ...]) -> tuple[int, ...]:
-    """Read numbers separated by commas, as many as `counts` allows."""
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if len(numbers) not in counts:
-        many = " or ".join(str(count) for count in counts)
-        raise BenchError(f"{name} must be {many} whole numbers with commas, got {text!r}")
-    return numbers
-
-
-def one_or_pair(name: str, text: str) -> int | tuple[int, int]:
-    """Read one number, or two for height and width."""
-    numbers = integers(name, text, (1, 2))
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
-
-
-def read_padding(text: str) -> Padding:
-    """Read padding in any of its spellings."""
-    if text in NAMED_PADDING:
-        return text
-    numbers = integers("--padding", text, (1, 2, 4))
-    if len(numbers) == 4:
-        top, bottom, left, right = numbers
-        return (top, bottom), (left, right)
-    return one_or_pair("--padding", text)

@@ -21,7 +21,7 @@ from fastconv.convolution.depthwise import DEPTHWISE, depthwise_shape
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.runtime import cpu
 from fastconv.runtime.threads import useful_threads
-from fastconv.select import plan
+from fastconv.select import choice
 
 MOST = 1.15
 #: Enough work: so many tiles for every thread.
@@ -101,7 +101,7 @@ def test_the_busiest_thread_gets_little_more_than_the_others(batch: int) -> None
     compared = 0
     for problem in layers(batch):
         for once in (False, True):
-            name = plan.choose(problem, "forward", once=once).name
+            name = choice.choose(problem, "forward", once=once).name
             for threads in THREADS:
                 fastconv.set_num_threads(threads)
                 counts, count = planned(problem, name, once) or (np.zeros(1, int), 1)

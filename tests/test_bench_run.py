@@ -109,7 +109,7 @@ def result_of(identity: str, auto: str, **seconds: float) -> LayerResult:
             **{"suite": "small", "layer": identity, "direction": "forward", "algorithm": name},
             **{"batch": 1, "dtype": "float32", "threads": 1, "workspace_bytes": 0},
             **dict.fromkeys(("C", "K", "H", "W", "R", "S", "OH", "OW"), 1),
-            **{"stride": 1, "padding": 0, "groups": 1, "count": 1, "gflop": 1.0},
+            **{"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "count": 1, "gflop": 1.0},
             chosen_by_auto=name == auto,
             correct=True,
             median_s=time,

@@ -47,7 +47,7 @@ def result_of(
             **{"suite": suite, "layer": identity, "direction": "forward", "algorithm": name},
             **{"batch": 1, "dtype": "float32", "threads": 1, "workspace_bytes": None},
             **dict.fromkeys(("C", "K", "H", "W", "R", "S", "OH", "OW"), 1),
-            **{"stride": 1, "padding": 0, "groups": 1, "count": count, "gflop": 1.0},
+            **{"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "count": count, "gflop": 1.0},
             chosen_by_auto=name == "fastconv",
             correct=time is not None,
             max_rel_error=error if name == "mnn" else 1e-7,

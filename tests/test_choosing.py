@@ -9,7 +9,7 @@ from test_tiling import random_problem
 
 from fastconv.core.conv_problem import DIRECTIONS, Conv2dProblem, Direction
 from fastconv.core.precision import PRECISIONS
-from fastconv.select import conv_registry, plan
+from fastconv.select import choice, conv_registry
 
 #: Where transforms win: large kernels, deep maps.
 OTHERS = (
@@ -28,11 +28,11 @@ def problems() -> list[Conv2dProblem]:
 
 @pytest.mark.parametrize("once", [False, True])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_cheapest_of_all_is_chosen(precision: plan.Precision, once: bool) -> None:
+def test_the_cheapest_of_all_is_chosen(precision: choice.Precision, once: bool) -> None:
     names = set()
     for problem in problems():
-        best = plan.permitted(problem, "forward", precision, once)[0].algorithm
-        assert plan.cheapest(problem, "forward", precision, once) is best, problem
+        best = choice.permitted(problem, "forward", precision, once)[0].algorithm
+        assert choice.cheapest(problem, "forward", precision, once) is best, problem
         names.add(best.name)
     assert len(names) >= 4
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +20,7 @@ from test_bench import WRONG
 
 import fastconv
 from fastconv import cli
+from fastconv.bench.suites import load_suite, suite_names
 from fastconv.core.conv_problem import DIRECTIONS
 from fastconv.runtime.threads import available_cores
 from fastconv.select import conv_registry
@@ -79,6 +82,7 @@ def one_error(outcome: Outcome) -> str:
     return lines[0].removeprefix("error: ")
 
 
+COMMANDS = ("bench", "suites", "explain", "tune", "warmup", "info")
 TINY = ("bench", "--layer", "rgb8", "--batch", "2", "--quick")
 
 
@@ -99,8 +103,20 @@ def test_module_is_the_command() -> None:
 def test_help_names_all_commands(command: Command) -> None:
     outcome = command("--help")
     assert outcome.code == 0
-    for name in ("bench", "tune", "info", "explain", "warmup"):
+    for name in COMMANDS:
         assert name in outcome.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_whole_sentences_and_no_leftovers(command: Command, name: str) -> None:
+    outcome = command(name, "--help")
+    assert outcome.code == 0
+    assert "----" not in outcome.out  # a heading of docstrings
+    for parameter in inspect.signature(getattr(cli, name)).parameters.values():
+        (given,) = typing.get_type_hints(getattr(cli, name), include_extras=True)[
+            parameter.name
+        ].__metadata__
+        assert given.help.endswith(".")
 
 
 def test_unknown_option_is_refused(command: Command) -> None:
@@ -114,14 +130,14 @@ def test_missing_extras_are_told_in_one_line(package: str) -> None:
     before = f"import typer.rich_utils\nsys.modules[{package!r}] = None"
     message = one_error(in_new_process("bench", before=before))
     assert package in message
-    assert "pip install 'fastconv[bench]'" in message
+    assert 'python -m pip install "fastconv[bench]"' in message
 
 
 def test_missing_scikit_learn_is_told_in_one_line() -> None:
     before = "sys.modules['sklearn'] = None"
     message = one_error(in_new_process("bench", before=before))
     assert message.startswith("the suite of images needs sklearn")
-    assert "pip install 'fastconv[bench]'" in message
+    assert 'python -m pip install "fastconv[bench]"' in message
     assert in_new_process(*TINY, before=before).code == 0
 
 
@@ -217,7 +233,6 @@ def test_only_the_named_algorithms_are_listed(command: Command, tmp_path: Path) 
     ("arguments", "right"),
     [
         (("--suite", "resnet"), "images, mobilenet_v1, resnet50, small, vgg16"),
-        (("--layer", "r99"), "r20"),
         (("--suite", "small", "--layer", "r01"), "mnist1"),
         (("--algorithm", "fourier"), ", ".join(conv_registry.algorithms())),
         (("--direction", "backward"), "forward, input_grad, weight_grad, all"),
@@ -231,6 +246,52 @@ def test_wrong_names_list_the_right_ones(
     assert message.startswith(f"{arguments[-2].removeprefix('--')} must be one of ")
     assert right in message
     assert message.endswith(f"got {arguments[-1]!r}")
+
+
+@pytest.mark.parametrize(("given", "right"), [("r4", "r04"), ("minst1", "mnist1"), ("dw33", "dw3")])
+def test_wrong_layers_are_answered_with_the_nearest(
+    command: Command, given: str, right: str
+) -> None:
+    message = one_error(command("bench", "--layer", given))
+    assert message.startswith(
+        f"layer must be one that `fastconv suites NAME` lists, got {given!r}; the nearest are "
+    )
+    assert right in message.partition("nearest are ")[2].split(", ")
+    assert len(message) < 150
+    assert "nearest" not in one_error(command("bench", "--layer", "?"))
+
+
+def test_bench_measures_given_shapes(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    geometry = ("--stride", "2,1", "--padding", "1,0,2,0", "--dilation", "1,2", "--groups", "2")
+    shapes = ("2,4,9,8,6,3,2", "1,2,7,7,2,3,3")
+    outcome = command("bench", *shapes, *geometry, "--quick", "--json", path)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "2x4x9x8 → 6x4x8, 3x2, stride 2x1, dilation 1x2, 2 groups" in outcome.out
+    records = json.loads(path.read_text())["records"]
+    assert {record["layer"] for record in records} == {*shapes}
+    record = records[0]
+    assert (record["suite"], record["batch"], record["OH"], record["OW"]) == ("given", 2, 4, 8)
+    assert (record["stride"], record["dilation"]) == ([2, 1], [1, 2])
+    assert (record["padding"], record["groups"]) == ([[1, 0], [2, 0]], 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("1,3,9,9",), "7 whole numbers"),
+        (("1,3,9,9,2,3,3", "1,3,2,9,2,3,3"), "padded input"),
+        (("0,3,9,9,2,3,3",), "N=0"),
+        (("1,3,9,9,2,3,3", "--suite", "small"), "without --suite and --layer"),
+        (("1,3,9,9,2,3,3", "--layer", "r04"), "without --suite and --layer"),
+        (("--stride", "2"), "--stride, --padding, --dilation, --groups go with a shape"),
+        (("--layer", "r04", "--groups", "2"), "go with a shape"),
+    ],
+)
+def test_bench_refuses_wrong_shapes_in_one_line(
+    command: Command, arguments: Sequence[str], message: str
+) -> None:
+    assert message in one_error(command("bench", *arguments))
 
 
 @pytest.mark.parametrize(
@@ -299,7 +360,29 @@ def test_interrupt_prints_what_was_measured(tmp_path: Path) -> None:
     assert {"rgb8", "digits"} <= {record["layer"] for record in content["records"]}
 
 
-# info, explain ----------------------------------------------------------------------------------
+# suites, info, explain ---------------------------------------------------------------------------
+
+
+def test_suites_are_listed(command: Command) -> None:
+    outcome = command("suites")
+    assert (outcome.code, outcome.err) == (0, "")
+    title, *rows = outcome.out.splitlines()
+    assert title.split() == ["suite", "layers", "in", "the", "network", "GFLOP"]
+    assert [row.split()[0] for row in rows] == [*suite_names()]
+    assert ["resnet50", "20", "53", "7.71"] in [row.split() for row in rows]
+
+
+def test_layers_of_suites_are_listed(command: Command) -> None:
+    outcome = command("suites", "mobilenet_v1", "small")
+    assert (outcome.code, outcome.err) == (0, "")
+    names = re.findall(r"^(\w+) +\d+x\d+x", outcome.out, re.MULTILINE)
+    known = [layer.id for suite in ("mobilenet_v1", "small") for layer in load_suite(suite)]
+    assert names == known
+    row = next(line for line in outcome.out.splitlines() if line.startswith("dw8 "))
+    assert re.sub(" +", " ", row) == (
+        "dw8 1x512x14x14 → 512x7x7, 3x3, stride 2, depthwise 1 1 0.000452"
+    )
+    assert one_error(command("suites", "resnet")).startswith("suite must be one of images, ")
 
 
 def test_info(command: Command) -> None:

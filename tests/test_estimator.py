@@ -293,7 +293,7 @@ sys.modules["sklearn"] = sys.modules["sklearn.base"] = None
 import fastconv
 fastconv.nn.Sequential
 try:
-    fastconv.CNNClassifier
+    fastconv.CNNClassifier()
 except ImportError as error:
     print(error)
 """

@@ -23,7 +23,7 @@ PACKAGE = Path(fastconv.__file__).parent
 
 # From the top of the house to its ground. A module may import from its own level and below.
 LEVELS = (
-    ("cli", "__main__"),
+    ("cli", "__main__", "typing"),
     ("bench",),
     ("estimator",),
     ("onnx",),
@@ -145,8 +145,12 @@ def test_public_names_are_all_there() -> None:
     assert set(public_names()) <= set(dir(fastconv))
     with pytest.raises(AttributeError, match="no_such_name"):
         fastconv.no_such_name  # noqa: B018
-    stub = (PACKAGE / "__init__.pyi").read_text()
-    assert sorted(re.findall(r" as (\w+)$", stub, re.MULTILINE)) == sorted(public_names())
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text()).body
+    imported = (
+        alias.asname for node in stub if isinstance(node, ast.ImportFrom) for alias in node.names
+    )
+    declared = (node.name for node in stub if isinstance(node, ast.FunctionDef | ast.ClassDef))
+    assert {*imported, *declared} - {None} == {*public_names()}
 
 
 @pytest.mark.parametrize("name", [*public_names(), *names_in_modules()])
@@ -154,6 +158,7 @@ def test_public_docstrings_are_complete(name: str) -> None:
     thing = operator.attrgetter(name)(fastconv)
     text = inspect.getdoc(thing) or ""
     assert len(text.splitlines()[0]) > 10
+    assert ">>>" in text, "there is no example"
     if inspect.isfunction(thing):
         parameters = inspect.signature(thing).parameters
         if parameters:
@@ -163,6 +168,95 @@ def test_public_docstrings_are_complete(name: str) -> None:
         section = text.partition("Parameters\n")[2].partition("\nReturns")[0]
         for parameter in parameters:
             assert re.search(rf"\b{parameter}\b", section), f"{parameter} is not described"
+
+
+def test_the_package_can_be_looked_at_without_optional_packages() -> None:
+    program = """
+import inspect, pydoc, sys
+optional = {"sklearn", "scipy", "matplotlib", "PIL", "rich", "typer", "safetensors", "tqdm"}
+sys.modules |= dict.fromkeys(optional)  # none of them can be imported
+import fastconv
+from fastconv import *
+assert {name for name, _ in inspect.getmembers(fastconv)} >= {*fastconv.__all__}
+assert "CNNClassifier" in pydoc.render_doc(fastconv)
+for name in fastconv.__all__:
+    pydoc.render_doc(f"fastconv.{name}")
+try:
+    CNNClassifier()
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("CNNClassifier needs scikit-learn 1.6 or newer")
+    assert done.stdout.endswith(': python -m pip install "fastconv[sklearn]"\n')
+
+
+# Methods that no user calls: the package does, or a class of the user's that overrides them.
+OF_THE_PACKAGE = {
+    *("algorithm", "check", "extra_repr", "flops", "forget", "freeze", "images", "keep_output"),
+    *("prepare", "newest", "problem", "stages", "thaw"),  # for other rooms
+    *("backward_fused", "forward_relu", "fuse", "padded", "scale_and_shift"),  # fused layers
+    *("columns_of_tap", "result_shape", "rows_of_tap"),  # what algorithms ask of a problem
+}
+
+
+def methods_without_example(kind: type) -> list[str]:
+    """Return the public methods of a class that none of its examples calls or defines.
+
+    An example may stand in the method, in its class or one of the bases; those of modules also in
+    `fastconv.nn`. A method that overrides another is shown where that is.
+    """
+    pages = [inspect.getdoc(base) or "" for base in kind.__mro__]
+    if issubclass(kind, fastconv.nn.Module):
+        pages.append(fastconv.nn.__doc__)
+    lines = [line for page in pages for line in page.splitlines() if line[:3] in (">>>", "...")]
+    found = []
+    for name, value in vars(kind).items():
+        own = inspect.unwrap(getattr(value, "__func__", value))
+        inherited = any(hasattr(base, name) for base in kind.__mro__[1:])
+        if not inspect.isfunction(own) or name[0] == "_" or inherited or name in OF_THE_PACKAGE:
+            continue
+        shown = any(re.search(rf"(\.|def ){name}\(", line) for line in lines)
+        if not shown and ">>>" not in (own.__doc__ or ""):
+            found.append(name)
+    return found
+
+
+def test_methods_have_examples() -> None:
+    things = map(operator.attrgetter(*public_names(), *names_in_modules()), [fastconv])
+    kinds = [thing for thing in next(things) if inspect.isclass(thing)]
+    assert len(kinds) > 40
+    missing = {kind.__name__: methods_without_example(kind) for kind in kinds}
+    assert not {name: methods for name, methods in missing.items() if methods}
+
+
+def test_methods_without_example_are_found() -> None:
+    class Shown:
+        """A class.
+
+        >>> Shown().called()
+        """
+
+        def called(self) -> None: ...
+        def forgotten(self) -> None: ...
+
+    class Child(Shown):
+        def called(self) -> None: ...
+        def own(self) -> None:
+            """>>> Child().own()."""
+
+    assert methods_without_example(Shown) == ["forgotten"]
+    assert methods_without_example(Child) == []
+
+
+def test_dir_shows_public_names_only() -> None:
+    for name in ("", ".nn", ".data", ".plots", ".typing"):
+        module = importlib.import_module(f"fastconv{name}")
+        shown = {each for each in dir(module) if not each.startswith("__")}
+        assert shown == set(module.__all__), name
 
 
 def test_no_name_stands_in_two_folders() -> None:

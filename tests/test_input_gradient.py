@@ -174,7 +174,7 @@ def test_refusals_say_what_is_computed() -> None:
 def test_precision_holds_for_gradients() -> None:
     shape, weight = (8, 128, 28, 28), np.ones((128, 128, 3, 3), np.float32)
     problem = Conv2dProblem.from_shapes(shape, weight.shape, padding=1)
-    from fastconv.select.plan import choose
+    from fastconv.select.choice import choose
 
     with fastconv.at_precision("high"):
         assert choose(problem, "input_grad").name.startswith("winograd")

@@ -313,5 +313,5 @@ except ModuleNotFoundError as error:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == (
-        "fastconv.plots needs matplotlib, which is not installed: pip install 'fastconv[plots]'"
+        'fastconv.plots needs matplotlib: python -m pip install "fastconv[plots]"'
     )

@@ -22,7 +22,7 @@ from fastconv import nn
 from fastconv.api import conv2d
 from fastconv.convolution.algorithm import Algorithm, Forward
 from fastconv.core.precision import Precision
-from fastconv.select import conv_registry, plan
+from fastconv.select import choice, conv_registry
 
 X = np.ones((1, 1, 5, 6), np.float32)
 WEIGHT = np.ones((1, 1, 3, 3), np.float32)
@@ -49,10 +49,10 @@ def rough(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let `ROUGHLY` take part, and leave everything as it was."""
     monkeypatch.setattr(conv_registry, "ALGORITHMS", (ROUGHLY, *conv_registry.ALGORITHMS))
     before = fastconv.get_precision()
-    plan._decide.cache_clear()
+    choice._decide.cache_clear()
     conv2d._kept.cache_clear()
     yield
-    plan._decide.cache_clear()
+    choice._decide.cache_clear()
     conv2d._kept.cache_clear()
     fastconv.set_precision(before)
 

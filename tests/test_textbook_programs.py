@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from documents import blocks, masked
 from side_by_side import selected, side_by_side
 
 ROOT = Path(__file__).parents[1]
@@ -174,6 +175,10 @@ def test_program(name: str, runs: Any) -> None:
         (percent,) = re.findall(rf"^{row} .* ([\d.]+)%$", done.out, re.M)[-1:]
         assert float(percent) >= least, done.out
     page = (EXAMPLES / f"{name}.md").read_text(encoding="utf-8")
+    printed = set(map(masked, done.out.splitlines()))
+    shown = "".join(block.text for block in blocks(page) if block.language == "text")
+    assert shown
+    assert not [line for line in shown.splitlines() if masked(line) not in printed]
     if name in SAME:
         for line in done.out.splitlines():
             assert line in page or re.search(r"GFLOP/s|^how fast|^picture", line), line

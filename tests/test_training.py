@@ -349,7 +349,7 @@ for options in ({"progress": "bar"}, {"checkpoint": sys.argv[1], "progress": "si
         check=True,
         timeout=60,
     )
-    assert done.stdout.count('pip install "fastconv[nn]"') == 2
+    assert done.stdout.count('python -m pip install "fastconv[nn]"') == 2
 
 
 def test_no_warning_on_the_way() -> None:

@@ -288,10 +288,10 @@ sys.addaudithook(hook)
 import fastconv
 assert not looked
 problem = fastconv.Conv2dProblem.from_shapes({SHAPE}, {FILTERS})
-from fastconv.select import plan
-names = [plan.choose(problem, "forward").name for _ in range(3)]
+from fastconv.select import choice
+names = [choice.choose(problem, "forward").name for _ in range(3)]
 if hasattr(os, "fork") and os.fork() == 0:
-    os._exit(plan.choose(problem, "forward").name != names[0])
+    os._exit(choice.choose(problem, "forward").name != names[0])
 assert not hasattr(os, "fork") or os.wait()[1] == 0
 print(*set(names), len(looked))
 """

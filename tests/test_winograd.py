@@ -20,7 +20,7 @@ from fastconv.convolution import winograd
 from fastconv.convolution.blocking import winograd_search
 from fastconv.convolution.weight_grad import winograd_weight_grad
 from fastconv.runtime import output_memory, workspace
-from fastconv.select import conv_registry, plan
+from fastconv.select import choice, conv_registry
 
 NAMES = ("winograd_2x2", "winograd_4x4")
 # F(m, r) of convolutions, and F(r, m) of the weights' gradients.
@@ -318,7 +318,7 @@ def test_auto_takes_it_for_deep_small_maps_too() -> None:
     problem = fastconv.Conv2dProblem.from_shapes((8, 512, 7, 7), (512, 512, 3, 3), padding=1)
     with fastconv.at_precision("high"):
         for direction in ("forward", "input_grad"):
-            assert plan.choose(problem, direction, once=direction == "forward").name in NAMES
+            assert choice.choose(problem, direction, once=direction == "forward").name in NAMES
 
 
 def test_auto_takes_it_unless_every_bit_counts() -> None:

@@ -12,14 +12,16 @@ from fastconv.api.max_pool2d import fill_maxima, maxima_returned, maximum_dtypes
 from fastconv.core.arguments import Array, as_batch, as_computed, as_flag, as_gradient
 from fastconv.core.geometry import as_int, as_pair, require_tensor
 from fastconv.core.pool_axis import Indices, adaptive_axis
-from fastconv.pooling.pool_registry import find
+from fastconv.pooling.pool_registry import PoolAlgorithmName, find
 from fastconv.runtime import output_memory
 
 #: What a user may pass as output size: None keeps that of the input.
 OutputSize: TypeAlias = "int | tuple[int | None, int | None]"
 
 
-def adaptive_avg_pool2d(x: ArrayLike, output_size: OutputSize, *, algorithm: str = "auto") -> Array:
+def adaptive_avg_pool2d(
+    x: ArrayLike, output_size: OutputSize, *, algorithm: PoolAlgorithmName = "auto"
+) -> Array:
     """Return the means of windows that divide the input as evenly as possible.
 
     Parameters
@@ -51,7 +53,7 @@ def adaptive_avg_pool2d(x: ArrayLike, output_size: OutputSize, *, algorithm: str
 
 
 def adaptive_avg_pool2d_grad(
-    grad_output: ArrayLike, input_shape: tuple[int, ...], *, algorithm: str = "auto"
+    grad_output: ArrayLike, input_shape: tuple[int, ...], *, algorithm: PoolAlgorithmName = "auto"
 ) -> Array:
     """Return the gradient of `adaptive_avg_pool2d` with respect to its input.
 
@@ -92,7 +94,7 @@ def adaptive_max_pool2d(
     output_size: OutputSize,
     return_indices: Literal[False] = False,
     *,
-    algorithm: str = "auto",
+    algorithm: PoolAlgorithmName = "auto",
 ) -> Array: ...
 @overload
 def adaptive_max_pool2d(
@@ -100,14 +102,14 @@ def adaptive_max_pool2d(
     output_size: OutputSize,
     return_indices: Literal[True],
     *,
-    algorithm: str = "auto",
+    algorithm: PoolAlgorithmName = "auto",
 ) -> tuple[Array, Indices]: ...
 def adaptive_max_pool2d(
     x: ArrayLike,
     output_size: OutputSize,
     return_indices: bool = False,
     *,
-    algorithm: str = "auto",
+    algorithm: PoolAlgorithmName = "auto",
 ) -> Array | tuple[Array, Indices]:
     """Return the maxima of windows that divide the input as evenly as possible.
 

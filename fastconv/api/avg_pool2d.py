@@ -21,7 +21,7 @@ from fastconv.core.arguments import (
 from fastconv.core.geometry import LARGEST_SIZE, IntPair, Padding, as_int
 from fastconv.core.pool_axis import Axes
 from fastconv.core.pool_problem import Pool2dProblem, pooling_axes
-from fastconv.pooling.pool_registry import find
+from fastconv.pooling.pool_registry import PoolAlgorithmName, find
 from fastconv.runtime import output_memory
 
 
@@ -46,7 +46,7 @@ def avg_pool2d(
     *,
     dilation: IntPair = 1,
     wide_padding: bool = False,
-    algorithm: str = "auto",
+    algorithm: PoolAlgorithmName = "auto",
 ) -> Array:
     """Return the mean of every window.
 
@@ -98,7 +98,7 @@ def avg_pool2d_grad(
     *,
     dilation: IntPair = 1,
     wide_padding: bool = False,
-    algorithm: str = "auto",
+    algorithm: PoolAlgorithmName = "auto",
 ) -> Array:
     """Return the gradient of `avg_pool2d` with respect to its input.
 
@@ -146,7 +146,7 @@ def as_divisor(value: Any) -> int | None:
     return divisor
 
 
-def means(array: Array, windows: Means, algorithm: str, single: bool) -> Array:
+def means(array: Array, windows: Means, algorithm: PoolAlgorithmName, single: bool) -> Array:
     """Return the means of a checked array's windows, of a `single` image without a batch axis."""
     dtype, returned = result_dtypes(array)
     chosen = find(algorithm)
@@ -157,7 +157,7 @@ def means(array: Array, windows: Means, algorithm: str, single: bool) -> Array:
 
 
 def means_grad(
-    grad: Array, shape: tuple[int, ...], windows: Means, algorithm: str, single: bool
+    grad: Array, shape: tuple[int, ...], windows: Means, algorithm: PoolAlgorithmName, single: bool
 ) -> Array:
     """Return the gradients of `means` with respect to an array of that shape."""
     wanted = *shape[:2], *windows.outputs

@@ -7,7 +7,7 @@ its arguments.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +18,9 @@ from fastconv.core.activation import ActivationLike, as_activation
 from fastconv.core.arguments import (
     as_batch,
     as_batch_shape,
+    as_bias,
     as_computed,
+    as_filters,
     as_numbers,
     as_returned,
     check_batched_alike,
@@ -27,12 +29,17 @@ from fastconv.core.arguments import (
 )
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import IntPair, Padding
+from fastconv.core.hints import NoOthers, unexpected
 from fastconv.runtime import output_memory
-from fastconv.select.plan import Circumstances, Conv2dPlan, call_of, choose, circumstances, decide
+from fastconv.select.choice import Circumstances, call_of, choose, circumstances, decide
+from fastconv.select.conv_registry import (
+    ForwardAlgorithm,
+    InputGradAlgorithm,
+    WeightGradAlgorithm,
+)
+from fastconv.select.plan import Conv2dPlan
 
 Array = NDArray[Any]
-#: The shape of a batch of images, or of one image.
-Shape: TypeAlias = tuple[int, int, int, int] | tuple[int, int, int]
 
 
 def conv2d(
@@ -45,7 +52,8 @@ def conv2d(
     groups: int = 1,
     *,
     activation: ActivationLike = None,
-    algorithm: str = "auto",
+    algorithm: ForwardAlgorithm = "auto",
+    **unknown: Unpack[NoOthers],
 ) -> Array:
     """Convolve images with filters (cross-correlation, as in every deep-learning library).
 
@@ -96,6 +104,8 @@ def conv2d(
            [2., 2.],
            [2., 2.]])
     """
+    if unknown:
+        raise unexpected(conv2d, unknown)
     arguments = stride, padding, dilation, groups, activation, algorithm
     arrays: tuple[Any, Any, Any] = x, weight, bias
     kept: list[_Ready] = []
@@ -171,7 +181,7 @@ def _make_ready(
 
 
 def plan_conv2d(
-    input_shape: Shape,
+    input_shape: tuple[int, ...],
     weight: ArrayLike,
     bias: ArrayLike | None = None,
     stride: IntPair = 1,
@@ -180,8 +190,8 @@ def plan_conv2d(
     groups: int = 1,
     *,
     activation: ActivationLike = None,
-    max_pool: int | None = None,
-    algorithm: str = "auto",
+    max_pool: Literal[2] | None = None,
+    algorithm: ForwardAlgorithm = "auto",
 ) -> Conv2dPlan:
     """Make a convolution ready once, to be run on many inputs of one shape.
 
@@ -252,7 +262,7 @@ def _check_max_pool(max_pool: Any, problem: Conv2dProblem) -> None:
 
 
 def conv2d_input_grad(
-    input_shape: Shape,
+    input_shape: tuple[int, ...],
     weight: ArrayLike,
     grad_output: ArrayLike,
     stride: IntPair = 1,
@@ -260,7 +270,7 @@ def conv2d_input_grad(
     dilation: IntPair = 1,
     groups: int = 1,
     *,
-    algorithm: str = "auto",
+    algorithm: InputGradAlgorithm = "auto",
 ) -> Array:
     """Return the gradient of ``sum(conv2d(x, weight) * grad_output)`` with respect to x.
 
@@ -290,7 +300,7 @@ def conv2d_input_grad(
     array([[[[1., 3., 2.]]]])
     """
     shape, single = as_batch_shape("input_shape", input_shape)
-    filters = as_numbers("weight", weight, 4)
+    filters = as_filters(weight)
     grad, single_grad = as_batch("grad_output", grad_output)
     check_batched_alike(input_shape=single, grad_output=single_grad)
     dtype, returned = result_dtypes(filters, grad)
@@ -306,14 +316,14 @@ def conv2d_input_grad(
 
 def conv2d_weight_grad(
     x: ArrayLike,
-    weight_shape: tuple[int, int, int, int],
+    weight_shape: tuple[int, ...],
     grad_output: ArrayLike,
     stride: IntPair = 1,
     padding: Padding = 0,
     dilation: IntPair = 1,
     groups: int = 1,
     *,
-    algorithm: str = "auto",
+    algorithm: WeightGradAlgorithm = "auto",
 ) -> Array:
     """Return the gradient of ``sum(conv2d(x, weight) * grad_output)`` for the weights.
 
@@ -367,10 +377,10 @@ def problem_of(
 
 def _parameters(weight: ArrayLike, bias: ArrayLike | None) -> tuple[Array, tuple[Array, ...]]:
     """Return the weights and, in a tuple of none or one, the bias: both checked as arrays."""
-    filters = as_numbers("weight", weight, 4)
+    filters = as_filters(weight)
     if bias is None:
         return filters, ()
-    offsets = as_numbers("bias", bias, 1)
+    offsets = as_bias(bias)
     check_shape("bias", offsets, filters.shape[:1], "one for each output channel")
     return filters, (offsets,)
 

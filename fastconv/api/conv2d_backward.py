@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +13,7 @@ from fastconv.core.arguments import (
     Array,
     as_batch,
     as_computed,
-    as_numbers,
+    as_filters,
     as_returned,
     check_batched_alike,
     check_shape,
@@ -22,10 +22,12 @@ from fastconv.core.arguments import (
 from fastconv.core.geometry import IntPair, Padding
 from fastconv.kernels.channel_loops import BLOCK, bias_grad, relu_grad
 from fastconv.runtime import output_memory
-from fastconv.select.plan import choose
+from fastconv.select.choice import choose
+from fastconv.select.conv_registry import InputGradAlgorithm, WeightGradAlgorithm
 
 #: What gradients there are.
-GRADIENTS = ("input", "weight", "bias")
+Gradient: TypeAlias = Literal["input", "weight", "bias"]
+GRADIENTS: tuple[Gradient, ...] = get_args(Gradient)
 
 
 class Conv2dGradients(NamedTuple):
@@ -36,6 +38,14 @@ class Conv2dGradients(NamedTuple):
     input : ndarray, (N, C, H, W), of one image (C, H, W), or None
     weight : ndarray, (K, C / groups, R, S), or None
     bias : ndarray, (K,), or None
+
+    Examples
+    --------
+    >>> x, weight = np.ones((1, 1, 2, 2)), np.full((1, 1, 2, 2), 3.0)
+    >>> grad_x, grad_weight, grad_bias = conv2d_backward(x, weight, np.ones((1, 1, 1, 1)))
+    >>> grad_weight, grad_bias
+    (array([[[[1., 1.],
+             [1., 1.]]]]), array([1.]))
     """
 
     input: Array | None
@@ -52,9 +62,9 @@ def conv2d_backward(
     dilation: IntPair = 1,
     groups: int = 1,
     *,
-    need: Collection[str] = GRADIENTS,
+    need: Collection[Gradient] = GRADIENTS,
     relu_output: ArrayLike | None = None,
-    algorithm: str = "auto",
+    algorithm: InputGradAlgorithm | WeightGradAlgorithm = "auto",
 ) -> Conv2dGradients:
     """Return the gradients of ``sum(conv2d(x, weight, bias) * grad_output)``.
 
@@ -94,7 +104,7 @@ def conv2d_backward(
     """
     wanted = _checked(need)
     images, single = as_batch("x", x)
-    filters = as_numbers("weight", weight, 4)
+    filters = as_filters(weight)
     grad, single_grad = as_batch("grad_output", grad_output)
     check_batched_alike(x=single, grad_output=single_grad)
     dtype, returned = result_dtypes(images, filters, grad)
@@ -142,7 +152,7 @@ def bias_gradient(grad: Array) -> Array:
     return totals.astype(grad.dtype)
 
 
-def _checked(need: Collection[str]) -> frozenset[str]:
+def _checked(need: Collection[Gradient]) -> frozenset[str]:
     names = ", ".join(map(repr, GRADIENTS))
     if isinstance(need, str | np.ndarray) or not isinstance(need, Collection):
         raise TypeError(f"need must be a collection of some of {names}, got {need!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,17 +11,19 @@ from numpy.typing import ArrayLike
 from fastconv.core.arguments import (
     Array,
     as_batch,
+    as_bias,
     as_computed,
     as_numbers,
     as_returned,
     check_shape,
     result_dtypes,
 )
+from fastconv.core.array_hints import channels_last
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import (
     IntPair,
-    Padding,
     PaddingPairs,
+    PixelPadding,
     as_int,
     as_pair,
     as_result_size,
@@ -29,7 +32,7 @@ from fastconv.core.geometry import (
     resolve_padding,
 )
 from fastconv.runtime import output_memory
-from fastconv.select.plan import choose
+from fastconv.select.choice import choose
 
 
 def conv_transpose2d(
@@ -37,7 +40,7 @@ def conv_transpose2d(
     weight: ArrayLike,
     bias: ArrayLike | None = None,
     stride: IntPair = 1,
-    padding: Padding = 0,
+    padding: PixelPadding | Literal["valid"] = 0,
     output_padding: IntPair = 0,
     groups: int = 1,
     dilation: IntPair = 1,
@@ -98,7 +101,7 @@ def conv_transpose2d(
     size = _output_size(spans, extra, cut, array.shape[single:])
     output_shape = (array.shape[0], filters.shape[1] * groups, *size)
     require_tensor(f"stride {step} with dilation {gap}", output_shape)
-    offsets = () if bias is None else (as_numbers("bias", bias, 1),)
+    offsets = () if bias is None else (as_bias(bias),)
     for each in offsets:
         check_shape("bias", each, (output_shape[1],), "one for each output channel")
     dtype, returned = result_dtypes(array, filters, *offsets)
@@ -160,7 +163,7 @@ def _output_size(
 
 
 def _resolve_cut(
-    padding: Padding,
+    padding: PixelPadding | Literal["valid"],
     size: tuple[int, int],
     kernel: tuple[int, int],
     step: tuple[int, int],
@@ -214,6 +217,7 @@ def _check_channels(x: Array, weight: Array, groups: int, single: bool) -> None:
     if weight.shape[0] != C:
         raise ValueError(
             f"weight must have shape (C, K / groups, R, S) with C={C}, as x has, got {weight.shape}"
+            + channels_last("x", weight.shape[0], x.shape, single)
         )
     if 0 in weight.shape or 0 in x.shape[1:]:
         raise ValueError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
-
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
@@ -22,39 +20,13 @@ from fastconv.core.geometry import IntPair, Padding
 from fastconv.core.pool_axis import Axes, Indices
 from fastconv.core.pool_problem import Pool2dProblem, problem_of
 from fastconv.pooling.pool_algorithm import PoolAlgorithm
-from fastconv.pooling.pool_registry import FASTEST, find
+from fastconv.pooling.pool_registry import FASTEST, PoolAlgorithmName, find
 from fastconv.runtime import output_memory
 
 #: The index of a window that has none, because it is wholly in the padding.
 NOWHERE = -1
 
 
-@overload
-def max_pool2d(
-    x: ArrayLike,
-    kernel_size: IntPair,
-    stride: IntPair | None = None,
-    padding: Padding = 0,
-    dilation: IntPair = 1,
-    ceil_mode: bool = False,
-    return_indices: Literal[False] = False,
-    *,
-    wide_padding: bool = False,
-    algorithm: str = "auto",
-) -> Array: ...
-@overload
-def max_pool2d(
-    x: ArrayLike,
-    kernel_size: IntPair,
-    stride: IntPair | None = None,
-    padding: Padding = 0,
-    dilation: IntPair = 1,
-    ceil_mode: bool = False,
-    *,
-    return_indices: Literal[True],
-    wide_padding: bool = False,
-    algorithm: str = "auto",
-) -> tuple[Array, Indices]: ...
 def max_pool2d(
     x: ArrayLike,
     kernel_size: IntPair,
@@ -65,7 +37,7 @@ def max_pool2d(
     return_indices: bool = False,
     *,
     wide_padding: bool = False,
-    algorithm: str = "auto",
+    algorithm: PoolAlgorithmName = "auto",
 ) -> Array | tuple[Array, Indices]:
     """Return the maximum of every window.
 
@@ -171,7 +143,7 @@ def max_pool2d_grad(
     input_shape: tuple[int, ...],
     *,
     wide_padding: bool = False,
-    algorithm: str = "auto",
+    algorithm: PoolAlgorithmName = "auto",
 ) -> Array:
     """Return the gradient of `max_pool2d` or `adaptive_max_pool2d` with respect to its input.
 

@@ -10,8 +10,8 @@ from fastconv.api.max_pool2d import maximum_dtypes, outside, with_indices
 from fastconv.core.arguments import Array, as_computed, as_returned, check_shape
 from fastconv.core.geometry import (
     IntPair,
-    Padding,
     PaddingPairs,
+    PixelPadding,
     as_pair,
     as_result_size,
     require_tensor,
@@ -28,7 +28,7 @@ def max_unpool2d(
     indices: ArrayLike,
     kernel_size: IntPair,
     stride: IntPair | None = None,
-    padding: Padding = 0,
+    padding: PixelPadding = 0,
     output_size: tuple[int, ...] | None = None,
 ) -> Array:
     """Return planes of zeros with maxima put back to their indices.

@@ -11,6 +11,7 @@ from fastconv.bench.machine import Peak
 from fastconv.bench.number_text import bar, duration, percent, size, three_digits, times
 from fastconv.bench.results import LayerResult, Record, is_own
 from fastconv.bench.scores import CLOSE, Score, misses, scores
+from fastconv.bench.suites import shapes
 from fastconv.bench.terminal import WIDTH, Terminal, cells
 
 #: So many of the automatic choice's misses are listed.
@@ -60,9 +61,10 @@ class Report(Terminal):
 
     legend = """\
 *          what auto runs                       of peak    the FMA peak that was measured
-~          estimated from a part of the output  vs ref.    times as fast as the reference loops
-±          spread of the time                   max error  over the largest true value
-scratch    memory of one thread                 compile    how much longer the first call took"""
+~          estimated from a part of the output  vs ref.    times as fast as loops in Python
+±          spread of the time                   vs naive   times as fast as the same loops, compiled
+scratch    memory of one thread                 max error  over the largest true value
+                                                compile    how much longer the first call took"""
     columns: tuple[Column, ...] = (
         Column("time", 9, _time),
         SPREAD,
@@ -194,7 +196,7 @@ scratch    memory of one thread                 compile    how much longer the f
                 times(score.over_naive),
                 percent(score.of_peak),
                 f"{score.best} of {score.layers}",
-                f"+{percent(score.worst)}" if score.worst > CLOSE else "-",
+                _miss(score.worst),
             )
             name = f"{score.title:13} {score.algorithm}".ljust(26)
             self.line(name + cells(values, widths), "bold" if score.title == "all" else "")
@@ -220,17 +222,18 @@ scratch    memory of one thread                 compile    how much longer the f
 
 
 def _layer_title(result: LayerResult) -> Text:
-    p, layer = result.problem, result.layer
-    shapes = (f"{p.N}x{p.C}x{p.H}x{p.W} → {p.K}x{p.OH}x{p.OW}", f"{p.R}x{p.S}")
-    details = [f"stride {layer.stride}"] if layer.stride > 1 else []
-    if layer.groups > 1:
-        details.append("depthwise" if layer.groups == layer.C else f"{layer.groups} groups")
-    details.append(f"{p.flops / 1e9:.3g} GFLOP")
     return Text.assemble(
-        (layer.id, "bold cyan"),
+        (result.layer.id, "bold cyan"),
         (f"  {result.direction}", "bold"),
-        (f"   {', '.join((*shapes, *details))}", "dim"),
+        (f"   {shapes(result.problem)}, {result.problem.flops / 1e9:.3g} GFLOP", "dim"),
     )
+
+
+def _miss(share: float) -> str:
+    """Return how much longer something took than the fastest: a percentage, or how many times."""
+    if share <= CLOSE:
+        return "-"
+    return f"+{percent(share)}" if share < 1 else times(1 + share)
 
 
 def fault(record: Record) -> str:

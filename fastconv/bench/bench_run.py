@@ -14,7 +14,7 @@ from fastconv.bench.results import LayerResult
 from fastconv.bench.suites import Item, Layer
 from fastconv.bench.verify import NAIVE, REFERENCE, Oracle, Sample, tolerance
 from fastconv.core.conv_problem import Direction
-from fastconv.select import conv_registry, plan
+from fastconv.select import choice, conv_registry
 
 Tell = Callable[[str], None]
 
@@ -104,7 +104,7 @@ def measure_layer(layer: Layer, direction: Direction, options: Options, tell: Te
         right[each].verify(oracle)
 
     medians = [right[n].median if n in right else None for n in baselines]
-    chosen = plan.choose(problem, direction)
+    chosen = choice.choose(problem, direction)
     records = []
     for candidate in candidates:
         if candidate.name in shown:

@@ -49,7 +49,7 @@ class Measured:
         sizes = {
             name: getattr(problem, name) for name in ("C", "K", "H", "W", "R", "S", "OH", "OW")
         }
-        columns = ("stride", "padding", "groups", "count")
+        columns = ("stride", "padding", "dilation", "groups", "count")
         median, timing = self.median, self.timing
         if timing is not None and median is not None:
             more |= {

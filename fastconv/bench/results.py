@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fastconv.bench.suites import Layer
 from fastconv.core.conv_problem import Conv2dProblem, Direction
+from fastconv.core.geometry import IntPair, Padding
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Record:
     ----------
     suite, layer, direction, algorithm, batch, dtype, threads
         What was measured.
-    C, K, H, W, R, S, OH, OW, stride, padding, groups, count, gflop
+    C, K, H, W, R, S, OH, OW, stride, padding, dilation, groups, count, gflop
         The layer; `count` is how often its network has it, `gflop` the work of one call.
     median_s, spread_s, rounds, repeats
         Seconds a call: the median of `rounds` blocks of `repeats` calls, and half the distance
@@ -64,8 +65,9 @@ class Record:
     S: int
     OH: int
     OW: int
-    stride: int
-    padding: int
+    stride: IntPair
+    padding: Padding
+    dilation: IntPair
     groups: int
     count: int
     gflop: float

@@ -8,6 +8,7 @@ layer) and, where the default is not right, batch.
 from __future__ import annotations
 
 import csv
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,11 +17,15 @@ from importlib.resources.abc import Traversable
 
 from fastconv.bench.bench_errors import BenchError
 from fastconv.core.conv_problem import DIRECTIONS, Conv2dProblem, Direction
+from fastconv.core.geometry import IntPair, Padding
+
+#: Where more names than this would be right, an error names only those nearest to the wrong one.
+_MOST_NAMES = 12
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One row of a suite; `batch` is how many images it is given unless told otherwise."""
+    """A row of a suite, or a user's; `batch` is how many images it gets unless told otherwise."""
 
     suite: str
     id: str
@@ -30,22 +35,36 @@ class Layer:
     W: int
     R: int
     S: int
-    stride: int
-    padding: int
+    stride: IntPair
+    padding: Padding
     groups: int
     count: int
     batch: int
+    dilation: IntPair = 1
 
     def problem(self, batch: int | None = None, dtype: str = "float32") -> Conv2dProblem:
         """Return the convolution this layer does on `batch` images."""
         return Conv2dProblem.from_shapes(
             (batch or self.batch, self.C, self.H, self.W),
-            (self.K, self.C // self.groups, self.R, self.S),
-            self.stride,
-            self.padding,
-            groups=self.groups,
-            dtype=dtype,
+            (self.K, self.C // max(1, self.groups), self.R, self.S),
+            *(self.stride, self.padding, self.dilation, self.groups, dtype),
         )
+
+
+def shapes(problem: Conv2dProblem) -> str:
+    """Return what a convolution is in short, as a title or in a table.
+
+    >>> shapes(load_suite("mobilenet_v1")[3].problem())
+    '1x64x112x112 → 64x56x56, 3x3, stride 2, depthwise'
+    """
+    p = problem
+    parts = [f"{p.N}x{p.C}x{p.H}x{p.W} → {p.K}x{p.OH}x{p.OW}", f"{p.R}x{p.S}"]
+    for name, (down, across) in (("stride", p.stride), ("dilation", p.dilation)):
+        if (down, across) != (1, 1):
+            parts.append(f"{name} {down}" + (f"x{across}" if across != down else ""))
+    if p.groups > 1:
+        parts.append("depthwise" if p.groups == p.C else f"{p.groups} groups")
+    return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -148,5 +167,12 @@ def check_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Raise `BenchError` for the first name that is not among the known ones."""
     right = list(dict.fromkeys(known))
     for name in given:
-        if name not in right:
+        if name in right:
+            continue
+        if len(right) <= _MOST_NAMES:
             raise BenchError(f"{what} must be one of {', '.join(right)}, got {name!r}")
+        near = difflib.get_close_matches(name, right, n=5, cutoff=0.5)
+        nearest = f"; the nearest are {', '.join(near)}" if near else ""
+        raise BenchError(
+            f"{what} must be one that `fastconv suites NAME` lists, got {name!r}{nearest}"
+        )

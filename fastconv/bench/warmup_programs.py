@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,8 +13,10 @@ import fastconv
 from fastconv import nn
 from fastconv.bench.suites import Layer, load_suite
 from fastconv.convolution.blocking.tile_shapes import all_shapes
+from fastconv.core.activation import ActivationLike
 from fastconv.core.conv_problem import DIRECTIONS, Conv2dProblem, Direction
 from fastconv.kernels.conv_microkernels import microkernel_address
+from fastconv.pooling.pool_registry import PoolAlgorithmName
 from fastconv.select import conv_registry
 
 #: What may be warmed up for.
@@ -129,7 +131,9 @@ def _ten_lines(dtype: str) -> None:
     """Run what the README begins with."""
     x, weight = np.ones((8, 3, 32, 32), dtype), np.ones((16, 3, 3, 3), dtype)
     y = fastconv.conv2d(x, weight, padding="same")
-    for activation, size in ((None, None), ("relu", None), ("relu", 2)):
+    fused: tuple[tuple[ActivationLike, Literal[2] | None], ...]
+    fused = (None, None), ("relu", None), ("relu", 2)
+    for activation, size in fused:
         plan = fastconv.plan_conv2d(
             x.shape, weight, padding="same", activation=activation, max_pool=size
         )
@@ -204,7 +208,7 @@ def _convolution(
     return partial(fastconv.conv2d_weight_grad, x, weight_shape, grad, **how)
 
 
-def _pool(dtype: str, name: str) -> None:
+def _pool(dtype: str, name: PoolAlgorithmName) -> None:
     x = np.ones((2, 3, 8, 8), dtype)
     for size, stride, padding in ((2, 2, 0), (3, 2, 1)):
         largest, indices = fastconv.max_pool2d(

@@ -9,15 +9,24 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.core.hints import did_you_mean
+
 Array = NDArray[Any]
 
+#: The activations that need no numbers.
+ActivationName: TypeAlias = Literal["relu", "relu6", "leaky_relu", "silu", "hard_swish"]
 #: What a user may pass: a name, or a name with its numbers.
-ActivationLike: TypeAlias = "str | tuple[str | float, ...] | None"
+ActivationLike: TypeAlias = (
+    ActivationName
+    | tuple[Literal["clip"], float, float]
+    | tuple[Literal["leaky_relu"], float]
+    | None
+)
 
 #: The forms, as kernels number them. CLAMP is min(max(y, low), high): with infinite bounds it is
 #: no activation at all.
@@ -93,7 +102,8 @@ def as_activation(value: Any) -> Activation:
     name, *numbers = value if isinstance(value, tuple) and value else (value,)
     if not (isinstance(name, str) and name in ACTIVATIONS):
         names = ", ".join(repr(name) for name in ACTIVATIONS)
-        raise ValueError(f"activation must be None or one of {names}, got {value!r}")
+        hint = did_you_mean("activation", name, ACTIVATIONS)
+        raise ValueError(f"activation must be None or one of {names}, got {value!r}{hint}")
     wanted = _NUMBERS.get(name, ())
     if len(numbers) != len(wanted) and (numbers or name == "clip"):
         right = ", ".join((repr(name), *wanted))

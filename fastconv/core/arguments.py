@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastconv.core import array_hints
 from fastconv.core.geometry import as_ints, require_tensor
 
 Array = NDArray[Any]
 
 
-def as_numbers(name: str, value: Any, ndim: int | None = None) -> Array:
-    """Return `value` as an array of real numbers, with `ndim` dimensions unless that is None."""
+def as_numbers(
+    name: str, value: Any, ndim: int | None = None, hints: Mapping[int, str] | None = None
+) -> Array:
+    """Return `value` as an array of real numbers, with `ndim` dimensions unless that is None.
+
+    Hints tell, for other numbers of dimensions, what would be right.
+    """
     array = _real(name, value)
     if ndim is not None and array.ndim != ndim:
-        raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
+        hint = (hints or {}).get(array.ndim)
+        raise ValueError(
+            f"{name} must have {ndim} dimension{'s' * (ndim > 1)}, got shape {array.shape}"
+            + (f": {hint}" if hint else "")
+        )
     return array
+
+
+def as_filters(value: Any) -> Array:
+    """Return the weights of a convolution, (K, C / groups, R, S), as an array of real numbers."""
+    return as_numbers("weight", value, 4, array_hints.FILTER_HINTS)
+
+
+def as_bias(value: Any) -> Array:
+    """Return a bias, (K,), as an array of real numbers."""
+    return as_numbers("bias", value, 1, array_hints.BIAS_HINTS)
 
 
 def as_batch(
@@ -30,9 +51,12 @@ def as_batch(
         return array, False
     if array.ndim == len(axes) - 1:
         return array[np.newaxis], True
+    hint = ""
+    if array.ndim == 2 and "H" in axes:
+        hint = f": one gray image is {name}[np.newaxis], rows of pixels {name}.reshape(N, C, H, W)"
     raise ValueError(
         f"{name} must have {len(axes)} dimensions, ({', '.join(axes)}), or {len(axes) - 1} for one "
-        f"image, ({', '.join(axes[1:])}), got shape {array.shape}"
+        f"image, ({', '.join(axes[1:])}), got shape {array.shape}{hint}"
     )
 
 
@@ -56,7 +80,7 @@ def _batch_shape(name: str, value: Any) -> tuple[tuple[int, int, int, int], bool
             raise
         raise ValueError(
             f"{name} must have 4 entries, (N, C, H, W), or 3 for one image, (C, H, W), got "
-            f"{length}: {value!r}"
+            f"{length}: {array_hints.shown(value)}"
         ) from error
     require_tensor(f"{name} {shape}", shape)
     N, C, H, W = (1, *shape) if single else shape
@@ -96,7 +120,8 @@ def _real(name: str, value: Any) -> Array:
             )
         value = as_array(name, value)
     if value.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must hold real numbers, got dtype {value.dtype}")
+        hint = array_hints.not_numbers(name, value)
+        raise TypeError(f"{name} must hold real numbers, got dtype {value.dtype}{hint}")
     if value.dtype.itemsize > 8:
         raise TypeError(
             f"{name} must be float64 or smaller, got dtype {value.dtype}: convert it first, "
@@ -106,11 +131,13 @@ def _real(name: str, value: Any) -> Array:
 
 
 def as_array(name: str, value: Any) -> Array:
-    """Return `value` as an array of anything; ragged lists are none and raise ValueError."""
+    """Return `value` as an array of anything; TypeError or ValueError where NumPy cannot."""
     try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            return np.from_dlpack(value)
         return np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name} must be a regular array of numbers: {error}") from None
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        raise array_hints.not_an_array(name, value, error) from None
 
 
 def as_flag(name: str, value: Any) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 from numpy.typing import NDArray
 
+from fastconv.core.array_hints import common_divisors, other_layout
 from fastconv.core.cached import cached_property
 from fastconv.core.geometry import (
     IntPair,
@@ -268,15 +269,18 @@ def _checked(
     gap = as_pair("dilation", dilation, 1)
     if 0 in filters:
         raise ValueError(f"{weight_name} must not have an empty dimension, got shape {filters}")
+    layout = (input_name, (N, C, H, W)), (weight_name, filters), groups
     if C % groups or K % groups:
         raise ValueError(
             f"groups must divide the input channels and the output channels, got "
             f"groups={groups} with C={C} and K={K}"
+            + (other_layout(*layout) or f": both are divisible by {common_divisors(C, K)}")
         )
     if C_per_group * groups != C:
         raise ValueError(
             f"{weight_name} must have C / groups = {C // groups} input channels "
             f"({input_name} has C={C}, groups={groups}), got {C_per_group} in shape {filters}"
+            + other_layout(*layout)
         )
     pads = resolve_padding(padding, (H, W), (R, S), step, gap)
     if dtype not in ("float32", "float64"):

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import math
 import operator
-import reprlib
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
+
+from fastconv.core.array_hints import shown
+from fastconv.core.hints import did_you_mean
 
 #: What a user may pass where one number a spatial axis is meant.
-IntPair: TypeAlias = "int | tuple[int] | tuple[int, int]"
-#: What a user may pass as padding.
-Padding: TypeAlias = "IntPair | str | tuple[tuple[int, int], tuple[int, int]]"
+IntPair: TypeAlias = int | tuple[int] | tuple[int, int]
 #: Padding that has a name: what it is in pixels follows from the other sizes.
-NAMED_PADDING = ("same", "same_lower", "valid")
+NamedPadding: TypeAlias = Literal["same", "same_lower", "valid"]
+NAMED_PADDING: tuple[NamedPadding, ...] = get_args(NamedPadding)
 #: Padding in numbers: ((top, bottom), (left, right)).
 PaddingPairs: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
+#: What a user may pass as padding in pixels, and as padding.
+PixelPadding: TypeAlias = IntPair | PaddingPairs
+Padding: TypeAlias = PixelPadding | NamedPadding
 
 # Sizes up to here keep every product of sizes and strides well inside a signed 64-bit integer.
 LARGEST_SIZE = 2**31 - 1
@@ -45,15 +49,19 @@ def as_int(name: str, value: Any, minimum: int) -> int:
 def as_ints(name: str, value: Any, length: int, minimum: int) -> tuple[int, ...]:
     """Return a sequence of exactly `length` integers, each at least `minimum`, as a tuple."""
     try:
-        # Sets and dictionaries can be iterated too, but have no order or no values to mean.
-        if isinstance(value, str | Mapping) or not hasattr(value, "__getitem__"):
+        # Sets and dictionaries can be iterated too, but have no order or no values to mean. Arrays
+        # of several axes are given by mistake for their shapes.
+        no_sequence = isinstance(value, str | Mapping) or not hasattr(value, "__getitem__")
+        if no_sequence or getattr(value, "ndim", 1) > 1:
             raise TypeError
         count = len(value)  # before it is copied: the sequence may be longer than memory
         items = tuple(value) if count == length else ()
-    except (TypeError, NotImplementedError):  # the latter from a memoryview of several axes
-        raise TypeError(f"{name} must be a sequence of {length} integers, got {value!r}") from None
+    except TypeError:
+        raise TypeError(
+            f"{name} must be a sequence of {length} integers, got {shown(value)}"
+        ) from None
     if count != length:
-        raise ValueError(f"{name} must have {length} entries, got {count}: {reprlib.repr(value)}")
+        raise ValueError(f"{name} must have {length} entries, got {count}: {shown(value)}")
     return tuple(as_int(f"{name}[{i}]", item, minimum) for i, item in enumerate(items))
 
 
@@ -142,6 +150,7 @@ def resolve_padding(
         raise ValueError(
             f"padding must be an integer, a pair, ((top, bottom), (left, right)), or one of "
             f"{', '.join(map(repr, NAMED_PADDING))}, got {padding!r}"
+            + did_you_mean("padding", padding, NAMED_PADDING)
         )
     if hasattr(padding, "__iter__"):
         try:

@@ -136,4 +136,4 @@ def _checked(name: str, value: Any) -> Precision:
         if isinstance(value, str) and value == known:
             return known
     names = " or ".join(repr(known) for known in PRECISIONS)
-    raise ValueError(f"{name} must be {names}, got {value!r}")
+    raise ValueError(f"{name} must be {names}, got {value!r}: 'high' permits every algorithm")

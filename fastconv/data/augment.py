@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fastconv.core.arguments import Array, as_flag
 from fastconv.core.geometry import IntPair, as_pair
@@ -14,6 +14,17 @@ from fastconv.core.geometry import IntPair, as_pair
 Step = Callable[..., Array]
 
 
+P = TypeVar("P", bound=np.generic)
+
+
+@overload
+def shift(
+    images: NDArray[P], most: IntPair, rng: np.random.Generator, *, edge: bool = False
+) -> NDArray[P]: ...
+@overload
+def shift(
+    images: ArrayLike, most: IntPair, rng: np.random.Generator, *, edge: bool = False
+) -> Array: ...
 def shift(
     images: ArrayLike, most: IntPair, rng: np.random.Generator, *, edge: bool = False
 ) -> Array:
@@ -63,6 +74,10 @@ def shift(
     return moved
 
 
+@overload
+def flip(images: NDArray[P], rng: np.random.Generator, p: float = 0.5) -> NDArray[P]: ...
+@overload
+def flip(images: ArrayLike, rng: np.random.Generator, p: float = 0.5) -> Array: ...
 def flip(images: ArrayLike, rng: np.random.Generator, p: float = 0.5) -> Array:
     """Mirror images left to right, each with probability `p`.
 
@@ -115,7 +130,7 @@ class Augment:
     """
 
     def __init__(self, steps: Sequence[Step]) -> None:
-        self.steps = tuple(steps)
+        self.steps: tuple[Step, ...] = tuple(steps)
         for step in self.steps:
             if not callable(step):
                 raise TypeError(f"steps must be functions (images, rng) -> images, got {step!r}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastconv.core.arguments import Array
 from fastconv.core.geometry import IntPair, as_pair
@@ -28,13 +29,15 @@ _FORMATS = {
     ".tiff": "TIFF",
     ".webp": "WEBP",
 }
-_CHANNELS = {"RGB": 3, "L": 1}
+#: Three channels, or one of gray: Pillow's names.
+ImageMode: TypeAlias = Literal["RGB", "L"]
+_CHANNELS: dict[ImageMode, int] = {"RGB": 3, "L": 1}
 _MAX_PIXELS = 1 << 26
 
 
 def load_image_folder(
-    folder: str | os.PathLike[str], size: IntPair, mode: str = "RGB"
-) -> tuple[Array, Array, list[str]]:
+    folder: str | os.PathLike[str], size: IntPair, mode: ImageMode = "RGB"
+) -> tuple[NDArray[np.float32], NDArray[np.int64], list[str]]:
     """Load pictures whose sub-folder is their class: ``folder/cat/1.jpg``, ``folder/dog/2.png``.
 
     Parameters

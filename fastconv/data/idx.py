@@ -12,9 +12,10 @@ import os
 import stat
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastconv.core.arguments import Array
 from fastconv.data.data_errors import DataError
@@ -25,7 +26,9 @@ _CHUNK = 1 << 20
 # The largest compression ratio of deflate.
 _DEFLATE_RATIO = 1032
 
-_SPLITS = {"train": ("train",), "test": ("t10k", "test")}
+#: The parts of a data set.
+Split: TypeAlias = Literal["train", "test"]
+_SPLITS: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("t10k", "test")}
 
 
 def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 2**31) -> Array:
@@ -122,8 +125,8 @@ def _read(path: Path, stream: BinaryIO | gzip.GzipFile, available: int, verb: st
 
 
 def load_idx(
-    folder: str | os.PathLike[str], split: str = "train", *, prefix: str = ""
-) -> tuple[Array, Array]:
+    folder: str | os.PathLike[str], split: Split = "train", *, prefix: str = ""
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Load images and labels from a folder of IDX files under their usual names.
 
     Parameters
@@ -187,7 +190,7 @@ def load_idx(
     return scaled, labels.astype(np.int64)
 
 
-def _find(folder: Path, split: str, prefix: str, what: str, ndim: int) -> Path:
+def _find(folder: Path, split: Split, prefix: str, what: str, ndim: int) -> Path:
     names = [
         f"{prefix}{start}-{what}{separator}idx{ndim}-ubyte{suffix}"
         for start in _SPLITS[split]

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, overload
 from urllib.error import URLError
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from fastconv.core.arguments import Array
 from fastconv.core.geometry import IntPair, as_pair
 from fastconv.data.data_errors import DataError
 from fastconv.runtime.optional_packages import require
 
+Labels = NDArray[np.int64]
 
-def load_digits(size: IntPair | None = None, dtype: DTypeLike = "float32") -> tuple[Array, Array]:
+
+@overload
+def load_digits(size: IntPair | None = None) -> tuple[NDArray[np.float32], Labels]: ...
+@overload
+def load_digits(size: IntPair | None = None, *, dtype: DTypeLike) -> tuple[Array, Labels]: ...
+def load_digits(size: IntPair | None = None, dtype: DTypeLike = "float32") -> tuple[Array, Labels]:
     """Load scikit-learn's 1797 handwritten digits of 8 x 8 pixels; nothing is downloaded.
 
     Parameters
@@ -64,11 +71,11 @@ def load_digits(size: IntPair | None = None, dtype: DTypeLike = "float32") -> tu
 def fetch_openml(
     name: str,
     *,
-    version: int | str = 1,
+    version: int | Literal["active"] = 1,
     shape: tuple[int, int, int] | None = None,
     maximum: float = 255,
     data_home: str | None = None,
-) -> tuple[Array, Array]:
+) -> tuple[NDArray[np.float32], Labels]:
     """Fetch a data set of images from OpenML by scikit-learn, which caches it.
 
     Parameters
@@ -136,7 +143,7 @@ def fetch_openml(
     return images, _as_labels(name, np.asarray(found.target))
 
 
-def _as_labels(name: str, target: Array) -> Array:
+def _as_labels(name: str, target: Array) -> Labels:
     """Return integers, of any type, as they are; number other labels."""
     if target.ndim != 1:
         raise DataError(f"data set {name!r} has labels of shape {target.shape}, right is (N,)")

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fastconv.core.arguments import Array
 from fastconv.core.geometry import as_int
 from fastconv.data.augment import as_generator
 from fastconv.runtime.optional_packages import require
 
+I = TypeVar("I", bound=np.generic)  # noqa: E741
+L = TypeVar("L", bound=np.generic)
 
+
+@overload
+def train_test_split(
+    images: NDArray[I],
+    labels: NDArray[L],
+    test_size: float = 0.2,
+    seed: int = 42,
+    stratify: bool = False,
+) -> tuple[NDArray[I], NDArray[I], NDArray[L], NDArray[L]]: ...
+@overload
+def train_test_split(
+    images: ArrayLike,
+    labels: ArrayLike,
+    test_size: float = 0.2,
+    seed: int = 42,
+    stratify: bool = False,
+) -> tuple[Array, Array, Array, Array]: ...
 def train_test_split(
     images: ArrayLike,
     labels: ArrayLike,
@@ -71,6 +90,22 @@ def train_test_split(
     return images[chosen], images[left], labels[chosen], labels[left]
 
 
+@overload
+def batches(
+    images: NDArray[I],
+    labels: NDArray[L],
+    batch_size: int,
+    rng: np.random.Generator | None = None,
+    drop_last: bool = False,
+) -> Iterator[tuple[NDArray[I], NDArray[L]]]: ...
+@overload
+def batches(
+    images: ArrayLike,
+    labels: ArrayLike,
+    batch_size: int,
+    rng: np.random.Generator | None = None,
+    drop_last: bool = False,
+) -> Iterator[tuple[Array, Array]]: ...
 def batches(
     images: ArrayLike,
     labels: ArrayLike,

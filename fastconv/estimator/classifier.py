@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,9 +14,11 @@ from numpy.typing import ArrayLike
 from fastconv import nn
 from fastconv.core.arguments import Array
 from fastconv.data.augment import shift
-from fastconv.estimator.classifier_network import mean_and_scale, small_network
-from fastconv.estimator.classifier_settings import check_settings
+from fastconv.estimator.classifier_network import mean_and_scale, shape_of, small_network
+from fastconv.estimator.classifier_settings import OptimizerName, check_settings
 from fastconv.nn.layer_arguments import as_dtype
+from fastconv.nn.training.training_progress import ProgressKind
+from fastconv.runtime.optional_packages import missing, stand_in
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -25,11 +27,10 @@ try:
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:
-    raise ImportError(
-        f'CNNClassifier needs scikit-learn 1.6 or newer: pip install "fastconv[sklearn]" ({error})'
-    ) from error
+    _what = missing("CNNClassifier", f"scikit-learn 1.6 or newer ({error})", "sklearn")
+    ClassifierMixin, BaseEstimator = stand_in(_what), stand_in(_what)
 
-_PROGRESS = ("silent", "line", "bar")
+_PROGRESS: tuple[ProgressKind, ...] = ("silent", "line", "bar")
 # Images that are classified together; a single one takes the time of so many.
 _MOST_AT_A_TIME = 64
 # Images smaller than this are not shifted: a pixel would be too much of them.
@@ -112,6 +113,12 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     >>> classifier = CNNClassifier(epochs=3, random_state=0).fit(X[:900], y[:900])
     >>> classifier.score(X[900:], y[900:]) > 0.9
     True
+    >>> classifier.predict(X[900:903]), y[900:903]
+    (array([4, 9, 0]), array([4, 9, 0]))
+    >>> classifier.predict_proba(X[:2]).shape, classifier.decision_function(X[:2]).shape
+    ((2, 10), (2, 10))
+    >>> classifier.partial_fit(X[900:964], y[900:964]).n_iter_
+    1
     """
 
     _partial: nn.Optimizer | None
@@ -124,12 +131,12 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         epochs: int = 30,
         batch_size: int = 64,
         learning_rate: float = 0.01,
-        optimizer: str = "adam",
+        optimizer: OptimizerName = "adam",
         weight_decay: float = 0.0,
         dropout: float = 0.25,
         batch_norm: bool = True,
-        class_weight: str | dict[Any, float] | None = None,
-        augment: str | bool | Callable[..., Array] = "auto",
+        class_weight: Literal["balanced"] | dict[Any, float] | None = None,
+        augment: Literal["auto"] | bool | Callable[..., Array] = "auto",
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         patience: int = 5,
@@ -281,7 +288,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _flat(self, X: Any, first: bool, y: Any = "no_validation") -> Any:
         """Return X, and y if there is one, checked, with one row for each image."""
-        shape = _shape(X)
+        shape = shape_of(X)
         if len(shape) > 4:
             raise ValueError(
                 f"X must be of shape (N, H, W), (N, C, H, W) or (N, features), got {shape}"
@@ -383,18 +390,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         augment = partial(shift, most=1, edge=True)
         return augment if (large if self.augment == "auto" else self.augment) else None
 
-    def _progress(self) -> str:
+    def _progress(self) -> ProgressKind:
         return _PROGRESS[min(2, int(self.verbose))]
 
     def _seed(self) -> int:
         return int(self._random.integers(2**31 - 1))
-
-
-def _shape(X: Any) -> tuple[int, ...]:
-    """Return the shape of nested lists or of any library's array, () of whatever else."""
-    if not isinstance(X, list | tuple):
-        return tuple(map(int, getattr(X, "shape", ())))
-    try:
-        return np.shape(X)
-    except ValueError:
-        raise ValueError("X must hold images of one shape, got some of different shapes") from None

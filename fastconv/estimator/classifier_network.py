@@ -1,4 +1,4 @@
-"""The network of `fastconv.CNNClassifier`, and the scale of its images."""
+"""The network of `fastconv.CNNClassifier`, and the shape and scale of its images."""
 
 from __future__ import annotations
 
@@ -57,3 +57,13 @@ def mean_and_scale(images: Array) -> tuple[Array, Array]:
         f(images / unit[:, None, None], axis=(0, 2, 3)) * unit for f in (np.mean, np.std)
     )
     return mean, np.where(deviation > 0, deviation, 1.0)
+
+
+def shape_of(X: Any) -> tuple[int, ...]:
+    """Return the shape of nested lists or of any library's array, () of whatever else."""
+    if not isinstance(X, list | tuple):
+        return tuple(map(int, getattr(X, "shape", ())))
+    try:
+        return np.shape(X)
+    except ValueError:
+        raise ValueError("X must hold images of one shape, got some of different shapes") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from fastconv.core.arguments import as_flag
 from fastconv.core.geometry import as_int, as_ints
 from fastconv.nn.layer_arguments import LARGEST, as_number
 
-OPTIMIZERS = ("adam", "adamw", "sgd")
+OptimizerName: TypeAlias = Literal["adam", "adamw", "sgd"]
+OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 
 
 def check_settings(given: Mapping[str, Any]) -> None:

@@ -54,13 +54,35 @@ with the same arguments and data, training goes on from the last one to bitwise 
 
 Evaluation
 ----------
-``model.eval()`` keeps nothing for `backward`, uses running statistics, and fuses: batch
-normalization, activation and 2 x 2 max pooling go into the convolution before them, an activation
-after a residual block into its sum. ``model.eval(keep=True)`` fuses nothing and allows `backward`.
-A layer in a model on which it was called stays in evaluation mode when the model is trained.
+A model begins in training mode: `Dropout` drops, and `BatchNorm2d` uses the batch's own statistics.
+Call ``model.eval()`` before you predict; `fit` has done so. It keeps nothing for `backward`, uses
+running statistics, and fuses: batch normalization, activation and 2 x 2 max pooling go into the
+convolution before them, an activation after a residual block into its sum.
+``model.eval(keep=True)`` fuses nothing and allows `backward`. A layer in a model on which it was
+called stays in evaluation mode when the model is trained.
 
 >>> model.eval()(x).argmax(axis=1).shape
 (16,)
+>>> model.train().training
+True
+
+Looking inside
+--------------
+``print(model)`` and ``print(model.summary((1, 1, 8, 8)))`` show layers, shapes and costs.
+Parameters, and buffers such as running means, have PyTorch's names.
+
+>>> [name for name, _ in model.named_parameters()][:4]
+['0.weight', '0.bias', '1.weight', '1.bias']
+>>> [name for name, _ in model.named_buffers()][:2], len(list(model.buffers()))
+(['1.running_mean', '1.running_var'], 6)
+>>> [name for name, _ in model.named_modules()][3:6], len(list(model.modules()))
+(['2', '3', '3.body'], 12)
+>>> [type(layer).__name__ for _, layer in model.named_children()][:3]
+['Conv2d', 'BatchNorm2d', 'ReLU']
+>>> nn.Sequential(nn.Linear(8, 2)).load_state_dict(model[-1:].state_dict())
+Keys(missing_keys=(), unexpected_keys=())
+>>> model.astype("float64").dtype
+dtype('float64')
 
 Changes of parameters are noticed, whether by an optimizer, `load_state_dict` or a write to
 ``parameter.data``: see `Parameter`.
@@ -82,9 +104,12 @@ Contents
 - Initial weights: the functions of `fastconv.nn.init`
 - Training: `fit` with `History`, `EarlyStopping`, `BestCheckpoint`, `CSVLog`, a `Callback` of your
   own, which gets a `Run`; `Checkpoints`
-- Inspection: ``print(model)``, ``print(model.summary((1, 1, 8, 8)))``
 """
 
+from typing import TYPE_CHECKING, Any
+
+from fastconv.core import hints
+from fastconv.core.public_names import public_names
 from fastconv.nn import init
 from fastconv.nn.layers.activation_layers import Dropout, LeakyReLU, ReLU, SiLU, Softmax
 from fastconv.nn.layers.batch_norm import BatchNorm2d
@@ -159,3 +184,16 @@ __all__ = [
     "load",
     "save",
 ]
+
+for _name in __all__:
+    globals()[_name] = hints.explained(globals()[_name])
+
+
+def __dir__() -> list[str]:
+    return public_names(globals())
+
+
+if not TYPE_CHECKING:  # with it, a type checker would believe in every name
+
+    def __getattr__(name: str) -> Any:
+        raise hints.no_attribute(__name__, name, [f"{__name__}.{known}" for known in __all__])

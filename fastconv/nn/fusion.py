@@ -30,7 +30,8 @@ from fastconv.nn.layers.batch_norm import BatchNorm2d
 from fastconv.nn.layers.conv_layers import Conv2d
 from fastconv.nn.layers.pooling_layers import MaxPool2d
 from fastconv.nn.module import Module
-from fastconv.select.plan import Conv2dPlan, circumstances
+from fastconv.select.choice import circumstances
+from fastconv.select.plan import Conv2dPlan
 
 Kind = type[Module] | None
 

@@ -5,12 +5,18 @@ the variance of the signal.
 
 Sources: X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural
 networks", AISTATS 2010; K. He et al., "Delving deep into rectifiers", arXiv:1502.01852.
+
+>>> from fastconv import nn
+>>> layer = nn.Conv2d(64, 64, 3)
+>>> layer.weight.data = nn.init.kaiming_normal(layer.weight.shape, rng=0)
+>>> layer.weight.value.std().round(3)  # sqrt(2 / 576)
+np.float32(0.059)
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from numpy.typing import DTypeLike
 
@@ -20,7 +26,16 @@ from fastconv.nn.parameter import Parameter
 
 Fan = Literal["fan_in", "fan_out"]
 
-_GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}
+#: Activations that weights can be drawn for.
+Nonlinearity: TypeAlias = Literal["linear", "sigmoid", "tanh", "relu", "selu", "leaky_relu"]
+
+_GAINS: dict[Nonlinearity, float] = {
+    "linear": 1.0,
+    "sigmoid": 1.0,
+    "tanh": 5 / 3,
+    "relu": math.sqrt(2),
+    "selu": 0.75,
+}
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -37,7 +52,7 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[1] * taps, shape[0] * taps
 
 
-def gain(nonlinearity: str, a: float = 0) -> float:
+def gain(nonlinearity: Nonlinearity, a: float = 0) -> float:
     """Return the gain of an activation: the factor on weights that keeps the signal's variance.
 
     Parameters
@@ -87,7 +102,7 @@ def kaiming_uniform(
     rng: RngLike = None,
     a: float = 0,
     mode: Fan = "fan_in",
-    nonlinearity: str = "leaky_relu",
+    nonlinearity: Nonlinearity = "leaky_relu",
     dtype: DTypeLike = "float32",
 ) -> Array:
     """Return He's weights, uniformly distributed, for layers followed by ReLU.
@@ -131,7 +146,7 @@ def kaiming_normal(
     rng: RngLike = None,
     a: float = 0,
     mode: Fan = "fan_in",
-    nonlinearity: str = "leaky_relu",
+    nonlinearity: Nonlinearity = "leaky_relu",
     dtype: DTypeLike = "float32",
 ) -> Array:
     """Return He's weights, normally distributed: arguments as in `kaiming_uniform`.

@@ -11,6 +11,7 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike
 
 from fastconv.core.arguments import Array, as_batch, as_numbers
+from fastconv.core.array_hints import channels_last
 from fastconv.core.geometry import IntPair, Padding, as_pair, resolve_padding
 from fastconv.core.pool_problem import not_given
 
@@ -34,6 +35,8 @@ def as_floats(
     hint = f"convert {argument} ({argument}.astype({str(dtype or 'float32')!r}))"
     if dtype is not None and array.dtype in (np.float32, np.float64):
         hint += f" or the model (model.astype({str(array.dtype)!r}))"
+    elif array.dtype == np.uint8:
+        hint += ", and scale it as for training"
     raise TypeError(f"{argument} must be {wanted} for this {name}, got {array.dtype}: {hint}")
 
 
@@ -56,7 +59,7 @@ def as_images(
         wanted = f"({channels}, H, W) of one image" if single else f"(N, {channels}, H, W)"
         raise ValueError(
             f"x must have {channels} channels for this {type(layer).__name__}, {wanted}, got shape "
-            f"{images.shape[single:]}"
+            f"{images.shape[single:]}{channels_last('x', channels, images.shape, single)}"
         )
     images = np.ascontiguousarray(images)
     return images[0] if single else images
@@ -87,7 +90,7 @@ def as_given_padding(value: Any) -> Padding:
     """Return padding as it was given, if that is padding for some window."""
     sides = resolve_padding(value, (1, 1), (1, 1), (1, 1), (1, 1))
     if isinstance(value, str):
-        return value
+        return value  # type: ignore[return-value]  # one of the names: it was resolved
     (top, bottom), (left, right) = sides
     if (top, left) != (bottom, right):
         return sides

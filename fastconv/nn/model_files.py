@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fastconv.nn.module import Module
 from fastconv.runtime.atomic_files import write_atomically
+from fastconv.runtime.optional_packages import require
 
 M = TypeVar("M", bound=Module)
 
@@ -30,7 +31,7 @@ def save(model: Module, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     ImportError
-        Without the package safetensors: ``pip install "fastconv[nn]"``.
+        Without the package safetensors.
     OSError
         If the file cannot be written.
 
@@ -64,7 +65,7 @@ def load(model: M, path: str | os.PathLike[str], strict: bool = True) -> M:
     Raises
     ------
     ImportError
-        Without the package safetensors: ``pip install "fastconv[nn]"``.
+        Without the package safetensors.
     OSError
         If the file cannot be read.
     ValueError
@@ -73,7 +74,14 @@ def load(model: M, path: str | os.PathLike[str], strict: bool = True) -> M:
 
     Examples
     --------
-    See `save`.
+    >>> import tempfile
+    >>> from fastconv import nn
+    >>> path = tempfile.mkdtemp() + "/model.safetensors"
+    >>> trained = nn.Linear(3, 2)
+    >>> nn.save(trained, path)
+    >>> model = nn.load(nn.Linear(3, 2), path)
+    >>> bool((model.weight.value == trained.weight.value).all())
+    True
     """
     try:
         state = read_tensors(Path(path).read_bytes())
@@ -101,10 +109,4 @@ def read_tensors(content: bytes) -> dict[str, NDArray[Any]]:
 
 def safetensors() -> Any:
     """Return the functions of safetensors for NumPy."""
-    try:
-        import safetensors.numpy
-    except ImportError:
-        raise ImportError(
-            'saving and loading models needs the package safetensors: pip install "fastconv[nn]"'
-        ) from None
-    return safetensors.numpy
+    return require("safetensors.numpy", "saving and loading models", "nn")

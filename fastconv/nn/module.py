@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastconv.core.arguments import Array, as_array, as_flag, as_numbers
+from fastconv.core.hints import Hinting
 from fastconv.nn.parameter import Parameter
 from fastconv.nn.summary import Summary, summarize
 
@@ -20,7 +21,7 @@ class Keys(NamedTuple):
     unexpected_keys: tuple[str, ...]
 
 
-class Module:
+class Module(Hinting):
     """A layer, or a composition of layers.
 
     A subclass writes `forward` and `backward`, and sets parameters and other modules as
@@ -80,7 +81,7 @@ class Module:
 
     _kept: tuple[Any, ...] | None = None
 
-    def forward(self, x: ArrayLike) -> Array:
+    def forward(self, x: Any) -> Array:
         """Return the output for `x`."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(x)")
 
@@ -188,6 +189,15 @@ class Module:
 
         Needed only after writing to a *view* of an earlier ``Parameter.data``: all other changes
         are noticed.
+
+        Examples
+        --------
+        >>> from fastconv import nn
+        >>> x, model = np.ones((1, 1, 1), np.float32), nn.Sequential(nn.Conv2d(1, 1, 1)).eval()
+        >>> view, y = model[0].weight.data[0], model(x)
+        >>> view += 1
+        >>> (model.refresh()(x) - y).round(4)
+        array([[[1.]]], dtype=float32)
         """
         for module in self.modules():
             module.forget()

@@ -53,6 +53,9 @@ class Parameter:
     >>> p.data -= 0.5 * p.grad
     >>> p.value
     array([ 0.5, -0.5], dtype=float32)
+    >>> p.astype("float64")
+    >>> p.dtype, p.grad
+    (dtype('float64'), None)
     """
 
     __slots__ = ("__weakref__", "_data", "grad", "version")
@@ -60,7 +63,7 @@ class Parameter:
     def __init__(self, data: ArrayLike) -> None:
         self._data = _as_floats(data)
         self.grad: Array | None = None
-        self.version = next(_versions)
+        self.version: int = next(_versions)
 
     @property
     def data(self) -> Array:

@@ -36,6 +36,13 @@ class Summary:
 
     Layers that consist of others have a row only if they have parameters of their own. ``str``
     gives a table; the column KiB is parameters and output together.
+
+    Examples
+    --------
+    >>> from fastconv import nn
+    >>> summary = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).summary((1, 3, 10, 10))
+    >>> summary.parameters, summary.flops, summary.rows[0].output_shape
+    (224, 28160, (1, 8, 8, 8))
     """
 
     rows: tuple[Row, ...]

@@ -1,10 +1,16 @@
 """Plots of filters, feature maps, edges, training, mistakes, and of im2col.
 
 Every function returns a new ``matplotlib.figure.Figure``; pyplot and its global state are never
-used. A notebook shows such a figure, `save` writes it. matplotlib is imported by the first plot:
-``pip install 'fastconv[plots]'``, without which it raises ModuleNotFoundError.
+used. A notebook shows such a figure, `save` writes it. matplotlib is imported by the first plot,
+which raises ModuleNotFoundError without it.
+
+>>> from fastconv import plots
+>>> figure = plots.confusion([[8, 2], [1, 9]], classes=["cat", "dog"])
+>>> figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()
+('predicted class', 'true class')
 """
 
+from fastconv.core.public_names import public_names
 from fastconv.plots.canvas import save
 from fastconv.plots.im2col_picture import im2col
 from fastconv.plots.image_grids import feature_maps, filters, mistakes
@@ -21,3 +27,7 @@ __all__ = [
     "mistakes",
     "save",
 ]
+
+
+def __dir__() -> list[str]:
+    return public_names(globals())

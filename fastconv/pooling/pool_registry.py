@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
+from fastconv.core.hints import did_you_mean
 from fastconv.pooling.compiled_pooling import Jit
 from fastconv.pooling.pool_algorithm import PoolAlgorithm
 from fastconv.pooling.reference_pooling import Reference
@@ -9,6 +12,9 @@ from fastconv.pooling.strided_pooling import Windows
 
 ALGORITHMS: tuple[PoolAlgorithm, ...] = (Jit(), Windows(), Reference())
 FASTEST = ALGORITHMS[0]
+
+#: The same names for type checkers: what a user may pass as `algorithm`.
+PoolAlgorithmName: TypeAlias = Literal["auto", "jit", "windows", "reference"]
 
 
 def pool_algorithms() -> tuple[str, ...]:
@@ -28,5 +34,6 @@ def find(name: str) -> PoolAlgorithm:
         for algorithm in ALGORITHMS:
             if name in ("auto", algorithm.name):
                 return algorithm
-    names = ", ".join(repr(known) for known in ("auto", *pool_algorithms()))
-    raise ValueError(f"algorithm must be one of {names}, got {name!r}")
+    known = ("auto", *pool_algorithms())
+    names, hint = ", ".join(map(repr, known)), did_you_mean("algorithm", name, known)
+    raise ValueError(f"algorithm must be one of {names}, got {name!r}{hint}")

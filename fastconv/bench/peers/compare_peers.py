@@ -25,7 +25,7 @@ from fastconv.bench.suites import Item, Layer
 from fastconv.bench.verify import Check, Oracle, tolerance
 from fastconv.convolution.algorithm import Algorithm
 from fastconv.core.conv_problem import Conv2dProblem, Direction
-from fastconv.select import conv_registry, plan
+from fastconv.select import choice, conv_registry
 
 Array = NDArray[Any]
 
@@ -180,7 +180,7 @@ def _check(
 def _records(
     layer: Layer, problem: Conv2dProblem, direction: Direction, entries: Sequence[Entry]
 ) -> Iterator[Record]:
-    known, chosen = _known(direction), plan.choose(problem, direction)
+    known, chosen = _known(direction), choice.choose(problem, direction)
     medians = [e.median for e in entries if isinstance(e.runtime, Fastconv) and e.median]
     for entry in entries:
         name = (entry.first and entry.first.algorithm) or entry.runtime.name

@@ -39,7 +39,7 @@ class Fastconv(Runtime):
         import fastconv
 
         p = problem
-        plan = fastconv.plan_conv2d(
+        plan = fastconv.plan_conv2d(  # type: ignore[call-overload]  # any name, checked there
             *(p.input_shape, weight, None, p.stride, p.padding, p.dilation, p.groups),
             algorithm=self.algorithm,
         )
@@ -52,7 +52,7 @@ class Fastconv(Runtime):
     ) -> Ready:
         """Call the public function: a gradient has no plan, its weights change with each step."""
         import fastconv
-        from fastconv.select.plan import choose
+        from fastconv.select.choice import choose
 
         p = problem
         arrays: tuple[Any, ...] = (p.input_shape, first, second)

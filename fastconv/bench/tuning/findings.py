@@ -13,7 +13,7 @@ from fastconv.bench.suites import Item, Layer
 from fastconv.core.conv_problem import Conv2dProblem, Direction
 from fastconv.core.precision import get_precision
 from fastconv.runtime import threads
-from fastconv.select import plan
+from fastconv.select import choice
 from fastconv.select.tuning import Measurement
 
 #: An algorithm whose estimate is more than so many times the cheapest one is not tried: the
@@ -70,7 +70,7 @@ def find(layer: Layer, direction: Direction, options: Options, tell: Tell) -> Fi
 
 def worth_trying(problem: Conv2dProblem, direction: Direction) -> tuple[str, ...]:
     """Return the algorithms that may be the fastest, at whatever precision."""
-    ranked = plan.permitted(problem, direction, "high")
+    ranked = choice.permitted(problem, direction, "high")
     limit = HOPELESS * ranked[0].estimated_seconds
     return tuple(c.algorithm.name for c in ranked if c.estimated_seconds <= limit)
 
@@ -78,7 +78,7 @@ def worth_trying(problem: Conv2dProblem, direction: Direction) -> tuple[str, ...
 def judged(result: LayerResult) -> Finding:
     """Return what a layer's records mean for the choice."""
     seconds = {r.algorithm: r.median_s for r in result.records if r.median_s}
-    ranked = plan.permitted(result.problem, result.direction, get_precision())
+    ranked = choice.permitted(result.problem, result.direction, get_precision())
     allowed = [c.algorithm.name for c in ranked if c.algorithm.name in seconds]
     return Finding(
         layer=result.layer,
@@ -86,7 +86,7 @@ def judged(result: LayerResult) -> Finding:
         problem=result.problem,
         estimated=ranked[0].algorithm.name,
         fastest=min(allowed, key=lambda name: seconds[name], default=None),
-        chosen=(plan.fastest(ranked, seconds) or ranked[0]).algorithm.name,
+        chosen=(choice.fastest(ranked, seconds) or ranked[0]).algorithm.name,
         seconds=seconds,
         wrong=tuple(record for record in result.records if not record.correct),
     )

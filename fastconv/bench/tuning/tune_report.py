@@ -13,7 +13,7 @@ from fastconv.bench.terminal import WIDTH, Terminal
 from fastconv.bench.tuning.findings import Finding
 from fastconv.core.precision import get_precision
 from fastconv.runtime import cpu, threads
-from fastconv.select.plan import WORTH_A_CHANGE
+from fastconv.select.choice import WORTH_A_CHANGE
 
 # Column titles and widths; the last fills the line.
 _LAYER, _SHAPES, _ALGORITHM, _TIME = 21, 26, 15, 8

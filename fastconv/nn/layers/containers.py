@@ -44,6 +44,8 @@ class Sequential(Chain):
     ['0.weight', '0.bias', '1.weight', '1.bias']
     >>> model(np.ones((1, 1, 6, 6), np.float32)).shape
     (1, 2, 2, 2)
+    >>> len(model.append(Conv2d(2, 1, 1))), model[0].out_channels
+    (3, 4)
     """
 
     def __init__(self, *layers: Module | Mapping[str, Module]) -> None:
@@ -56,6 +58,8 @@ class Sequential(Chain):
     def _add(self, name: str, layer: Any) -> None:
         if not isinstance(layer, Module):
             hint = f": did you mean {layer.__name__}()?" if isinstance(layer, type) else ""
+            if isinstance(layer, list | tuple):
+                hint = ": layers are given one by one, Sequential(*layers)"
             raise TypeError(f"layer {name!r} must be a Module, got {layer!r}{hint}")
         _each_once(*self.named_modules(), *layer.named_modules(name))
         self._layers[name] = layer

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv.api.conv2d import conv2d, conv2d_weight_grad
-from fastconv.api.conv2d_backward import bias_gradient, conv2d_backward
+from fastconv.api.conv2d_backward import Gradient, bias_gradient, conv2d_backward
 from fastconv.api.conv_transpose2d import conv_transpose2d, reached, spanned
 from fastconv.core.arguments import Array, as_batch_shape
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import IntPair, Padding, PaddingPairs, as_int, as_pair, resolve_padding
 from fastconv.nn.init import default_parameters
 from fastconv.nn.layer_arguments import RngLike, as_given_padding, as_images
-from fastconv.nn.layers.padding_modes import check_padding_mode, pad, pad_grad
+from fastconv.nn.layers.padding_modes import PaddingMode, check_padding_mode, pad, pad_grad
 from fastconv.nn.module import Module
-from fastconv.select.plan import choose
+from fastconv.select.choice import choose
 
 
 class _Convolution(Module):
     """What convolution and transposed convolution have in common."""
 
     transposed = False
-    padding_mode = "zeros"
+    padding_mode: PaddingMode = "zeros"
     shown = ("kernel_size", "stride")
     shown_if_changed: ClassVar[dict[str, Any]] = {
         "padding": (0, 0),
@@ -132,12 +132,12 @@ class Conv2d(_Convolution):
         dilation: IntPair = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         *,
         rng: RngLike = None,
     ) -> None:
         check_padding_mode(padding_mode)
-        self.padding_mode = padding_mode
+        self.padding_mode: PaddingMode = padding_mode
         super().__init__(
             *(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, rng)
         )
@@ -179,7 +179,7 @@ class Conv2d(_Convolution):
     def backward(self, grad: Array) -> Array | None:
         """Add to the gradients of weight and bias; return the input's."""
         grad, y, images, sides = self.recall(grad)
-        need = ["weight"]
+        need: list[Gradient] = ["weight"]
         if self.bias is not None:
             need.append("bias")
         if self.input_grad:
@@ -261,7 +261,7 @@ class ConvTranspose2d(_Convolution):
         groups: int = 1,
         bias: bool = True,
         dilation: IntPair = 1,
-        padding_mode: str = "zeros",
+        padding_mode: Literal["zeros"] = "zeros",
         *,
         rng: RngLike = None,
     ) -> None:
@@ -291,7 +291,7 @@ class ConvTranspose2d(_Convolution):
             self.weight.value,
             self._bias,
             self.stride,
-            self.padding,
+            self.sides,
             self.output_padding if output_size is None else 0,
             self.groups,
             self.dilation,

@@ -7,23 +7,26 @@ the steps in reverse, and adds where padding copied.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from fastconv.core.arguments import Array
 from fastconv.core.geometry import PaddingPairs, require_tensor
+from fastconv.core.hints import did_you_mean
 from fastconv.runtime import output_memory
 
 #: PyTorch's modes: zeros, the image mirrored without its edge, its edge pixels, the image repeated.
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+PaddingMode: TypeAlias = Literal["zeros", "reflect", "replicate", "circular"]
+PADDING_MODES: tuple[PaddingMode, ...] = get_args(PaddingMode)
 
 
 def check_padding_mode(mode: Any) -> None:
     """Raise ValueError unless `mode` is one of `PADDING_MODES`."""
     if not (isinstance(mode, str) and mode in PADDING_MODES):
         names = ", ".join(map(repr, PADDING_MODES))
-        raise ValueError(f"padding_mode must be one of {names}, got {mode!r}")
+        hint = did_you_mean("padding_mode", mode, PADDING_MODES)
+        raise ValueError(f"padding_mode must be one of {names}, got {mode!r}{hint}")
 
 
 def source(position: int, size: int, mode: str) -> int:

@@ -20,7 +20,7 @@ from fastconv.api.max_pool2d import max_pool2d_grad, maxima, maxima_returned, ma
 from fastconv.api.max_pool_training import Argmax, max_pool2d_training, max_pool2d_training_grad
 from fastconv.api.max_unpool2d import max_unpool2d, max_unpool2d_grad
 from fastconv.core.arguments import Array, as_flag
-from fastconv.core.geometry import IntPair, Padding, as_int, as_pair
+from fastconv.core.geometry import IntPair, Padding, PixelPadding, as_int, as_pair
 from fastconv.core.pool_problem import problem_of
 from fastconv.nn.layer_arguments import (
     as_floats,
@@ -310,10 +310,10 @@ class MaxUnpool2d(Module):
     shown = ("kernel_size", "stride", "padding")
 
     def __init__(
-        self, kernel_size: IntPair, stride: IntPair | None = None, padding: Padding = 0
+        self, kernel_size: IntPair, stride: IntPair | None = None, padding: PixelPadding = 0
     ) -> None:
         self.kernel_size, self.stride = as_given_windows(kernel_size, stride)
-        self.padding = as_given_padding(padding)
+        self.padding: PixelPadding = as_given_padding(padding)  # type: ignore[assignment]
 
     def __call__(  # type: ignore[override]
         self, x: ArrayLike, indices: ArrayLike, output_size: tuple[int, ...] | None = None

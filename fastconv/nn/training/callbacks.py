@@ -53,8 +53,10 @@ class Run:
     """
 
     def __init__(self, model: Module, history: History, validated: bool = False) -> None:
-        self.model, self.history, self.validated = model, history, validated
-        self.stop = False
+        self.model: Module = model
+        self.history: History = history
+        self.validated: bool = validated
+        self.stop: bool = False
 
     @property
     def epoch(self) -> int:
@@ -74,11 +76,25 @@ class Callback:
     >>> class Counting(nn.Callback):
     ...     epochs = 0
     ...
+    ...     def on_begin(self, run):
+    ...         print("trains", run.model)
+    ...
     ...     def on_epoch_end(self, run):
     ...         self.epochs += 1
+    ...
+    ...     def on_end(self, run):
+    ...         print("ends after epoch", run.epoch)
+    ...
+    ...     def state_dict(self):
+    ...         return {"epochs": self.epochs}
+    ...
+    ...     def load_state_dict(self, state):
+    ...         self.epochs = state["epochs"]
     >>> counting = Counting()
     >>> options = {"epochs": 3, "callbacks": [counting], "progress": "silent"}
     >>> history = nn.fit(nn.Linear(4, 2), [[0, 0, 0, 1]], [0], **options)
+    trains Linear(in_features=4, out_features=2, bias=True)
+    ends after epoch 3
     >>> counting.epochs
     3
     """
@@ -117,7 +133,9 @@ class _Best(Callback):
     min_delta: float = 0.0
 
     def __init__(self) -> None:
-        self.best, self.best_epoch, self.waited = math.inf, 0, 0
+        self.best: float = math.inf
+        self.best_epoch: int = 0
+        self.waited: int = 0
 
     def on_begin(self, run: Run) -> None:
         """Forget earlier trainings."""

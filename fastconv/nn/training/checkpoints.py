@@ -65,9 +65,9 @@ class Checkpoints:
     ) -> None:
         if not isinstance(folder, str | os.PathLike):
             raise TypeError(f"checkpoint must be a folder or Checkpoints, got {folder!r}")
-        self.folder = Path(folder)
-        self.every = None if every is None else as_int("every", every, 1)
-        self.keep = as_int("keep", keep, 2)
+        self.folder: Path = Path(folder)
+        self.every: int | None = None if every is None else as_int("every", every, 1)
+        self.keep: int = as_int("keep", keep, 2)
         self._damaged: set[str] = set()
 
     def prepare(self) -> None:

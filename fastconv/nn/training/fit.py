@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from numpy.typing import ArrayLike
 
 from fastconv.core.arguments import as_flag
+from fastconv.core.array_hints import shown
 from fastconv.core.geometry import as_int
 from fastconv.nn.layer_arguments import as_number
 from fastconv.nn.module import Module
@@ -22,7 +24,7 @@ from fastconv.nn.training.mini_batches import Arrays, Augment, Batches, Pair, ch
 from fastconv.nn.training.optimizer_base import Optimizer
 from fastconv.nn.training.optimizers import Adam
 from fastconv.nn.training.training_loop import Training
-from fastconv.nn.training.training_progress import make
+from fastconv.nn.training.training_progress import ProgressKind, make
 
 
 def fit(
@@ -41,7 +43,7 @@ def fit(
     clip_norm: float | None = None,
     augment: Augment | None = None,
     callbacks: Iterable[Callback | Callable[[Run], Any]] = (),
-    progress: str = "auto",
+    progress: ProgressKind = "auto",
     checkpoint: str | os.PathLike[str] | Checkpoints | None = None,
     resume: bool = True,
 ) -> History:
@@ -102,18 +104,25 @@ def fit(
         checkpoints=_as_checkpoints(checkpoint),
         fresh=not as_flag("resume", resume),
     )
+    _warn_of_pixels(training)
     return training.run(as_int("epochs", epochs, 0), make(progress))
 
 
 def _checked_optimizer(model: Any, loss: Any, optimizer: Any, schedule: Any) -> Optimizer:
     """Return the optimizer, by default Adam, if it and the others fit each other."""
     if not isinstance(model, Module):
-        raise TypeError(f"model must be a Module, got {model!r}")
-    given = {"loss": (loss, Loss), "optimizer": (optimizer, Optimizer)}
-    for name, (value, kind) in {**given, "schedule": (schedule, Schedule)}.items():
+        raise TypeError(f"model must be a Module, got {shown(model)}")
+    for name, value, kind, example in (
+        ("loss", loss, Loss, "CrossEntropyLoss()"),
+        ("optimizer", optimizer, Optimizer, "Adam(model.parameters())"),
+        ("schedule", schedule, Schedule, "StepLR(optimizer, 10)"),
+    ):
         if value is not None and not isinstance(value, kind):
-            hint = f": did you mean {value.__name__}(...)?" if isinstance(value, type) else ""
-            raise TypeError(f"{name} must be of a subclass of {kind.__name__}, got {value!r}{hint}")
+            hint = f"{value.__name__}(...)" if isinstance(value, type) else f"nn.{example}"
+            raise TypeError(
+                f"{name} must be of a subclass of {kind.__name__}, got {value!r}: did you mean "
+                f"{hint}?"
+            )
     optimizer = optimizer or Adam(model.parameters())
     known = set(model.parameters())
     if not all(p in known for group in optimizer.param_groups for p in group["params"]):
@@ -124,6 +133,15 @@ def _checked_optimizer(model: Any, loss: Any, optimizer: Any, schedule: Any) -> 
     if schedule is not None and schedule.optimizer is not optimizer:
         raise ValueError("schedule must be of the optimizer that is given, got one of another")
     return optimizer  # type: ignore[no-any-return]
+
+
+def _warn_of_pixels(training: Training) -> None:
+    """Warn of pixels from 0 to 255: from numbers so large most models learn badly or nothing."""
+    if isinstance(training.data, Arrays) and training.augment is None:  # which may scale them
+        some = training.data.x[: training.batch_size]
+        if some.min() >= 0 and 100 < some.max() <= 255:
+            text = "x looks like pixels from 0 to 255: give x / 255 to fit, and later to the model"
+            warnings.warn(text, stacklevel=4)  # where `fit` was called, through `explained`
 
 
 def _as_validation(validation: Any, x: Any, y: Any, seed: int) -> tuple[Pair | None, Any, Any]:

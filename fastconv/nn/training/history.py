@@ -37,6 +37,8 @@ class History:
     >>> history.append(loss=0.5, accuracy=0.75, seconds=1.0, learning_rate=0.1)
     >>> len(history), history.last["loss"]
     (1, 0.5)
+    >>> History.from_dict(history.to_dict()).accuracy
+    [0.75]
     """
 
     loss: list[float]

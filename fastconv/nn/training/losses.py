@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal, TypeAlias, get_args
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv.core.arguments import Array, as_numbers
 from fastconv.nn.layer_arguments import as_floats, as_number
+
+#: How the losses of samples make one.
+Reduction: TypeAlias = Literal["mean", "sum"]
 
 
 class Loss:
@@ -19,13 +25,29 @@ class Loss:
     total_weight : float or None
         Divisor of the last mean, from which the mean of several batches follows; None for the
         number of samples.
+
+    Examples
+    --------
+    >>> from fastconv import nn
+    >>> class AbsoluteLoss(nn.Loss):
+    ...     def forward(self, pred, target):
+    ...         self.signs = np.sign(pred - target)
+    ...         return float(np.abs(pred - target).mean())
+    ...
+    ...     def backward(self):
+    ...         return self.signs / self.signs.size
+    >>> loss = AbsoluteLoss("mean")
+    >>> loss(np.array([1.0, 3.0]), np.array([0.0, 5.0]))
+    1.5
+    >>> loss.backward()
+    array([ 0.5, -0.5])
     """
 
     classification: bool = False
     total_weight: float | None = None
 
-    def __init__(self, reduction: str) -> None:
-        if reduction not in ("mean", "sum"):
+    def __init__(self, reduction: Reduction) -> None:
+        if reduction not in get_args(Reduction):
             raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
         self.reduction = reduction
         self._grad: Array | None = None
@@ -38,7 +60,8 @@ class Loss:
         """Return the gradient with respect to the predictions of the last call, of their shape."""
         if self._grad is None:
             raise RuntimeError(
-                f"{type(self).__name__}.backward needs a call of the loss before it, one for each"
+                f"{type(self).__name__}.backward needs a call of the loss before it, one for each: "
+                "loss(model(x), target), then model.backward(loss.backward())"
             )
         grad, self._grad = self._grad, None
         return grad
@@ -84,7 +107,7 @@ class CrossEntropyLoss(Loss):
         self,
         weight: ArrayLike | None = None,
         *,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(reduction)
@@ -136,15 +159,19 @@ class CrossEntropyLoss(Loss):
             if target.min() < 0 or target.max() >= classes:
                 raise ValueError(
                     f"target must hold classes from 0 to {classes - 1}, got "
-                    f"{target.min()} .. {target.max()}"
+                    f"{target.min()} .. {target.max()}: give the model more outputs, or number the "
+                    "classes by np.unique(target, return_inverse=True)[1]"
                 )
             mass = np.zeros((*samples, classes), dtype)
             mass.reshape(-1, classes)[np.arange(target.size), target.reshape(-1)] = 1
             total = float(target.size if self.weight is None else self.weight[target].sum())
         else:
+            right = "" if target.dtype.kind in "iu" else ".astype(int)"
+            right += "" if target.shape == samples else f".reshape({samples})"
+            hint = f": target{right}" if target.size == math.prod(samples) else ""
             raise ValueError(
                 f"target must be integers of shape {samples}, or probabilities of shape "
-                f"{logits.shape} as pred has, got {target.dtype} of shape {target.shape}"
+                f"{logits.shape} as pred has, got {target.dtype} of shape {target.shape}{hint}"
             )
         if self.label_smoothing:
             mass *= 1 - self.label_smoothing
@@ -175,15 +202,17 @@ class MSELoss(Loss):
     array([1., 3.])
     """
 
-    def __init__(self, *, reduction: str = "mean") -> None:
+    def __init__(self, *, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
 
     def forward(self, pred: ArrayLike, target: ArrayLike) -> float:
         """Return the loss of `pred`, of any shape."""
         predicted, wanted = as_floats(self, pred, argument="pred"), as_numbers("target", target)
         if wanted.shape != predicted.shape:
+            fits = wanted.size == predicted.size
+            hint = f": target.reshape({predicted.shape})" if fits else ""
             raise ValueError(
-                f"target must have the shape of pred, {predicted.shape}, got {wanted.shape}"
+                f"target must have the shape of pred, {predicted.shape}, got {wanted.shape}{hint}"
             )
         difference = predicted - wanted.astype(predicted.dtype)
         divisor = 1 if self.reduction == "sum" else max(1, difference.size)

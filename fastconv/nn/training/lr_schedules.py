@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from fastconv.core.arguments import as_flag
 from fastconv.core.geometry import as_int
@@ -40,6 +40,9 @@ class Schedule:
     >>> schedule.step()
     >>> schedule.get_last_lr()
     [0.5]
+    >>> schedule.load_state_dict({**schedule.state_dict(), "last_epoch": 3})
+    >>> schedule.get_last_lr()
+    [0.125]
     """
 
     per_batch: bool = False
@@ -48,9 +51,11 @@ class Schedule:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be an Optimizer, got {optimizer!r}")
         self.optimizer = optimizer
-        self.last_epoch = 0
-        self.first_settings = [settings_of(group) for group in optimizer.param_groups]
-        self.base_lrs = [float(group["lr"]) for group in self.first_settings]
+        self.last_epoch: int = 0
+        self.first_settings: list[dict[str, Any]] = [
+            settings_of(group) for group in optimizer.param_groups
+        ]
+        self.base_lrs: list[float] = [float(group["lr"]) for group in self.first_settings]
         self._apply()
 
     def rate(self, base_lr: float, step: int) -> float:
@@ -212,7 +217,7 @@ class OneCycleLR(Schedule):
         steps_per_epoch: int | None = None,
         *,
         pct_start: float = 0.3,
-        anneal_strategy: str = "cos",
+        anneal_strategy: Literal["cos", "linear"] = "cos",
         cycle_momentum: bool = True,
         base_momentum: float = 0.85,
         max_momentum: float = 0.95,

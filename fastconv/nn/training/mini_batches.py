@@ -9,6 +9,7 @@ import numpy as np
 from numpy.random import Generator, SeedSequence
 
 from fastconv.core.arguments import Array, as_array
+from fastconv.core.array_hints import not_numbers
 from fastconv.nn.layer_arguments import as_number
 from fastconv.nn.training.resuming import fingerprint
 
@@ -117,11 +118,10 @@ def checked(x: Any, y: Any) -> Pair:
     images, targets = as_array("x", x), as_array("y", y)
     for name, array in (("x", images), ("y", targets)):
         if array.dtype.kind not in "fiub":
-            hint = ": number the classes, e.g. by np.unique(y, return_inverse=True)"
-            raise TypeError(
-                f"{name} must hold real numbers, got dtype {array.dtype}"
-                + (hint if name == "y" and array.dtype.kind in "UOST" else "")
-            )
+            hint = ": number the classes, e.g. by np.unique(y, return_inverse=True)[1]"
+            if name != "y" or array.dtype.kind not in "UOST":
+                hint = not_numbers(name, array)
+            raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}{hint}")
         if array.ndim == 0 or not len(array):
             raise ValueError(f"{name} must hold at least one sample, got shape {array.shape}")
     if len(images) != len(targets):

@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastconv.core.arguments import Array, as_numbers
+from fastconv.core.array_hints import shown
 from fastconv.nn.layer_arguments import as_number
+from fastconv.nn.module import Module
 from fastconv.nn.parameter import Parameter
 from fastconv.nn.training.state_schema import COUNT, check
 
@@ -29,6 +31,24 @@ class Optimizer:
     remembers : tuple of str, optional
         Names in the state: "step" is an integer, others are arrays of the parameter's shape. None
         if unknown.
+
+    Examples
+    --------
+    >>> from fastconv import nn
+    >>> class SignSGD(nn.Optimizer):
+    ...     def __init__(self, params, lr=0.1):
+    ...         super().__init__(params, lr=lr, weight_decay=0)
+    ...
+    ...     def update(self, p, grad, state, group):
+    ...         p.data -= group["lr"] * np.sign(grad)
+    >>> p = nn.Parameter(np.ones(2))
+    >>> optimizer = SignSGD([p])
+    >>> p.grad = np.array([5.0, -5.0])
+    >>> optimizer.step()
+    >>> p.value
+    array([0.9, 1.1])
+    >>> optimizer.zero_grad()
+    >>> optimizer.load_state_dict(optimizer.state_dict() | {"state": {}})
     """
 
     remembers: ClassVar[tuple[str, ...] | None] = None
@@ -36,9 +56,9 @@ class Optimizer:
     def __init__(
         self, params: Iterable[Parameter] | Iterable[Mapping[str, Any]], **defaults: Any
     ) -> None:
-        if not isinstance(params, Iterable):
+        if isinstance(params, Module) or not isinstance(params, Iterable):
             raise TypeError(
-                f"params must be an iterable, such as model.parameters(), got {params!r}"
+                f"params must be an iterable, such as model.parameters(), got {shown(params)}"
             )
         groups: list[Any] = list(params)
         if not (groups and isinstance(groups[0], Mapping)):

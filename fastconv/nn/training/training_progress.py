@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from fastconv.nn.training.history import describe
+from fastconv.runtime.optional_packages import missing
 
-_KINDS = ("auto", "bar", "line", "silent")
+#: What a user may pass as `progress`.
+ProgressKind: TypeAlias = Literal["auto", "bar", "line", "silent"]
+_KINDS: tuple[ProgressKind, ...] = get_args(ProgressKind)
 
 
 class Progress:
@@ -45,7 +48,7 @@ class Progress:
         self.bar = None
 
 
-def make(kind: str) -> Progress:
+def make(kind: ProgressKind) -> Progress:
     """Return the progress of that kind."""
     if kind not in _KINDS:
         raise ValueError(f"progress must be one of {', '.join(map(repr, _KINDS))}, got {kind!r}")
@@ -54,9 +57,7 @@ def make(kind: str) -> Progress:
             from tqdm import tqdm
         except ImportError:
             if kind == "bar":
-                raise ImportError(
-                    'progress="bar" needs the package tqdm: pip install "fastconv[nn]"'
-                ) from None
+                raise ImportError(missing('progress="bar"', "tqdm", "nn")) from None
         else:
             return Progress(tqdm=tqdm)
     return Progress(silent=kind == "silent")
