@@ -67,10 +67,9 @@ def _infer_matmul(node: Node) -> Sequence[Type]:
     (dtype, a), (_, b) = type_of(node, 0), type_of(node, 1)
     if a is None or b is None:
         return [(dtype, None)]
-    left, right = np.broadcast_to(0, a), np.broadcast_to(0, b)
     row, column = a if len(a) > 1 else (1, *a), b if len(b) > 1 else (*b, 1)
-    if row[-1] != column[-2]:
-        raise ValueError(f"arrays of {left.shape} and {right.shape} cannot be multiplied")
+    if not (a and b) or row[-1] != column[-2]:
+        raise ValueError(f"arrays of {a} and {b} cannot be multiplied")
     batch = np.broadcast_shapes(row[:-2], column[:-2])
     ends = ((row[-2],) if len(a) > 1 else ()) + ((column[-1],) if len(b) > 1 else ())
     return [(dtype, (*batch, *ends))]

@@ -9,6 +9,9 @@ from fastconv.graph.operators import (
     matrix_nodes,
     normalization_nodes,
     pooling_nodes,
+    reduction_nodes,
+    resize_nodes,
+    selection_nodes,
     shape_nodes,
 )
 from fastconv.graph.operators.graph_operator import OPERATORS, Operator
@@ -20,6 +23,9 @@ REGISTERING = (
     matrix_nodes,
     normalization_nodes,
     pooling_nodes,
+    reduction_nodes,
+    resize_nodes,
+    selection_nodes,
     shape_nodes,
 )
 
