@@ -9,12 +9,26 @@ from typing import Any
 
 import numpy as np
 
+from fastconv.convolution.algorithm import as_read_only
 from fastconv.graph.ir import Array, Graph, Node, Value
-from fastconv.graph.memory_plan import ALIGNMENT, plan_memory, storage_roots
+from fastconv.graph.memory_plan import ALIGNMENT, check_bytes, plan_memory, storage_roots
 from fastconv.graph.operators import operator_list
 from fastconv.runtime import output_memory
 
-Slots = list[Any]
+
+class Slots:
+    """The arrays of one call, by slot: as steps read them, and as they write them.
+
+    Kernels are compiled for read-only inputs, and cannot write to one even by mistake.
+    """
+
+    def __init__(self, constants: Sequence[Any]) -> None:
+        self.read = list(constants)
+        self.write: list[Any] = [None] * len(self.read)
+
+    def put(self, number: int, array: Array) -> None:
+        """Set an array that a step will write, and others read."""
+        self.write[number], self.read[number] = array, as_read_only(array)
 
 
 @dataclass(frozen=True)
@@ -35,9 +49,10 @@ class CompiledNetwork:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.memory = plan_memory(graph)
+        check_bytes(self.memory.nbytes, "intermediate results")
         values = graph.values()
         self._slot = {id(value): number for number, value in enumerate(values)}
-        self._first: Slots = [value.constant for value in values]
+        self._constants = [value.constant for value in values]
         self._arena = [
             (self._slot[id(value)], self.memory.offsets[id(value)], value)
             for value in values
@@ -76,13 +91,18 @@ class CompiledNetwork:
         except IndexError:
             slots = self._new_slots()
         for number, array in zip(self._inputs, inputs, strict=True):
-            slots[number] = array
+            slots.read[number] = array
         for number, value in self._new:
-            slots[number] = output_memory.empty(value.shape, value.dtype)  # type: ignore[arg-type]
+            slots.put(number, output_memory.empty(value.shape, value.dtype))  # type: ignore[arg-type]
         for bound in self.steps:
-            bound.step(slots)
+            try:
+                bound.step(slots)
+            except MemoryError:
+                raise
+            except Exception as error:
+                raise ValueError(f"{bound.node.label}: {error}") from error
         results = [
-            np.array(slots[number]) if copied else slots[number]
+            np.array(slots.read[number]) if copied else slots.write[number]
             for (number, _), copied in zip(self._outputs, self._copied, strict=True)
         ]
         self._idle.append(slots)
@@ -90,13 +110,13 @@ class CompiledNetwork:
 
     def _new_slots(self) -> Slots:
         """Return slots with an arena of their own."""
-        slots = list(self._first)
+        slots = Slots(self._constants)
         arena = np.empty(self.memory.nbytes + ALIGNMENT, np.uint8)
         start = -arena.ctypes.data % ALIGNMENT
         for number, offset, value in self._arena:
             assert value.dtype is not None
             memory = arena[start + offset : start + offset + value.nbytes]
-            slots[number] = memory.view(value.dtype).reshape(value.shape)
+            slots.put(number, memory.view(value.dtype).reshape(value.shape))
         return slots
 
     def _bound(self, node: Node) -> BoundNode:
@@ -105,13 +125,15 @@ class CompiledNetwork:
         inputs = [None if value is None else self._slot[id(value)] for value in node.inputs]
         outputs = [None if value is None else self._slot[id(value)] for value in node.outputs]
         fixed = all(value is not None and value.shape is not None for value in node.outputs)
+        fixed &= all(value is None or value.shape is not None for value in node.inputs)
         into = operator.bind(node) if operator.bind and fixed else None
         if into is not None:
 
             def step(slots: Slots) -> None:
+                read, write = slots.read, slots.write
                 into(
-                    [None if i is None else slots[i] for i in inputs],
-                    [slots[i] for i in outputs],  # type: ignore[index]
+                    [None if i is None else read[i] for i in inputs],
+                    [write[i] for i in outputs],  # type: ignore[index]
                 )
 
             return BoundNode(node, step)
@@ -119,14 +141,22 @@ class CompiledNetwork:
         placed = {number for number, _, _ in self._arena} | {number for number, _ in self._new}
 
         def computed(slots: Slots) -> None:
-            results = compute(node, [None if i is None else slots[i] for i in inputs])
+            given = [None if i is None else slots.read[i] for i in inputs]
+            if operator.view and slots.write[inputs[0]] is not None:  # type: ignore[index]
+                given[0] = slots.write[inputs[0]]  # type: ignore[index]
+            results = compute(node, given)
             results = results if isinstance(results, tuple) else (results,)
             for number, result in zip(outputs, results, strict=False):
                 if number is None:
                     continue
-                if number in placed and not operator.view:
-                    slots[number][...] = result
-                else:
-                    slots[number] = result
+                if number in placed:
+                    slots.write[number][...] = result
+                    continue
+                array = np.asarray(result, order="C")
+                if not operator.view and any(
+                    each is not None and np.may_share_memory(array, each) for each in given
+                ):
+                    array = array.copy()  # the plan of memory knows of views only
+                slots.put(number, array)
 
         return BoundNode(node, computed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,8 @@ class Value:
         None for inputs and constants.
     users : list of Node
         A node that reads the value twice is there twice.
+    declared : tuple of int or str, or None
+        The shape that an input must have; names and "" stand for sizes that are free.
     """
 
     name: str
@@ -38,13 +41,14 @@ class Value:
     constant: Array | None = None
     producer: Node | None = None
     users: list[Node] = field(default_factory=list)
+    declared: tuple[int | str, ...] | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of the array; 0 if its shape is unknown."""
         if self.shape is None or self.dtype is None:
             return 0
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def __repr__(self) -> str:
         sizes = "?" if self.shape is None else "x".join(map(str, self.shape)) or "scalar"
@@ -79,6 +83,12 @@ class Node:
         inputs = ", ".join(map(_read, self.inputs))
         attributes = ", ".join(f"{key}={_short(value)}" for key, value in self.attributes.items())
         return f"{outputs} = {self.operator}({inputs}{'; ' if attributes else ''}{attributes})"
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        name = self.name or next((value.name for value in self.outputs if value is not None), "")
+        return f"node {name!r} ({self.operator})"
 
     @property
     def output(self) -> Value:
@@ -209,7 +219,9 @@ class Graph:
             if value is None:
                 return None
             if id(value) not in twins:
-                twins[id(value)] = Value(value.name, value.dtype, value.shape, value.constant)
+                made = Value(value.name, value.dtype, value.shape, value.constant)
+                made.declared = value.declared
+                twins[id(value)] = made
             return twins[id(value)]
 
         graph = Graph((twin(value) for value in self.inputs), self.name)  # type: ignore[misc]

@@ -7,6 +7,7 @@ management for deep neural net inference", arXiv:2001.03288: greedy by size).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -48,6 +49,22 @@ class _Life:
         return self.offset + -(-self.value.nbytes // ALIGNMENT) * ALIGNMENT
 
 
+def check_bytes(nbytes: int, what: str) -> None:
+    """Refuse what cannot fit into this computer's memory."""
+    if nbytes > _installed_bytes():
+        raise ValueError(
+            f"{what} would take {nbytes / 2**30:.3g} GiB; this computer has "
+            f"{_installed_bytes() / 2**30:.3g} GiB of memory"
+        )
+
+
+def _installed_bytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not known here
+        return 2**36
+
+
 def plan_memory(graph: Graph) -> MemoryPlan:
     """Return a place for every value with a known size that no caller sees."""
     roots = storage_roots(graph)
@@ -62,7 +79,7 @@ def plan_memory(graph: Graph) -> MemoryPlan:
                 life.last = step
     seen = {id(roots[id(value)]) for value in graph.outputs if id(value) in roots}
     placed = _place(
-        life for key, life in lives.items() if key not in seen and life.value.nbytes > 0
+        life for key, life in lives.items() if key not in seen and life.value.shape is not None
     )
     offsets = {id(life.value): life.offset for life in placed}
     return MemoryPlan(offsets, max((life.end for life in placed), default=0))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.core.arguments import Array
+from fastconv.core.arguments import Array, as_computed
 from fastconv.graph.compiled import CompiledNetwork
 from fastconv.graph.ir import Graph
 from fastconv.graph.passes import optimize
@@ -74,14 +74,11 @@ class Network:
         given |= named
         checked = []
         for value in self._graph.inputs:
-            array = np.ascontiguousarray(given[value.name])
-            if value.dtype is not None and array.dtype != value.dtype:
-                if not np.can_cast(array.dtype, value.dtype, "same_kind"):
-                    raise TypeError(
-                        f"input {value.name!r} must be {value.dtype.name}, got {array.dtype.name}"
-                    )
-                array = array.astype(value.dtype)
-            checked.append(array)
+            array = np.asarray(given[value.name])
+            wanted = value.dtype or array.dtype
+            if not np.can_cast(array.dtype, wanted, "same_kind"):
+                raise TypeError(f"input {value.name!r} must be {wanted}, got {array.dtype}")
+            checked.append(as_computed(array, wanted))
         return checked
 
     def __getstate__(self) -> dict[str, Any]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fastconv.graph.ir import Graph, Value
 from fastconv.graph.network import Network
-from fastconv.graph.operators import operator_list
-from fastconv.onnx.versions import newest_form
+from fastconv.onnx.build_graph import graph_of
+from fastconv.onnx.tensor_data import TensorReader
 from fastconv.runtime.optional_packages import require
 
-#: The versions of ONNX's operator set that are read.
-OPSETS = range(7, 25)
+#: The limit of the format.
+_LARGEST_FILE = 2**31
 
 
 def load(
@@ -27,7 +26,8 @@ def load(
     Parameters
     ----------
     source : path or bytes
-        The file, or its content.
+        The file, or its content. Data of tensors that lies in other files is read from the folder
+        of the model alone.
     input_shapes : mapping of str to sequence of int, optional
         Compile for these shapes of inputs now, instead of at the first call.
 
@@ -39,71 +39,43 @@ def load(
     Raises
     ------
     ValueError
-        If the file is no ONNX model, or has operators that fastconv does not know: all are listed.
+        If the file is no ONNX model or is damaged, or has operators that fastconv does not know:
+        all are listed.
     OSError
         If it cannot be read.
     """
-    network = Network(graph_of(_parsed(source)))
+    name = "the model" if isinstance(source, bytes) else os.fspath(source)
+    folder = None if isinstance(source, bytes) else Path(name).parent
+    try:
+        model = _parsed(source if isinstance(source, bytes) else _content(name))
+        network = Network(graph_of(model, TensorReader(folder)))
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
+        raise ValueError(f"{name}: {error}") from error
     if input_shapes is not None:
         network.compiled_for(*(input_shapes[name] for name in network.inputs))
     return network
 
 
-def _parsed(source: Any) -> Any:
+def _content(path: str) -> bytes:
+    """Return what a regular file holds; pipes and devices may have no end."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("this is no regular file")
+        if status.st_size > _LARGEST_FILE:
+            raise ValueError(f"a model has at most {_LARGEST_FILE} bytes, got {status.st_size}")
+        return file.read()
+
+
+def _parsed(content: bytes) -> Any:
     onnx = require("onnx", "reading ONNX files", "onnx")
-    if isinstance(source, bytes):
-        return onnx.load_model_from_string(source)
-    return onnx.load(os.fspath(source))
+    from google.protobuf.message import DecodeError
 
-
-def graph_of(model: Any) -> Graph:
-    """Return the graph of a parsed model."""
-    from onnx import numpy_helper
-
-    proto = model.graph
-    opset = _opset(model)
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.initializer}
-    values: dict[str, Value] = {}
-    graph = Graph((), proto.name)
-    for info in proto.input:
-        if info.name not in constants:
-            value = values[info.name] = Value(info.name, _dtype(info))
-            graph.inputs.append(value)
-    for name, array in constants.items():
-        value = graph.constant(array)
-        value.name = name
-        values[name] = value
-    for node in proto.node:
-        newest_form(graph, node, opset, values)
-    _refuse_unknown(graph)
-    graph.outputs = [values[info.name] for info in proto.output]
-    return graph
-
-
-def _opset(model: Any) -> int:
-    versions = {each.domain: each.version for each in model.opset_import}
-    version = versions.get("", versions.get("ai.onnx", 0))
-    if version not in OPSETS:
-        raise ValueError(
-            f"the model uses version {version} of ONNX's operators; fastconv reads "
-            f"{OPSETS[0]} to {OPSETS[-1]}"
-        )
-    return int(version)
-
-
-def _dtype(info: Any) -> np.dtype[Any]:
-    from onnx import helper
-
-    found: np.dtype[Any] = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
-    return np.dtype(found)
-
-
-def _refuse_unknown(graph: Graph) -> None:
-    """Refuse operators that do not exist here, all in one message."""
-    unknown: dict[str, list[str]] = {}
-    for node in graph.nodes:
-        if operator_list.find(node.operator) is None:
-            unknown.setdefault(node.operator, []).append(node.name or node.output.name)
-    if unknown:
-        lines = [f"{name} (nodes {', '.join(nodes[:3])})" for name, nodes in unknown.items()]
-        raise ValueError(f"fastconv has no operators {'; '.join(lines)}")
+    try:
+        model = onnx.ModelProto.FromString(content)
+    except (DecodeError, RecursionError, RuntimeError) as error:
+        raise ValueError(f"this is no ONNX model, or it is damaged: {error}") from None
+    if not model.HasField("graph"):
+        raise ValueError("this is no ONNX model: it has no graph")
+    return model

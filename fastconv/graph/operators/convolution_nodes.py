@@ -13,7 +13,14 @@ from typing import Any
 from fastconv.api.conv2d import plan_conv2d
 from fastconv.api.conv_transpose2d import conv_transpose2d
 from fastconv.graph.ir import Array, Node
-from fastconv.graph.operators.graph_operator import Operator, Step, Type, register, type_of
+from fastconv.graph.operators.graph_operator import (
+    Operator,
+    Step,
+    Type,
+    one_type,
+    register,
+    type_of,
+)
 from fastconv.graph.operators.windows import Transposed, Window, as_images, image_shape
 
 #: The input that is added before the activation.
@@ -21,9 +28,15 @@ RESIDUAL = 3
 
 
 def _infer_conv(node: Node) -> Sequence[Type]:
-    (dtype, shape), (_, weight) = type_of(node, 0), type_of(node, 1)
+    dtype, shape, weight = one_type(node), type_of(node, 0)[1], type_of(node, 1)[1]
     if shape is None or weight is None:
         return [(dtype, None)]
+    groups = int(node.attributes.get("group", 1))
+    if len(shape) < 3 or len(shape) != len(weight) or shape[1] != weight[1] * groups:
+        raise ValueError(
+            f"x must have {weight[1] * groups} channels for weights of {weight} and {groups} "
+            f"groups, got {shape}"
+        )
     window = Window.of(node, shape[2:], weight[2:])
     sizes: tuple[int, ...] = window.output_sizes
     if node.attributes.get("max_pool"):
@@ -70,7 +83,7 @@ def _bind_conv(node: Node) -> Step | None:
 
 
 def _infer_transposed(node: Node) -> Sequence[Type]:
-    (dtype, shape), (_, weight) = type_of(node, 0), type_of(node, 1)
+    dtype, shape, weight = one_type(node), type_of(node, 0)[1], type_of(node, 1)[1]
     if shape is None or weight is None:
         return [(dtype, None)]
     groups = int(node.attributes.get("group", 1))

@@ -15,6 +15,7 @@ from fastconv.graph.operators.graph_operator import (
     Step,
     Type,
     into,
+    one_type,
     register,
     same_type,
     scalar,
@@ -42,11 +43,7 @@ def _first_type(node: Node) -> Sequence[Type]:
 
 def _common_type(node: Node) -> Sequence[Type]:
     """Infer the one type of all inputs, broadcast."""
-    dtypes = {type_of(node, i)[0] for i, value in enumerate(node.inputs) if value is not None}
-    if len(dtypes) != 1:
-        names = sorted(dtype.name for dtype in dtypes)
-        raise ValueError(f"the inputs must have one type, got {', '.join(names) or 'no input'}")
-    return [(dtypes.pop(), broadcast(node))]
+    return [(one_type(node), broadcast(node))]
 
 
 def _truth(node: Node) -> Sequence[Type]:

@@ -72,6 +72,14 @@ def type_of(node: Node, index: int) -> Type:
     return value.dtype, value.shape
 
 
+def one_type(node: Node) -> np.dtype[Any]:
+    """Return the dtype of all inputs, which must have the same."""
+    found = {value.dtype.name for value in node.inputs if value is not None and value.dtype}
+    if len(found) != 1:
+        raise ValueError(f"all inputs must have one type, got {', '.join(sorted(found))}")
+    return np.dtype(found.pop())
+
+
 def same_type(node: Node) -> Sequence[Type]:
     """Infer that the result has the type of the first input."""
     return [type_of(node, 0)]

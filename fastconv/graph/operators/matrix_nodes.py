@@ -10,7 +10,15 @@ import numpy as np
 from fastconv.core.arguments import as_computed
 from fastconv.dense.dense_product import dense, product_of
 from fastconv.graph.ir import Array, Node
-from fastconv.graph.operators.graph_operator import Operator, Step, Type, into, register, type_of
+from fastconv.graph.operators.graph_operator import (
+    Operator,
+    Step,
+    Type,
+    into,
+    one_type,
+    register,
+    type_of,
+)
 
 
 def _transposed(node: Node) -> tuple[bool, bool]:
@@ -18,13 +26,17 @@ def _transposed(node: Node) -> tuple[bool, bool]:
 
 
 def _infer_gemm(node: Node) -> Sequence[Type]:
-    (dtype, a), (_, b) = type_of(node, 0), type_of(node, 1)
+    dtype, a, b = one_type(node), type_of(node, 0)[1], type_of(node, 1)[1]
     if a is None or b is None:
         return [(dtype, None)]
     first, second = _transposed(node)
     if len(a) != 2 or len(b) != 2 or a[1 - first] != b[second]:
         raise ValueError(f"matrices of {a} and {b} cannot be multiplied")
-    return [(dtype, (a[first], b[1 - second]))]
+    shape = a[first], b[1 - second]
+    added = None if node.input(2) is None else type_of(node, 2)[1]
+    if added is not None and np.broadcast_shapes(added, shape) != shape:
+        raise ValueError(f"an array of {added} cannot be added to {shape}")
+    return [(dtype, shape)]
 
 
 def _compute_gemm(node: Node, inputs: Sequence[Any]) -> Array:
@@ -51,7 +63,8 @@ def _bind_gemm(node: Node) -> Step:
     c = node.constant(2)
     first, second = _transposed(node)
     scaled = {node.attributes.get(name, 1.0) for name in ("alpha", "beta")} != {1.0}
-    no_vector = node.input(2) is not None and (c is None or c.size != node.output.shape[-1])  # type: ignore[index]
+    width = node.output.shape[-1]  # type: ignore[index]
+    no_vector = node.input(2) is not None and (c is None or c.shape not in ((width,), (1, width)))
     if b is None or first or scaled or no_vector or a.name not in ("float32", "float64"):
         return into(_compute_gemm)(node)
     weight = as_computed(b if second else b.T, a)
@@ -64,7 +77,7 @@ def _bind_gemm(node: Node) -> Step:
 
 
 def _infer_matmul(node: Node) -> Sequence[Type]:
-    (dtype, a), (_, b) = type_of(node, 0), type_of(node, 1)
+    dtype, a, b = one_type(node), type_of(node, 0)[1], type_of(node, 1)[1]
     if a is None or b is None:
         return [(dtype, None)]
     row, column = a if len(a) > 1 else (1, *a), b if len(b) > 1 else (*b, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastconv.graph.ir import Node
 from fastconv.graph.operators import (
+    control_nodes,
     convolution_nodes,
     elementwise_nodes,
     matrix_nodes,
@@ -18,6 +19,7 @@ from fastconv.graph.operators.graph_operator import OPERATORS, Operator
 
 #: The modules that register operators when they are imported.
 REGISTERING = (
+    control_nodes,
     convolution_nodes,
     elementwise_nodes,
     matrix_nodes,

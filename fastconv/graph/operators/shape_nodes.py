@@ -344,7 +344,7 @@ def _infer_range(node: Node) -> Sequence[Type]:
 
 def _range(node: Node, inputs: Sequence[Any]) -> Array:
     start, delta, dtype = scalar(inputs, 0, 0), scalar(inputs, 2, 0), inputs[0].dtype
-    computed = np.float32 if dtype == np.float16 else dtype
+    computed = np.dtype(np.float32) if dtype == np.float16 else dtype
     steps = np.arange(_range_size(inputs)).astype(computed)
     return (steps * computed.type(delta) + computed.type(start)).astype(dtype)
 
