@@ -86,7 +86,9 @@ class _Builder:
         for node in proto.node:
             try:
                 self._add(node)
-            except (ValueError, TypeError, KeyError) as error:
+            except MemoryError:
+                raise
+            except Exception as error:
                 label = node.name or ", ".join(node.output)
                 raise ValueError(f"node {label!r} ({node.op_type}): {error}") from error
         self.graph.outputs = [self._find(info.name) for info in proto.output]

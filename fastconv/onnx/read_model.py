@@ -44,12 +44,15 @@ def load(
     OSError
         If it cannot be read.
     """
+    require("onnx", "reading ONNX files", "onnx")
     name = "the model" if isinstance(source, bytes) else os.fspath(source)
     folder = None if isinstance(source, bytes) else Path(name).parent
     try:
         model = _parsed(source if isinstance(source, bytes) else _content(name))
         network = Network(graph_of(model, TensorReader(folder)))
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # whatever a damaged file leads to
         raise ValueError(f"{name}: {error}") from error
     if input_shapes is not None:
         network.compiled_for(*(input_shapes[name] for name in network.inputs))
@@ -69,12 +72,11 @@ def _content(path: str) -> bytes:
 
 
 def _parsed(content: bytes) -> Any:
-    onnx = require("onnx", "reading ONNX files", "onnx")
-    from google.protobuf.message import DecodeError
+    from onnx import ModelProto
 
     try:
-        model = onnx.ModelProto.FromString(content)
-    except (DecodeError, RecursionError, RuntimeError) as error:
+        model = ModelProto.FromString(content)
+    except Exception as error:
         raise ValueError(f"this is no ONNX model, or it is damaged: {error}") from None
     if not model.HasField("graph"):
         raise ValueError("this is no ONNX model: it has no graph")

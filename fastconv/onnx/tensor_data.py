@@ -94,7 +94,9 @@ class TensorReader:
 
     def _check(self, has: int, needs: int, unit: str, what: str, dims: tuple[int, ...]) -> None:
         if has != needs:
-            raise ValueError(f"{what} of dimensions {dims} needs {needs} {unit}, the file has {has}")
+            raise ValueError(
+                f"{what} of dimensions {dims} needs {needs} {unit}, the file has {has}"
+            )
 
     def _external(self, tensor: Any, nbytes: int, what: str) -> bytes:
         """Return a range of a file in the model's folder."""
@@ -112,7 +114,7 @@ class TensorReader:
             raise ValueError(f"{what} has an offset or a length that is no number") from None
         if length != nbytes or offset < 0:
             raise ValueError(
-                f"{what} needs {nbytes} bytes, its entry in {location!r} names {length} from {offset}"
+                f"{what} needs {nbytes} bytes, but is said to have {length} from {offset} on"
             )
         key = path, offset, length
         if key not in self._ranges:
@@ -154,4 +156,3 @@ class TensorReader:
         if len(data) != length:
             raise ValueError(f"{what} has its data in {path!r}, which ends too early")
         return data
-

@@ -185,7 +185,7 @@ def _clip(x: Any, low: Any = None, high: Any = None) -> Any:
     return x
 
 
-for _name, _rule in {
+_ACTIVATIONS: dict[str, Elements] = {
     "Celu": _celu,
     "Clip": _clip,
     "Elu": _elu,
@@ -204,7 +204,8 @@ for _name, _rule in {
     "Softsign": lambda x: x / (1 + np.abs(x)),
     "Swish": lambda x, alpha=1.0: x * sigmoid(alpha * x),
     "ThresholdedRelu": lambda x, alpha=1.0: np.where(x > alpha, x, 0),
-}.items():
+}
+for _name, _rule in _ACTIVATIONS.items():
     elements(_name, _rule)
 
 

@@ -16,6 +16,9 @@ Type: TypeAlias = "tuple[np.dtype[Any], Shape]"
 Step: TypeAlias = "Callable[[Sequence[Any], Sequence[Any]], None]"
 
 
+INT64 = np.dtype(np.int64)
+
+
 @dataclass(frozen=True)
 class Operator:
     """One operator.

@@ -49,8 +49,9 @@ def _batch_norm(node: Node, inputs: Sequence[Any]) -> Any:
     y = x * _by_channel(factor, x) + _by_channel(bias - mean * factor, x)
     if not training:
         return np.asarray(y, x.dtype)
-    running = (old * kept + new * (1 - kept) for old, new in zip(stored, (mean, var), strict=True))
-    return (y.astype(x.dtype), *(new.astype(old.dtype) for new, old in zip(running, stored)))
+    pairs = zip(stored, (mean, var), strict=True)
+    running = [(old * kept + new * (1 - kept)).astype(old.dtype) for old, new in pairs]
+    return y.astype(x.dtype), *running
 
 
 def _bind_batch_norm(node: Node) -> Any:
@@ -111,7 +112,7 @@ def _softmax(node: Node, inputs: Sequence[Any]) -> Array:
     axis = axis_of(node, x.ndim, -1)
     powers = np.exp(x - x.max(axis=axis, keepdims=True, initial=-np.inf))
     powers /= powers.sum(axis=axis, keepdims=True)
-    return powers
+    return np.asarray(powers)
 
 
 def _log_softmax(node: Node, inputs: Sequence[Any]) -> Array:

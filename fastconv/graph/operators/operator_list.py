@@ -14,6 +14,7 @@ from fastconv.graph.operators import (
     resize_nodes,
     selection_nodes,
     shape_nodes,
+    size_nodes,
 )
 from fastconv.graph.operators.graph_operator import OPERATORS, Operator
 
@@ -29,6 +30,7 @@ REGISTERING = (
     resize_nodes,
     selection_nodes,
     shape_nodes,
+    size_nodes,
 )
 
 

@@ -9,16 +9,17 @@ import numpy as np
 
 from fastconv.graph.ir import Array, Node
 from fastconv.graph.operators.graph_operator import (
+    INT64,
     Operator,
     axes_from_front,
+    axis_from_front,
     axis_of,
     by_shape,
     integers,
     into,
     register,
+    scalar,
 )
-
-INT64 = np.dtype(np.int64)
 
 
 def _axes(node: Node, rank: int, inputs: Sequence[Any]) -> tuple[int, ...]:
@@ -75,7 +76,7 @@ def _register(name: str, function: Callable[..., Any]) -> None:
     register(name, Operator(by_shape(_reduced), compute, into(compute)))
 
 
-for _name, _function in {
+_REDUCTIONS: dict[str, Callable[..., Any]] = {
     "ReduceL1": lambda x, **axes: np.sum(np.abs(x), **axes),
     "ReduceL2": lambda x, **axes: np.sqrt(np.sum(np.square(x), **axes)),
     "ReduceLogSum": lambda x, **axes: np.log(np.sum(x, **axes)),
@@ -86,7 +87,8 @@ for _name, _function in {
     "ReduceProd": np.prod,
     "ReduceSum": np.sum,
     "ReduceSumSquare": lambda x, **axes: np.sum(np.square(x), **axes),
-}.items():
+}
+for _name, _function in _REDUCTIONS.items():
     _register(_name, _function)
 
 
@@ -116,7 +118,7 @@ _register_place("ArgMin", np.argmin)
 
 def _cumulative(node: Node, inputs: Sequence[Any]) -> Array:
     """Return running sums, from the end if `reverse`, of what lies before if `exclusive`."""
-    x, axis = inputs[0], axes_from_front(np.ravel(inputs[1]), inputs[0].ndim)[0]
+    x, axis = inputs[0], axis_from_front(int(scalar(inputs, 1, 0)), inputs[0].ndim)
     source = np.flip(x, axis) if node.attributes.get("reverse", 0) else x
     sums = np.cumsum(source, axis, x.dtype)
     if node.attributes.get("exclusive", 0):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,7 +102,9 @@ def _sources(mode: str, axis: _Axis) -> Array:
         return y / axis.scale
     if mode == "tf_crop_and_resize":
         start, end = (bound * (axis.size - 1) for bound in axis.region)
-        return start + ((end - start) / 2 if length == 1 else y * (end - start) / (length - 1))
+        if length == 1:
+            return y * 0 + (start + end) / 2
+        return start + y * (end - start) / (length - 1)
     centers = (y + 0.5) / axis.scale - 0.5
     if mode == "half_pixel":
         return centers
@@ -113,7 +115,7 @@ def _sources(mode: str, axis: _Axis) -> Array:
     raise ValueError(f"there is no coordinate_transformation_mode {mode!r}")
 
 
-_NEAREST = {
+_NEAREST: dict[str, Callable[[Array], Array]] = {
     "round_prefer_floor": lambda x: np.ceil(x - 0.5),
     "round_prefer_ceil": lambda x: np.floor(x + 0.5),
     "floor": np.floor,
@@ -122,7 +124,7 @@ _NEAREST = {
 
 
 def _triangle(distance: Array, _: float) -> Array:
-    return np.maximum(0, 1 - np.abs(distance))
+    return np.asarray(np.maximum(0, 1 - np.abs(distance)))
 
 
 def _keys(distance: Array, a: float) -> Array:
@@ -130,11 +132,14 @@ def _keys(distance: Array, a: float) -> Array:
     d = np.abs(distance)
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-    return np.where(d <= 1, near, np.where(d < 2, far, 0))
+    return np.asarray(np.where(d <= 1, near, np.where(d < 2, far, 0)))
 
 
 #: The kernel of each mode, and how far it reaches.
-_KERNELS = {"linear": (_triangle, 1), "cubic": (_keys, 2)}
+_KERNELS: dict[str, tuple[Callable[[Array, float], Array], int]] = {
+    "linear": (_triangle, 1),
+    "cubic": (_keys, 2),
+}
 
 
 def _weights(node: Node, axis: _Axis, x: Array) -> tuple[Array, Array]:

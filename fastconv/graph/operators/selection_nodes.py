@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.graph.ir import Array, Node
+from fastconv.graph.ir import Array, Node, Shape
 from fastconv.graph.operators.graph_operator import (
+    INT64,
     Operator,
     Type,
     axis_of,
@@ -20,9 +21,28 @@ from fastconv.graph.operators.graph_operator import (
     scalar,
     type_of,
 )
-from fastconv.graph.operators.shape_nodes import INT64, joined_shape
 
 # By index ---------------------------------------------------------------------------------
+
+
+def joined_shape(*parts: Shape) -> Shape:
+    """Return shapes one after another, None if one is unknown."""
+    if any(part is None for part in parts):
+        return None
+    return tuple(size for part in parts for size in part or ())
+
+
+def _infer_gather(node: Node) -> Sequence[Type]:
+    (dtype, shape), (_, indices) = type_of(node, 0), type_of(node, 1)
+    if shape is None:
+        return [(dtype, None)]
+    axis = axis_of(node, len(shape))
+    return [(dtype, joined_shape(shape[:axis], indices, shape[axis + 1 :]))]
+
+
+def _gather(node: Node, inputs: Sequence[Any]) -> Array:
+    x, indices = inputs
+    return np.asarray(np.take(x, indices, axis_of(node, x.ndim)))
 
 
 def _infer_gather_elements(node: Node) -> Sequence[Type]:
@@ -86,6 +106,7 @@ def _scatter_elements(node: Node, inputs: Sequence[Any]) -> Array:
     return _scattered(node, x, tuple(places), updates)
 
 
+register("Gather", Operator(_infer_gather, _gather, into(_gather)))
 register(
     "GatherElements", Operator(_infer_gather_elements, _gather_elements, into(_gather_elements))
 )

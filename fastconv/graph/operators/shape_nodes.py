@@ -9,17 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.graph.ir import Array, Node, Shape
+from fastconv.graph.ir import Array, Node
 from fastconv.graph.operators.graph_operator import (
     Operator,
     ShapeRule,
     Step,
     Type,
     axes_from_front,
-    axis_from_front,
     axis_of,
     by_shape,
-    constants_of,
     integers,
     into,
     known,
@@ -28,7 +26,6 @@ from fastconv.graph.operators.graph_operator import (
     type_of,
 )
 
-INT64 = np.dtype(np.int64)
 Sizes = tuple[int, ...]
 
 # Views ------------------------------------------------------------------------------------
@@ -114,8 +111,8 @@ def _slices(node: Node, shape: Sizes, inputs: Sequence[Any]) -> tuple[slice, ...
         raise ValueError(f"starts, ends, axes and steps differ in length: {starts}, {ends}, {axes}")
     found = [slice(None)] * len(shape)
     axes = axes_from_front(axes, len(shape))
-    for axis, *numbers in zip(axes, starts, ends, steps, strict=True):
-        found[axis] = slice(*numbers)
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        found[axis] = slice(start, end, step)
     return tuple(found)
 
 
@@ -148,14 +145,14 @@ def _tile(node: Node, inputs: Sequence[Any]) -> Array:
     return np.tile(inputs[0], integers(node, inputs, 1))
 
 
-def _check_blocks(node: Node, shape: Sizes, axes: slice, divisor: int) -> None:
-    if len(shape) != 4 or divisor < 1 or any(size % divisor for size in shape[axes]):
+def _check_blocks(node: Node, shape: Sizes, sizes: Sizes, divisor: int) -> None:
+    if len(shape) != 4 or divisor < 1 or any(size % divisor for size in sizes):
         raise ValueError(f"blocks of {node.attributes['blocksize']} do not divide shape {shape}")
 
 
 def _depth_to_space(node: Node, inputs: Sequence[Any]) -> Array:
     (x,), block = inputs, int(node.attributes["blocksize"])
-    _check_blocks(node, x.shape, slice(1, 2), block * block)
+    _check_blocks(node, x.shape, x.shape[1:2], block * block)
     n, c, h, w = x.shape
     deep = c // block**2
     if node.attributes.get("mode", "DCR") == "DCR":
@@ -167,7 +164,7 @@ def _depth_to_space(node: Node, inputs: Sequence[Any]) -> Array:
 
 def _space_to_depth(node: Node, inputs: Sequence[Any]) -> Array:
     (x,), block = inputs, int(node.attributes["blocksize"])
-    _check_blocks(node, x.shape, slice(2, 4), block)
+    _check_blocks(node, x.shape, x.shape[2:], block)
     n, c, h, w = x.shape
     parts = x.reshape(n, c, h // block, block, w // block, block)
     by_row = node.attributes.get("mode", "DCR") == "DCR"
@@ -176,12 +173,12 @@ def _space_to_depth(node: Node, inputs: Sequence[Any]) -> Array:
 
 
 def _spaced(node: Node, shape: Sizes, inputs: Sequence[Any]) -> Sizes:
-    block = int(node.attributes["blocksize"])
+    block, to_space = int(node.attributes["blocksize"]), node.operator == "DepthToSpace"
+    divided, divisor = (shape[1:2], block * block) if to_space else (shape[2:], block)
+    _check_blocks(node, shape, divided, divisor)
     n, c, h, w = shape
-    if node.operator == "DepthToSpace":
-        _check_blocks(node, shape, slice(1, 2), block * block)
+    if to_space:
         return n, c // block**2, h * block, w * block
-    _check_blocks(node, shape, slice(2, 4), block)
     return n, c * block**2, h // block, w // block
 
 
@@ -302,97 +299,3 @@ def _split(node: Node, inputs: Sequence[Any]) -> tuple[Array, ...]:
 
 
 register("Split", Operator(_infer_split, _split))
-
-
-# Filled arrays, and the arithmetic of shapes ----------------------------------------------
-
-
-def _filling(node: Node) -> Array:
-    value = np.asarray(node.attributes.get("value", np.zeros(1, np.float32)))
-    if value.size != 1:
-        raise ValueError(f"value must be one number, got shape {value.shape}")
-    return value.reshape(())
-
-
-def _infer_filled(node: Node) -> Sequence[Type]:
-    sizes = None if node.constant(0) is None else integers(node, constants_of(node), 0)
-    if sizes is not None and min(sizes, default=0) < 0:
-        raise ValueError(f"a shape must not be negative, got {sizes}")
-    return [(_filling(node).dtype, sizes)]
-
-
-def _filled(node: Node, inputs: Sequence[Any]) -> Array:
-    value = _filling(node)
-    return np.full(integers(node, inputs, 0), value, value.dtype)
-
-
-def _range_size(inputs: Sequence[Any]) -> int:
-    start, limit, delta = (scalar(inputs, i, 0) for i in range(3))
-    if delta == 0:
-        raise ValueError("delta must not be 0")
-    if np.asarray(start).dtype.kind in "iu":
-        return max(0, -((int(start) - int(limit)) // int(delta)))
-    size = np.ceil((np.float64(limit) - np.float64(start)) / np.float64(delta))
-    return max(0, int(size))
-
-
-def _infer_range(node: Node) -> Sequence[Type]:
-    constants, dtype = constants_of(node), type_of(node, 0)[0]
-    size = None if any(each is None for each in constants) else _range_size(constants)
-    return [(dtype, None if size is None else (size,))]
-
-
-def _range(node: Node, inputs: Sequence[Any]) -> Array:
-    start, delta, dtype = scalar(inputs, 0, 0), scalar(inputs, 2, 0), inputs[0].dtype
-    computed = np.dtype(np.float32) if dtype == np.float16 else dtype
-    steps = np.arange(_range_size(inputs)).astype(computed)
-    return (steps * computed.type(delta) + computed.type(start)).astype(dtype)
-
-
-def _part(node: Node, shape: Sequence[int]) -> Sequence[int]:
-    return shape[node.attributes.get("start", 0) : node.attributes.get("end")]
-
-
-def _infer_shape(node: Node) -> Sequence[Type]:
-    shape = type_of(node, 0)[1]
-    return [(INT64, None if shape is None else (len(_part(node, shape)),))]
-
-
-def _shape(node: Node, inputs: Sequence[Any]) -> Array:
-    return np.array(_part(node, inputs[0].shape), np.int64)
-
-
-def _size(node: Node, inputs: Sequence[Any]) -> Array:
-    return np.asarray(prod(inputs[0].shape), np.int64)
-
-
-register("ConstantOfShape", Operator(_infer_filled, _filled))
-register("Range", Operator(_infer_range, _range))
-register("Shape", Operator(_infer_shape, _shape))
-register("Size", Operator(lambda node: [(INT64, ())], _size))
-
-
-def joined_shape(*parts: Shape) -> Shape:
-    """Return shapes one after another, None if one is unknown."""
-    if any(part is None for part in parts):
-        return None
-    return tuple(size for part in parts for size in part or ())
-
-
-def _infer_gather(node: Node) -> Sequence[Type]:
-    (dtype, shape), (_, indices) = type_of(node, 0), type_of(node, 1)
-    if shape is None:
-        return [(dtype, None)]
-    axis = axis_of(node, len(shape))
-    return [(dtype, joined_shape(shape[:axis], indices, shape[axis + 1 :]))]
-
-
-def _gather(node: Node, inputs: Sequence[Any]) -> Array:
-    return np.asarray(np.take(*inputs, axis=axis_from_front(_axis(node), inputs[0].ndim)))
-
-
-def _axis(node: Node) -> int:
-    return int(node.attributes.get("axis", 0))
-
-
-register("Gather", Operator(_infer_gather, _gather, into(_gather)))

@@ -11,6 +11,8 @@ from fastconv.graph.passes import (
     fuse_activation,
     fuse_max_pool,
     fuse_residual,
+    pad_into_conv,
+    recognize_activations,
     remove_dead_nodes,
     remove_identities,
 )
@@ -26,6 +28,8 @@ class Pass:
 
 PASSES = (
     Pass("remove_identities", remove_identities.run),
+    Pass("recognize_activations", recognize_activations.run),
+    Pass("pad_into_conv", pad_into_conv.run),
     Pass("fold_batch_norm", fold_batch_norm.run),
     Pass("fuse_residual", fuse_residual.run),
     Pass("fuse_activation", fuse_activation.run),
