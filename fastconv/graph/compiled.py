@@ -61,7 +61,7 @@ class CompiledNetwork:
         self._inputs = [self._slot[id(value)] for value in graph.inputs]
         self._outputs = [(self._slot[id(value)], value) for value in graph.outputs]
         self._new = self._allocated()
-        self.steps = [self._bound(node) for node in graph.nodes]
+        self.steps = [self._prepared(node) for node in graph.nodes]
         roots = storage_roots(graph)
         made = {id(root) for _, root in self._new}
         # A result that is an input, a constant or a second view of a result is copied.
@@ -94,13 +94,15 @@ class CompiledNetwork:
             slots.read[number] = array
         for number, value in self._new:
             slots.put(number, output_memory.empty(value.shape, value.dtype))  # type: ignore[arg-type]
-        for bound in self.steps:
-            try:
-                bound.step(slots)
-            except MemoryError:
-                raise
-            except Exception as error:
-                raise ValueError(f"{bound.node.label}: {error}") from error
+        bound = None
+        try:
+            with np.errstate(all="ignore"):
+                for bound in self.steps:
+                    bound.step(slots)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise ValueError(f"{bound.node.label if bound else ''}: {error}") from error
         results = [
             np.array(slots.read[number]) if copied else slots.write[number]
             for (number, _), copied in zip(self._outputs, self._copied, strict=True)
@@ -118,6 +120,15 @@ class CompiledNetwork:
             memory = arena[start + offset : start + offset + value.nbytes]
             slots.put(number, memory.view(value.dtype).reshape(value.shape))
         return slots
+
+    def _prepared(self, node: Node) -> BoundNode:
+        """Return a node's step, or raise an error that names the node."""
+        try:
+            return self._bound(node)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise ValueError(f"{node.label}: {error}") from error
 
     def _bound(self, node: Node) -> BoundNode:
         """Return a node's step."""

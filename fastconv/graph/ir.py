@@ -32,7 +32,7 @@ class Value:
     users : list of Node
         A node that reads the value twice is there twice.
     declared : tuple of int or str, or None
-        The shape that an input must have; names and "" stand for sizes that are free.
+        The shape that an input must have; names stand for sizes that are free.
     """
 
     name: str

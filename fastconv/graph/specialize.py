@@ -34,7 +34,8 @@ def specialize(graph: Graph, shapes: Mapping[str, Sequence[int]]) -> Graph:
     copy = graph.copy()
     for value in copy.inputs:
         value.shape = tuple(shapes[value.name])
-    _Sweep(copy).run()
+    with np.errstate(all="ignore"):
+        _Sweep(copy).run()
     return copy
 
 

@@ -169,7 +169,7 @@ def _input(info: Any) -> Value:
     value = Value(info.name, dtype_of(kind.elem_type, f"input {info.name!r}"))
     if kind.HasField("shape"):
         value.declared = tuple(
-            int(each.dim_value) if each.HasField("dim_value") else each.dim_param
+            int(each.dim_value) if each.HasField("dim_value") else each.dim_param or "?"
             for each in kind.shape.dim
         )
     return value

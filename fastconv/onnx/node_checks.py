@@ -9,7 +9,7 @@ from fastconv.graph.operators import operator_list
 
 _DOMAINS = ("", "ai.onnx")
 #: Operators that the reader or the table of versions replaces.
-_REPLACED = {"Constant", "Upsample", "Scatter"}
+REPLACED = {"Constant", "Upsample", "Scatter"}
 # Nodes of each missing operator that are named.
 _NAMED = 3
 
@@ -19,7 +19,7 @@ def refuse_unknown(nodes: Iterable[Any], has_functions: bool) -> None:
     unknown: dict[str, list[str]] = {}
     for node in nodes:
         own = node.domain in _DOMAINS
-        if own and (node.op_type in _REPLACED or operator_list.find(node.op_type) is not None):
+        if own and (node.op_type in REPLACED or operator_list.find(node.op_type) is not None):
             continue
         name = node.op_type if own else f"{node.domain}.{node.op_type}"
         unknown.setdefault(name, []).append(node.name or ", ".join(node.output))
@@ -49,6 +49,10 @@ def check_node(node: Any, opset: int) -> None:
     ):
         if not least <= len(names) <= most:
             raise ValueError(f"takes {least} to {most} {what}, got {len(names)}")
+    for index, name in enumerate(node.input):
+        formal = schema.inputs[min(index, len(schema.inputs) - 1)]
+        if not name and formal.option != defs.OpSchema.FormalParameterOption.Optional:
+            raise ValueError(f"needs input {index}, {formal.name}")
     given = {attribute.name for attribute in node.attribute}
     if len(given) != len(node.attribute):
         raise ValueError("an attribute is given twice")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastconv.graph.network import Network
 from fastconv.onnx.build_graph import graph_of
-from fastconv.onnx.tensor_data import TensorReader
+from fastconv.onnx.tensor_data import TensorReader, regular_file
 from fastconv.runtime.optional_packages import require
 
 #: The limit of the format.
@@ -55,19 +54,21 @@ def load(
     except Exception as error:  # whatever a damaged file leads to
         raise ValueError(f"{name}: {error}") from error
     if input_shapes is not None:
+        if set(input_shapes) != set(network.inputs):
+            raise ValueError(
+                f"input_shapes must have a shape for each of {', '.join(network.inputs)}, got "
+                f"{', '.join(input_shapes) or 'none'}"
+            )
         network.compiled_for(*(input_shapes[name] for name in network.inputs))
     return network
 
 
 def _content(path: str) -> bytes:
-    """Return what a regular file holds; pipes and devices may have no end."""
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("this is no regular file")
-        if status.st_size > _LARGEST_FILE:
-            raise ValueError(f"a model has at most {_LARGEST_FILE} bytes, got {status.st_size}")
+    """Return what a file holds."""
+    with regular_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _LARGEST_FILE:
+            raise ValueError(f"a model has at most {_LARGEST_FILE} bytes, got {size}")
         return file.read()
 
 

@@ -12,7 +12,7 @@ import math
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -42,8 +42,9 @@ _WIDE = {
     "uint64_data": np.uint64,
 }
 _MOST_AXES = 32
+_FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _EXTERNAL = 1  # TensorProto.DataLocation
-_OPEN = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def dtype_of(number: int, what: str) -> np.dtype[Any]:
@@ -52,6 +53,15 @@ def dtype_of(number: int, what: str) -> np.dtype[Any]:
         names = ", ".join(np.dtype(kind).name for kind, _ in _TYPES.values())
         raise ValueError(f"{what} has ONNX's type number {number}; fastconv knows {names}")
     return np.dtype(_TYPES[number][0])
+
+
+def regular_file(path: str, flags: int = 0) -> BinaryIO:
+    """Open a regular file; pipes and devices may have no end."""
+    handle = os.open(path, os.O_RDONLY | _FLAGS | flags)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ValueError("this is no regular file")
+    return os.fdopen(handle, "rb")
 
 
 class TensorReader:
@@ -137,17 +147,15 @@ class TensorReader:
 
     def _bytes(self, path: str, offset: int, length: int, what: str) -> bytes:
         try:
-            handle = os.open(path, _OPEN)
-        except OSError as error:
-            raise ValueError(f"{what} has its data in {path!r}: {error.strerror}") from None
-        with os.fdopen(handle, "rb") as file:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError(f"{what} has its data in {path!r}, which is no regular file")
+            opened = regular_file(path, _NO_LINK)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{what} has its data in {path!r}: {error}") from None
+        with opened as file:
+            size = os.fstat(file.fileno()).st_size
             total = self._read.get(path, 0) + length
-            if offset + length > status.st_size or total > status.st_size:
+            if offset + length > size or total > size:
                 raise ValueError(
-                    f"{what} has its data in {path!r}, which has {status.st_size} bytes: "
+                    f"{what} has its data in {path!r}, which has {size} bytes: "
                     f"{length} from {offset} are not there, or others overlap them"
                 )
             self._read[path] = total

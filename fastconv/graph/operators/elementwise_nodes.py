@@ -56,13 +56,11 @@ def ufunc(
     """Register an operator that is a universal function of NumPy's."""
 
     def compute(node: Node, inputs: Sequence[Any]) -> Any:
-        with np.errstate(all="ignore"):
-            return np.asarray(function(*inputs))
+        return np.asarray(function(*inputs))
 
     def bind(node: Node) -> Step:
         def step(inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-            with np.errstate(all="ignore"):
-                function(*inputs, out=outputs[0])
+            function(*inputs, out=outputs[0])
 
         return step
 
@@ -76,8 +74,7 @@ def elements(
 
     def compute(node: Node, inputs: Sequence[Any]) -> Any:
         dtype = np.dtype(bool) if infer is _truth else inputs[0].dtype
-        with np.errstate(all="ignore"):
-            return np.asarray(function(*inputs, **node.attributes)).astype(dtype, copy=False)
+        return np.asarray(function(*inputs, **node.attributes)).astype(dtype, copy=False)
 
     register(name, Operator(infer, compute, into(compute)))
 
@@ -267,8 +264,7 @@ def _infer_cast_like(node: Node) -> Sequence[Type]:
 
 def _cast(node: Node, inputs: Sequence[Any]) -> Any:
     dtype = node.attributes["to"] if node.operator == "Cast" else inputs[1].dtype
-    with np.errstate(all="ignore"):
-        return inputs[0].astype(dtype)
+    return inputs[0].astype(dtype)
 
 
 register("Where", Operator(_infer_where, _where, into(_where)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,12 @@ def _reduced(node: Node, shape: tuple[int, ...], inputs: Sequence[Any]) -> tuple
     return _without(shape, _axes(node, len(shape), inputs), _keeps(node))
 
 
+def _mean(x: Array, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """Return means, of integers and float16 in a wider type; of nothing NaN, without a warning."""
+    sums = np.sum(x, axis, np.result_type(x, np.float32), keepdims=keepdims)
+    return sums / prod(x.shape[each] for each in axis)
+
+
 def _log_sum_exp(x: Array, **axes: Any) -> Any:
     largest = np.max(x, axis=axes["axis"], keepdims=True, initial=-np.inf)
     largest = np.where(np.isfinite(largest), largest, 0)
@@ -70,8 +77,7 @@ def _register(name: str, function: Callable[..., Any]) -> None:
     def compute(node: Node, inputs: Sequence[Any]) -> Any:
         x = inputs[0]
         axes = _axes(node, x.ndim, inputs)
-        with np.errstate(all="ignore"):
-            return np.asarray(function(x, axis=axes, keepdims=_keeps(node)), x.dtype)
+        return np.asarray(function(x, axis=axes, keepdims=_keeps(node)), x.dtype)
 
     register(name, Operator(by_shape(_reduced), compute, into(compute)))
 
@@ -82,7 +88,7 @@ _REDUCTIONS: dict[str, Callable[..., Any]] = {
     "ReduceLogSum": lambda x, **axes: np.log(np.sum(x, **axes)),
     "ReduceLogSumExp": _log_sum_exp,
     "ReduceMax": _extreme(np.max, "min"),
-    "ReduceMean": np.mean,
+    "ReduceMean": _mean,
     "ReduceMin": _extreme(np.min, "max"),
     "ReduceProd": np.prod,
     "ReduceSum": np.sum,

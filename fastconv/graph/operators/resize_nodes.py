@@ -142,13 +142,20 @@ _KERNELS: dict[str, tuple[Callable[[Array, float], Array], int]] = {
 }
 
 
+def _named(node: Node, attribute: str, default: str, choices: dict[str, Any]) -> Any:
+    name = node.attributes.get(attribute, default)
+    if name not in choices:
+        raise ValueError(f"{attribute} must be one of {', '.join(choices)}, got {name!r}")
+    return choices[name]
+
+
 def _weights(node: Node, axis: _Axis, x: Array) -> tuple[Array, Array]:
     """Return which elements of the axis each output reads, and their weights, (outputs, taps)."""
     mode = node.attributes.get("mode", "nearest")
     if mode == "nearest":
-        rounded = _NEAREST[node.attributes.get("nearest_mode", "round_prefer_floor")](x)
+        rounded = _named(node, "nearest_mode", "round_prefer_floor", _NEAREST)(x)
         return np.clip(rounded, 0, axis.size - 1).astype(np.int64)[:, None], np.ones((len(x), 1))
-    kernel, reach = _KERNELS[mode]
+    kernel, reach = _named(node, "mode", "nearest", _KERNELS)
     # An antialiasing kernel is stretched where the output is smaller.
     antialias = node.attributes.get("antialias", 0)
     narrow = min(1.0, axis.scale) if antialias else 1.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from fastconv.graph.ir import Graph
 from fastconv.graph.passes import (
     fold_batch_norm,
@@ -40,7 +42,8 @@ PASSES = (
 
 def optimize(graph: Graph, without: frozenset[str] = frozenset()) -> Graph:
     """Run all passes but those named on a graph, and return it."""
-    for each in PASSES:
-        if each.name not in without:
-            each.run(graph)
+    with np.errstate(all="ignore"):  # of statistics and weights, whatever they are
+        for each in PASSES:
+            if each.name not in without:
+                each.run(graph)
     return graph
