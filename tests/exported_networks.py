@@ -133,19 +133,19 @@ def network(name: str, seed: int = 0) -> tuple[nn.Module, Any]:
     return model, x
 
 
-def exported(model: nn.Module, x: Any, *, dynamic: bool, opset: int = 17) -> bytes:
-    """Return the ONNX file that PyTorch makes of a network."""
+def exported(model: nn.Module, x: Any) -> bytes:
+    """Return the ONNX file of a network for images of any size, with nothing fused or folded."""
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            model,
-            (x,),
-            file,
+            *(model, (x,), file),
             dynamo=False,
-            opset_version=opset,
+            opset_version=17,
+            training=torch.onnx.TrainingMode.PRESERVE,
+            do_constant_folding=False,
             input_names=["x"],
-            dynamic_axes={"x": {0: "n", 2: "h", 3: "w"}} if dynamic else None,
+            dynamic_axes={"x": {0: "n", 2: "h", 3: "w"}},
         )
     return file.getvalue()
 

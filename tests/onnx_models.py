@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
@@ -140,6 +141,18 @@ def branches() -> ModelProto:
 MODELS: dict[str, Callable[[], ModelProto]] = {
     each.__name__: each for each in (classifier, shapes, selection, older, branches)
 }
+
+
+def by_onnxruntime(model: ModelProto | bytes) -> Callable[[Any], list[Any]]:
+    """Return a function that runs a model of one input in ONNX Runtime; skip a test without it."""
+    runtime = pytest.importorskip("onnxruntime")
+    options = runtime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, 1
+    content = model if isinstance(model, bytes) else model.SerializeToString()
+    session = runtime.InferenceSession(content, options)
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(None, {name: x})  # type: ignore[no-any-return]
+
 
 # Damage -----------------------------------------------------------------------------------
 

@@ -67,7 +67,9 @@ def test_what_contradicts_itself() -> None:
     refused(b.model((2,)), "no outputs")
     tensor = numpy_helper.from_array(np.ones(4, np.float32), "t")
     tensor.dims[0] = 2**40
-    refused(adding(tensor), r"dimensions \(1099511627776,\) needs 4398046511104 bytes, the file has 16")
+    refused(
+        adding(tensor), r"dimensions \(1099511627776,\) needs 4398046511104 bytes, the file has 16"
+    )
     tensor.dims[0] = -1
     refused(adding(tensor), r"dimensions \(-1,\)")
     tensor = helper.make_tensor("t", FLOAT, [4], [1, 2, 3, 4])

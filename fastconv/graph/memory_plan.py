@@ -11,6 +11,8 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from fastconv.graph.ir import Graph, Value
 from fastconv.graph.operators import operator_list
 
@@ -99,17 +101,17 @@ def storage_roots(graph: Graph) -> dict[int, Value]:
 
 def _place(lives: Iterable[_Life]) -> list[_Life]:
     """Give every block an offset, the largest first."""
-    placed: list[_Life] = []
+    # Those that have one, by offset: the first and the last step, begin and end of each.
+    placed = np.zeros((4, 0), np.int64)
+    done = []
     for life in sorted(lives, key=lambda life: (-life.value.nbytes, life.first)):
-        others = sorted(
-            (o for o in placed if o.first <= life.last and life.first <= o.last),
-            key=lambda other: other.offset,
-        )
-        offset = 0
-        for other in others:
-            if offset + life.value.nbytes <= other.offset:
-                break
-            offset = max(offset, other.end)
-        life.offset = offset
-        placed.append(life)
-    return placed
+        first, last, begin, end = placed
+        alive = (first <= life.last) & (life.first <= last)
+        # Below each block, and above all, there may be room.
+        floors = np.append(0, np.maximum.accumulate(end[alive]))
+        ceilings = np.append(begin[alive], np.iinfo(np.int64).max)
+        life.offset = int(floors[np.argmax(ceilings - floors >= life.value.nbytes)])
+        entry = (life.first, life.last, life.offset, life.end)
+        placed = np.insert(placed, np.searchsorted(begin, life.offset), entry, axis=1)
+        done.append(life)
+    return done

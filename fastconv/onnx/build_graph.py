@@ -16,7 +16,8 @@ from fastconv.onnx.versions import Draft, newest_form
 #: The versions of ONNX's operator set that are read.
 OPSETS = range(7, 29)
 # More than networks have; a byte of a file can stand for a thousand of memory.
-_MOST_NODES = 100_000
+_MOST_NODES = 10_000
+_MOST_TENSORS = 100_000
 _MOST_NUMBERS = 2**20
 #: The fields of attributes, by the number of their type.
 _FIELDS = {1: "f", 2: "i", 3: "s", 4: "t", 5: "g", 6: "floats", 7: "ints", 8: "strings"}
@@ -39,7 +40,7 @@ def graph_of(model: Any, tensors: TensorReader) -> Graph:
             f"{OPSETS[0]} to {OPSETS[-1]}"
         )
     nodes = sum(1 for _ in _nodes(model.graph))
-    if nodes > _MOST_NODES or len(model.graph.initializer) > _MOST_NODES:
+    if nodes > _MOST_NODES or len(model.graph.initializer) > _MOST_TENSORS:
         raise ValueError(f"a model has at most {_MOST_NODES} nodes and tensors, got {nodes}")
     refuse_unknown(_nodes(model.graph), bool(model.functions))
     return _Builder(model.graph, int(version), tensors).graph
@@ -169,7 +170,9 @@ def _input(info: Any) -> Value:
     value = Value(info.name, dtype_of(kind.elem_type, f"input {info.name!r}"))
     if kind.HasField("shape"):
         value.declared = tuple(
-            int(each.dim_value) if each.HasField("dim_value") else each.dim_param or "?"
+            int(each.dim_value)
+            if each.HasField("dim_value") and each.dim_value >= 0
+            else each.dim_param or "?"
             for each in kind.shape.dim
         )
     return value

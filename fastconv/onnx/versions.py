@@ -37,7 +37,7 @@ Rewrite = Callable[[Draft], None]
 
 def newest_form(draft: Draft, opset: int) -> None:
     """Add a node to its graph, rewritten from the form of an operator set."""
-    for before, rewrite in _CHANGES.get(draft.operator, ()):
+    for before, rewrite in CHANGES.get(draft.operator, ()):
         if opset < before:
             rewrite(draft)
     graph = draft.graph
@@ -114,7 +114,7 @@ def _renamed(operator: str) -> Rewrite:
 
 
 #: By operator, the version that brought another form, and what makes it of the form before.
-_CHANGES: dict[str, Sequence[tuple[int, Rewrite]]] = {
+CHANGES: dict[str, Sequence[tuple[int, Rewrite]]] = {
     "BatchNormalization": ((14, _statistics_by_channel),),
     "Clip": ((11, _to_inputs(np.float64, min=1, max=2)),),
     "Dropout": ((12, _drop("ratio")),),
@@ -132,4 +132,4 @@ _CHANGES: dict[str, Sequence[tuple[int, Rewrite]]] = {
     "Upsample": ((9, _to_inputs(np.float32, scales=1)), (99, _as_resize)),
 }
 for _name in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare"):
-    _CHANGES[f"Reduce{_name}"] = ((18, _to_inputs(axes=1)),)
+    CHANGES[f"Reduce{_name}"] = ((18, _to_inputs(axes=1)),)
