@@ -232,6 +232,41 @@ class Graph:
         graph.outputs = [twin(value) for value in self.outputs]  # type: ignore[misc]
         return graph
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the graph with numbers for values: links would be followed node by node."""
+        values = self.values()
+        number = {id(value): index for index, value in enumerate(values)}
+
+        def numbers(some: Iterable[Value | None]) -> list[int | None]:
+            return [None if value is None else number[id(value)] for value in some]
+
+        return {
+            "name": self.name,
+            "fresh": self._fresh,
+            "values": [(v.name, v.dtype, v.shape, v.constant, v.declared) for v in values],
+            "nodes": [
+                (n.operator, numbers(n.inputs), numbers(n.outputs), n.attributes, n.name)
+                for n in self.nodes
+            ],
+            "inputs": numbers(self.inputs),
+            "outputs": numbers(self.outputs),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        values = []
+        for name, dtype, shape, constant, declared in state["values"]:
+            if constant is not None:
+                constant.setflags(write=False)
+            values.append(Value(name, dtype, shape, constant, declared=declared))
+
+        def found(numbers: Iterable[int | None]) -> list[Any]:
+            return [None if number is None else values[number] for number in numbers]
+
+        self.__init__(found(state["inputs"]), state["name"])  # type: ignore[misc]
+        for operator, inputs, outputs, attributes, name in state["nodes"]:
+            self.add(operator, found(inputs), found(outputs), attributes, name=name)
+        self.outputs, self._fresh = found(state["outputs"]), state["fresh"]
+
     def __str__(self) -> str:
         """Return the graph as text, one node a line.
 

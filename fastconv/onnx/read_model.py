@@ -42,6 +42,13 @@ def load(
         all are listed.
     OSError
         If it cannot be read.
+
+    Examples
+    --------
+    ::
+
+        network = fastconv.onnx.load("resnet50.onnx")
+        scores = network(images)  # (N, 3, 224, 224) -> (N, 1000)
     """
     require("onnx", "reading ONNX files", "onnx")
     name = "the model" if isinstance(source, bytes) else os.fspath(source)
