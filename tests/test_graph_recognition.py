@@ -11,7 +11,12 @@ from graph_cases import Builder
 from test_graph import images, near, plainly
 
 from fastconv.graph.ir import Graph, Value
-from fastconv.graph.passes import optimize, pad_into_conv, recognize_activations
+from fastconv.graph.passes import (
+    optimize,
+    pad_into_conv,
+    recognize_activations,
+    remove_identities,
+)
 from fastconv.graph.specialize import specialize
 
 SHAPE = (2, 3, 12, 10)
@@ -35,6 +40,10 @@ Spelled = Callable[[Builder, Value], Value]
 SPELLED: dict[str, tuple[str, Spelled]] = {
     "x * sigmoid": ("Silu", lambda b, x: b.node("Mul", x, b.node("Sigmoid", x))),
     "sigmoid * x": ("Silu", lambda b, x: b.node("Mul", b.node("Sigmoid", x), x)),
+    "x * sigmoid(1 x)": (
+        "Silu",
+        lambda b, x: b.node("Mul", x, b.node("Sigmoid", b.node("Mul", x, constant(b, 1)))),
+    ),
     "swish": ("Silu", lambda b, x: b.node("Swish", x)),
     "mish": ("Mish", lambda b, x: b.node("Mul", x, b.node("Tanh", b.node("Softplus", x)))),
     "hard sigmoid": ("HardSigmoid", lambda b, x: b.node("Div", gate(b, x), constant(b, 6))),
@@ -82,6 +91,7 @@ def test_recognized(spelling: str) -> None:
     b = Builder()
     graph = specialized(b, make(b, b.x))
     wanted, before = plainly(graph, images())[0], len(graph.nodes)
+    remove_identities.run(graph)
     assert recognize_activations.run(graph) > 0
     assert len(graph.nodes) <= (before + 1) // 2
     assert graph.nodes[-1].operator == operator
