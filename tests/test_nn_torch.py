@@ -37,8 +37,6 @@ def test_layer(case: Case, training: bool, dtype: str) -> None:
         ours.eval(keep=True)
         theirs.eval()
     tolerance = {"float32": 1e-5, "float64": 1e-12}[dtype]
-    if case[0] == "Hardsigmoid":  # PyTorch's gradient is a sixth in float32, also in float64
-        tolerance = 1e-5
 
     def near(actual: Array, wanted: Any, what: str) -> None:
         expected = wanted.detach().numpy()
