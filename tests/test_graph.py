@@ -160,6 +160,18 @@ def test_several_callers_and_processes() -> None:
     assert np.array_equal(twin(inputs[0]), wanted[0])
 
 
+def test_deep_networks_are_copied_to_other_processes() -> None:
+    b = Builder()
+    y = b.x
+    for _ in range(3000):
+        y = b.node("Neg", y)
+    x = np.ones((1, 2), np.float32)
+    network = Network(b.done(b.node("Add", y, b.graph.constant(x))))
+    twin = pickle.loads(pickle.dumps(network))
+    np.testing.assert_array_equal(twin(x), network(x))
+    np.testing.assert_array_equal(twin(x), 2)
+
+
 def test_wrong_inputs() -> None:
     network = Network(residual_network())
     for arguments, named, words in (

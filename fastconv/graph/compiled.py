@@ -11,7 +11,7 @@ import numpy as np
 
 from fastconv.convolution.algorithm import as_read_only
 from fastconv.graph.ir import Array, Graph, Node, Value
-from fastconv.graph.memory_plan import ALIGNMENT, plan_memory, storage_roots
+from fastconv.graph.memory_plan import ALIGNMENT, check_bytes, plan_memory, storage_roots
 from fastconv.graph.operators import operator_list
 from fastconv.runtime import output_memory
 
@@ -49,6 +49,7 @@ class CompiledNetwork:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.memory = plan_memory(graph)
+        check_bytes(self.memory.nbytes, "intermediate results")
         values = graph.values()
         self._slot = {id(value): number for number, value in enumerate(values)}
         self._constants = [value.constant for value in values]
@@ -60,7 +61,7 @@ class CompiledNetwork:
         self._inputs = [self._slot[id(value)] for value in graph.inputs]
         self._outputs = [(self._slot[id(value)], value) for value in graph.outputs]
         self._new = self._allocated()
-        self.steps = [self._bound(node) for node in graph.nodes]
+        self.steps = [self._prepared(node) for node in graph.nodes]
         roots = storage_roots(graph)
         made = {id(root) for _, root in self._new}
         # A result that is an input, a constant or a second view of a result is copied.
@@ -93,8 +94,15 @@ class CompiledNetwork:
             slots.read[number] = array
         for number, value in self._new:
             slots.put(number, output_memory.empty(value.shape, value.dtype))  # type: ignore[arg-type]
-        for bound in self.steps:
-            bound.step(slots)
+        bound = None
+        try:
+            with np.errstate(all="ignore"):
+                for bound in self.steps:
+                    bound.step(slots)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise ValueError(f"{bound.node.label if bound else ''}: {error}") from error
         results = [
             np.array(slots.read[number]) if copied else slots.write[number]
             for (number, _), copied in zip(self._outputs, self._copied, strict=True)
@@ -113,12 +121,22 @@ class CompiledNetwork:
             slots.put(number, memory.view(value.dtype).reshape(value.shape))
         return slots
 
+    def _prepared(self, node: Node) -> BoundNode:
+        """Return a node's step, or raise an error that names the node."""
+        try:
+            return self._bound(node)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise ValueError(f"{node.label}: {error}") from error
+
     def _bound(self, node: Node) -> BoundNode:
         """Return a node's step."""
         operator = operator_list.of(node)
         inputs = [None if value is None else self._slot[id(value)] for value in node.inputs]
         outputs = [None if value is None else self._slot[id(value)] for value in node.outputs]
         fixed = all(value is not None and value.shape is not None for value in node.outputs)
+        fixed &= all(value is None or value.shape is not None for value in node.inputs)
         into = operator.bind(node) if operator.bind and fixed else None
         if into is not None:
 
@@ -134,14 +152,22 @@ class CompiledNetwork:
         placed = {number for number, _, _ in self._arena} | {number for number, _ in self._new}
 
         def computed(slots: Slots) -> None:
-            results = compute(node, [None if i is None else slots.read[i] for i in inputs])
+            given = [None if i is None else slots.read[i] for i in inputs]
+            if operator.view and slots.write[inputs[0]] is not None:  # type: ignore[index]
+                given[0] = slots.write[inputs[0]]  # type: ignore[index]
+            results = compute(node, given)
             results = results if isinstance(results, tuple) else (results,)
             for number, result in zip(outputs, results, strict=False):
                 if number is None:
                     continue
                 if number in placed:
                     slots.write[number][...] = result
-                else:
-                    slots.put(number, np.ascontiguousarray(result))
+                    continue
+                array = np.asarray(result, order="C")
+                if not operator.view and any(
+                    each is not None and np.may_share_memory(array, each) for each in given
+                ):
+                    array = array.copy()  # the plan of memory knows of views only
+                slots.put(number, array)
 
         return BoundNode(node, computed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,8 @@ class Value:
         None for inputs and constants.
     users : list of Node
         A node that reads the value twice is there twice.
+    declared : tuple of int or str, or None
+        The shape that an input must have; names stand for sizes that are free.
     """
 
     name: str
@@ -38,13 +41,14 @@ class Value:
     constant: Array | None = None
     producer: Node | None = None
     users: list[Node] = field(default_factory=list)
+    declared: tuple[int | str, ...] | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of the array; 0 if its shape is unknown."""
         if self.shape is None or self.dtype is None:
             return 0
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def __repr__(self) -> str:
         sizes = "?" if self.shape is None else "x".join(map(str, self.shape)) or "scalar"
@@ -79,6 +83,12 @@ class Node:
         inputs = ", ".join(map(_read, self.inputs))
         attributes = ", ".join(f"{key}={_short(value)}" for key, value in self.attributes.items())
         return f"{outputs} = {self.operator}({inputs}{'; ' if attributes else ''}{attributes})"
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        name = self.name or next((value.name for value in self.outputs if value is not None), "")
+        return f"node {name!r} ({self.operator})"
 
     @property
     def output(self) -> Value:
@@ -209,7 +219,9 @@ class Graph:
             if value is None:
                 return None
             if id(value) not in twins:
-                twins[id(value)] = Value(value.name, value.dtype, value.shape, value.constant)
+                made = Value(value.name, value.dtype, value.shape, value.constant)
+                made.declared = value.declared
+                twins[id(value)] = made
             return twins[id(value)]
 
         graph = Graph((twin(value) for value in self.inputs), self.name)  # type: ignore[misc]
@@ -219,6 +231,41 @@ class Graph:
             graph.add(node.operator, *values, node.attributes, name=node.name)
         graph.outputs = [twin(value) for value in self.outputs]  # type: ignore[misc]
         return graph
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the graph with numbers for values: links would be followed node by node."""
+        values = self.values()
+        number = {id(value): index for index, value in enumerate(values)}
+
+        def numbers(some: Iterable[Value | None]) -> list[int | None]:
+            return [None if value is None else number[id(value)] for value in some]
+
+        return {
+            "name": self.name,
+            "fresh": self._fresh,
+            "values": [(v.name, v.dtype, v.shape, v.constant, v.declared) for v in values],
+            "nodes": [
+                (n.operator, numbers(n.inputs), numbers(n.outputs), n.attributes, n.name)
+                for n in self.nodes
+            ],
+            "inputs": numbers(self.inputs),
+            "outputs": numbers(self.outputs),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        values = []
+        for name, dtype, shape, constant, declared in state["values"]:
+            if constant is not None:
+                constant.setflags(write=False)
+            values.append(Value(name, dtype, shape, constant, declared=declared))
+
+        def found(numbers: Iterable[int | None]) -> list[Any]:
+            return [None if number is None else values[number] for number in numbers]
+
+        self.__init__(found(state["inputs"]), state["name"])  # type: ignore[misc]
+        for operator, inputs, outputs, attributes, name in state["nodes"]:
+            self.add(operator, found(inputs), found(outputs), attributes, name=name)
+        self.outputs, self._fresh = found(state["outputs"]), state["fresh"]
 
     def __str__(self) -> str:
         """Return the graph as text, one node a line.

@@ -7,8 +7,11 @@ management for deep neural net inference", arXiv:2001.03288: greedy by size).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from fastconv.graph.ir import Graph, Value
 from fastconv.graph.operators import operator_list
@@ -48,6 +51,22 @@ class _Life:
         return self.offset + -(-self.value.nbytes // ALIGNMENT) * ALIGNMENT
 
 
+def check_bytes(nbytes: int, what: str) -> None:
+    """Refuse what cannot fit into this computer's memory."""
+    if nbytes > _installed_bytes():
+        raise ValueError(
+            f"{what} would take {nbytes / 2**30:.3g} GiB; this computer has "
+            f"{_installed_bytes() / 2**30:.3g} GiB of memory"
+        )
+
+
+def _installed_bytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not known here
+        return 2**36
+
+
 def plan_memory(graph: Graph) -> MemoryPlan:
     """Return a place for every value with a known size that no caller sees."""
     roots = storage_roots(graph)
@@ -62,7 +81,7 @@ def plan_memory(graph: Graph) -> MemoryPlan:
                 life.last = step
     seen = {id(roots[id(value)]) for value in graph.outputs if id(value) in roots}
     placed = _place(
-        life for key, life in lives.items() if key not in seen and life.value.nbytes > 0
+        life for key, life in lives.items() if key not in seen and life.value.shape is not None
     )
     offsets = {id(life.value): life.offset for life in placed}
     return MemoryPlan(offsets, max((life.end for life in placed), default=0))
@@ -82,17 +101,17 @@ def storage_roots(graph: Graph) -> dict[int, Value]:
 
 def _place(lives: Iterable[_Life]) -> list[_Life]:
     """Give every block an offset, the largest first."""
-    placed: list[_Life] = []
+    # Those that have one, by offset: the first and the last step, begin and end of each.
+    placed = np.zeros((4, 0), np.int64)
+    done = []
     for life in sorted(lives, key=lambda life: (-life.value.nbytes, life.first)):
-        others = sorted(
-            (o for o in placed if o.first <= life.last and life.first <= o.last),
-            key=lambda other: other.offset,
-        )
-        offset = 0
-        for other in others:
-            if offset + life.value.nbytes <= other.offset:
-                break
-            offset = max(offset, other.end)
-        life.offset = offset
-        placed.append(life)
-    return placed
+        first, last, begin, end = placed
+        alive = (first <= life.last) & (life.first <= last)
+        # Below each block, and above all, there may be room.
+        floors = np.append(0, np.maximum.accumulate(end[alive]))
+        ceilings = np.append(begin[alive], np.iinfo(np.int64).max)
+        life.offset = int(floors[np.argmax(ceilings - floors >= life.value.nbytes)])
+        entry = (life.first, life.last, life.offset, life.end)
+        placed = np.insert(placed, np.searchsorted(begin, life.offset), entry, axis=1)
+        done.append(life)
+    return done

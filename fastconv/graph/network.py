@@ -78,6 +78,10 @@ class Network:
             wanted = value.dtype or array.dtype
             if not np.can_cast(array.dtype, wanted, "same_kind"):
                 raise TypeError(f"input {value.name!r} must be {wanted}, got {array.dtype}")
+            if not _fits(array.shape, value.declared):
+                raise ValueError(
+                    f"input {value.name!r} must have shape {value.declared}, got {array.shape}"
+                )
             checked.append(as_computed(array, wanted))
         return checked
 
@@ -86,3 +90,14 @@ class Network:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["_graph"])  # type: ignore[misc]
+
+
+def _fits(shape: Sequence[int], declared: Sequence[int | str] | None) -> bool:
+    """Return whether a shape has the sizes that are declared, and as many."""
+    return declared is None or (
+        len(shape) == len(declared)
+        and all(
+            isinstance(wanted, str) or size == wanted
+            for size, wanted in zip(shape, declared, strict=True)
+        )
+    )

@@ -6,19 +6,21 @@ shapes of others: exporters write the size of a reshape as arithmetic on the siz
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from fastconv.graph.ir import Graph, Node, Value
-from fastconv.graph.operators import operator_list
+from fastconv.graph.memory_plan import check_bytes
+from fastconv.graph.operators import control_nodes, operator_list
 
 # Results up to so many bytes are computed ahead, larger ones only from inputs about as large: a
-# few bytes of a file can stand for terabytes.
+# few bytes of a file can stand for terabytes. All together may take this many times the bytes that
+# the graph's own constants have, or the number below.
 _FOLDED_BYTES = 2**20
 _GROWTH = 4
-#: Operators whose results differ from run to run.
-RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"}
+_FOLDED_TOGETHER = 2**26
 
 
 def specialize(graph: Graph, shapes: Mapping[str, Sequence[int]]) -> Graph:
@@ -32,51 +34,72 @@ def specialize(graph: Graph, shapes: Mapping[str, Sequence[int]]) -> Graph:
     copy = graph.copy()
     for value in copy.inputs:
         value.shape = tuple(shapes[value.name])
-    for node in list(copy.nodes):
-        try:
-            _infer(copy, node)
-        except Exception as error:
-            if isinstance(error, MemoryError):
-                raise
-            raise ValueError(f"node {node.name!r} ({node.operator}): {error}") from error
+    with np.errstate(all="ignore"):
+        _Sweep(copy).run()
     return copy
 
 
-def _infer(graph: Graph, node: Node) -> None:
-    """Infer the types of a node's outputs, or replace them by constants."""
-    operator = operator_list.of(node)
-    types = list(operator.infer(node))
-    for value, (dtype, shape) in zip(node.outputs, types, strict=False):
-        if value is not None:
-            value.dtype, value.shape = dtype, shape
-    if node.operator in RANDOM:
-        return
-    inputs = [None if value is None else value.constant for value in node.inputs]
-    known = all(
-        value is None or array is not None for value, array in zip(node.inputs, inputs, strict=True)
-    )
-    if node.operator in ("Shape", "Size") and types[0][1] is not None:
-        source = node.inputs[0]
-        assert source is not None
-        shape = source.shape or ()
-        inputs, known = [np.broadcast_to(np.zeros((), source.dtype), shape)], True
-    if known and _is_small(node):
+class _Sweep:
+    """One sweep over the nodes of a graph, which are kept, replaced or forgotten."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        own = sum(value.nbytes for value in graph.values() if value.constant is not None)
+        self.left = max(_FOLDED_TOGETHER, _GROWTH * own)
+
+    def run(self) -> None:
+        waiting, self.graph.nodes = deque(self.graph.nodes), []
+        while waiting:
+            node = waiting.popleft()
+            try:
+                if node.operator == "If":
+                    waiting.extendleft(reversed(control_nodes.chosen_branch(self.graph, node)))
+                elif self._is_constant(node):
+                    _forget(node)
+                else:
+                    self.graph.nodes.append(node)
+            except MemoryError:
+                raise
+            except Exception as error:
+                raise ValueError(f"{node.label}: {error}") from error
+
+    def _is_constant(self, node: Node) -> bool:
+        """Infer the types of a node's outputs; return whether they have become constants."""
+        operator = operator_list.of(node)
+        types = list(operator.infer(node))
+        for value, (dtype, shape) in zip(node.outputs, types, strict=False):
+            if value is not None:
+                value.dtype, value.shape = dtype, shape
+                check_bytes(value.nbytes, f"an array of shape {shape}")
+        inputs = [None if value is None else value.constant for value in node.inputs]
+        known = all(
+            value is None or array is not None
+            for value, array in zip(node.inputs, inputs, strict=True)
+        )
+        if node.operator in ("Shape", "Size") and types[0][1] is not None:
+            source = node.inputs[0]
+            assert source is not None
+            if source.shape is not None:
+                inputs = [np.broadcast_to(np.zeros((), source.dtype), source.shape)]
+                known = True
+        if not known or not self._is_small(node):
+            return False
         results = operator.compute(node, inputs)
         results = results if isinstance(results, tuple) else (results,)
         for value, array in zip(list(node.outputs), results, strict=False):
             if value is not None:
                 _become_constant(value, array)
-        if all(value is None or value.constant is not None for value in node.outputs):
-            _forget(graph, node)
+                self.left -= value.nbytes
+        return all(value is None or value.constant is not None for value in node.outputs)
 
-
-def _is_small(node: Node) -> bool:
-    """Return whether the results are small enough to be computed ahead."""
-    if any(value is not None and value.shape is None for value in node.outputs):
-        return all(value is None or value.nbytes <= _FOLDED_BYTES for value in node.inputs)
-    read = sum(value.nbytes for value in node.inputs if value is not None)
-    made = sum(value.nbytes for value in node.outputs if value is not None)
-    return made <= max(_FOLDED_BYTES, _GROWTH * read)
+    def _is_small(self, node: Node) -> bool:
+        """Return whether the results are small enough to be computed ahead."""
+        if any(value is not None and value.shape is None for value in node.outputs):
+            # Their size is that of the inputs at most, in the operators that choose elements.
+            return all(value is None or value.nbytes <= _FOLDED_BYTES for value in node.inputs)
+        read = sum(value.nbytes for value in node.inputs if value is not None)
+        made = sum(value.nbytes for value in node.outputs if value is not None)
+        return made <= min(self.left, max(_FOLDED_BYTES, _GROWTH * read))
 
 
 def _become_constant(value: Value, array: object) -> None:
@@ -87,12 +110,11 @@ def _become_constant(value: Value, array: object) -> None:
     value.constant, value.dtype, value.shape = elements, elements.dtype, elements.shape
 
 
-def _forget(graph: Graph, node: Node) -> None:
-    """Remove a node whose outputs have become constants; they stay where they are read."""
+def _forget(node: Node) -> None:
+    """Let go of a node whose outputs have become constants; they stay where they are read."""
     for value in node.inputs:
         if value is not None:
             value.users.remove(node)
     for value in node.outputs:
         if value is not None:
             value.producer = None
-    graph.nodes.remove(node)

@@ -16,6 +16,9 @@ Type: TypeAlias = "tuple[np.dtype[Any], Shape]"
 Step: TypeAlias = "Callable[[Sequence[Any], Sequence[Any]], None]"
 
 
+INT64 = np.dtype(np.int64)
+
+
 @dataclass(frozen=True)
 class Operator:
     """One operator.
@@ -54,10 +57,20 @@ def register(name: str, operator: Operator) -> None:
 # For the functions of operators ------------------------------------------------------------------
 
 
+class NumbersUnknown(Exception):
+    """A shape depends on numbers that only a call knows."""
+
+
+#: ``rule(node, shape, constants)``: the shape of the result for that of the first input. Elements
+#: of inputs, as far as they are known, are in the list.
+ShapeRule: TypeAlias = "Callable[[Node, tuple[int, ...], Sequence[Any]], Shape]"
+
+
 def type_of(node: Node, index: int) -> Type:
     """Return the type of an input that is not missing."""
-    value = node.inputs[index]
-    assert value is not None, f"{node.operator} {node.name!r} needs input {index}"
+    value = node.input(index)
+    if value is None:
+        raise ValueError(f"input {index} is missing")
     assert value.dtype is not None, f"{value} has no dtype"
     return value.dtype, value.shape
 
@@ -70,9 +83,53 @@ def one_type(node: Node) -> np.dtype[Any]:
     return np.dtype(found.pop())
 
 
-def shape_of(node: Node, index: int) -> Shape:
-    """Return the shape of an input that is not missing."""
-    return type_of(node, index)[1]
+def same_type(node: Node) -> Sequence[Type]:
+    """Infer that the result has the type of the first input."""
+    return [type_of(node, 0)]
+
+
+def by_shape(rule: ShapeRule, dtype: Any = None) -> Callable[[Node], Sequence[Type]]:
+    """Return the `infer` of an operator with one result, in the first input's or a fixed dtype."""
+
+    def infer(node: Node) -> Sequence[Type]:
+        given, shape = type_of(node, 0)
+        return [(given if dtype is None else np.dtype(dtype), known(rule, node, shape))]
+
+    return infer
+
+
+def known(rule: ShapeRule, node: Node, shape: Shape) -> Shape:
+    """Return the shape that a rule gives, None if it depends on what is not known."""
+    if shape is None:
+        return None
+    try:
+        return rule(node, shape, constants_of(node))
+    except NumbersUnknown:
+        return None
+
+
+def constants_of(node: Node) -> list[Array | None]:
+    """Return the elements of the inputs that are constant."""
+    return [None if value is None else value.constant for value in node.inputs]
+
+
+def integers(node: Node, inputs: Sequence[Any], index: int, default: Any = None) -> Any:
+    """Return the elements of an optional input as integers.
+
+    `inputs` are arrays, of a call or the constants known before.
+    """
+    if node.input(index) is None:
+        return default
+    if inputs[index] is None:
+        raise NumbersUnknown
+    return tuple(int(number) for number in np.ravel(inputs[index]))
+
+
+def scalar(inputs: Sequence[Any], index: int, default: Any) -> Any:
+    """Return the only element of an optional input."""
+    if index >= len(inputs) or inputs[index] is None:
+        return default
+    return np.asarray(inputs[index]).reshape(-1)[0]
 
 
 def into(compute: Callable[[Node, Sequence[Any]], Any]) -> Callable[[Node], Step]:
@@ -87,16 +144,21 @@ def into(compute: Callable[[Node, Sequence[Any]], Any]) -> Callable[[Node], Step
     return bind
 
 
-def axis_of(node: Node, rank: int, default: int = 0) -> int:
-    """Return the attribute `axis`, counted from the front."""
-    axis = int(node.attributes.get("axis", default))
-    if not -rank <= axis < rank:
-        raise ValueError(
-            f"{node.operator} {node.name!r} needs an axis of {rank} dimensions, got {axis}"
-        )
-    return axis % rank
+def axis_of(node: Node, rank: int, default: int = 0, past: bool = False) -> int:
+    """Return the attribute `axis`, counted from the front; `past` allows the end as well."""
+    return axis_from_front(int(node.attributes.get("axis", default)), rank, past)
 
 
-def integers(array: Array | None) -> tuple[int, ...] | None:
-    """Return the elements of a constant as integers, None if there is no constant."""
-    return None if array is None else tuple(int(number) for number in np.ravel(array))
+def axis_from_front(axis: int, rank: int, past: bool = False) -> int:
+    """Return a checked axis, counted from the front."""
+    if not -rank <= axis < rank + past:
+        raise ValueError(f"axis must be one of {rank} dimensions, got {axis}")
+    return axis + rank if axis < 0 else axis
+
+
+def axes_from_front(axes: Sequence[int], rank: int) -> tuple[int, ...]:
+    """Return different axes, counted from the front."""
+    found = tuple(axis_from_front(int(axis), rank) for axis in axes)
+    if len(set(found)) < len(found):
+        raise ValueError(f"axes must differ, got {tuple(axes)}")
+    return found

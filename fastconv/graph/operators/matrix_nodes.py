@@ -32,7 +32,11 @@ def _infer_gemm(node: Node) -> Sequence[Type]:
     first, second = _transposed(node)
     if len(a) != 2 or len(b) != 2 or a[1 - first] != b[second]:
         raise ValueError(f"matrices of {a} and {b} cannot be multiplied")
-    return [(dtype, (a[first], b[1 - second]))]
+    shape = a[first], b[1 - second]
+    added = None if node.input(2) is None else type_of(node, 2)[1]
+    if added is not None and np.broadcast_shapes(added, shape) != shape:
+        raise ValueError(f"an array of {added} cannot be added to {shape}")
+    return [(dtype, shape)]
 
 
 def _compute_gemm(node: Node, inputs: Sequence[Any]) -> Array:
@@ -59,7 +63,8 @@ def _bind_gemm(node: Node) -> Step:
     c = node.constant(2)
     first, second = _transposed(node)
     scaled = {node.attributes.get(name, 1.0) for name in ("alpha", "beta")} != {1.0}
-    no_vector = node.input(2) is not None and (c is None or c.size != node.output.shape[-1])  # type: ignore[index]
+    width = node.output.shape[-1]  # type: ignore[index]
+    no_vector = node.input(2) is not None and (c is None or c.shape not in ((width,), (1, width)))
     if b is None or first or scaled or no_vector or a.name not in ("float32", "float64"):
         return into(_compute_gemm)(node)
     weight = as_computed(b if second else b.T, a)
@@ -75,10 +80,9 @@ def _infer_matmul(node: Node) -> Sequence[Type]:
     dtype, a, b = one_type(node), type_of(node, 0)[1], type_of(node, 1)[1]
     if a is None or b is None:
         return [(dtype, None)]
-    left, right = np.broadcast_to(0, a), np.broadcast_to(0, b)
     row, column = a if len(a) > 1 else (1, *a), b if len(b) > 1 else (*b, 1)
-    if row[-1] != column[-2]:
-        raise ValueError(f"arrays of {left.shape} and {right.shape} cannot be multiplied")
+    if not (a and b) or row[-1] != column[-2]:
+        raise ValueError(f"arrays of {a} and {b} cannot be multiplied")
     batch = np.broadcast_shapes(row[:-2], column[:-2])
     ends = ((row[-2],) if len(a) > 1 else ()) + ((column[-1],) if len(b) > 1 else ())
     return [(dtype, (*batch, *ends))]

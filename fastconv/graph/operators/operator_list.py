@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from fastconv.graph.ir import Node
 from fastconv.graph.operators import (
+    control_nodes,
     convolution_nodes,
     elementwise_nodes,
     matrix_nodes,
     normalization_nodes,
     pooling_nodes,
+    reduction_nodes,
+    resize_nodes,
+    selection_nodes,
     shape_nodes,
+    size_nodes,
 )
 from fastconv.graph.operators.graph_operator import OPERATORS, Operator
 
 #: The modules that register operators when they are imported.
 REGISTERING = (
+    control_nodes,
     convolution_nodes,
     elementwise_nodes,
     matrix_nodes,
     normalization_nodes,
     pooling_nodes,
+    reduction_nodes,
+    resize_nodes,
+    selection_nodes,
     shape_nodes,
+    size_nodes,
 )
 
 

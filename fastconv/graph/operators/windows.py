@@ -149,9 +149,7 @@ class Transposed:
             pair = explicit_padding(node, axis) if mode == "NOTSET" else (0, 0)
             if wanted is not None:
                 target = int(wanted[len(wanted) - axes + axis])
-                # ONNX puts the larger part of the padding to the end, but for SAME_UPPER.
-                total = max(0, whole - target)
-                pair = shared("SAME_LOWER" if mode == "SAME_UPPER" else "SAME_UPPER", total)
+                pair = shared(mode, max(0, whole - target))
             padding.append(pair)
             outputs.append(whole - sum(pair) if wanted is None else target)
         all_padding: Any = tuple(padding) if axes == 2 else ((0, 0), *padding)

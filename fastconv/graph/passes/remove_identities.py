@@ -1,4 +1,7 @@
-"""Nodes that return their input as it is: Identity, Dropout in evaluation, reshapes to the same."""
+"""Nodes that return their input as it is: Identity, Dropout in evaluation, reshapes to the same.
+
+So does a product with one, which exporters write for the slope of a swish.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,9 @@ def _is_identity(node: Node) -> bool:
         return True
     if node.operator == "Cast":
         return source.dtype == output.dtype
+    if node.operator in ("Mul", "Div"):
+        factor = node.constant(1)
+        return factor is not None and source.shape == output.shape and bool((factor == 1).all())
     same = source.shape is not None and source.shape == output.shape
     if node.operator == "Transpose":
         moved = node.attributes.get("perm") or tuple(range(len(source.shape or ())))[::-1]
