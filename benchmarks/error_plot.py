@@ -12,16 +12,17 @@ from methods import TORCH, Array, less_exact
 
 from fastconv.plots.canvas import (
     BLUE,
-    GREEN,
     INK,
     MUTED,
-    ORANGE,
     RULE,
     STRENGTH,
     VERMILLION,
     new_figure,
     save,
 )
+
+# More of the colours of Okabe and Ito.
+GREEN, ORANGE = "#009E73", "#E69F00"
 
 SIZE = 3
 # Sums in three orders: one after another, as BLAS forms them, in runs.

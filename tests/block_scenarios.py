@@ -52,7 +52,11 @@ def block_function(write: Callable[..., None], arguments: int, dtype: Any, *cons
 @cache
 def row_functions(dtype: Any) -> tuple[Any, dict[int, Any]]:
     """Return what clears rows, and what copies them by steps; 3 is one that is known later."""
-    copiers = {step or 3: block_function(packing.copy_row, 6, dtype, step) for step in (1, 2, 0)}
+
+    def copy(vector: Any, target: Any, row: Any, width: Any, *rest: Any) -> None:
+        packing.copy_row(vector, target, row, width, rest[:3], rest[3])
+
+    copiers = {step or 3: block_function(copy, 6, dtype, step) for step in (1, 2, 0)}
     return block_function(packing.clear_row, 2, dtype), copiers
 
 
@@ -87,7 +91,11 @@ def check_rows(dtype: Any, at_end: bool) -> None:
 
 @cache
 def transposers(dtype: Any) -> dict[int, Any]:
-    return {step: block_function(packing.transpose_block, 8, dtype, step) for step in (1, 2)}
+    def transpose(vector: Any, target: Any, to_row: Any, *rest: Any) -> None:
+        *numbers, step = rest
+        packing.transpose_block(vector, target, to_row, numbers[:3], numbers[3:], step)
+
+    return {step: block_function(transpose, 8, dtype, step) for step in (1, 2)}
 
 
 def check_transpose_block(dtype: Any, at_end: bool) -> None:
@@ -152,7 +160,7 @@ def copy_masked(typingctx, source, target, count, lanes, bits):  # type: ignore[
         )
         vector = Vectors(builder, read.type.pointee, lanes.literal_value)
         mask = vector.first(builder.sext(arguments[2], I64))
-        vector.store_masked(vector.load_masked(read, mask), write, mask)
+        vector.store(vector.load(read, mask), write, mask)
         return context.get_dummy_value()
 
     return types.void(source, target, count, lanes, bits), generate
@@ -190,7 +198,7 @@ def load_within(typingctx, source, target, start, size, lanes):  # type: ignore[
         )
         vector = Vectors(builder, read.type.pointee, lanes.literal_value)
         mask = vector.within(arguments[2], arguments[3])
-        vector.store(vector.load_masked(vector.at(read, arguments[2]), mask), write)
+        vector.store(vector.load(vector.at(read, arguments[2]), mask), write)
         return context.get_dummy_value()
 
     return types.void(source, target, start, size, lanes), generate

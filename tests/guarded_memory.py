@@ -143,14 +143,19 @@ class Guard:
 
         def guarded_arrays(found: Any) -> Any:
             """Return a cut whose arrays are guarded, and whose record has their addresses."""
-            arrays = {n: guard(v) for n, v in found._asdict().items() if hasattr(v, "flags")}
+            fields = found._asdict()
+            given = {n: v for n, v in fields.items() if hasattr(v, "flags")}
+            given |= fields.get("tables", {})
+            arrays = {name: guard(array) for name, array in given.items()}
             for record in (array for array in arrays.values() if array.dtype.names):
                 record.flags.writeable = True
                 for name in set(arrays) & set(record.dtype.names):
-                    if record[name] == getattr(found, name).ctypes.data:
+                    if record[name] == given[name].ctypes.data:
                         record[name] = arrays[name].ctypes.data
                 record.flags.writeable = False
-            return found._replace(**arrays)
+            if "tables" in fields:
+                fields["tables"] = {name: arrays.pop(name) for name in fields["tables"]}
+            return type(found)(**{**fields, **arrays})
 
         def guarded_blocks(*arguments: Any) -> Any:
             return guarded_arrays(blocks_of(*arguments))

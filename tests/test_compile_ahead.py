@@ -242,7 +242,7 @@ def test_blocks_inside_blocks() -> None:
     with compile_ahead.compiling_ahead():
         with compile_ahead.compiling_ahead():
             _doubled(3, out)
-        _doubled.serial(0, 3, out)
+        _doubled.on(1, 3, out)
     assert out.tolist() == [1, 1, 1]
     _doubled(3, out)
     assert out.tolist() == [2, 2, 2]

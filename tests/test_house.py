@@ -259,6 +259,17 @@ def test_dir_shows_public_names_only() -> None:
         assert shown == set(module.__all__), name
 
 
+@pytest.mark.parametrize("folder", ["benchmarks", "docs/examples"])
+def test_programs_import_what_exists(folder: str) -> None:
+    for path in (PACKAGE.parent / folder).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastconv"):
+                module = importlib.import_module(node.module or "")
+                for alias in node.names:
+                    known = hasattr(module, alias.name) or is_module(f"{node.module}.{alias.name}")
+                    assert known, f"{path}: {node.module} has no {alias.name}"
+
+
 def test_no_name_stands_in_two_folders() -> None:
     names = [path.name for path in SOURCES if path.name != "__init__.py"]
     assert sorted(names) == sorted(set(names))

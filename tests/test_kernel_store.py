@@ -7,11 +7,12 @@ import json
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fastconv.jit import compiler, kernel_cache, machine_code
+from fastconv.jit import compiler, emitter, kernel_cache, machine_code
 
 posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="permissions as on POSIX systems")
 
@@ -173,22 +174,22 @@ def test_a_folder_that_cannot_be_written_to_is_read(
 
 
 def test_code_that_cannot_be_loaded_is_compiled_anew(folder: Path) -> None:
-    def count(address: int) -> None:
-        pass
+    def emit(builder: Any, arguments: dict[str, Any]) -> None:
+        """Emit a function that does nothing."""
 
-    name, key = "count", repr((1, compiler.target()))
+    name, key = "nothing", repr((1, compiler.target()))
     kernel_cache.write(name, key, KEPT)
     before = machine_code.loaded_kernels()
     with pytest.warns(RuntimeWarning, match="the object code"):
-        address = compiler.address_of(count, name, 1)
-    assert compiler.address_of(count, name, 1) == address
+        address = emitter.emitted_address(name, ["number"], emit)
+    assert emitter.emitted_address(name, ["number"], emit) == address
     assert machine_code.loaded_kernels() == before + 1  # once a process
     kept = kernel_cache.read(name, key)
     assert kept is not None
     assert kept != KEPT
     assert all(machine_code.load(kept.code, *kept.symbols))
     with pytest.raises(ValueError, match="must have the symbols"):
-        machine_code.load(kept.code, "nothing")
+        machine_code.load(kept.code, "another")
 
 
 @posix

@@ -206,7 +206,7 @@ def results(*numbers):
     out = np.zeros((len(numbers), 4), np.int64)
     for number, row in zip(numbers, out):
         adder(number)(4, row)
-        adder(number).serial(0, 1, row)
+        adder(number).on(1, 1, row)
     return out.tolist()
 """
     )

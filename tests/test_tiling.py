@@ -28,6 +28,7 @@ from fastconv.core.records import record_of
 from fastconv.kernels import pack_padded_band
 from fastconv.kernels.conv_loops import ARGUMENTS, convolve
 from fastconv.runtime import cpu
+from fastconv.runtime.threads import SERIAL
 
 Array = NDArray[Any]
 
@@ -80,7 +81,8 @@ def follow(found: tiling.Tiling, record: Any, worker: int, skip: bool = False) -
         form=0,
     )
     inputs = (arrays[name] for name in ("x", "weight", "bias", "residual", "out", "bands"))
-    convolve.serial(worker, worker + 1, *inputs, int(skip), arguments)
+    launch = convolve._first_use()
+    launch(*SERIAL, worker, 1, 1, *inputs, int(skip), arguments)
     for call in log.copies:
         call |= {name: int(record[name][0]) for name in pack_padded_band.LAYER}
     for call in log.tiles:

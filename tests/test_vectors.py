@@ -79,18 +79,17 @@ def run_block(typingctx, name, lanes, source, target):  # type: ignore[no-untype
                 results.append(builder.select(inside, row, vector.all(99.0)))
         elif block == "load_masked otherwise":
             results = [
-                vector.load_masked(vector.at(read, index(i * n)), vector.first(index(i)), rows[0])
+                vector.load(vector.at(read, index(i * n)), vector.first(index(i)), rows[0])
                 for i in range(n)
             ]
         elif block == "load_masked":
             results = [
-                vector.load_masked(vector.at(read, index(i * n)), vector.first(index(i)))
-                for i in range(n)
+                vector.load(vector.at(read, index(i * n)), vector.first(index(i))) for i in range(n)
             ]
         else:
             for i, row in enumerate(rows):
                 odd = builder.fcmp_ordered("<", row, rows[(i + 1) % n])
-                vector.store_masked(row, vector.at(write, index(i * n)), odd)
+                vector.store(row, vector.at(write, index(i * n)), odd)
             results = []
         for i, result in enumerate(results):
             vector.store(result, vector.at(write, index(i * n)))

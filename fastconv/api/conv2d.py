@@ -10,12 +10,13 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Unpack
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv.convolution.algorithm import Call
 from fastconv.convolution.fused_max_pool import SIDE
 from fastconv.core.activation import ActivationLike, as_activation
 from fastconv.core.arguments import (
+    Array,
     as_batch,
     as_batch_shape,
     as_bias,
@@ -38,8 +39,6 @@ from fastconv.select.conv_registry import (
     WeightGradAlgorithm,
 )
 from fastconv.select.plan import Conv2dPlan
-
-Array = NDArray[Any]
 
 
 def conv2d(

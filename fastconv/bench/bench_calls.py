@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastconv.bench import image_suite
 from fastconv.bench.suites import Layer
 from fastconv.convolution.algorithm import Algorithm, Epilogue
-from fastconv.core.arguments import as_computed
+from fastconv.core.arguments import Array, as_computed
 from fastconv.core.conv_problem import Conv2dProblem, Direction
-
-Array = NDArray[Any]
 
 
 class Tensors(NamedTuple):

@@ -7,17 +7,14 @@ shows, and through the first layers of small networks with freshly drawn filters
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastconv.bench.bench_errors import require
 from fastconv.bench.suites import Layer
+from fastconv.core.arguments import Array
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.stencils import BLUR, LAPLACE, SHARPEN, SOBEL_X, SOBEL_Y
-
-Array = NDArray[Any]
 
 # What the filters of the layers ``digits_edges``, ``photo_blur``, ... are; those of a layer
 # that is not named here are drawn.

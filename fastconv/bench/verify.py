@@ -15,18 +15,15 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastconv.bench.bench_calls import Tensors, make_call
 from fastconv.convolution.algorithm import Algorithm
-from fastconv.core.arguments import as_computed
+from fastconv.core.arguments import Array, as_computed
 from fastconv.core.conv_problem import Conv2dProblem, Direction
 from fastconv.core.geometry import extent
-
-Array = NDArray[Any]
 
 #: The two algorithms that all others are compared with, and one that is fast and exact enough.
 REFERENCE, NAIVE, IM2COL = "reference", "naive", "im2col"

@@ -24,7 +24,7 @@ convolution algorithm", arXiv:1907.02129.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from numba.core import cgutils
@@ -32,7 +32,7 @@ from numba.core import cgutils
 from fastconv.codegen.epilogue import Epilogue
 from fastconv.codegen.integers import Integer, integer_at, integers_at
 from fastconv.codegen.microkernel import Microkernel
-from fastconv.codegen.vector import index, prefetch
+from fastconv.codegen.vector import add_source, index, phis, prefetch
 
 #: The arguments of a microkernel, all 64-bit integers. Those up to `layer` are addresses;
 #: `residual` may be 0, `numbers` are the activation's parameters. The first run has `head` taps;
@@ -56,16 +56,8 @@ Body = Callable[[Any, Any, list[Any]], list[Any]]
 class ConvMicrokernel(Microkernel):
     """Base class of both; `spacing` is the column stride between output pixels."""
 
-    def __init__(
-        self,
-        builder: Any,
-        bits: int,
-        lanes: int,
-        arguments: Mapping[str, Any],
-        spacing: int = 1,
-    ) -> None:
-        super().__init__(builder, bits, lanes, arguments)
-        v = self.v
+    def __init__(self, builder: Any, bits: int, lanes: int, v: Any, spacing: int = 1) -> None:
+        super().__init__(builder, bits, lanes, v)
         self.x, self.weight = self.operands("x", "weight")
         (self.bias,) = self.accumulators("bias")
         self.layer = g = integers_at(builder, v.layer, LAYER)
@@ -102,7 +94,7 @@ class ConvMicrokernel(Microkernel):
         builder.branch(run)
         builder.position_at_end(run)
         zeros = [vector.zero] * len(start)
-        begin, end, *sums = self._phis(before, [index(0), self.v.head.value, *zeros])
+        begin, end, *sums = nodes = phis(builder, (before, [index(0), self.v.head.value, *zeros]))
         stop = builder.select(builder.icmp_signed("<", end, taps), end, taps)
         updated = self._one_run(begin, stop, sums, body)
         is_first = builder.icmp_signed("==", begin, index(0))
@@ -117,9 +109,7 @@ class ConvMicrokernel(Microkernel):
                 builder.store(kept, total)
             builder.branch(again)
         builder.position_at_end(again)
-        following = [stop, builder.add(stop, self.layer.run.value), *zeros]
-        for phi, value in zip([begin, end, *sums], following, strict=True):
-            phi.add_incoming(value, again)
+        add_source(nodes, again, [stop, builder.add(stop, self.layer.run.value), *zeros])
         builder.branch(run)
 
         builder.position_at_end(last)
@@ -131,9 +121,7 @@ class ConvMicrokernel(Microkernel):
         ]
         builder.branch(done)
         builder.position_at_end(done)
-        results = self._phis(last, updated)
-        for phi, value in zip(results, added, strict=True):
-            phi.add_incoming(value, merge)
+        results = phis(builder, (last, updated), (merge, added))
         return [builder.fadd(sums, first) for sums, first in zip(results, start, strict=True)]
 
     def _one_run(self, begin: Any, stop: Any, sums: list[Any], body: Body) -> list[Any]:
@@ -142,19 +130,11 @@ class ConvMicrokernel(Microkernel):
         loop, ended = (builder.append_basic_block(name) for name in ("taps", "ended"))
         builder.branch(loop)
         builder.position_at_end(loop)
-        tap, *old = self._phis(before, [begin, *sums])
+        tap, *old = nodes = phis(builder, (before, [begin, *sums]))
         corner = self.operand.at(self.x, integer_at(builder, self.v.offsets, tap))
         updated = body(Integer(builder, tap), corner, old)
         following = builder.add(tap, index(1))
-        for phi, value in zip([tap, *old], [following, *updated], strict=True):
-            phi.add_incoming(value, loop)
+        add_source(nodes, loop, [following, *updated])
         builder.cbranch(builder.icmp_signed("<", following, stop), loop, ended)
         builder.position_at_end(ended)
         return updated
-
-    def _phis(self, block: Any, values: list[Any]) -> list[Any]:
-        """Return a phi node for each value, which comes from `block`."""
-        phis = [self.builder.phi(value.type) for value in values]
-        for phi, value in zip(phis, values, strict=True):
-            phi.add_incoming(value, block)
-        return phis

@@ -7,28 +7,26 @@ as weights are, both matrices are contiguous along the reduction axis, and vecto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
 from fastconv.codegen.integers import Integer
 from fastconv.codegen.microkernel import Microkernel
-from fastconv.codegen.vector import Vectors, index, updated_if
-
-#: The arguments, all 64-bit integers: addresses of A, B and the result; strides in elements of a
-#: row of A, of the reduction axis in A, and of a row of B and of the result; the length of the
-#: reduction; rows and columns that remain; whether `outer` adds to the result.
-ARGUMENTS = (
-    *("a", "b", "out", "a_row", "a_step", "b_row", "out_row"),
-    *("depth", "rows", "columns", "adds"),
-)
+from fastconv.codegen.vector import add_source, index, phis, updated_if
 
 
 class DenseMicrokernel(Microkernel):
-    """Computes one tile of a matrix product."""
+    """Computes one tile of a matrix product.
 
-    def __init__(self, builder: Any, bits: int, lanes: int, arguments: Mapping[str, Any]) -> None:
-        super().__init__(builder, bits, lanes, arguments)
+    Its arguments: addresses `a`, `b` and `out` of A, B and the result; strides in elements of a row
+    of A, `a_row`, of the reduction axis in A, `a_step`, and of a row of B and of the result,
+    `b_row` and `out_row`; the length of the reduction, `depth`; `rows` and `columns` that remain;
+    whether `outer` adds to the result, `adds`.
+    """
+
+    def __init__(self, builder: Any, bits: int, lanes: int, v: Any) -> None:
+        super().__init__(builder, bits, lanes, v)
         self.a, self.b = self.operands("a", "b")
         (self.out,) = self.accumulators("out")
 
@@ -52,9 +50,7 @@ class DenseMicrokernel(Microkernel):
 
         def body(k: Any, sums: list[Any]) -> list[Any]:
             row = operand.at(self.b, k * v.b_row)
-            factors = [
-                _load(operand, operand.at(row, n * lanes), mask) for n, mask in enumerate(masks)
-            ]
+            factors = [operand.load(operand.at(row, n * lanes), m) for n, m in enumerate(masks)]
             step = k * v.a_step
             own = [operand.broadcast(builder.load(operand.at(start, step))) for start in starts]
             return [
@@ -68,15 +64,12 @@ class DenseMicrokernel(Microkernel):
 
         def added() -> list[Any]:
             # Read all before writing any: a row may occur several times.
-            old = [_load(vector, *target) for target in targets]
+            old = [vector.load(*target) for target in targets]
             return [builder.fadd(a, b) for a, b in zip(old, sums, strict=True)]
 
         results = updated_if(builder, v.adds.compare("!=", 0), sums, added)
-        for (at, mask), result in zip(targets, results, strict=True):
-            if mask:
-                vector.store_masked(result, at, mask)
-            else:
-                vector.store(result, at)
+        for target, result in zip(targets, results, strict=True):
+            vector.store(result, *target)
 
     def inner(self, rows: int, columns: int) -> None:
         """Emit a tile of ``rows * columns`` elements, at most the lanes of a vector."""
@@ -88,7 +81,7 @@ class DenseMicrokernel(Microkernel):
 
         def products(sums: list[Any], at: Any, mask: Any = None) -> list[Any]:
             factors, own = (
-                [_load(operand, operand.at(start, at), mask) for start in starts]
+                [operand.load(operand.at(start, at), mask) for start in starts]
                 for starts in (right, left)
             )
             return [
@@ -115,10 +108,6 @@ def _existing(count: int, left: Integer) -> list[Integer]:
     return [(left - 1).at_most(n) for n in range(count)]
 
 
-def _load(vector: Vectors, at: Any, mask: Any) -> Any:
-    return vector.load_masked(at, mask) if mask else vector.load(at)
-
-
 def _repeat(
     builder: Any,
     count: Integer,
@@ -131,15 +120,12 @@ def _repeat(
         before, head = builder.block, builder.append_basic_block("sum")
         builder.branch(head)
         builder.position_at_end(head)
-        phis = [builder.phi(value.type) for value in (index(0), *values)]
-        k = Integer(builder, phis[0])
-        new = body(k, phis[1:])
+        number, *old = nodes = phis(builder, (before, (index(0), *values)))
+        k = Integer(builder, number)
+        new = body(k, old)
         following, end, after = k + 1, builder.block, builder.append_basic_block("summed")
         builder.cbranch(following.compare("<", count), head, after)
-        updated = following.value, *new
-        for phi, old, value in zip(phis, (index(0), *values), updated, strict=True):
-            phi.add_incoming(old, before)
-            phi.add_incoming(value, end)
+        add_source(nodes, end, (following.value, *new))
         builder.position_at_end(after)
         return new
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastconv.codegen.integers import Integer, counted, integers, pointer_to
+from fastconv.codegen.integers import Integer, counted, pointer_to
 from fastconv.codegen.sums_over_pixels import SumsOverPixels
 from fastconv.codegen.vector import prefetch, vectors
 
@@ -32,13 +32,13 @@ ARGUMENTS = (
 class Direct1x1WeightGradMicrokernel:
     """Computes the inner products of `rows` planes of A and `columns` planes of B."""
 
-    def __init__(self, builder: Any, bits: int, lanes: int, arguments: dict[str, Any]) -> None:
-        self.builder, self.size, self.values = builder, bits // 8, integers(builder, arguments)
+    def __init__(self, builder: Any, bits: int, lanes: int, v: Any) -> None:
+        self.builder, self.size, self.v = builder, bits // 8, v
         self.vector = vectors(builder, bits, lanes)
 
     def emit(self, rows: int, columns: int) -> None:
         """Emit the microkernel."""
-        builder, vector, v = self.builder, self.vector, self.values
+        builder, vector, v = self.builder, self.vector, self.v
         sums = SumsOverPixels(vector, rows * columns)
         left = v.pixels % vector.lanes
         whole = v.pixels - left
@@ -57,11 +57,10 @@ class Direct1x1WeightGradMicrokernel:
         self, a: Integer, b: Integer, sums: SumsOverPixels, shape: tuple[int, int], mask: Any
     ) -> None:
         """Add the products of one vector of pixels, masked if there is a mask."""
-        vector, v, (rows, columns) = self.vector, self.values, shape
+        vector, v, (rows, columns) = self.vector, self.v, shape
 
         def load(plane: Integer, distance: Integer) -> Any:
-            pointer = pointer_to(vector, plane, distance)
-            return vector.load(pointer) if mask is None else vector.load_masked(pointer, mask)
+            return vector.load(pointer_to(vector, plane, distance), mask)
 
         factors = [load(a, v.a_plane * i) for i in range(rows)]
         for j in range(columns):

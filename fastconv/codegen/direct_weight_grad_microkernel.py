@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from fastconv.codegen.integers import Integer, counted, integers, pointer_to
+from fastconv.codegen.integers import Integer, counted, pointer_to
 from fastconv.codegen.sums_over_pixels import SumsOverPixels
 from fastconv.codegen.vector import vectors
 
@@ -55,13 +55,13 @@ _Loads = list[tuple[Integer, Any]]
 class DirectWeightGradMicrokernel:
     """Computes one tile; its horizontal stride `step` is 1 or 2."""
 
-    def __init__(self, builder: Any, bits: int, lanes: int, arguments: dict[str, Any]) -> None:
-        self.builder, self.size, self.values = builder, bits // 8, integers(builder, arguments)
+    def __init__(self, builder: Any, bits: int, lanes: int, v: Any) -> None:
+        self.builder, self.size, self.v = builder, bits // 8, v
         self.vector = vectors(builder, bits, lanes)
 
     def emit(self, taps: Taps, step: int) -> None:
         """Emit the microkernel."""
-        builder, vector, v = self.builder, self.vector, self.values
+        builder, vector, v = self.builder, self.vector, self.v
         sums, lanes = SumsOverPixels(vector, taps.sums), vector.lanes
         with counted(builder, 0, v.images) as n, counted(builder, 0, v.grad_width, lanes) as j:
             x, grad = v.x + n * v.x_image * self.size, v.grad + n * v.grad_image * self.size
@@ -70,7 +70,7 @@ class DirectWeightGradMicrokernel:
             with counted(builder, v.first_row, v.last_row) as i:
                 row = i * v.grad_width + j
                 grads = [
-                    vector.load_masked(pointer_to(vector, grad, row, v.grad_plane * f), mask)
+                    vector.load(pointer_to(vector, grad, row, v.grad_plane * f), mask)
                     for f in range(taps.filters)
                 ]
                 for t, value in enumerate(self._pixels(x, i, taps, step, loads)):
@@ -84,7 +84,7 @@ class DirectWeightGradMicrokernel:
         Columns beyond those of the last pixel are masked too: zero times infinity is not zero. At
         step 2 two taps share their vectors.
         """
-        vector, v = self.vector, self.values
+        vector, v = self.vector, self.v
         loads: list[_Loads] = []
         for s in range(0, columns, step):
             shift = v.left + v.dilation_w * s
@@ -99,7 +99,7 @@ class DirectWeightGradMicrokernel:
         self, x: Integer, i: Integer, taps: Taps, step: int, loads: Sequence[_Loads]
     ) -> Iterator[Any]:
         """Yield the input vector of each tap for row `i`, in the order (c, r, s)."""
-        builder, vector, v = self.builder, self.vector, self.values
+        builder, vector, v = self.builder, self.vector, self.v
         for c in range(taps.channels):
             for r in range(taps.rows):
                 h = i * v.down + v.top + v.dilation_h * r
@@ -110,7 +110,7 @@ class DirectWeightGradMicrokernel:
                 for s in range(taps.columns):
                     if s % step == 0:
                         loaded = [
-                            vector.load_masked(pointer_to(vector, row, column), mask)
+                            vector.load(pointer_to(vector, row, column), mask)
                             for column, mask in loads[s]
                         ]
                     picks = range(s % 2, 2 * vector.lanes, 2)

@@ -93,7 +93,7 @@ class Epilogue:
 
         def with_residual() -> list[Any]:
             source = vector.at(self.residual, offset)
-            added = vector.load_masked(source, masks[0]) if masks else vector.load(source)
+            added = vector.load(source, masks[0] if masks else None)
             return [builder.fadd(total, added)]
 
         if self.spacing == 1:
@@ -125,7 +125,7 @@ class Epilogue:
             picks = [element // self.spacing for element in self._elements(part)]
             spread = vector.shuffle(total, vector.undefined, picks) if self.spacing > 1 else total
             mask = self._written(part) if masks is None else masks[part]
-            vector.store_masked(spread, vector.at(out, part * vector.lanes), mask)
+            vector.store(spread, vector.at(out, part * vector.lanes), mask)
 
     def rows(
         self,

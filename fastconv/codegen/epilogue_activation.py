@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from fastconv.codegen.integers import counted
-from fastconv.codegen.vector import I64, Vectors, index
+from fastconv.codegen.vector import I64, Vectors, index, phis
 from fastconv.core.activation import CLAMP, HARD_SWISH, LEAKY, SILU
 
 
@@ -23,7 +23,7 @@ def activate(vector: Vectors, form: Any, total: Any, low: Any, high: Any, slope:
     results = []
 
     def finish(value: Any) -> None:
-        results.append((value, builder.block))
+        results.append((builder.block, [value]))
         builder.branch(done)
 
     builder.position_at_end(clamp)
@@ -39,10 +39,7 @@ def activate(vector: Vectors, form: Any, total: Any, low: Any, high: Any, slope:
         builder.position_at_end(block)
         finish(write())
     builder.position_at_end(done)
-    result = builder.phi(vector.type)
-    for value, block in results:
-        result.add_incoming(value, block)
-    return result
+    return phis(builder, *results)[0]
 
 
 def activated(vector: Vectors, sums: Iterable[Any], numbers: Any, form: Any) -> list[Any]:
@@ -59,7 +56,7 @@ def activated(vector: Vectors, sums: Iterable[Any], numbers: Any, form: Any) -> 
     results = []
     with builder.if_else(builder.icmp_signed("==", form, index(CLAMP))) as (then, otherwise):
         with then:
-            results.append(([vector.clamp(total, low, high) for total in sums], builder.block))
+            results.append((builder.block, [vector.clamp(total, low, high) for total in sums]))
         with otherwise:
             pointers = [vector.at(kept, number) for number in range(len(sums))]
             for total, pointer in zip(sums, pointers, strict=True):
@@ -68,12 +65,8 @@ def activated(vector: Vectors, sums: Iterable[Any], numbers: Any, form: Any) -> 
                 pointer = vector.at(kept, number)
                 total = activate(vector, form, builder.load(pointer), low, high, slope)
                 builder.store(total, pointer)
-            results.append(([builder.load(pointer) for pointer in pointers], builder.block))
-    merged = [builder.phi(vector.type) for _ in sums]
-    for values, block in results:
-        for phi, value in zip(merged, values, strict=True):
-            phi.add_incoming(value, block)
-    return merged
+            results.append((builder.block, [builder.load(pointer) for pointer in pointers]))
+    return phis(builder, *results)
 
 
 def leaky(vector: Vectors, y: Any, slope: Any) -> Any:

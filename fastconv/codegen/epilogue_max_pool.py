@@ -47,11 +47,8 @@ def store_maxima(
 
     def write(masked: bool) -> None:
         for (i, v), value in found.items():
-            to = vector.at(out, out_row * i, v * lanes)
-            if masked:
-                maxima.store_masked(value, to, maxima.first(left - v * lanes))
-            else:
-                maxima.store(value, to)
+            mask = maxima.first(left - v * lanes) if masked else None
+            maxima.store(value, vector.at(out, out_row * i, v * lanes), mask)
 
     whole_or_masked(builder, left.compare(">=", vectors * lanes // 2), write)
 

@@ -112,7 +112,7 @@ class Planes:
             width = i.choose(exists, right - left, 0)
             mask = vector.within((j - left).value, width.value)
             address = base + (i * row + j) * self.size
-            rows.append(vector.load_masked(pointer_to(vector, address), mask))
+            rows.append(vector.load(pointer_to(vector, address), mask))
         for number, column in enumerate(vector.transpose(rows)):
             point = points + step * number * self.point_bytes
             vector.store(column, pointer_to(vector, point))
@@ -135,7 +135,7 @@ class Planes:
         """
         builder, vector, (i, j) = self.builder, self.vector, element
         factor = vector.broadcast(builder.load(pointer_to(vector, scale)))
-        added = vector.load_masked(pointer_to(vector, bias), vector.first(left.value))
+        added = vector.load(pointer_to(vector, bias), vector.first(left.value))
         columns = []
         for number in range(vector.lanes):
             point = points + integer_at(builder, offsets, number)
@@ -146,7 +146,7 @@ class Planes:
             base, rows, width = (integer_at(builder, table, n) for n in range(WRITTEN_FIELDS))
             count = i.choose(i.compare("<", rows), width - j, 0)
             address = base + (i * row + j) * self.size
-            vector.store_masked(line, pointer_to(vector, address), vector.first(count.value))
+            vector.store(line, pointer_to(vector, address), vector.first(count.value))
 
     # Spectra ---------------------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ class Planes:
         """Load the first `left` of a vector of complex numbers, zero-padded."""
         vector = self.vector
         low, high = (
-            vector.load_masked(pointer_to(vector, address, half * vector.lanes), mask)
+            vector.load(pointer_to(vector, address, half * vector.lanes), mask)
             for half, mask in enumerate(self._halves(left))
         )
         real, imaginary = (
@@ -199,7 +199,7 @@ class Planes:
         for half, mask in enumerate(self._halves(left)):
             some = picks[half * vector.lanes : (half + 1) * vector.lanes]
             pointer = pointer_to(vector, address, half * vector.lanes)
-            vector.store_masked(vector.shuffle(value[0], value[1], some), pointer, mask)
+            vector.store(vector.shuffle(value[0], value[1], some), pointer, mask)
 
     def _halves(self, left: Integer) -> tuple[Any, Any]:
         """Return the masks of `left` complex numbers, two vectors of real numbers."""

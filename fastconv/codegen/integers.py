@@ -82,11 +82,6 @@ def integers_at(
     return SimpleNamespace(**dict(zip(names, numbers, strict=True)))
 
 
-def values_of(numbers: Mapping[str, Any], builder: Any) -> dict[str, Any]:
-    """Return the LLVM values of integers by name; some may be Python integers."""
-    return {name: Integer(builder, number).value for name, number in numbers.items()}
-
-
 @contextmanager
 def counted(builder: Any, start: Any, stop: Any, step: Any = 1) -> Iterator[Integer]:
     """Emit a loop over ``range(start, stop, step)`` around the code of the block."""

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
-from llvmlite import ir
 from numba.core import cgutils
 
-from fastconv.codegen.integers import Integer, counted
-from fastconv.codegen.vector import I64, Vectors, index
-
-
-def entry(table: Integer, number: Integer) -> Integer:
-    """Return element `number` of an array of int64 at an address."""
-    builder = table.builder
-    array = builder.inttoptr(table.value, I64.as_pointer())
-    return Integer(builder, builder.load(builder.gep(array, [number.value])))
+from fastconv.codegen.integers import Integer, counted, integer_at, pointer_to
+from fastconv.codegen.vector import index, vectors
 
 
 class _Tile:
     """Base class: vectors along rows."""
 
     def __init__(self, builder: Any, bits: int, lanes: int) -> None:
-        self.builder = builder
-        element = ir.FloatType() if bits == 32 else ir.DoubleType()
-        self.vector = Vectors(builder, element, lanes)
-
-    def pointer(self, address: Integer) -> Any:
-        """Return an address as a pointer to elements."""
-        return self.builder.inttoptr(address.value, self.vector.element.as_pointer())
+        self.builder, self.vector = builder, vectors(builder, bits, lanes)
 
     def add_to(self, variable: Any, value: Any) -> None:
         """Add to a variable."""
@@ -44,10 +29,10 @@ class LargeMean(_Tile):
         builder, vector = self.builder, self.vector
         sums = cgutils.alloca_once_value(builder, vector.zero)
         with counted(builder, 0, rows) as row:
-            line = vector.at(self.pointer(source), (row * row_size).value)
+            line = pointer_to(vector, source, row * row_size)
             with counted(builder, 0, columns, vector.lanes) as k:
-                mask = vector.within(index(0), (columns - k).value)
-                self.add_to(sums, vector.load_masked(vector.at(line, k.value), mask))
+                mask = vector.within(0, columns - k)
+                self.add_to(sums, vector.load(vector.at(line, k), mask))
         values, width = builder.load(sums), vector.lanes
         while width > 1:  # add the halves
             width //= 2
@@ -57,21 +42,19 @@ class LargeMean(_Tile):
 
     def store(self, total: Any, row_divisor: Integer, column_divisor: Integer, to: Integer) -> None:
         """Store a sum, divided by the product of the divisors at two addresses."""
-        builder = self.builder
-        row, column = (builder.load(self.pointer(at)) for at in (row_divisor, column_divisor))
-        builder.store(builder.fdiv(total, builder.fmul(row, column)), self.pointer(to))
+        builder, vector = self.builder, self.vector
+        row, column = (builder.load(pointer_to(vector, at)) for at in (row_divisor, column_divisor))
+        builder.store(builder.fdiv(total, builder.fmul(row, column)), pointer_to(vector, to))
 
 
 class LargeMeanGrad(_Tile):
     """Several vectors of one input-gradient row; `grad` is the address of the output-grad plane."""
 
-    def __init__(
-        self, builder: Any, bits: int, lanes: int, values: SimpleNamespace, grad: Integer
-    ) -> None:
+    def __init__(self, builder: Any, bits: int, lanes: int, v: Any, grad: Integer) -> None:
         super().__init__(builder, bits, lanes)
-        self.v, self.grad = values, self.pointer(grad)
-        self.row_divisors, self.column_divisors = (
-            self.pointer(table) for table in (values.row_divisors, values.column_divisors)
+        self.v = v
+        self.grad, self.row_divisors, self.column_divisors = (
+            pointer_to(self.vector, at) for at in (grad, v.row_divisors, v.column_divisors)
         )
 
     def emit(self, first: Integer, last: Integer, k: Integer, vectors: int, to: Integer) -> None:
@@ -84,29 +67,28 @@ class LargeMeanGrad(_Tile):
         starts = [k + number * vector.lanes for number in range(vectors)]
         sums = [cgutils.alloca_once_value(builder, vector.zero) for _ in starts]
         with counted(builder, 0, v.OW) as j:
-            begin, end = entry(v.left, j), entry(v.right, j)
+            begin, end = integer_at(builder, v.left, j), integer_at(builder, v.right, j)
             meets = builder.and_(
                 begin.compare("<", k + vectors * vector.lanes), end.compare(">", k)
             )
             with builder.if_then(meets):
                 contribution = vector.broadcast(self._contribution(first, last, j))
                 for start, total in zip(starts, sums, strict=True):
-                    inside = vector.within((start - begin).value, (end - begin).value)
+                    inside = vector.within(start - begin, end - begin)
                     old = builder.load(total)
                     new = builder.fadd(old, contribution)
                     builder.store(builder.select(inside, new, old), total)
         for start, total in zip(starts, sums, strict=True):
-            mask = vector.within(start.value, v.W.value)
-            at = vector.at(self.pointer(to), start.value)
-            vector.store_masked(builder.load(total), at, mask)
+            mask = vector.within(start, v.W)
+            vector.store(builder.load(total), pointer_to(vector, to, start), mask)
 
     def _contribution(self, first: Integer, last: Integer, j: Integer) -> Any:
         """Return the sum of the gradients of windows (i, j), each divided by its divisors."""
         builder, vector = self.builder, self.vector
         total = cgutils.alloca_once_value(builder, vector.element(0.0))
-        divisor = builder.load(vector.at(self.column_divisors, j.value))
+        divisor = builder.load(vector.at(self.column_divisors, j))
         with counted(builder, first, last) as i:
-            grad = builder.load(vector.at(self.grad, (i * self.v.OW + j).value))
-            row = builder.load(vector.at(self.row_divisors, i.value))
+            grad = builder.load(vector.at(self.grad, i * self.v.OW + j))
+            row = builder.load(vector.at(self.row_divisors, i))
             self.add_to(total, builder.fdiv(grad, builder.fmul(row, divisor)))
         return builder.load(total)

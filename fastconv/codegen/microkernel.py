@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from fastconv.codegen.integers import integers, pointer_to
+from fastconv.codegen.integers import pointer_to
 from fastconv.codegen.number_types import NUMBER_TYPES
 from fastconv.codegen.vector import Vectors
 
@@ -18,12 +17,12 @@ class Microkernel:
     builder : llvmlite.ir.IRBuilder
     bits, lanes : int
         Bits of an operand, and lanes of a vector.
-    arguments : dict
-        The arguments by name, 64-bit integers: LLVM values or `Integer`.
+    v : SimpleNamespace of Integer
+        The arguments by name.
     """
 
-    def __init__(self, builder: Any, bits: int, lanes: int, arguments: Mapping[str, Any]) -> None:
-        self.builder, self.v, number = builder, integers(builder, arguments), NUMBER_TYPES[bits]
+    def __init__(self, builder: Any, bits: int, lanes: int, v: Any) -> None:
+        self.builder, self.v, number = builder, v, NUMBER_TYPES[bits]
         self.operand = Vectors(builder, number.operand, lanes)
         self.vector = Vectors(builder, number.accumulator, lanes)
 

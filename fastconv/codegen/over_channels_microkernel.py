@@ -24,9 +24,7 @@ class OverChannels(ConvMicrokernel):
         """Emit the microkernel."""
         builder, vector, operand, lanes = self.builder, self.vector, self.operand, self.vector.lanes
         bias = [
-            vector.load_masked(
-                vector.at(self.bias, v * lanes), vector.first(self.v.filters - v * lanes)
-            )
+            vector.load(vector.at(self.bias, v * lanes), vector.first(self.v.filters - v * lanes))
             for v in range(vectors)
         ]
         steps = [j * step if step else self.layer.x_step * j for j in range(columns)]

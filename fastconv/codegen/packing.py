@@ -23,25 +23,17 @@ def clear_row(vector: Vectors, target: Any, count: Any) -> None:
             with whole:
                 vector.store(vector.zero, to)
             with partly:
-                vector.store_masked(vector.zero, to, vector.first(left.value))
+                vector.store(vector.zero, to, vector.first(left.value))
 
 
-def copy_row(
-    vector: Vectors,
-    target: Any,
-    row: Any,
-    width: Any,
-    left: Any,
-    distance: Any,
-    count: Any,
-    step: int,
-) -> None:
+def copy_row(vector: Vectors, target: Any, row: Any, width: Any, across: Any, step: int) -> None:
     """Emit ``target[k] = row[left + k * distance]`` for k below `count`, with zero padding.
 
-    The row has columns 0 to `width`. `distance` equals `step`, 1 or 2, unless `step` is 0.
+    The row has columns 0 to `width`; ``left, distance, count = across``. `distance` equals `step`,
+    1 or 2, unless `step` is 0.
     """
     builder = vector.builder
-    width, left, distance = (Integer(builder, number) for number in (width, left, distance))
+    width, left, distance, count = (Integer(builder, number) for number in (width, *across))
     with counted(builder, 0, count, vector.lanes if step else 1) as k:
         to, column = pointer_to(vector, target, k), left + k * (step or distance)
         if step:
@@ -68,43 +60,32 @@ def _copy_vector(vector: Vectors, to: Any, row: Any, first: Any, width: Any, ste
         with partly:
             masks = [vector.within(part.value, width.value) for part in parts]
             both = zip(sources, masks, strict=True)
-            vector.store(_even_elements(vector, [vector.load_masked(*pair) for pair in both]), to)
+            vector.store(_even_elements(vector, [vector.load(*pair) for pair in both]), to)
 
 
 def copy_part(vector: Vectors, target: Any, source: Any, count: Any, wide: Any) -> None:
     """Emit ``target[k] = source[k]`` for k below `wide`, 0 from `count` on; at most `lanes`."""
     present, wanted = (vector.first(Integer(vector.builder, n).value) for n in (count, wide))
-    loaded = vector.load_masked(pointer_to(vector, source), present)
-    vector.store_masked(loaded, pointer_to(vector, target), wanted)
+    loaded = vector.load(pointer_to(vector, source), present)
+    vector.store(loaded, pointer_to(vector, target), wanted)
 
 
 def transpose_block(
-    vector: Vectors,
-    target: Any,
-    to_row: Any,
-    source: Any,
-    of_row: Any,
-    numbers: Any,
-    rows: Any,
-    columns: Any,
-    wide: Any,
-    step: int = 1,
+    vector: Vectors, target: Any, to_row: Any, block: Any, counts: Any, step: int = 1
 ) -> None:
     """Emit ``target[numbers[c], r] = source[r, c * step]`` for r below `wide`, c below `columns`.
 
-    `numbers` is the address of row indices (int64); `to_row` and `of_row` are row strides in
-    elements. If the source has fewer `rows` than `wide`, zeros are written. At most `lanes` rows
-    and columns are transposed. `step` is 1 or 2.
+    Here ``source, of_row, numbers = block`` and ``rows, columns, wide = counts``. `numbers` is the
+    address of row indices (int64); `to_row` and `of_row` are row strides in elements. If the source
+    has fewer `rows` than `wide`, zeros are written. At most `lanes` rows and columns are
+    transposed. `step` is 1 or 2.
     """
-    builder, lanes = vector.builder, vector.lanes
-    rows, columns, wide = (Integer(builder, number) for number in (rows, columns, wide))
+    builder, lanes, (source, of_row, numbers) = vector.builder, vector.lanes, block
+    rows, columns, wide = (Integer(builder, number) for number in counts)
 
     def store(column: Any, c: int, mask: Any = None) -> None:
         to = pointer_to(vector, target, integer_at(builder, numbers, c) * to_row)
-        if mask is None:
-            vector.store(column, to)
-        else:
-            vector.store_masked(column, to, mask)
+        vector.store(column, to, mask)
 
     # The usual block is whole and needs no masks. Memory after the last column of a row may not
     # exist.
@@ -112,12 +93,12 @@ def transpose_block(
     inside = builder.and_(rows.compare(">=", lanes), columns.compare(">=", lanes + step - 1))
     with builder.if_else(inside) as (whole, partly):
         with whole:
-            block = _transposed(vector, source, of_row, step)
+            transposed = _transposed(vector, source, of_row, step)
             with builder.if_else(full) as (unmasked, masked):
                 with unmasked:
-                    _each(store, block)
+                    _each(store, transposed)
                 with masked:
-                    _each(store, block, narrow)
+                    _each(store, transposed, narrow)
         with partly:
             for c, column in enumerate(
                 _part_transposed(vector, source, of_row, rows, columns, step)
@@ -131,29 +112,19 @@ def _each(store: Any, block: list[Any], *mask: Any) -> None:
         store(column, c, *mask)
 
 
-def transpose_some(
-    vector: Vectors,
-    target: Any,
-    to_row: Any,
-    source: Any,
-    of_row: Any,
-    numbers: Any,
-    rows: Any,
-    columns: Any,
-    wide: Any,
-) -> None:
+def transpose_some(vector: Vectors, target: Any, to_row: Any, block: Any, counts: Any) -> None:
     """Do what `transpose_block` does, but skip columns whose row index is negative.
 
     Blocks are rarely whole here, so all loads and stores are masked.
     """
-    builder = vector.builder
-    rows, columns, wide = (Integer(builder, number) for number in (rows, columns, wide))
+    builder, (source, of_row, numbers) = vector.builder, block
+    rows, columns, wide = (Integer(builder, number) for number in counts)
     mask = vector.first(wide.value)
     for c, column in enumerate(_part_transposed(vector, source, of_row, rows, columns)):
         with builder.if_then(columns.compare(">", c)):
             number = integer_at(builder, numbers, c)
             with builder.if_then(number.compare(">=", 0)):
-                vector.store_masked(column, pointer_to(vector, target, number * to_row), mask)
+                vector.store(column, pointer_to(vector, target, number * to_row), mask)
 
 
 def gather_block(
@@ -179,7 +150,7 @@ def gather_block(
             mask = vector.first(columns.value)
             for r, row in enumerate(block):
                 with builder.if_then(rows.compare(">", r)):
-                    vector.store_masked(row, targets[r], mask)
+                    vector.store(row, targets[r], mask)
 
 
 def _transposed(vector: Vectors, source: Any, of_row: Any, step: int) -> list[Any]:
@@ -206,7 +177,7 @@ def _part_transposed(
         start, wanted = Integer(builder, of_row) * r, rows.compare(">", r)
         masks = [builder.select(wanted, mask, none) for mask in present]
         parts = [pointer_to(vector, source, start + part * lanes) for part in range(step)]
-        loaded = [vector.load_masked(*pair) for pair in zip(parts, masks, strict=True)]
+        loaded = [vector.load(*pair) for pair in zip(parts, masks, strict=True)]
         block.append(_even_elements(vector, loaded))
     return vector.transpose(block)
 

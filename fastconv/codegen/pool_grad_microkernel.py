@@ -15,17 +15,15 @@ from llvmlite import ir
 from fastconv.codegen.integers import Integer
 from fastconv.codegen.pool_tile import PoolTile, whole_or_masked
 
-#: The arguments: addresses of the planes of the output gradient, the argmax (a byte each) and the
-#: input gradient, and of the divisors of all rows and columns of windows; the sizes of the planes,
-#: the row stride of the argmax, the first window, and the row and column of its first tap.
-ARGUMENTS = (
-    *("grad", "argmax", "out", "row_divisors", "column_divisors"),
-    *("height", "width", "out_height", "out_width", "argmax_row", "i", "j", "top", "left"),
-)
-
 
 class PoolGrad(PoolTile):
-    """Computes the pixels from `rows` rows of one vector of windows up to the next windows."""
+    """Computes the pixels from `rows` rows of one vector of windows up to the next windows.
+
+    Its arguments: addresses of the planes of the output gradient, the argmax (a byte each) and the
+    input gradient, `out`, and of the divisors of all rows and columns of windows; the sizes of the
+    planes; the row stride of the argmax; the first window, `i` and `j`, and the row and column of
+    its first tap, `top` and `left`.
+    """
 
     def emit(self, mean: bool) -> None:
         """Emit the microkernel."""
@@ -45,7 +43,8 @@ class PoolGrad(PoolTile):
     def _write(self, masked: bool) -> None:
         v, (down, across) = self.v, self.window.stride
         masks = {
-            back: self.within(v.j - back, v.out_width) if masked else None for back in self.back
+            back: self.vector.within(v.j - back, v.out_width) if masked else None
+            for back in self.back
         }
         sums: dict[tuple[int, int], Any] = {}
         for t in range(-((self.window.R - 1) // down), self.rows):
@@ -79,16 +78,16 @@ class PoolGrad(PoolTile):
     def _windows(self, i: Integer, j: Integer, mask: Any) -> tuple[Any, Any]:
         """Return the gradients of a vector of windows from (i, j) on, and their argmax for max."""
         builder, vector, v = self.builder, self.vector, self.v
-        grad = self.load(vector.at(self.grad, (i * v.out_width + j).value), mask)
+        grad = vector.load(vector.at(self.grad, i * v.out_width + j), mask)
         if self.mean:
             rows, columns = self.pointer(v.row_divisors), self.pointer(v.column_divisors)
-            row = vector.broadcast(builder.load(vector.at(rows, i.value)))
-            column = self.load(vector.at(columns, j.value), mask, vector.all(1.0))
+            row = vector.broadcast(builder.load(vector.at(rows, i)))
+            column = vector.load(vector.at(columns, j), mask, vector.all(1.0))
             return builder.fdiv(grad, builder.fmul(row, column)), None
         # Whole vectors of bytes are loaded: the argmax is padded for that.
         byte = ir.IntType(8)
         kind = ir.VectorType(byte, vector.lanes)
-        at = vector.at(self.pointer(v.argmax, byte), (i * v.argmax_row + j).value)
+        at = vector.at(self.pointer(v.argmax, byte), i * v.argmax_row + j)
         return grad, builder.load(builder.bitcast(at, kind.as_pointer()), align=1)
 
     def _contribution(self, grad: Any, argmax: Any, r: int, s: int) -> Any:
@@ -110,5 +109,5 @@ class PoolGrad(PoolTile):
                 picks = [k % across * lanes + k // across for k in numbers]
                 pixels = phases[0] if across == 1 else vector.pick(phases, picks)
                 w = v.left + part * lanes
-                mask = self.within(w, v.width) if masked else None
-                self.store(vector, pixels, vector.at(self.out, (h * v.width + w).value), mask)
+                mask = self.vector.within(w, v.width) if masked else None
+                vector.store(pixels, vector.at(self.out, h * v.width + w), mask)

@@ -15,14 +15,6 @@ from fastconv.codegen.integers import Integer
 from fastconv.codegen.pool_tile import PoolTile, whole_or_masked
 from fastconv.codegen.vector import I32, I64, Vectors
 
-#: The arguments: addresses of the plane, of the tile's corner in the output and in the argmax, and
-#: of the divisors of its first row and column; the size of the plane; the row and column of the
-#: first tap of the first window; the row strides of output and argmax; the columns that remain.
-ARGUMENTS = (
-    *("x", "out", "argmax", "row_divisors", "column_divisors"),
-    *("height", "width", "top", "left", "out_row", "argmax_row", "columns"),
-)
-
 #: How an argmax is stored: not at all; as one byte, ``r * S + s``; or as its flat index in the
 #: plane, an int64.
 NONE, BYTES, INDICES = "", "byte", "index"
@@ -41,7 +33,13 @@ class Reduction(NamedTuple):
 
 
 class Pool(PoolTile):
-    """Windows of one shape times `rows` rows of one vector of outputs."""
+    """Windows of one shape times `rows` rows of one vector of outputs.
+
+    Its arguments: addresses of the plane, `x`, of the tile's corner in the output and in the
+    argmax, and of the divisors of its first row and column; the size of the plane; the row and
+    column of the first tap of the first window, `top` and `left`; the row strides of output and
+    argmax; the `columns` that remain.
+    """
 
     def emit(self, reduction: Reduction) -> None:
         """Emit the microkernel. A ReLU needs an argmax in bytes."""
@@ -61,7 +59,7 @@ class Pool(PoolTile):
         window, down = self.window, self.window.stride[0]
         columns = sorted({column for s in range(window.S) for column in self._columns(s)})
         masks = {
-            column: self.within(self.v.left + column, self.v.width) if masked else None
+            column: self.vector.within(self.v.left + column, self.v.width) if masked else None
             for column in columns
         }
         first = self._first_column() if self.argmax else None
@@ -108,7 +106,7 @@ class Pool(PoolTile):
         vector, across = self.vector, self.window.stride[1]
         outside = vector.zero if self.mean else self._lowest
         loaded = {
-            column: self.load(vector.at(self.x, (row + self.v.left + column).value), mask, outside)
+            column: vector.load(vector.at(self.x, row + self.v.left + column), mask, outside)
             for column, mask in masks.items()
         }
         value = tap = None
@@ -161,18 +159,18 @@ class Pool(PoolTile):
     def _store(self, i: int, value: Any, tap: Any, masked: bool) -> None:
         """Store output row `i`."""
         builder, vector, v = self.builder, self.vector, self.v
-        mask = self.within(v.columns * 0, v.columns) if masked else None
+        mask = self.vector.within(v.columns * 0, v.columns) if masked else None
         if self.mean:
             rows, columns = self.pointer(v.row_divisors), self.pointer(v.column_divisors)
-            row = vector.broadcast(builder.load(vector.at(rows, ir.Constant(I64, i))))
-            across = self.load(columns, mask, vector.all(1.0))
+            row = vector.broadcast(builder.load(vector.at(rows, i)))
+            across = vector.load(columns, mask, vector.all(1.0))
             value = builder.fdiv(value, builder.fmul(row, across))
         positive = None
         if self.relu:  # NaN stays NaN
             positive = builder.fcmp_unordered(">", value, vector.zero)
             value = builder.select(positive, value, vector.zero)
         offset = v.out_row * i
-        self.store(vector, value, vector.at(self.pointer(v.out), offset.value), mask)
+        vector.store(value, vector.at(self.pointer(v.out), offset), mask)
         if self.argmax == BYTES:
             self._store_bytes(i, tap, positive)
         elif self.argmax == INDICES:
@@ -186,7 +184,7 @@ class Pool(PoolTile):
         if positive:
             number = builder.select(positive, number, self._numbers(NO_TAP))
         kind = ir.VectorType(byte, self.vector.lanes)
-        at = self.vector.at(self.pointer(self.v.argmax, byte), (self.v.argmax_row * i).value)
+        at = self.vector.at(self.pointer(self.v.argmax, byte), self.v.argmax_row * i)
         at = builder.bitcast(at, kind.as_pointer())
         builder.store(builder.trunc(number, kind), at, align=1)
 
@@ -203,7 +201,7 @@ class Pool(PoolTile):
         steps = ir.Constant(wide.type, [k * across for k in range(lanes)])
         flat = builder.add(builder.add(wide.broadcast(corner.value), steps), s)
         flat = builder.add(flat, builder.mul(r, wide.broadcast(v.width.value)))
-        self.store(wide, flat, wide.at(self.pointer(v.argmax, I64), offset.value), mask)
+        wide.store(flat, wide.at(self.pointer(v.argmax, I64), offset), mask)
 
     def _row_and_column(self, tap: Any) -> tuple[Any, Any]:
         builder = self.builder

@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from llvmlite import ir
-
 from fastconv.codegen.integers import Integer
-from fastconv.codegen.vector import Vectors
+from fastconv.codegen.vector import Vectors, phis
 from fastconv.runtime import cpu
 
 
@@ -39,23 +37,6 @@ class PoolTile:
         """Return an address as a pointer to elements, or to another type."""
         return self.builder.inttoptr(address.value, (kind or self.vector.element).as_pointer())
 
-    def within(self, start: Integer, size: Integer) -> Any:
-        """Return ``[0 <= start + i < size for i in range(lanes)]``."""
-        return self.vector.within(start.value, size.value)
-
-    def load(self, pointer: Any, mask: Any, otherwise: Any = None) -> Any:
-        """Load a vector, with `otherwise` where a mask is not set."""
-        if mask is None:
-            return self.vector.load(pointer)
-        return self.vector.load_masked(pointer, mask, otherwise)
-
-    def store(self, vector: Vectors, value: Any, pointer: Any, mask: Any) -> None:
-        """Store a vector, where the mask is set if there is one."""
-        if mask is None:
-            vector.store(value, pointer)
-        else:
-            vector.store_masked(value, pointer, mask)
-
     def all_of(self, *conditions: Any) -> Any:
         """Return whether all conditions hold."""
         whole = conditions[0]
@@ -71,11 +52,9 @@ class PoolTile:
         with builder.if_then(builder.icmp_unsigned("<", row.value, height.value)):
             new = compute()
             inside = builder.block
-        merged = dict(old)
-        for key, value in new.items():
-            kept = old.get(key, self.vector.zero)
-            merged[key] = merge(builder, [(kept, before), (value, inside)])
-        return merged
+        kept = [old.get(key, self.vector.zero) for key in new]
+        merged = phis(builder, (before, kept), (inside, new.values()))
+        return {**old, **dict(zip(new, merged, strict=True))}
 
 
 def whole_or_masked(builder: Any, whole: Any, write: Callable[[bool], None]) -> None:
@@ -88,16 +67,3 @@ def whole_or_masked(builder: Any, whole: Any, write: Callable[[bool], None]) -> 
             write(False)
         with otherwise:
             write(True)
-
-
-def merge(builder: Any, values: list[tuple[Any, Any]]) -> Any:
-    """Return a phi node over (value, block) pairs."""
-    merged = builder.phi(values[0][0].type)
-    for value, block in values:
-        merged.add_incoming(value, block)
-    return merged
-
-
-def vectors(builder: Any, bits: int, lanes: int) -> Vectors:
-    """Return vectors of float32 or float64."""
-    return Vectors(builder, ir.FloatType() if bits == 32 else ir.DoubleType(), lanes)

@@ -6,7 +6,7 @@ meaning in Python; the tests compare the two.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -54,11 +54,21 @@ def updated_if(
     with builder.if_then(condition):
         updated = update()
         after = builder.block
-    merged = [builder.phi(value.type) for value in values]
-    for phi, old, new in zip(merged, values, updated, strict=True):
-        phi.add_incoming(old, before)
-        phi.add_incoming(new, after)
-    return merged
+    return phis(builder, (before, values), (after, updated))
+
+
+def phis(builder: Any, *sources: tuple[Any, Iterable[Any]]) -> list[Any]:
+    """Return phi nodes: from pairs (block, values) the values of the block just left."""
+    nodes = [builder.phi(value.type) for value in sources[0][1]]
+    for source in sources:
+        add_source(nodes, *source)
+    return nodes
+
+
+def add_source(nodes: Sequence[Any], block: Any, values: Iterable[Any]) -> None:
+    """Let phi nodes have these values where control comes from a block."""
+    for node, value in zip(nodes, values, strict=True):
+        node.add_incoming(value, block)
 
 
 class Vectors:
@@ -91,15 +101,28 @@ class Vectors:
             pointer = self.builder.gep(pointer, [number(offset)])
         return pointer
 
-    def load(self, pointer: Any) -> Any:
-        """Return ``memory[pointer : pointer + lanes]``."""
-        typed = self.builder.bitcast(pointer, self.type.as_pointer())
-        return self.builder.load(typed, align=self.bits // 8)
+    def load(self, pointer: Any, mask: Any = None, otherwise: Any = None) -> Any:
+        """Return ``[memory[pointer + i] if mask[i] else otherwise[i] for i in range(lanes)]``.
 
-    def store(self, vector: Any, pointer: Any) -> None:
-        """Do ``memory[pointer : pointer + lanes] = vector``."""
+        Without `mask` all elements are loaded, without `otherwise` masked elements are 0.
+        """
         typed = self.builder.bitcast(pointer, self.type.as_pointer())
-        self.builder.store(vector, typed, align=self.bits // 8)
+        if mask is None:
+            return self.builder.load(typed, align=self.bits // 8)
+        arguments = [self.type.as_pointer(), I32, self._mask_type, self.type]
+        load = self._declare(f"llvm.masked.load.{self._suffix}.p0", self.type, arguments)
+        other = self.zero if otherwise is None else otherwise
+        return self.builder.call(load, [typed, ir.Constant(I32, self.bits // 8), mask, other])
+
+    def store(self, vector: Any, pointer: Any, mask: Any = None) -> None:
+        """Do ``memory[pointer + i] = vector[i]``, where ``mask[i]``; access no other memory."""
+        typed = self.builder.bitcast(pointer, self.type.as_pointer())
+        if mask is None:
+            self.builder.store(vector, typed, align=self.bits // 8)
+            return
+        arguments = [self.type, self.type.as_pointer(), I32, self._mask_type]
+        store = self._declare(f"llvm.masked.store.{self._suffix}.p0", ir.VoidType(), arguments)
+        self.builder.call(store, [vector, typed, ir.Constant(I32, self.bits // 8), mask])
 
     def mask(self, wanted: Sequence[bool]) -> Any:
         """Return ``wanted``, a constant."""
@@ -127,25 +150,6 @@ class Vectors:
 
         # As an unsigned integer, a negative number is very large.
         return self.builder.icmp_unsigned("<", self.builder.add(lanes, spread(start)), spread(size))
-
-    def load_masked(self, pointer: Any, mask: Any, otherwise: Any = None) -> Any:
-        """Return ``[memory[pointer + i] if mask[i] else otherwise[i] for i in range(lanes)]``.
-
-        Without `otherwise` masked elements are 0.
-        """
-        arguments = [self.type.as_pointer(), I32, self._mask_type, self.type]
-        load = self._declare(f"llvm.masked.load.{self._suffix}.p0", self.type, arguments)
-        typed = self.builder.bitcast(pointer, self.type.as_pointer())
-        align = ir.Constant(I32, self.bits // 8)
-        other = self.zero if otherwise is None else otherwise
-        return self.builder.call(load, [typed, align, mask, other])
-
-    def store_masked(self, vector: Any, pointer: Any, mask: Any) -> None:
-        """Do ``memory[pointer + i] = vector[i]`` where ``mask[i]``; access no other memory."""
-        arguments = [self.type, self.type.as_pointer(), I32, self._mask_type]
-        store = self._declare(f"llvm.masked.store.{self._suffix}.p0", ir.VoidType(), arguments)
-        typed = self.builder.bitcast(pointer, self.type.as_pointer())
-        self.builder.call(store, [vector, typed, ir.Constant(I32, self.bits // 8), mask])
 
     def all(self, value: float) -> Any:
         """Return ``[value] * lanes``, a constant."""

@@ -97,13 +97,13 @@ class Transforms:
 
         def load(i: int, j: int) -> Any:
             where = pointer_to(vector, source, plane * (i * self.r + j))
-            value = vector.load_masked(where, mask)
+            value = vector.load(where, mask)
             return builder.fpext(value, double.type) if vector.bits == 32 else value
 
         def keep(i: int, j: int, value: Any) -> None:
             value = builder.fptrunc(value, vector.type) if vector.bits == 32 else value
             where = pointer_to(vector, target, stride * (i * self.alpha + j))
-            vector.store_masked(value, where, mask)
+            vector.store(value, where, mask)
 
         transform_2d(double, self.matrices.weights, load, keep)
 
@@ -216,7 +216,7 @@ class RowScatter:
         vector, loaded = self.vector, []
         for column in (first + v * vector.lanes for v in range(count)):
             mask = vector.within(column.value, self.width.value)
-            loaded.append(vector.load_masked(pointer_to(vector, self.row, column), mask))
+            loaded.append(vector.load(pointer_to(vector, self.row, column), mask))
         return loaded
 
     def _deinterleaved(self, k: Integer, loaded: list[Any]) -> None:
@@ -268,11 +268,8 @@ def store_row(vector: Vectors, out: Integer) -> Callable[..., None]:
     """Return the `keep` of `interleave_row` that stores a row."""
 
     def keep(value: Any, column: Any, left: Any = None) -> None:
-        pointer = pointer_to(vector, out, column)
-        if left is None:
-            vector.store(value, pointer)
-        else:
-            vector.store_masked(value, pointer, vector.first(left))
+        mask = None if left is None else vector.first(left)
+        vector.store(value, pointer_to(vector, out, column), mask)
 
     return keep
 

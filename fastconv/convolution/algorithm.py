@@ -18,7 +18,7 @@ from fastconv.convolution import fused_max_pool
 from fastconv.core.activation import Activation
 from fastconv.core.conv_problem import DIRECTIONS, Conv2dProblem, Direction
 from fastconv.core.precision import Precision
-from fastconv.runtime import output_memory
+from fastconv.runtime import cpu, output_memory
 
 Array = NDArray[Any]
 
@@ -54,6 +54,14 @@ def compiler_missing() -> str | None:
     if config.DISABLE_JIT:
         return "needs Numba's compiler, which NUMBA_DISABLE_JIT switches off"
     return None
+
+
+def masks_missing() -> str | None:
+    """Return why vectors cannot be loaded by a mask, None if they can."""
+    instructions = cpu.describe().instructions
+    if instructions.masks:
+        return None
+    return f"needs loads by mask, which {instructions.name} vectors do not have"
 
 
 class Implementation:

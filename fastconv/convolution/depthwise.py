@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastconv.codegen.depthwise_microkernel import DepthwiseShape
 from fastconv.convolution.algorithm import (
     Algorithm,
     Array,
@@ -18,6 +19,7 @@ from fastconv.convolution.algorithm import (
     UnfusedMaxPool,
     as_read_only,
     compiler_missing,
+    masks_missing,
 )
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
 from fastconv.convolution.blocking.tiling import Target
@@ -32,7 +34,8 @@ from fastconv.convolution.input_grad.stride_phases import Phase, phases
 from fastconv.convolution.packed_weights import all_finite
 from fastconv.core.activation import Activation
 from fastconv.core.conv_problem import Conv2dProblem
-from fastconv.kernels.depthwise_loops import LAYER, DepthwiseShape, depthwise_address, run_blocks
+from fastconv.jit.launch import run_code
+from fastconv.kernels.depthwise_loops import LAYER, depthwise_address
 from fastconv.runtime import cpu
 from fastconv.runtime.threads import useful_threads
 
@@ -60,10 +63,7 @@ class DepthwiseForward(PhaseForward):
             return f"needs dilation 1, got {p.dilation}"
         if p.stride[1] > 2 or p.stride[0] > 2:
             return f"needs stride 1 or 2, got {p.stride}"
-        instructions = cpu.describe().instructions
-        if not instructions.masks:
-            return f"needs loads by mask, which {instructions.name} vectors do not have"
-        return compiler_missing()
+        return masks_missing() or compiler_missing()
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count instructions and memory traffic."""
@@ -250,15 +250,5 @@ class DepthwiseLaunch(Launch):
                 UnfusedMaxPool(whole, self._unpooled[0])(x, residual, out)
                 return
             added = residual.reshape(-1)
-        run_blocks.on(
-            useful_threads(self._work),
-            self._blocks,
-            self._code,
-            x.ravel(),
-            weights,
-            bias,
-            added,
-            out.ravel(),
-            self._numbers,
-            self._layer,
-        )
+        arrays = x.ravel(), weights, bias, added, out.ravel(), self._numbers, self._layer
+        run_code.on(useful_threads(self._work), self._blocks, self._code, *arrays)

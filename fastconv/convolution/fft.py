@@ -32,15 +32,7 @@ from fastconv.convolution.algorithm import (
     Implementation,
     compiler_missing,
 )
-from fastconv.convolution.blocking.overlap_save import (
-    SPECTRA_BYTES,
-    WEIGHT_BYTES,
-    Cut,
-    axis_of,
-    best_cut,
-    seconds,
-    workspace_bytes,
-)
+from fastconv.convolution.blocking import overlap_save
 from fastconv.convolution.blocking.partition import PARTS, WORTH_A_TASK, Range, split, split_below
 from fastconv.convolution.blocking.spectra import MOST_POINTS, Integers, transform_of
 from fastconv.convolution.im2col import IM2COL
@@ -60,10 +52,12 @@ class _ByTiles(Implementation):
     def refusal(self, problem: Conv2dProblem) -> str | None:
         """Take kernels smaller than the largest tile, and not too many channels."""
         p, most = problem, MOST_POINTS
-        if not all(axis_of(p, self.direction, axis, most) for axis in (0, 1)):
+        if not all(overlap_save.axis_of(p, self.direction, axis, most) for axis in (0, 1)):
             return f"needs a dilated kernel (and its stride) within tiles of {most} x {most}"
-        if best_cut(p, self.direction) is None:
-            own, all_of = (size // 2**20 for size in (SPECTRA_BYTES, WEIGHT_BYTES))
+        if overlap_save.best_cut(p, self.direction) is None:
+            own, all_of = (
+                size // 2**20 for size in (overlap_save.SPECTRA_BYTES, overlap_save.WEIGHT_BYTES)
+            )
             return (
                 f"needs more than {own} MiB for the spectra of one tile, or more than "
                 f"{all_of} MiB for those of the weights"
@@ -72,11 +66,11 @@ class _ByTiles(Implementation):
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count points, products, and the weights' spectra, both computed and read."""
-        return seconds(problem, self.direction, _cut(problem, self.direction), threads)
+        return overlap_save.seconds(problem, self.direction, _cut(problem, self.direction), threads)
 
     def workspace_bytes(self, problem: Conv2dProblem) -> int:
         """Count the spectra of some tiles, and the points of one block of planes."""
-        return workspace_bytes(problem, self.direction, _cut(problem, self.direction))
+        return overlap_save.workspace_bytes(problem, self.direction, _cut(problem, self.direction))
 
 
 class FftForward(_ByTiles, Forward):
@@ -147,8 +141,8 @@ def _all_finite(array: Array) -> bool:
     return all(found)
 
 
-def _cut(problem: Conv2dProblem, direction: Direction) -> Cut:
-    cut = best_cut(problem, direction)
+def _cut(problem: Conv2dProblem, direction: Direction) -> overlap_save.Cut:
+    cut = overlap_save.best_cut(problem, direction)
     assert cut is not None, "this problem was refused"
     return cut
 
@@ -219,7 +213,7 @@ def _filter(
 
 def _sum_over_tiles(
     problem: Conv2dProblem,
-    cut: Cut,
+    cut: overlap_save.Cut,
     x: Array,
     grad_output: Array,
     part: tuple[Range, Range, Range],

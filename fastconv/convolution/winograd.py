@@ -51,21 +51,9 @@ from fastconv.convolution.weight_grad.winograd_weight_grad import WinogradWeight
 from fastconv.core.activation import Activation
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.records import record_of, with_addresses
+from fastconv.kernels import winograd_loops as kernels
+from fastconv.kernels import winograd_microkernels
 from fastconv.kernels.conv_microkernels import TileShape, microkernel_address
-from fastconv.kernels.winograd_loops import (
-    BOTH,
-    MULTIPLY,
-    TRANSFORM,
-    WEIGHTS,
-    convolve_winograd,
-    loops_address,
-)
-from fastconv.kernels.winograd_microkernels import (
-    ARGUMENTS,
-    inputs_address,
-    outputs_address,
-    weights_address,
-)
 from fastconv.runtime import output_memory, threads
 from fastconv.runtime.workspace import scratch
 
@@ -201,10 +189,10 @@ class WinogradLaunch(Launch):
         arguments = p, self._shape, chunk_of(p), self._window
         pack = packer_of(*arguments, channels_last=True, once=self._once)
         code = {
-            "loops": loops_address(),
-            "inputs": inputs_address(form),
-            "weights": weights_address(form),
-            "outputs": outputs_address(form, self._pooled),
+            "loops": kernels.loops_address(),
+            "inputs": winograd_microkernels.inputs_address(form),
+            "weights": winograd_microkernels.weights_address(form),
+            "outputs": winograd_microkernels.outputs_address(form, self._pooled),
             "microkernel": microkernel_address(self._shape),
             "pack": pack.code,
             "rotated": int(pack.rotated),
@@ -226,7 +214,7 @@ class WinogradLaunch(Launch):
         g, groups = ready[0].record[0], self._problem.groups
         sizes = (int(groups * g.filter_tiles * g.products * g.weight_step),)
         result = output_memory.empty(sizes, dtype) if self._once else np.empty(sizes, dtype)
-        self._run(ready, [(WEIGHTS, 0)], flat, self._none, self._none, self._none, result)
+        self._run(ready, [(kernels.WEIGHTS, 0)], flat, self._none, self._none, self._none, result)
         return as_read_only(result)
 
     def once(self, x: Array, weight: Array, bias: Array, out: Array) -> None:
@@ -243,10 +231,14 @@ class WinogradLaunch(Launch):
                 self._unfused_max_pool(weights, bias)(x, residual, out)
                 return
             added = residual.reshape(-1)
-        ready, steps = self._blocks(), [(BOTH, 0)]
+        ready, steps = self._blocks(), [(kernels.BOTH, 0)]
         blocks = ready[0]
         if blocks.shared_bytes:
-            steps = [(s, block) for block in range(blocks.blocks) for s in (TRANSFORM, MULTIPLY)]
+            steps = [
+                (s, block)
+                for block in range(blocks.blocks)
+                for s in (kernels.TRANSFORM, kernels.MULTIPLY)
+            ]
         self._run(ready, steps, weights, bias, x.ravel(), added, out.ravel())
 
     def _unfused_max_pool(self, weights: Array, bias: Array) -> Run:
@@ -266,7 +258,9 @@ class WinogradLaunch(Launch):
             blocks = blocks_of(p, m, for_useful_threads(search), self._pooled)
             numbers = {"numbers": self._numbers, "plain": self._plain, "form": self._form}
             each_call = {"weight": 0, "bias": 0}
-            arguments = record_of(ARGUMENTS, **code, layer=blocks.record, **numbers, **each_call)
+            arguments = record_of(
+                winograd_microkernels.ARGUMENTS, **code, layer=blocks.record, **numbers, **each_call
+            )
             found = ready[count] = blocks, arguments
         return found
 
@@ -291,4 +285,4 @@ class WinogradLaunch(Launch):
         with scratch("winograd", size) as memory:
             for step in steps:
                 arrays = x, residual, out, memory, arguments
-                convolve_winograd.on(blocks.workers, blocks.workers, *step, *arrays)
+                kernels.convolve_winograd.on(blocks.workers, blocks.workers, *step, *arrays)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastconv import nn
-
-Array = NDArray[Any]
+from fastconv.core.arguments import Array
 
 
 def small_network(

@@ -9,7 +9,6 @@ from typing import Any
 import numba
 import numpy.ma  # noqa: F401 - Numba would import it in a first call, where a fork may cut it in two
 from numba.core import types
-from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
@@ -71,25 +70,6 @@ def kernel(function: Callable[..., None]) -> Any:
 
 
 # Functions of integers, called by their address ------------------------------------------
-
-
-def address_of(function: Callable[..., None], name: str, arguments: int) -> int:
-    """Return the address of a function of `arguments` 64-bit integers, with C's calling convention.
-
-    It is compiled once for all callers, and found by its name from then on. It must neither raise
-    nor use Python objects.
-    """
-
-    def compiled() -> StoredKernel:
-        _rename(function, name)
-        callback: Any = CFunc(function, ((types.int64,) * arguments, types.void), {}, _FLAGS)
-        result = callback._compile_uncached()
-        result.library._ensure_finalized()
-        symbol = result.fndesc.llvm_cfunc_wrapper_name
-        return StoredKernel((symbol,), result.library._get_compiled_object())
-
-    return stored_address(name, arguments, compiled)
-
 
 _addresses: dict[str, int] = {}
 
@@ -155,14 +135,6 @@ class RangeKernel:
             threads.run_parallel(launch, *threads.layer_addresses(), 0, items, chunks, *arguments)
         elif items > 0:
             launch(*threads.SERIAL, 0, items, 1, *arguments)
-
-    def serial(self, start: int, stop: int, *arguments: Any) -> None:
-        """Run the loop over ``range(start, stop)`` on the calling thread."""
-        launch = self._launch or self._first_use()
-        if is_collecting():
-            self._note(launch, arguments)
-        else:
-            launch(*threads.SERIAL, start, stop - start, 1, *arguments)
 
     # Compilation ahead of time ---------------------------------------------------------------
 

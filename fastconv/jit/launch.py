@@ -26,6 +26,19 @@ def _run_items(
     call(code, (start, stop, *arrays, first, n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9]))
 
 
+@range_kernel
+def run_code(
+    start: int, stop: int, code: int, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any
+) -> None:
+    """Call the machine code `code` for the items `start` to `stop` with the addresses of arrays.
+
+    That of `d` is 0 if it is empty.
+    """
+    fourth = address(d) if d.size else 0
+    some, others = (address(a), address(b), address(c)), (address(e), address(f), address(g))
+    call(code, (start, stop, *some, fourth, *others))
+
+
 class Launch:
     """Machine code for ranges of items, ready to be called with the arrays of one call.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from fastconv.codegen.conv_microkernel import ARGUMENTS
+from fastconv.codegen.machine_function import machine_function
 from fastconv.codegen.number_types import NUMBER_TYPES
 from fastconv.codegen.over_channels_microkernel import OverChannels
 from fastconv.codegen.over_width_microkernel import OverWidth
-from fastconv.jit.emitter import emitted_address
 
 
 class TileShape(NamedTuple):
@@ -55,17 +54,13 @@ class TileShape(NamedTuple):
         return f"conv-over-{over}-{vector}-{size}{step}{spacing}{pooled}"
 
 
-@cache
-def microkernel_address(shape: TileShape) -> int:
-    """Return the address of a microkernel, compiled or read from the store."""
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        like = builder, shape.bits, shape.lanes, arguments, shape.spacing
-        if shape.over == "width":
-            vectors = shape.columns // shape.lanes
-            OverWidth(*like).emit(shape.filters, shape.rows, vectors, shape.pooled)
-        else:
-            vectors = shape.filters // shape.lanes
-            OverChannels(*like).emit(shape.rows, shape.columns, vectors, shape.step)
-
-    return emitted_address(shape.name, ARGUMENTS, emit)
+@machine_function(lambda shape: shape.name, *ARGUMENTS)
+def microkernel_address(builder: Any, v: Any, shape: TileShape) -> None:
+    """Emit a microkernel."""
+    like = builder, shape.bits, shape.lanes, v, shape.spacing
+    if shape.over == "width":
+        vectors = shape.columns // shape.lanes
+        OverWidth(*like).emit(shape.filters, shape.rows, vectors, shape.pooled)
+    else:
+        vectors = shape.filters // shape.lanes
+        OverChannels(*like).emit(shape.rows, shape.columns, vectors, shape.step)

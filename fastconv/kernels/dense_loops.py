@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastconv.codegen.dense_microkernel import DenseMicrokernel
-from fastconv.codegen.integers import counted, counted_together, integers
+from fastconv.codegen.integers import counted, counted_together
+from fastconv.codegen.machine_function import machine_function
 from fastconv.codegen.number_types import NUMBER_TYPES
 from fastconv.jit.compiler import range_kernel, summing_kernel
-from fastconv.jit.emitter import emitted_address
 from fastconv.jit.launch import Launch
 from fastconv.runtime import cpu
 
@@ -88,37 +89,29 @@ ARGUMENTS = (
 )
 
 
-@cache
-def product_address(shape: ProductShape) -> int:
-    """Return the address of the machine code for a range of tiles, in column-major order."""
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        _write_tiles(builder, arguments, shape)
-
-    return emitted_address(shape.name, ARGUMENTS, emit)
-
-
-def _write_tiles(builder: Any, arguments: dict[str, Any], shape: ProductShape) -> None:
-    v, size = integers(builder, arguments), NUMBER_TYPES[shape.bits].size
+@machine_function(lambda shape: shape.name, *ARGUMENTS)
+def product_address(builder: Any, v: Any, shape: ProductShape) -> None:
+    """Emit the loops over a range of tiles, in column-major order."""
+    size = NUMBER_TYPES[shape.bits].size
     run = 2**62 if shape.transposed else _RUN  # sums over lanes are short anyway
     many = (v.M + (shape.rows - 1)) // shape.rows
     with counted_together(builder, v.start, v.stop, (many,)) as (across, down):
         i, j = down * shape.rows, across * shape.columns
         corner = v.b + (j * v.b_row if shape.transposed else j) * size
         with counted(builder, 0, v.depth, run) as k:
-            tile = {
-                "a": v.a + (i * v.a_row + k * v.a_step) * size,
-                "b": corner + k * v.b_row * size,
-                "out": v.out + (i * v.out_row + j) * size,
-                "a_row": v.a_row,
-                "a_step": v.a_step,
-                "b_row": v.b_row,
-                "out_row": v.out_row,
-                "depth": (v.depth - k).at_most(run),
-                "rows": v.M - i,
-                "columns": v.N - j,
-                "adds": k,
-            }
+            tile = SimpleNamespace(
+                a=v.a + (i * v.a_row + k * v.a_step) * size,
+                b=corner + k * v.b_row * size,
+                out=v.out + (i * v.out_row + j) * size,
+                a_row=v.a_row,
+                a_step=v.a_step,
+                b_row=v.b_row,
+                out_row=v.out_row,
+                depth=(v.depth - k).at_most(run),
+                rows=v.M - i,
+                columns=v.N - j,
+                adds=k,
+            )
             kernel = DenseMicrokernel(builder, shape.bits, shape.lanes, tile)
             if shape.transposed:
                 kernel.inner(shape.rows, shape.columns)

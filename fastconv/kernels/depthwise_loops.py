@@ -2,80 +2,39 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
-from fastconv.codegen.depthwise_microkernel import DepthwiseMicrokernel
-from fastconv.codegen.integers import (
-    counted,
-    counted_together,
-    integers,
-    integers_at,
-)
+from fastconv.codegen.depthwise_microkernel import DepthwiseMicrokernel, DepthwiseShape
+from fastconv.codegen.integers import counted, counted_together, integers_at
+from fastconv.codegen.machine_function import machine_function
 from fastconv.codegen.number_types import NUMBER_TYPES
-from fastconv.jit.compiler import range_kernel
-from fastconv.jit.emitter import emitted_address
-from fastconv.jit.pointers import address, call
-
-
-class DepthwiseShape(NamedTuple):
-    """The compile-time parameters of a `DepthwiseMicrokernel`: taps, stride and the tile.
-
-    With `odd`, even output columns have R x S taps and odd ones R x `odd`. If `pooled`, maxima over
-    2 x 2 windows are stored.
-    """
-
-    R: int
-    S: int
-    stride: tuple[int, int]
-    rows: int
-    vectors: int
-    bits: int
-    lanes: int
-    odd: int | None = None
-    pooled: bool = False
-
-    @property
-    def name(self) -> str:
-        """The kernel's name; docs/kernels.md has the grammar."""
-        down, across = self.stride
-        tile = f"{self.rows}x{self.vectors * self.lanes}"
-        odd = "" if self.odd is None else f"+{self.odd}"
-        pooled = "-pooled" if self.pooled else ""
-        taps = f"{self.R}x{self.S}{odd}-s{down}x{across}"
-        return f"depthwise-{NUMBER_TYPES[self.bits].name}x{self.lanes}-{tile}-{taps}{pooled}"
-
 
 #: The parameters of a layer, in the kernel's order.
 LAYER = (
     *("form", "C", "K", "multiplier", "H", "W", "OH", "OW", "pad_top", "pad_left"),
     *("pad_odd", "out_row", "out_plane"),
 )
-#: The arguments: a range of blocks, and addresses.
-ARGUMENTS = (*("start", "stop", "x", "weight", "bias", "residual", "out", "numbers", "layer"),)
+#: The arguments, those of `run_code`: a range of blocks, and addresses. `out` begins with the first
+#: element to be written; `residual` is as large, or 0.
+ARGUMENTS = ("start", "stop", "x", "weight", "bias", "residual", "out", "numbers", "layer")
 
 
-@cache
-def depthwise_address(shape: DepthwiseShape) -> int:
-    """Return the address of the machine code that computes a range of blocks.
-
-    A block is `rows` rows of one plane of the output.
-    """
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        v, size, rows = integers(builder, arguments), NUMBER_TYPES[shape.bits].size, shape.rows
-        g = integers_at(builder, v.layer, LAYER)
-        side, many = 2 if shape.pooled else 1, (g.OH + (rows - 1)) // rows
-        with counted_together(builder, v.start, v.stop, (g.K, many)) as (image, k, block):
-            i = (block * rows).at_most(g.OH - rows)
-            v.source = v.x + (image * g.C + k // g.multiplier) * g.H * g.W * size
-            v.line = (image * g.K + k) * g.out_plane + i // side * g.out_row
-            _write_rows(builder, v, g, (k, i), shape)
-
-    return emitted_address(shape.name, ARGUMENTS, emit)
+@machine_function(lambda shape: shape.name, *ARGUMENTS)
+def depthwise_address(builder: Any, v: Any, shape: DepthwiseShape) -> None:
+    """Emit the loop over a range of blocks, each `rows` rows of one plane of the output."""
+    g, size, rows = integers_at(builder, v.layer, LAYER), NUMBER_TYPES[shape.bits].size, shape.rows
+    side, many = 2 if shape.pooled else 1, (g.OH + (rows - 1)) // rows
+    with counted_together(builder, v.start, v.stop, (g.K, many)) as (image, k, block):
+        i = (block * rows).at_most(g.OH - rows)
+        v.source = v.x + (image * g.C + k // g.multiplier) * g.H * g.W * size
+        v.line = (image * g.K + k) * g.out_plane + i // side * g.out_row
+        _write_rows(builder, v, g, (k, i), shape)
 
 
-def _write_rows(builder: Any, v: Any, g: Any, corner: tuple[Any, Any], shape: Any) -> None:
+def _write_rows(
+    builder: Any, v: Any, g: Any, corner: tuple[Any, Any], shape: DepthwiseShape
+) -> None:
     """Emit the loop over the tiles of a block: output channel k, from row i on."""
     (k, i), size = corner, NUMBER_TYPES[shape.bits].size
     columns = shape.vectors * shape.lanes
@@ -85,48 +44,20 @@ def _write_rows(builder: Any, v: Any, g: Any, corner: tuple[Any, Any], shape: An
     with counted(builder, 0, wide, columns) as first:
         j = first.at_most(wide - columns).at_least(0)
         begin = (v.line + j * spacing // side) * size
-        tile = {
-            "x": v.source,
-            "weight": v.weight + k * (taps * size),
-            "bias": v.bias + k * size,
-            "out": v.out + begin,
-            "residual": v.residual.choose(v.residual.compare("!=", 0), v.residual + begin, 0),
-            "numbers": v.numbers,
-            "form": g.form,
-            "height": g.H,
-            "width": g.W,
-            "top": i * shape.stride[0] - g.pad_top,
-            "left": j * shape.stride[1] - g.pad_left,
-            "left_odd": j - g.pad_odd,
-            "out_row": g.out_row,
-            "columns": g.OW - j * spacing,
-        }
-        kernel = DepthwiseMicrokernel(builder, shape.bits, shape.lanes, tile)
-        sizes = shape.R, shape.S, shape.stride, shape.rows, shape.vectors
-        if shape.pooled:
-            kernel.emit_pooled(*sizes)
-        else:
-            kernel.emit(*sizes, shape.odd)
-
-
-@range_kernel
-def run_blocks(
-    start: int,
-    stop: int,
-    code: int,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    residual: Any,
-    out: Any,
-    numbers: Any,
-    layer: Any,
-) -> None:
-    """Call the machine code `code`, of `depthwise_address`, for blocks `start` to `stop`.
-
-    `layer` holds the parameters `LAYER`. `out` begins with the first element to be written;
-    `residual` has its shape or is empty.
-    """
-    added = address(residual) if residual.size else 0
-    inputs = address(x), address(weight), address(bias), added
-    call(code, (start, stop, *inputs, address(out), address(numbers), address(layer)))
+        tile = SimpleNamespace(
+            x=v.source,
+            weight=v.weight + k * (taps * size),
+            bias=v.bias + k * size,
+            out=v.out + begin,
+            residual=v.residual.choose(v.residual.compare("!=", 0), v.residual + begin, 0),
+            numbers=v.numbers,
+            form=g.form,
+            height=g.H,
+            width=g.W,
+            top=i * shape.stride[0] - g.pad_top,
+            left=j * shape.stride[1] - g.pad_left,
+            left_odd=j - g.pad_odd,
+            out_row=g.out_row,
+            columns=g.OW - j * spacing,
+        )
+        DepthwiseMicrokernel(builder, shape, tile).emit()

@@ -8,20 +8,19 @@ one block of pixels, before the next.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 from fastconv.codegen.direct_1x1_weight_grad_microkernel import (
     ARGUMENTS,
     Direct1x1WeightGradMicrokernel,
 )
-from fastconv.codegen.integers import Integer, counted, integer_at, integers
+from fastconv.codegen.integers import Integer, counted, integer_at
+from fastconv.codegen.machine_function import machine_function
 from fastconv.codegen.packing import copy_row
 from fastconv.codegen.sums_over_pixels import store_total
 from fastconv.codegen.vector import I64, vectors
 from fastconv.core.records import record_type
-from fastconv.jit.emitter import emitted_address
-from fastconv.kernels.weight_grad_loops import Loops, emitted_loops
+from fastconv.kernels.weight_grad_loops import Loops, machine_loops
 
 
 class Direct1x1WeightGradShape(NamedTuple):
@@ -38,35 +37,28 @@ class Direct1x1WeightGradShape(NamedTuple):
         return f"direct-1x1-weight-grad-f{self.bits}x{self.lanes}-{self.rows}x{self.columns}"
 
 
-@cache
-def direct_1x1_weight_grad_address(shape: Direct1x1WeightGradShape) -> int:
-    """Return the address of a microkernel."""
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        tile = Direct1x1WeightGradMicrokernel(builder, shape.bits, shape.lanes, arguments)
-        tile.emit(shape.rows, shape.columns)
-
-    return emitted_address(shape.name, ARGUMENTS, emit)
+@machine_function(lambda shape: shape.name, *ARGUMENTS)
+def direct_1x1_weight_grad_address(builder: Any, v: Any, shape: Direct1x1WeightGradShape) -> None:
+    """Emit a microkernel."""
+    tile = Direct1x1WeightGradMicrokernel(builder, shape.bits, shape.lanes, v)
+    tile.emit(shape.rows, shape.columns)
 
 
-@cache
-def subsampler_address(step: int, bits: int, lanes: int) -> int:
-    """Return the address of the machine code that copies a strided subset of a plane's pixels.
+@machine_function(
+    lambda step, bits, lanes: f"subsample-f{bits}x{lanes}-s{step}",
+    *("target", "source", "rows", "columns", "row_step", "width", "column_step"),
+)
+def subsampler_address(builder: Any, v: Any, step: int, bits: int, lanes: int) -> None:
+    """Emit the code that copies a strided subset of a plane's pixels.
 
     Its arguments: addresses of target and plane; the numbers of rows and columns to copy; the row
     stride in elements, the width of the plane, and the column stride, which is `step` unless that
     is 0. It writes up to one vector beyond the end.
     """
-    size = bits // 8
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        v, vector = integers(builder, arguments), vectors(builder, bits, lanes)
-        with counted(builder, 0, v.rows) as i:
-            target, row = v.target + i * v.columns * size, v.source + i * v.row_step * size
-            copy_row(vector, target, row, v.width, 0, v.column_step, v.columns, step)
-
-    names = "target", "source", "rows", "columns", "row_step", "width", "column_step"
-    return emitted_address(f"subsample-f{bits}x{lanes}-s{step}", names, emit)
+    vector, size = vectors(builder, bits, lanes), bits // 8
+    with counted(builder, 0, v.rows) as i:
+        target, row = v.target + i * v.columns * size, v.source + i * v.row_step * size
+        copy_row(vector, target, row, v.width, (0, v.column_step, v.columns), step)
 
 
 #: The parameters of a partition. `a_planes` and `b_planes` count the planes of a group; the last
@@ -81,32 +73,24 @@ LAYOUT = record_type(
 CODE = record_type("subsample", "microkernel")
 
 
-@cache
-def subsample_address() -> int:
-    """Return the address of the loops that subsample planes of `x` into `memory`."""
-    return emitted_loops("subsample-pixels", _subsample, LAYOUT, CODE)
-
-
-def _subsample(w: Loops, plane: Integer) -> None:
+@machine_loops(lambda: "subsample-pixels", LAYOUT, CODE)
+def subsample_address(w: Loops, plane: Integer) -> None:
+    """Emit the loops that subsample planes of `x` into `memory`."""
     g = w.g
     target, source = w.v.memory + plane * g.x_pitch * w.size, w.v.x + plane * g.x_plane * w.size
     sizes = g.OH, g.OW, g.stride_h * g.W, g.W, g.stride_w
     w.call(w.code.subsample, target, source, *sizes)
 
 
-@cache
-def multiply_address() -> int:
-    """Return the address of the loops over products of planes.
+@machine_loops(lambda: "direct-1x1-weight-grad", LAYOUT, CODE)
+def multiply_address(w: Loops, item: Integer) -> None:
+    """Emit the loops over products of planes.
 
     An item is a range of the planes of A, a block of the planes of B, a group and a chunk. `x` is A
     and `grad` is B. `band` holds the number of blocks of pixels, and for each its first image in A
     and in B, the number of images, the first pixel and the number of pixels. `sums` is (chunks,
     groups, tiles of A, tiles of B, sums of a tile); the band with the first images overwrites it.
     """
-    return emitted_loops("direct-1x1-weight-grad", _multiply, LAYOUT, CODE)
-
-
-def _multiply(w: Loops, item: Integer) -> None:
     builder, g, size = w.builder, w.g, w.size
     some, number = item % g.ranges, item // g.ranges
     block, number = number % g.blocks, number // g.blocks
@@ -139,26 +123,22 @@ def _multiply(w: Loops, item: Integer) -> None:
             w.call(w.code.microkernel, *arrays, images, *steps, pixels, first, ahead)
 
 
-@cache
-def reduce_chunks_1x1_address(bits: int) -> int:
-    """Return the address of the loop that reduces the sums of all chunks, from `memory`.
+@machine_loops(lambda bits: f"direct-1x1-weight-grad-sums-f{bits}", LAYOUT, CODE)
+def reduce_chunks_1x1_address(w: Loops, item: Integer, bits: int) -> None:
+    """Emit the loop that reduces the sums of all chunks, from `memory`.
 
     An item is an output channel. The result, in `sums`, is (filters, channels).
     """
-
-    def write(w: Loops, item: Integer) -> None:
-        builder, g, vector = w.builder, w.g, vectors(w.builder, bits, 1)
-        grad_is_a = g.grad_is_a.compare("!=", 0)
-        filters, channels = (
-            g.a_planes.choose(grad_is_a, g.a_planes, g.b_planes),
-            g.a_planes.choose(grad_is_a, g.b_planes, g.a_planes),
-        )
-        group, k = item // filters, item % filters
-        with counted(builder, 0, channels) as c:
-            i = integer_at(builder, g.a_offsets, k.choose(grad_is_a, k, c))
-            j = integer_at(builder, g.b_offsets, k.choose(grad_is_a, c, k))
-            source = w.v.memory + (group * g.group_size + i + j) * w.size
-            target = w.v.sums + (item * channels + c) * w.size
-            store_total(vector, target, source, g.chunks, g.chunk_size)
-
-    return emitted_loops(f"direct-1x1-weight-grad-sums-f{bits}", write, LAYOUT, CODE)
+    builder, g, vector = w.builder, w.g, vectors(w.builder, bits, 1)
+    grad_is_a = g.grad_is_a.compare("!=", 0)
+    filters, channels = (
+        g.a_planes.choose(grad_is_a, g.a_planes, g.b_planes),
+        g.a_planes.choose(grad_is_a, g.b_planes, g.a_planes),
+    )
+    group, k = item // filters, item % filters
+    with counted(builder, 0, channels) as c:
+        i = integer_at(builder, g.a_offsets, k.choose(grad_is_a, k, c))
+        j = integer_at(builder, g.b_offsets, k.choose(grad_is_a, c, k))
+        source = w.v.memory + (group * g.group_size + i + j) * w.size
+        target = w.v.sums + (item * channels + c) * w.size
+        store_total(vector, target, source, g.chunks, g.chunk_size)

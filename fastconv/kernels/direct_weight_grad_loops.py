@@ -6,7 +6,6 @@ the caches. All tiles of output channels and taps are computed for one block bef
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 from fastconv.codegen.direct_weight_grad_microkernel import (
@@ -15,11 +14,11 @@ from fastconv.codegen.direct_weight_grad_microkernel import (
     Taps,
 )
 from fastconv.codegen.integers import Integer, counted, integer_at
+from fastconv.codegen.machine_function import machine_function
 from fastconv.codegen.sums_over_pixels import store_total
 from fastconv.codegen.vector import I64, vectors
 from fastconv.core.records import record_type
-from fastconv.jit.emitter import emitted_address
-from fastconv.kernels.weight_grad_loops import Loops, emitted_loops
+from fastconv.kernels.weight_grad_loops import Loops, machine_loops
 
 
 class DirectWeightGradShape(NamedTuple):
@@ -37,16 +36,11 @@ class DirectWeightGradShape(NamedTuple):
         return f"direct-weight-grad-f{self.bits}x{self.lanes}-{taps}-s{self.step}"
 
 
-@cache
-def direct_weight_grad_address(shape: DirectWeightGradShape) -> int:
-    """Return the address of a microkernel."""
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        DirectWeightGradMicrokernel(builder, shape.bits, shape.lanes, arguments).emit(
-            shape.taps, shape.step
-        )
-
-    return emitted_address(shape.name, ARGUMENTS, emit)
+@machine_function(lambda shape: shape.name, *ARGUMENTS)
+def direct_weight_grad_address(builder: Any, v: Any, shape: DirectWeightGradShape) -> None:
+    """Emit a microkernel."""
+    tile = DirectWeightGradMicrokernel(builder, shape.bits, shape.lanes, v)
+    tile.emit(shape.taps, shape.step)
 
 
 #: The parameters of a partition. The last fields are addresses: of the first channel, kernel row
@@ -55,32 +49,21 @@ def direct_weight_grad_address(shape: DirectWeightGradShape) -> int:
 LAYOUT = record_type(
     *("itemsize", "N", "C", "K", "H", "W", "OH", "OW", "x_plane", "grad_plane", "groups"),
     *("C_per_group", "K_per_group", "taps", "stride_h", "dilation_h", "dilation_w"),
-    *(
-        "pad_top",
-        "pad_left",
-        "pixel_block_count",
-        "chunks",
-        "ranges",
-        "filter_tiles",
-        "tap_tile_count",
-    ),
-    *("tile_filters", "tile_taps", "slot", "chunk_size", "tap_tiles", "tap_offsets", "zeros"),
+    *("pad_top", "pad_left", "pixel_block_count", "chunks", "ranges", "filter_tiles"),
+    *("tap_tile_count", "tile_filters", "tile_taps", "slot", "chunk_size"),
+    *("tap_tiles", "tap_offsets", "zeros"),
 )
 #: Addresses of machine code.
 CODE = record_type("microkernel")
 
 
-@cache
-def correlate_address() -> int:
-    """Return the address of the loops; an item is a range of filters of one group and chunk.
+@machine_loops(lambda: "direct-weight-grad", LAYOUT, CODE)
+def correlate_address(w: Loops, item: Integer) -> None:
+    """Emit the loops; an item is a range of filters of one group and chunk.
 
     `band` holds for each block of pixels the first image, the number of images, the first row and
     the number of rows. `sums` is (chunks, groups, filter tiles, tap tiles, sums of a tile).
     """
-    return emitted_loops("direct-weight-grad", _correlate, LAYOUT, CODE)
-
-
-def _correlate(w: Loops, item: Integer) -> None:
     g = w.g
     number, some = item // g.ranges, item % g.ranges
     group, chunk = number // g.chunks, number % g.chunks
@@ -120,22 +103,18 @@ def _correlate_tile(
     w.call(w.code.microkernel, x, grad, sums, g.zeros, images, *steps, *sizes, *distances, first)
 
 
-@cache
-def reduce_chunks_address(bits: int) -> int:
-    """Return the address of the loop that reduces the sums of all chunks, from `memory`.
+@machine_loops(lambda bits: f"direct-weight-grad-sums-f{bits}", LAYOUT, CODE)
+def reduce_chunks_address(w: Loops, item: Integer, bits: int) -> None:
+    """Emit the loop that reduces the sums of all chunks, from `memory`.
 
     An item is an output channel. The result, in `sums`, is (filters, taps).
     """
-
-    def write(w: Loops, item: Integer) -> None:
-        g, vector = w.g, vectors(w.builder, bits, 1)
-        group, k = item // g.K_per_group, item % g.K_per_group
-        t = (k // g.tile_filters).at_most(g.filter_tiles - 1)
-        f = k - (t * g.tile_filters).at_most(g.K_per_group - g.tile_filters)
-        begin = (group * g.filter_tiles + t) * g.tap_tile_count * g.slot + f * g.tile_taps
-        with counted(w.builder, 0, g.taps) as tap:
-            element = begin + integer_at(w.builder, g.tap_offsets, tap)
-            target, source = item * g.taps + tap, w.v.memory + element * w.size
-            store_total(vector, w.v.sums + target * w.size, source, g.chunks, g.chunk_size)
-
-    return emitted_loops(f"direct-weight-grad-sums-f{bits}", write, LAYOUT, CODE)
+    g, vector = w.g, vectors(w.builder, bits, 1)
+    group, k = item // g.K_per_group, item % g.K_per_group
+    t = (k // g.tile_filters).at_most(g.filter_tiles - 1)
+    f = k - (t * g.tile_filters).at_most(g.K_per_group - g.tile_filters)
+    begin = (group * g.filter_tiles + t) * g.tap_tile_count * g.slot + f * g.tile_taps
+    with counted(w.builder, 0, g.taps) as tap:
+        element = begin + integer_at(w.builder, g.tap_offsets, tap)
+        target, source = item * g.taps + tap, w.v.memory + element * w.size
+        store_total(vector, w.v.sums + target * w.size, source, g.chunks, g.chunk_size)

@@ -10,7 +10,6 @@ import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, lru_cache
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,9 @@ from llvmlite import ir
 from numpy.typing import NDArray
 
 from fastconv.codegen.fft_butterflies import READ_FIELDS, WRITTEN_FIELDS, Planes
-from fastconv.codegen.integers import Integer, Record, call_at, counted, integer_at, integers
+from fastconv.codegen.integers import Integer, Record, call_at, counted, integer_at
+from fastconv.codegen.machine_function import machine_function
 from fastconv.core.records import record_type
-from fastconv.jit.emitter import Emit, emitted_address
 
 
 @lru_cache(maxsize=32)
@@ -51,30 +50,28 @@ def twiddle_factors(most: int, dtype: str) -> NDArray[Any]:
     return np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(dtype)
 
 
-@cache
-def transform_lines_address(bits: int, lanes: int) -> int:
-    """Return the address of the machine code for one-dimensional transforms, of rows or columns.
+@machine_function(
+    lambda bits, lanes: f"fourier-f{bits}x{lanes}",
+    *("points", "offsets", "lines", "n", "distance", "factors"),
+)
+def transform_lines_address(builder: Any, v: Any, bits: int, lanes: int) -> None:
+    """Emit one-dimensional transforms, of rows or columns.
 
-    Its arguments: addresses of the points and of the offset of each line; the number of lines; the
+    The arguments: addresses of the points and of the offset of each line; the number of lines; the
     points of a line (a power of two) and their stride in bytes; the address of `twiddle_factors`.
     """
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        v, write = integers(builder, arguments), Planes(builder, bits, lanes)
-        exponent = Integer(builder, builder.cttz(v.n.value, ir.Constant(ir.IntType(1), 0)))
-        with counted(builder, 0, v.lines) as number:
-            line = v.points + integer_at(builder, v.offsets, number)
-            with counted(builder, 0, exponent // 2) as stage:
-                _write_stage(write, line, v, stage)
-            odd = exponent.compare("!=", exponent // 2 * 2)
-            with builder.if_then(odd), counted(builder, 0, v.n, 2) as block:
-                write.butterfly(2, line + block * v.distance, v.distance, v.factors)
-
-    names = "points", "offsets", "lines", "n", "distance", "factors"
-    return emitted_address(f"fourier-f{bits}x{lanes}", names, emit)
+    write = Planes(builder, bits, lanes)
+    exponent = Integer(builder, builder.cttz(v.n.value, ir.Constant(ir.IntType(1), 0)))
+    with counted(builder, 0, v.lines) as number:
+        line = v.points + integer_at(builder, v.offsets, number)
+        with counted(builder, 0, exponent // 2) as stage:
+            _write_stage(write, line, v, stage)
+        odd = exponent.compare("!=", exponent // 2 * 2)
+        with builder.if_then(odd), counted(builder, 0, v.n, 2) as block:
+            write.butterfly(2, line + block * v.distance, v.distance, v.factors)
 
 
-def _write_stage(write: Planes, line: Integer, v: SimpleNamespace, stage: Integer) -> None:
+def _write_stage(write: Planes, line: Integer, v: Any, stage: Integer) -> None:
     """Emit the butterflies of a stage, in blocks of ``n >> 2 * stage`` points."""
     builder = write.builder
     length = Integer(builder, builder.lshr(v.n.value, (stage * 2).value))
@@ -113,63 +110,53 @@ IMAGES = record_type(
 ARGUMENTS = ("start", "stop", "points", "record")
 
 
-@cache
-def spectra(bits: int, lanes: int) -> Callable[..., None]:
-    """Return the function of `ARGUMENTS`, with a record of `SPECTRA`, that transforms planes.
+@machine_function(lambda bits, lanes: f"spectra-f{bits}x{lanes}", *ARGUMENTS)
+def spectra_address(builder: Any, v: Any, bits: int, lanes: int) -> None:
+    """Emit the transform of planes, with a record of `SPECTRA`.
 
     Its result is the complex ``target[frequency, plane]``, scaled by two.
     """
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        v, write = integers(builder, arguments), Planes(builder, bits, lanes)
-        g = Record(builder, v.record, SPECTRA)
-        with counted(builder, v.start, v.stop) as block:
-            write.clear(v.points, g.elements)
-            with counted(builder, 0, 2) as part:
-                tables = g.tables + (block * 2 + part) * (lanes * READ_FIELDS * 8)
-                with counted(builder, 0, g.rows) as i, counted(builder, 0, g.columns, lanes) as j:
-                    point = v.points + i * g.row_bytes + j * g.step * write.point_bytes
-                    point += part * lanes * write.size
-                    write.read(point, g.step, tables, g.row, i, j)
-            _write_lines(builder, v, g, ("across", "down"))
-            first = block * (2 * lanes)
-            with _frequencies(builder, v, g) as (f, here, opposite):
-                target = g.target + (f * g.planes + first) * (2 * write.size)
-                write.separate(here, opposite, target, g.planes - first)
-
-    return _callable(f"spectra-f{bits}x{lanes}", emit)
+    write, g = Planes(builder, bits, lanes), Record(builder, v.record, SPECTRA)
+    with counted(builder, v.start, v.stop) as block:
+        write.clear(v.points, g.elements)
+        with counted(builder, 0, 2) as part:
+            tables = g.tables + (block * 2 + part) * (lanes * READ_FIELDS * 8)
+            with counted(builder, 0, g.rows) as i, counted(builder, 0, g.columns, lanes) as j:
+                point = v.points + i * g.row_bytes + j * g.step * write.point_bytes
+                point += part * lanes * write.size
+                write.read(point, g.step, tables, g.row, i, j)
+        _write_lines(builder, v, g, ("across", "down"))
+        first = block * (2 * lanes)
+        with _frequencies(builder, v, g) as (f, here, opposite):
+            target = g.target + (f * g.planes + first) * (2 * write.size)
+            write.separate(here, opposite, target, g.planes - first)
 
 
-@cache
-def images(bits: int, lanes: int) -> Callable[..., None]:
-    """Return the function of `ARGUMENTS`, with a record of `IMAGES`, for the inverse transform.
+@machine_function(lambda bits, lanes: f"images-f{bits}x{lanes}", *ARGUMENTS)
+def images_address(builder: Any, v: Any, bits: int, lanes: int) -> None:
+    """Emit the inverse transform, with a record of `IMAGES`.
 
     Its source is the complex ``[frequency, plane]``. `Planes.combine` exchanges real and imaginary
     parts.
     """
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        v, write = integers(builder, arguments), Planes(builder, bits, lanes)
-        g = Record(builder, v.record, IMAGES)
-        with counted(builder, v.start, v.stop) as block:
-            first = block * (2 * lanes)
-            with _frequencies(builder, v, g) as (f, here, opposite):
-                source = g.source + (f * g.planes + first) * (2 * write.size)
-                write.combine(here, opposite, source, g.planes - first)
-            _write_lines(builder, v, g, ("down", "across"))
-            with counted(builder, 0, 2) as part:
-                plane = first + part * lanes
-                tables, left = g.tables + plane * (WRITTEN_FIELDS * 8), g.planes - plane
-                offset, bias = (1 - part) * lanes * write.size, g.bias + plane * write.size
-                with counted(builder, 0, g.rows) as i, counted(builder, 0, g.columns, lanes) as j:
-                    line = v.points + integer_at(builder, g.across, i) + offset
-                    offsets = g.offsets + j * 8
-                    write.write(line, offsets, tables, g.row, (i, j), left, g.scale, bias)
-
-    return _callable(f"images-f{bits}x{lanes}", emit)
+    write, g = Planes(builder, bits, lanes), Record(builder, v.record, IMAGES)
+    with counted(builder, v.start, v.stop) as block:
+        first = block * (2 * lanes)
+        with _frequencies(builder, v, g) as (f, here, opposite):
+            source = g.source + (f * g.planes + first) * (2 * write.size)
+            write.combine(here, opposite, source, g.planes - first)
+        _write_lines(builder, v, g, ("down", "across"))
+        with counted(builder, 0, 2) as part:
+            plane = first + part * lanes
+            tables, left = g.tables + plane * (WRITTEN_FIELDS * 8), g.planes - plane
+            offset, bias = (1 - part) * lanes * write.size, g.bias + plane * write.size
+            with counted(builder, 0, g.rows) as i, counted(builder, 0, g.columns, lanes) as j:
+                line = v.points + integer_at(builder, g.across, i) + offset
+                offsets = g.offsets + j * 8
+                write.write(line, offsets, tables, g.row, (i, j), left, g.scale, bias)
 
 
-def _write_lines(builder: Any, v: SimpleNamespace, g: Record, directions: tuple[str, str]) -> None:
+def _write_lines(builder: Any, v: Any, g: Record, directions: tuple[str, str]) -> None:
     """Emit the transforms of rows (across) and columns (down), in the given order."""
     for direction in directions:
         count, n, distance = (
@@ -182,15 +169,14 @@ def _write_lines(builder: Any, v: SimpleNamespace, g: Record, directions: tuple[
 
 
 @contextmanager
-def _frequencies(
-    builder: Any, v: SimpleNamespace, g: Record
-) -> Iterator[tuple[Integer, Integer, Integer]]:
+def _frequencies(builder: Any, v: Any, g: Record) -> Iterator[tuple[Integer, Integer, Integer]]:
     """Emit a loop over frequencies, with the addresses of the points of each and its negative."""
     with counted(builder, 0, g.frequencies) as f:
         here, opposite = (v.points + integer_at(builder, g.pairs, f * 2 + n) for n in (0, 1))
         yield f, here, opposite
 
 
-def _callable(name: str, emit: Emit) -> Callable[..., None]:
-    address = emitted_address(name, ARGUMENTS, emit)
+@cache
+def as_function(address: int) -> Callable[..., None]:
+    """Return the function of `ARGUMENTS` at an address."""
     return ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * len(ARGUMENTS))(address)

@@ -6,12 +6,11 @@ vectorized along the rows of one window; windows may be as large as the plane, a
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-from fastconv.codegen.integers import counted, counted_together, integers
-from fastconv.codegen.large_mean_microkernel import LargeMean, LargeMeanGrad, entry
-from fastconv.jit.emitter import emitted_address
+from fastconv.codegen.integers import counted, counted_together, integer_at
+from fastconv.codegen.large_mean_microkernel import LargeMean, LargeMeanGrad
+from fastconv.codegen.machine_function import machine_function
 
 #: The arguments: a range of rows; addresses of source and target; the bounds of the windows of each
 #: output row, or in backward the range of windows that contain each input row; the bounds of the
@@ -22,36 +21,28 @@ ARGUMENTS = (
 )
 
 
-@cache
-def mean_address(bits: int, lanes: int) -> int:
-    """Return the address of the machine code for a range of rows of the output."""
+@machine_function(lambda bits, lanes: f"large-mean-f{bits}x{lanes}", *ARGUMENTS)
+def mean_address(builder: Any, v: Any, bits: int, lanes: int) -> None:
+    """Emit the loop over a range of rows of the output."""
+    tile, size = LargeMean(builder, bits, lanes), bits // 8
+    with counted_together(builder, v.start, v.stop, (v.OH,)) as (plane, i):
+        first, end = (integer_at(builder, table, i) for table in (v.top, v.bottom))
+        x = v.source + (plane * v.H + first) * v.W * size
+        with counted(builder, 0, v.OW) as j:
+            left, right = (integer_at(builder, table, j) for table in (v.left, v.right))
+            total = tile.total(x + left * size, v.W, end - first, right - left)
+            divisors = v.row_divisors + i * size, v.column_divisors + j * size
+            tile.store(total, *divisors, v.target + ((plane * v.OH + i) * v.OW + j) * size)
+
+
+@machine_function(
+    lambda bits, lanes, vectors: f"large-mean-grad-f{bits}x{lanes}-1x{vectors * lanes}", *ARGUMENTS
+)
+def mean_grad_address(builder: Any, v: Any, bits: int, lanes: int, vectors: int) -> None:
+    """Emit the loop over a range of rows of the input gradient."""
     size = bits // 8
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        v, tile = integers(builder, arguments), LargeMean(builder, bits, lanes)
-        with counted_together(builder, v.start, v.stop, (v.OH,)) as (plane, i):
-            first = entry(v.top, i)
-            rows, x = entry(v.bottom, i) - first, v.source + (plane * v.H + first) * v.W * size
-            with counted(builder, 0, v.OW) as j:
-                begin = entry(v.left, j)
-                total = tile.total(x + begin * size, v.W, rows, entry(v.right, j) - begin)
-                divisors = v.row_divisors + i * size, v.column_divisors + j * size
-                tile.store(total, *divisors, v.target + ((plane * v.OH + i) * v.OW + j) * size)
-
-    return emitted_address(f"large-mean-f{bits}x{lanes}", ARGUMENTS, emit)
-
-
-@cache
-def mean_grad_address(bits: int, lanes: int, vectors: int) -> int:
-    """Return the address of the machine code for a range of rows of the input gradient."""
-    size = bits // 8
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        v = integers(builder, arguments)
-        with counted_together(builder, v.start, v.stop, (v.H,)) as (plane, h):
-            first, end = entry(v.top, h), entry(v.bottom, h)
-            tile = LargeMeanGrad(builder, bits, lanes, v, v.source + plane * v.OH * v.OW * size)
-            with counted(builder, 0, v.W, vectors * lanes) as k:
-                tile.emit(first, end, k, vectors, v.target + (plane * v.H + h) * v.W * size)
-
-    return emitted_address(f"large-mean-grad-f{bits}x{lanes}-1x{vectors * lanes}", ARGUMENTS, emit)
+    with counted_together(builder, v.start, v.stop, (v.H,)) as (plane, h):
+        first, end = (integer_at(builder, table, h) for table in (v.top, v.bottom))
+        tile = LargeMeanGrad(builder, bits, lanes, v, v.source + plane * v.OH * v.OW * size)
+        with counted(builder, 0, v.W, vectors * lanes) as k:
+            tile.emit(first, end, k, vectors, v.target + (plane * v.H + h) * v.W * size)

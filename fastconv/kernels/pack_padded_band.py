@@ -8,15 +8,14 @@ row, and skips the rows between.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from fastconv.codegen import conv_microkernel
-from fastconv.codegen.integers import counted, integers, integers_at
+from fastconv.codegen.integers import counted, integers_at
+from fastconv.codegen.machine_function import machine_function
 from fastconv.codegen.number_types import NUMBER_TYPES
 from fastconv.codegen.packing import clear_row, copy_row
 from fastconv.codegen.vector import vectors
-from fastconv.jit.emitter import emitted_address
 
 #: The arguments: addresses of the image's first channel and of the band; the band's first row and
 #: column in the image (negative in the padding); the number of rows of a set; the address of the
@@ -33,30 +32,27 @@ LAYER = (
 )
 
 
-@cache
-def band_copy_address(column_step: int, bits: int, lanes: int) -> int:
-    """Return the address of the machine code that packs a band.
+def _name(column_step: int, bits: int, lanes: int) -> str:
+    return f"padded-band-{NUMBER_TYPES[bits].name}x{lanes}-{column_step or 'n'}"
+
+
+@machine_function(_name, *ARGUMENTS)
+def band_copy_address(builder: Any, v: Any, column_step: int, bits: int, lanes: int) -> None:
+    """Emit the packing of a band.
 
     `column_step` is the column stride of a phase if that is 1 or 2, else 0.
     """
-    number = NUMBER_TYPES[bits]
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        vector, size = vectors(builder, bits, lanes), number.size
-        v = integers(builder, arguments)
-        g = integers_at(builder, v.layer, LAYER, len(conv_microkernel.LAYER))
-        with counted(builder, 0, g.C_per_group * g.sets) as both, counted(builder, 0, v.rows) as i:
-            c, r = both // g.sets, both % g.sets
-            line = c * g.band_plane + r * g.set_size + i * g.phases * g.phase_width
-            h = v.top + r * g.set_step + i * g.row_step
-            row = v.source + (c * g.H + h) * g.W * size
-            inside = builder.icmp_unsigned("<", h.value, g.H.value)
-            width = g.W.choose(inside, g.W, 0)
-            with counted(builder, 0, g.phases) as phase:
-                to = v.target + (line + phase * g.phase_width) * size
-                across = v.left + phase, g.band_step, g.phase_width
-                copy_row(vector, to, row, width, *across, column_step)
-        clear_row(vector, v.target + g.C_per_group * g.band_plane * size, g.tail)
-
-    name = f"padded-band-{number.name}x{lanes}-{column_step or 'n'}"
-    return emitted_address(name, ARGUMENTS, emit)
+    vector, size = vectors(builder, bits, lanes), NUMBER_TYPES[bits].size
+    g = integers_at(builder, v.layer, LAYER, len(conv_microkernel.LAYER))
+    with counted(builder, 0, g.C_per_group * g.sets) as both, counted(builder, 0, v.rows) as i:
+        c, r = both // g.sets, both % g.sets
+        line = c * g.band_plane + r * g.set_size + i * g.phases * g.phase_width
+        h = v.top + r * g.set_step + i * g.row_step
+        row = v.source + (c * g.H + h) * g.W * size
+        inside = builder.icmp_unsigned("<", h.value, g.H.value)
+        width = g.W.choose(inside, g.W, 0)
+        with counted(builder, 0, g.phases) as phase:
+            to = v.target + (line + phase * g.phase_width) * size
+            across = v.left + phase, g.band_step, g.phase_width
+            copy_row(vector, to, row, width, across, column_step)
+    clear_row(vector, v.target + g.C_per_group * g.band_plane * size, g.tail)

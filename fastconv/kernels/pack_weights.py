@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-from fastconv.codegen.integers import counted, integers
+from fastconv.codegen.integers import counted
+from fastconv.codegen.machine_function import machine_function
 from fastconv.codegen.number_types import NUMBER_TYPES
 from fastconv.codegen.packing import copy_part, transpose_block, transpose_some
 from fastconv.codegen.vector import vectors
 from fastconv.jit.compiler import range_kernel
-from fastconv.jit.emitter import emitted_address
 from fastconv.jit.pointers import address, call
 
 #: The arguments of a packer: a range of tiles, counted over all groups; addresses of the weights
@@ -30,60 +29,50 @@ ROTATED_ARGUMENTS = (
 )
 
 
-@cache
-def packer_address(bits: int, lanes: int) -> int:
-    """Return the address of the machine code that packs filter tiles, zero-padded."""
-    number = NUMBER_TYPES[bits]
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        vector, size = vectors(builder, bits, lanes), number.size
-        v = integers(builder, arguments)
-        with (
-            counted(builder, v.start, v.stop) as tile,
-            counted(builder, 0, v.tile_filters, lanes) as first,
-        ):
-            k = tile % v.tiles * v.tile_filters + first
-            source = v.source + (tile // v.tiles * v.filters + k) * v.pitch * size
-            target = v.target + ((tile - v.start) * v.taps * v.tile_filters + first) * size
-            with counted(builder, 0, v.taps, lanes) as tap:
-                left = v.filters - k, v.taps - tap, v.tile_filters - first
-                block = source + tap * size, v.pitch, v.rows + tap * 8
-                transpose_block(vector, target, v.tile_filters, *block, *left)
-
-    return emitted_address(f"pack-{number.name}x{lanes}", ARGUMENTS, emit)
+@machine_function(lambda bits, lanes: f"pack-{NUMBER_TYPES[bits].name}x{lanes}", *ARGUMENTS)
+def packer_address(builder: Any, v: Any, bits: int, lanes: int) -> None:
+    """Emit the packing of filter tiles, zero-padded."""
+    vector, size = vectors(builder, bits, lanes), NUMBER_TYPES[bits].size
+    with (
+        counted(builder, v.start, v.stop) as tile,
+        counted(builder, 0, v.tile_filters, lanes) as first,
+    ):
+        k = tile % v.tiles * v.tile_filters + first
+        source = v.source + (tile // v.tiles * v.filters + k) * v.pitch * size
+        target = v.target + ((tile - v.start) * v.taps * v.tile_filters + first) * size
+        with counted(builder, 0, v.taps, lanes) as tap:
+            left = v.filters - k, v.taps - tap, v.tile_filters - first
+            block = source + tap * size, v.pitch, v.rows + tap * 8
+            transpose_block(vector, target, v.tile_filters, block, left)
 
 
-@cache
-def rotated_packer_address(bits: int, lanes: int) -> int:
-    """Return the address of the machine code that packs filter tiles for an input gradient.
+@machine_function(
+    lambda bits, lanes: f"pack-rotated-{NUMBER_TYPES[bits].name}x{lanes}", *ROTATED_ARGUMENTS
+)
+def rotated_packer_address(builder: Any, v: Any, bits: int, lanes: int) -> None:
+    """Emit the packing of filter tiles for an input gradient.
 
     Input and output channels of the weights are exchanged. Tiles are zero-padded.
     """
-    number = NUMBER_TYPES[bits]
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        vector, size = vectors(builder, bits, lanes), number.size
-        v = integers(builder, arguments)
-        with (
-            counted(builder, v.start, v.stop) as tile,
-            counted(builder, 0, v.tile_filters, lanes) as first,
-            counted(builder, 0, v.channels) as k,
-        ):
-            c, wide = tile % v.tiles * v.tile_filters + first, v.tile_filters - first
-            filters = v.filters - c
-            row = ((tile // v.tiles * v.channels + k) * v.filters + c) * v.window
-            row = v.source + row * size
-            to = ((tile - v.start) * v.taps + k * v.step) * v.tile_filters + first
-            to = v.target + to * size
-            with builder.if_else(v.window.compare("==", 1)) as (single, several):
-                with single:
-                    copy_part(vector, to, row, filters, wide)
-                with several, counted(builder, 0, v.window, lanes) as tap:
-                    block = row + tap * size, v.window, v.rows + tap * 8
-                    left = filters, v.window - tap, wide
-                    transpose_some(vector, to, v.tile_filters, *block, *left)
-
-    return emitted_address(f"pack-rotated-{number.name}x{lanes}", ROTATED_ARGUMENTS, emit)
+    vector, size = vectors(builder, bits, lanes), NUMBER_TYPES[bits].size
+    with (
+        counted(builder, v.start, v.stop) as tile,
+        counted(builder, 0, v.tile_filters, lanes) as first,
+        counted(builder, 0, v.channels) as k,
+    ):
+        c, wide = tile % v.tiles * v.tile_filters + first, v.tile_filters - first
+        filters = v.filters - c
+        row = ((tile // v.tiles * v.channels + k) * v.filters + c) * v.window
+        row = v.source + row * size
+        to = ((tile - v.start) * v.taps + k * v.step) * v.tile_filters + first
+        to = v.target + to * size
+        with builder.if_else(v.window.compare("==", 1)) as (single, several):
+            with single:
+                copy_part(vector, to, row, filters, wide)
+            with several, counted(builder, 0, v.window, lanes) as tap:
+                block = row + tap * size, v.window, v.rows + tap * 8
+                left = filters, v.window - tap, wide
+                transpose_some(vector, to, v.tile_filters, block, left)
 
 
 @range_kernel

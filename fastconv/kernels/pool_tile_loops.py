@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from fastconv.codegen.integers import counted, counted_together, integers
+from fastconv.codegen.integers import counted, counted_together
+from fastconv.codegen.machine_function import machine_function
 from fastconv.codegen.pool_grad_microkernel import PoolGrad
 from fastconv.codegen.pool_microkernel import BYTES, INDICES, Pool, Reduction
-from fastconv.codegen.pool_tile import Window, vectors
-from fastconv.jit.emitter import emitted_address
+from fastconv.codegen.pool_tile import Window
+from fastconv.codegen.vector import vectors
 
 #: Forward kernels.
 FORWARD = {
@@ -49,21 +49,17 @@ ARGUMENTS = (
 )
 
 
-@cache
-def pool_address(shape: PoolShape) -> int:
-    """Return the address of the machine code that computes a range of blocks.
+@machine_function(lambda shape: shape.name, *ARGUMENTS)
+def pool_address(builder: Any, v: Any, shape: PoolShape) -> None:
+    """Emit the loop over a range of blocks.
 
     A block is `rows` rows of the output, or the pixels between `rows` rows of windows and the next.
     """
     write = _write_forward if shape.form in FORWARD else _write_backward
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        write(builder, integers(builder, arguments), shape)
-
-    return emitted_address(shape.name, ARGUMENTS, emit)
+    write(builder, v, shape)
 
 
-def _write_forward(builder: Any, v: SimpleNamespace, shape: PoolShape) -> None:
+def _write_forward(builder: Any, v: Any, shape: PoolShape) -> None:
     size, argmax_size = shape.bits // 8, 8 if shape.form == "max-index" else 1
     rows, lanes, (down, across) = shape.rows, shape.lanes, shape.window.stride
     many = (v.OH + (rows - 1)) // rows
@@ -89,7 +85,7 @@ def _write_forward(builder: Any, v: SimpleNamespace, shape: PoolShape) -> None:
             Pool(builder, shape.window, rows, vector, values).emit(FORWARD[shape.form])
 
 
-def _write_backward(builder: Any, v: SimpleNamespace, shape: PoolShape) -> None:
+def _write_backward(builder: Any, v: Any, shape: PoolShape) -> None:
     size, rows, lanes = shape.bits // 8, shape.rows, shape.lanes
     down, across = shape.window.stride
     many = (v.H + v.pad_top + (rows * down - 1)) // (rows * down)

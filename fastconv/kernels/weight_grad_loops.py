@@ -7,29 +7,18 @@ Then each worker takes a range of the weights, and adds the band's contribution 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
-from types import SimpleNamespace
+from functools import wraps
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastconv.codegen import conv_microkernel
-from fastconv.codegen.integers import (
-    Integer,
-    Record,
-    call_at,
-    counted,
-    integer_at,
-    integers,
-    pointer_to,
-)
+from fastconv.codegen.integers import Integer, Record, call_at, counted, integer_at, pointer_to
+from fastconv.codegen.machine_function import machine_function
 from fastconv.codegen.packing import clear_row, gather_block, transpose_block
 from fastconv.codegen.vector import Vectors, prefetch, vectors
 from fastconv.codegen.weight_grad_microkernel import WeightGradMicrokernel
 from fastconv.core.records import record_type
-from fastconv.jit.compiler import range_kernel
-from fastconv.jit.emitter import emitted_address
-from fastconv.jit.pointers import address, call
 
 
 class WeightGradShape(NamedTuple):
@@ -46,48 +35,38 @@ class WeightGradShape(NamedTuple):
         return f"weight-grad-f{self.bits}x{self.lanes}-{self.filters}x{self.columns}"
 
 
-@cache
-def weight_grad_address(shape: WeightGradShape) -> int:
-    """Return the address of a microkernel, which takes the arguments of convolution."""
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        tile = WeightGradMicrokernel(builder, shape.bits, shape.lanes, arguments)
-        tile.emit(shape.columns, shape.filters // shape.lanes)
-
-    return emitted_address(shape.name, conv_microkernel.ARGUMENTS, emit)
+@machine_function(lambda shape: shape.name, *conv_microkernel.ARGUMENTS)
+def weight_grad_address(builder: Any, v: Any, shape: WeightGradShape) -> None:
+    """Emit a microkernel, which takes the arguments of convolution."""
+    tile = WeightGradMicrokernel(builder, shape.bits, shape.lanes, v)
+    tile.emit(shape.columns, shape.filters // shape.lanes)
 
 
-@cache
-def pixel_packer_address(bits: int, lanes: int, step: int = 1) -> int:
-    """Return the address of the machine code that packs pixels channels-last.
+@machine_function(
+    lambda bits, lanes, step: f"pixels-f{bits}x{lanes}" + ("-s2" if step > 1 else ""),
+    *("source", "target", "numbers", "pitch", "channels", "rows", "pixels", "row_step", "wide"),
+)
+def pixel_packer_address(builder: Any, v: Any, bits: int, lanes: int, step: int) -> None:
+    """Emit the packing of pixels channels-last.
 
-    Its arguments: addresses of the first channel's first pixel, of the target, and of the index of
+    The arguments: addresses of the first channel's first pixel, of the target, and of the index of
     each pixel there (int64); the channel stride in elements; the numbers of channels, rows and
     pixels of a row; the row stride in elements; and the channels of a packed pixel, `wide`. Missing
     channels are undefined. With `step` 2 every second pixel is packed.
     """
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        v, vector = integers(builder, arguments), vectors(builder, bits, lanes)
-        if step > 1:
+    vector = vectors(builder, bits, lanes)
+    if step > 1:
+        _pack_blocks(builder, v, vector, step)
+        return
+    narrow = v.wide.compare("<=", lanes // 4)  # a vector would be nearly empty
+    with builder.if_else(narrow) as (elements, blocks):
+        with elements:
+            _pack_elements(builder, v, vector)
+        with blocks:
             _pack_blocks(builder, v, vector, step)
-            return
-        narrow = v.wide.compare("<=", lanes // 4)  # a vector would be nearly empty
-        with builder.if_else(narrow) as (elements, blocks):
-            with elements:
-                _pack_elements(builder, v, vector)
-            with blocks:
-                _pack_blocks(builder, v, vector, step)
-
-    names = (
-        *("source", "target", "numbers", "pitch", "channels"),
-        *("rows", "pixels", "row_step", "wide"),
-    )
-    name = f"pixels-f{bits}x{lanes}" + ("-s2" if step > 1 else "")
-    return emitted_address(name, names, emit)
 
 
-def _pack_elements(builder: Any, v: SimpleNamespace, vector: Vectors) -> None:
+def _pack_elements(builder: Any, v: Any, vector: Vectors) -> None:
     """Emit the packing of single elements of a row; missing channels are not written."""
     existing = v.wide.at_most(v.channels)
     with counted(builder, 0, v.pixels) as pixel, counted(builder, 0, existing) as c:
@@ -96,7 +75,7 @@ def _pack_elements(builder: Any, v: SimpleNamespace, vector: Vectors) -> None:
         builder.store(element, pointer_to(vector, v.target, number * v.wide, c))
 
 
-def _pack_blocks(builder: Any, v: SimpleNamespace, vector: Vectors, step: int) -> None:
+def _pack_blocks(builder: Any, v: Any, vector: Vectors, step: int) -> None:
     """Emit the packing of blocks of pixels and channels, a vector of each."""
     size, lanes = vector.bits // 8, vector.lanes
     with counted(builder, 0, v.wide, lanes) as first:
@@ -111,37 +90,30 @@ def _pack_blocks(builder: Any, v: SimpleNamespace, vector: Vectors, step: int) -
                     prefetch(builder, pointer_to(vector, source, ahead))
             numbers = v.numbers + (row * v.pixels + pixel) * 8
             counts = left, v.pixels - pixel, v.wide - first
-            transpose_block(vector, target, v.wide, source, v.pitch, numbers, *counts, step)
+            transpose_block(vector, target, v.wide, (source, v.pitch, numbers), counts, step)
 
 
-@cache
-def clear_address(bits: int, lanes: int) -> int:
-    """Return the address of the machine code that sets elements to zero."""
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        v = integers(builder, arguments)
-        clear_row(vectors(builder, bits, lanes), v.target, v.count.value)
-
-    return emitted_address(f"clear-f{bits}x{lanes}", ("target", "count"), emit)
+@machine_function(lambda bits, lanes: f"clear-f{bits}x{lanes}", "target", "count")
+def clear_address(builder: Any, v: Any, bits: int, lanes: int) -> None:
+    """Emit code that sets elements to zero."""
+    clear_row(vectors(builder, bits, lanes), v.target, v.count)
 
 
-@cache
-def transposer_address(bits: int, lanes: int) -> int:
-    """Return the address of the machine code that transposes the sums of a vector of filters.
+@machine_function(
+    lambda bits, lanes: f"sums-f{bits}x{lanes}",
+    *("target", "to_row", "sums", "offsets", "filters", "taps"),
+)
+def transposer_address(builder: Any, v: Any, bits: int, lanes: int) -> None:
+    """Emit code that transposes the sums of a vector of filters.
 
-    Its arguments: address of the first filter's first tap, the filter stride in elements, addresses
+    The arguments: address of the first filter's first tap, the filter stride in elements, addresses
     of the sums and of the offset of each tap in them (int64, whole vectors), and the numbers of
     filters (at most a vector is used) and taps.
     """
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        v, vector = integers(builder, arguments), vectors(builder, bits, lanes)
-        with counted(builder, 0, v.taps, lanes) as t:
-            target, offsets, left = v.target + t * (bits // 8), v.offsets + t * 8, v.taps - t
-            gather_block(vector, target, v.to_row, v.sums, offsets, v.filters, left)
-
-    names = "target", "to_row", "sums", "offsets", "filters", "taps"
-    return emitted_address(f"sums-f{bits}x{lanes}", names, emit)
+    vector = vectors(builder, bits, lanes)
+    with counted(builder, 0, v.taps, lanes) as t:
+        target, offsets, left = v.target + t * (bits // 8), v.offsets + t * 8, v.taps - t
+        gather_block(vector, target, v.to_row, v.sums, offsets, v.filters, left)
 
 
 #: The parameters of a partition; microkernels read the first few. Those after `sums_size` are
@@ -171,36 +143,13 @@ SUMS = record_type(
 BAND = record_type("image", "images", "row", "rows")
 
 
-@range_kernel
-def run_loops(
-    start: int,
-    stop: int,
-    loops: int,
-    x: Any,
-    grad: Any,
-    memory: Any,
-    sums: Any,
-    band: Any,
-    code: Any,
-    layer: Any,
-) -> None:
-    """Call the machine code `loops` for items `start` to `stop` with all addresses."""
-    arrays = address(x), address(grad), address(memory), address(sums), address(band)
-    call(loops, (start, stop, *arrays, address(code), address(layer)))
-
-
 class Loops:
-    """The builder, records and addresses for emitting loops that `run_loops` calls."""
+    """The builder, records and addresses for emitting loops that `run_code` calls."""
 
-    def __init__(
-        self, builder: Any, arguments: dict[str, Any], layout: np.dtype[Any], code: np.dtype[Any]
-    ) -> None:
-        self.builder, self.v = builder, integers(builder, arguments)
-        self.g, self.code = (
-            Record(builder, self.v.layer, layout),
-            Record(builder, self.v.code, code),
-        )
-        self.band = Record(builder, self.v.band, BAND)
+    def __init__(self, builder: Any, v: Any, layout: np.dtype[Any], code: np.dtype[Any]) -> None:
+        self.builder, self.v = builder, v
+        self.g, self.code = Record(builder, v.layer, layout), Record(builder, v.code, code)
+        self.band = Record(builder, v.band, BAND)
         self.size = self.g.itemsize
 
     def call(self, code: Integer, *numbers: Any) -> None:
@@ -213,29 +162,34 @@ class Loops:
         return self.builder.and_(image.compare("==", 0), row.compare("==", 0))
 
 
-def emitted_loops(name: str, write: Callable[[Loops, Integer], None], *layouts: Any) -> int:
-    """Return the address of loops for `run_loops`; `write` emits the body for one item."""
+def machine_loops(
+    name: Callable[..., str], layout: np.dtype[Any], code: np.dtype[Any]
+) -> Callable[[Callable[..., None]], Callable[..., int]]:
+    """Decorate ``write(loops, item, *parameters)``, which emits loops for `run_code`.
 
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        loops = Loops(builder, arguments, *layouts)
-        with counted(builder, loops.v.start, loops.v.stop) as item:
-            write(loops, item)
+    As `machine_function` it returns a function of the parameters: the address of the loops.
+    """
 
-    names = "start", "stop", "x", "grad", "memory", "sums", "band", "code", "layer"
-    return emitted_address(name, names, emit)
+    def decorate(write: Callable[..., None]) -> Callable[..., int]:
+        @wraps(write)
+        def emit(builder: Any, v: Any, *parameters: Any) -> None:
+            loops = Loops(builder, v, layout, code)
+            with counted(builder, v.start, v.stop) as item:
+                write(loops, item, *parameters)
+
+        arrays = "x", "grad", "memory", "sums", "band"
+        return machine_function(name, "start", "stop", *arrays, "code", "layer")(emit)
+
+    return decorate
 
 
-@cache
-def pack_address() -> int:
-    """Return the address of the loops that pack a band; an item is a chunk of rows of a tile.
+@machine_loops(lambda: "weight-grad-pack", LAYOUT, CODE)
+def pack_address(w: Loops, item: Integer) -> None:
+    """Emit the loops that pack a band; an item is a chunk of rows of a tile.
 
     `memory` gets the input, (groups * channel tiles, padded pixels, channels of a tile), and then
     the gradient, (groups * filter tiles, pixels, filters of a tile).
     """
-    return emitted_loops("weight-grad-pack", _pack, LAYOUT, CODE)
-
-
-def _pack(w: Loops, item: Integer) -> None:
     g = w.g
     channel_tiles = g.groups * g.channel_tiles
     tiles = channel_tiles + g.groups * g.filter_tiles
@@ -280,17 +234,13 @@ def _pack_gradient(w: Loops, tile: Integer, image: Integer, chunk: Integer) -> N
     w.call(w.code.pack, source, target, g.grad_numbers, *sizes)
 
 
-@cache
-def multiply_address() -> int:
-    """Return the address of the loops that add a band's contribution to the weight gradients.
+@machine_loops(lambda: "weight-grad-multiply", LAYOUT, CODE)
+def multiply_address(w: Loops, item: Integer) -> None:
+    """Emit the loops that add a band's contribution to the weight gradients.
 
     Items are (group, filter tile, kernel row, block of columns). `sums` is (groups, filter tiles,
     R, columns (s, c), filters of a tile).
     """
-    return emitted_loops("weight-grad-multiply", _multiply, LAYOUT, CODE)
-
-
-def _multiply(w: Loops, item: Integer) -> None:
     g, size = w.g, w.size
     block, r = item % g.row_blocks, item // g.row_blocks % g.R
     tile = item // g.row_blocks // g.R
@@ -306,16 +256,12 @@ def _multiply(w: Loops, item: Integer) -> None:
     w.call(w.code.microkernel, *arrays, pixels, g.run, 0, 0, 0, 0)
 
 
-@cache
-def collect_address() -> int:
-    """Return the address of the loops that transpose sums, in `memory`, to gradients, in `sums`.
+@machine_loops(lambda: "weight-grad-collect", SUMS, record_type(*COLLECTING))
+def collect_address(w: Loops, item: Integer) -> None:
+    """Emit the loops that transpose sums, in `memory`, to gradients, in `sums`.
 
     An item is a vector of filters and a range of their taps. Gradients are (groups, filters, taps).
     """
-    return emitted_loops("weight-grad-collect", _collect, SUMS, record_type(*COLLECTING))
-
-
-def _collect(w: Loops, item: Integer) -> None:
     g = w.g
     chunk, number = item % g.tap_chunks, item // g.tap_chunks
     vectors = (g.K_per_group + g.lanes - 1) // g.lanes

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any, NamedTuple
 
-from fastconv.codegen.integers import Integer, Record, call_at, counted, integer_at, integers
+from fastconv.codegen.integers import Integer, Record, call_at, counted, integer_at
+from fastconv.codegen.machine_function import machine_function
 from fastconv.jit.compiler import range_kernel
-from fastconv.jit.emitter import emitted_address
 from fastconv.jit.pointers import address, call
 from fastconv.kernels.winograd_microkernels import ARGUMENTS, LAYOUT
 
@@ -49,27 +48,21 @@ def convolve_winograd(
     call(arguments[0].loops, (start, stop, step, block, *arrays))
 
 
-@cache
-def loops_address() -> int:
-    """Return the address of the machine code of `convolve_winograd`, which takes addresses."""
-
-    def emit(builder: Any, arguments: dict[str, Any]) -> None:
-        v = integers(builder, arguments)
-        write = _Loops(builder, v)
-        with counted(builder, v.start, v.stop) as worker:
-            own = v.memory + write.g.shared_bytes + worker * write.g.worker_bytes
-            weights = v.step.compare("==", WEIGHTS)
-            with builder.if_else(weights) as (then, otherwise):
-                with then:
-                    write.transform_weights(worker, own)
-                with otherwise:
-                    write.convolve(worker, own)
-
-    names = (
-        *("start", "stop", "step", "block"),
-        *("x", "residual", "out", "memory", "arguments"),
-    )
-    return emitted_address("winograd-loops", names, emit)
+@machine_function(
+    lambda: "winograd-loops",
+    *("start", "stop", "step", "block", "x", "residual", "out", "memory", "arguments"),
+)
+def loops_address(builder: Any, v: Any) -> None:
+    """Emit the loops of `convolve_winograd`, which take addresses."""
+    write = _Loops(builder, v)
+    with counted(builder, v.start, v.stop) as worker:
+        own = v.memory + write.g.shared_bytes + worker * write.g.worker_bytes
+        weights = v.step.compare("==", WEIGHTS)
+        with builder.if_else(weights) as (then, otherwise):
+            with then:
+                write.transform_weights(worker, own)
+            with otherwise:
+                write.convolve(worker, own)
 
 
 class _Block(NamedTuple):

@@ -9,13 +9,11 @@ kept between bands.
 
 from __future__ import annotations
 
-from functools import cache
-
 from fastconv.codegen import conv_microkernel
 from fastconv.codegen.integers import Integer, counted
 from fastconv.codegen.vector import I64
 from fastconv.core.records import record_type
-from fastconv.kernels.weight_grad_loops import COLLECTING, Loops, emitted_loops
+from fastconv.kernels.weight_grad_loops import COLLECTING, Loops, machine_loops
 
 #: The parameters of a partition; microkernels read the first few. The last fields are addresses: of
 #: each tile's offset; of the packed index of each pixel of an image's rows, for the input and for
@@ -34,18 +32,14 @@ LAYOUT = record_type(
 CODE = record_type(*COLLECTING, "pack", "clear", "pixels", "grads", "microkernel", "sums")
 
 
-@cache
-def transform_address() -> int:
-    """Return the address of the loops that transform a band; an item is a worker.
+@machine_loops(lambda: "winograd-weight-grad-transform", LAYOUT, CODE)
+def transform_address(w: Loops, worker: Integer) -> None:
+    """Emit the loops that transform a band; an item is a worker.
 
     `memory` gets the input, (groups * vectors of channels, products, tiles, channels of a vector),
     then the gradient, (groups * filter tiles, products, tiles, filters of a tile), then a buffer
     for each worker.
     """
-    return emitted_loops("winograd-weight-grad-transform", _transform, LAYOUT, CODE)
-
-
-def _transform(w: Loops, worker: Integer) -> None:
     g, images = w.g, w.band.images
     of_channels = g.groups * g.channel_vectors
     items = images * (of_channels + g.groups * g.filter_vectors)
@@ -102,16 +96,12 @@ def _transform_grads(
     w.call(w.code.grads, buffer, w.v.memory + target * size, *tiles, g.grad_step_product)
 
 
-@cache
-def multiply_address() -> int:
-    """Return the address of the loops that add a band's contribution; an item is a worker.
+@machine_loops(lambda: "winograd-weight-grad-multiply", LAYOUT, CODE)
+def multiply_address(w: Loops, worker: Integer) -> None:
+    """Emit the loops that add a band's contribution; an item is a worker.
 
     `sums` is (groups, filter tiles, R, R, channels, filters of a tile).
     """
-    return emitted_loops("winograd-weight-grad-multiply", _multiply, LAYOUT, CODE)
-
-
-def _multiply(w: Loops, worker: Integer) -> None:
     g, size = w.g, w.size
     items = g.groups * g.filter_tiles * g.blocks
     buffered = g.tile_columns * g.tile_filters

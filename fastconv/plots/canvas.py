@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 # The colours of Okabe and Ito, which colour-blind people can distinguish.
-BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+BLUE, VERMILLION = "#0072B2", "#D55E00"
 INK, MUTED, RULE, PAPER = "#222222", "#5F6670", "#D5D8DC", "#F3F4F6"
 
 SIGNED = "RdBu_r"  # white is zero

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastconv.bench.bench_calls import make_tensors
 from fastconv.bench.bench_run import Options, Tell, with_peak
@@ -24,10 +23,9 @@ from fastconv.bench.results import LayerResult, Record
 from fastconv.bench.suites import Item, Layer
 from fastconv.bench.verify import Check, Oracle, tolerance
 from fastconv.convolution.algorithm import Algorithm
+from fastconv.core.arguments import Array
 from fastconv.core.conv_problem import Conv2dProblem, Direction
 from fastconv.select import choice, conv_registry
-
-Array = NDArray[Any]
 
 #: So long this process's own threads, which have just checked results, get to fall asleep.
 _FALL_ASLEEP_SECONDS = 0.1

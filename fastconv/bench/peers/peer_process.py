@@ -23,13 +23,11 @@ from contextlib import contextmanager, suppress
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastconv.bench.measure import LONG_CALL, find_repeats, time_block
 from fastconv.bench.peers.peer_base import Ready, Runtime
+from fastconv.core.arguments import Array
 from fastconv.core.conv_problem import Conv2dProblem, Direction
-
-Array = NDArray[Any]
 
 #: A block of calls lasts at least this long: longer than elsewhere, for the caches and the
 #: threads of a process that was stopped need a moment.

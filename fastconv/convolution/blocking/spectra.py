@@ -122,7 +122,7 @@ class Transform:
             **{"rows": down.length, "columns": across.length},
             **{"row_bytes": down.spread * self._row, "step": across.spread},
         )
-        self._run(fft_loops.spectra(self.bits, self.lanes), elements, len(table), record)
+        self._run(fft_loops.spectra_address, elements, len(table), record)
 
     def images(
         self,
@@ -159,7 +159,7 @@ class Transform:
             **{"rows": down.length, "columns": across.length, "offsets": columns},
             **{"scale": self._scale, "bias": bias},
         )
-        self._run(fft_loops.images(self.bits, self.lanes), self.points(), len(table), record)
+        self._run(fft_loops.images_address, self.points(), len(table), record)
 
     def _lines(self, rows: Integers) -> dict[str, Any]:
         """Return the fields for one-dimensional transforms; `rows` are the offsets of the rows."""
@@ -174,8 +174,9 @@ class Transform:
             "frequencies": self.frequencies,
         }
 
-    def _run(self, function: Any, elements: int, planes: int, record: NDArray[Any]) -> None:
+    def _run(self, address: Any, elements: int, planes: int, record: NDArray[Any]) -> None:
         """Transform `planes` planes, pairs of blocks of planes in parallel."""
+        function = fft_loops.as_function(address(self.bits, self.lanes))
 
         def transform(blocks: tuple[int, int]) -> None:
             with scratch("points", (elements,), self.dtype) as points:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fastconv.convolution.blocking.tile_search import RUN, Band, Blocking, Cut, axes_of, sizes_of
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import extent
+from fastconv.core.records import freeze, record_of
 from fastconv.kernels.conv_loops import LAYOUT
 from fastconv.kernels.conv_microkernels import TileShape
 from fastconv.runtime import cpu
@@ -66,58 +67,40 @@ def tiling_of(problem: Conv2dProblem, found: Blocking, target: Target | None = N
     row, plane = (band.row, band.plane) if band.copied else (p.W, p.H * p.W)
     block_rows, block_columns = _block(p, shape, cut, row)
     target = target or Target(p.OW, 1, p.P)
-    values: dict[str, Any] = {
-        **{name: getattr(p, name) for name in ("itemsize", "groups", "C_per_group", "K_per_group")},
-        **{name: getattr(p, name) for name in ("R", "H", "W")},
-        "row_taps": p.C_per_group * p.S,
-        "dilation_h": p.dilation[0],
-        "x_row": p.stride[0] // row_step * row if band.copied else p.stride[0] * row,
-        "x_step": p.stride[1] // band.step if band.copied else p.stride[1],
-        "out_row": target.row,
-        "out_step": target.step,
-        "out_plane": target.plane,
-        "run": -(-p.taps // -(-p.taps // RUN)),
-        "stride_h": p.stride[0],
-        "stride_w": p.stride[1],
-        "pad_top": p.padding[0][0],
-        "pad_left": p.padding[1][0],
-        "span_h": 1 if band.apart else extent(p.R, p.dilation[0]),
-        "tile_filters": shape.filters,
-        "tile_rows": shape.rows,
-        "tile_columns": shape.columns,
-        "filter_tiles": filter_tiles,
-        "row_bands": cut.rows,
-        "column_bands": cut.columns,
-        "parts": cut.parts,
-        "block_rows": block_rows,
-        "block_columns": block_columns,
-        "tasks": tasks,
-        "workers": workers,
-        "copied": band.copied,
-        "band_bytes": band.elements * p.itemsize,
-        "band_plane": band.plane,
-        "band_step": band.step,
-        "phases": band.phases,
-        "sets": sets,
-        "set_step": set_step,
-        "set_size": band.plane // sets,
-        "row_step": row_step,
-        "phase_width": band.phase_width,
-        "tail": band.tail,
-        "halved": int(shape.pooled),
-    }
-    record = np.array([tuple(values[name] for name in LAYOUT.names or ())], LAYOUT)
-    record.flags.writeable = False
+    record = record_of(
+        LAYOUT,
+        *(p, p.record[0], band),
+        row_taps=p.C_per_group * p.S,
+        x_row=p.stride[0] // row_step * row if band.copied else p.stride[0] * row,
+        x_step=p.stride[1] // band.step if band.copied else p.stride[1],
+        **{"out_row": target.row, "out_step": target.step, "out_plane": target.plane},
+        run=-(-p.taps // -(-p.taps // RUN)),
+        span_h=1 if band.apart else extent(p.R, p.dilation[0]),
+        tile_filters=shape.filters,
+        tile_rows=shape.rows,
+        tile_columns=shape.columns,
+        filter_tiles=filter_tiles,
+        **{"row_bands": cut.rows, "column_bands": cut.columns, "parts": cut.parts},
+        block_rows=block_rows,
+        block_columns=block_columns,
+        tasks=tasks,
+        workers=workers,
+        band_bytes=band.elements * p.itemsize,
+        band_plane=band.plane,
+        band_step=band.step,
+        **{"sets": sets, "set_step": set_step, "set_size": band.plane // sets},
+        row_step=row_step,
+        halved=shape.pooled,
+    )
     r, c, s = np.indices((p.R, p.C_per_group, p.S)).reshape(3, -1)
     down, across = r * p.dilation[0] * row, s * p.dilation[1]
     if band.copied:
         down = r * (band.plane // sets) if band.apart else down
         across = across % band.step * band.phase_width + across // band.step
     offsets = c * plane + down + across
-    offsets.flags.writeable = False
     axes = axes_of(p, sizes_of((shape,)), cut)
     cuts = np.array([start for axis in axes for start in axis.starts()])
-    cuts.flags.writeable = False
+    freeze(offsets, cuts)
     return Tiling(record, offsets, cuts, workers, band.step, int(band.elements) * p.itemsize)
 
 

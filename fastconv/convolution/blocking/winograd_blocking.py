@@ -59,15 +59,13 @@ def blocks_of(problem: Conv2dProblem, m: int, cut: Cut, pooled: bool = False) ->
     chunk, shrink = chunk_of(p), 2 if pooled else 1
     record = record_of(
         LAYOUT,
-        p,
+        *(p, p.record[0]),
         **numbers,
         **{"run": chunk, "x_row": 0, "x_step": 1, "out_row": 0, "out_plane": numbers["pitch"]},
         **{"OH": p.OH // shrink, "OW": p.OW // shrink, "m": m, "out_m": m // shrink},
         products=form_of(p, m).alpha ** 2,
         chunk=chunk,
         chunks=-(-p.C_per_group // chunk),
-        pad_top=p.padding[0][0],
-        pad_left=p.padding[1][0],
         tile_rows=down,
         row_blocks=row_blocks,
         column_blocks=column_blocks,

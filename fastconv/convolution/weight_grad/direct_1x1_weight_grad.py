@@ -13,22 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.convolution.algorithm import Array, Gradient, as_read_only, compiler_missing
+from fastconv.convolution.algorithm import Array, Gradient, as_read_only, masks_missing
 from fastconv.convolution.blocking.partition import PARTS, split_below
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
-from fastconv.convolution.weight_grad.weight_grad_cuts import BandLoops, chunks_of, tile_starts
+from fastconv.convolution.weight_grad import weight_grad_cuts as cuts
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.records import freeze, record_of
-from fastconv.kernels.direct_1x1_weight_grad_loops import (
-    CODE,
-    LAYOUT,
-    Direct1x1WeightGradShape,
-    direct_1x1_weight_grad_address,
-    multiply_address,
-    reduce_chunks_1x1_address,
-    subsample_address,
-    subsampler_address,
-)
+from fastconv.kernels import direct_1x1_weight_grad_loops as kernels
 from fastconv.runtime import cpu
 from fastconv.runtime.threads import useful_threads
 from fastconv.runtime.workspace import scratch
@@ -53,15 +44,14 @@ def takes(problem: Conv2dProblem) -> bool:
 class Cut(NamedTuple):
     """The partition of a weight gradient, as the kernels read it."""
 
-    shape: Direct1x1WeightGradShape
+    shape: kernels.Direct1x1WeightGradShape
     #: The parameters `fastconv.kernels.direct_1x1_weight_grad_loops.LAYOUT`.
     record: NDArray[Any]
     #: First image and number of images of each band; its number of blocks of pixels, and for each:
     #: first image in A and in B, number of images, first pixel and number of pixels.
     bands: tuple[tuple[int, int, NDArray[np.int64]], ...]
-    #: The offset of each plane's sums within those of a group.
-    a_offsets: NDArray[np.int64]
-    b_offsets: NDArray[np.int64]
+    #: What the record has addresses of: the offset of each plane's sums within those of a group.
+    tables: dict[str, Array]
     #: Elements of subsampled pixels, and of the sums.
     subsampled: int
     sums: int
@@ -73,24 +63,24 @@ def _sides(problem: Conv2dProblem) -> tuple[int, int]:
     return max(p.C_per_group, p.K_per_group), min(p.C_per_group, p.K_per_group)
 
 
-def shapes(problem: Conv2dProblem) -> Iterator[Direct1x1WeightGradShape]:
+def shapes(problem: Conv2dProblem) -> Iterator[kernels.Direct1x1WeightGradShape]:
     """Return the tiles that fit the registers and the weights."""
     p, instructions, (a, b) = problem, cpu.describe().instructions, _sides(problem)
     for rows, columns in product(range(1, MOST_PLANES + 1), repeat=2):
         fits = rows * columns + rows + 1 <= instructions.registers
         if fits and rows <= a and columns <= b:
-            yield Direct1x1WeightGradShape(
+            yield kernels.Direct1x1WeightGradShape(
                 rows, columns, 8 * p.itemsize, instructions.lanes(p.dtype)
             )
 
 
 @lru_cache(maxsize=1024)
-def best_shape(problem: Conv2dProblem) -> Direct1x1WeightGradShape:
+def best_shape(problem: Conv2dProblem) -> kernels.Direct1x1WeightGradShape:
     """Return the tile that takes the fewest cycles."""
     return min(shapes(problem), key=lambda shape: _cycles(problem, shape))
 
 
-def _cycles(problem: Conv2dProblem, shape: Direct1x1WeightGradShape) -> float:
+def _cycles(problem: Conv2dProblem, shape: kernels.Direct1x1WeightGradShape) -> float:
     """Return the estimated cycles of one core, without memory traffic."""
     p, (a, b), sums = problem, _sides(problem), shape.rows * shape.columns
     tiles = p.groups * -(-a // shape.rows) * -(-b // shape.columns)
@@ -123,20 +113,21 @@ def cut_of(problem: Conv2dProblem) -> Cut:
     slot = -(-shape.rows * shape.columns // shape.lanes) * shape.lanes
     chunk_size = p.groups * a_tiles * b_tiles * slot
     pixel_blocks = min(int(pixel_blocks[0]) for _, _, pixel_blocks in bands)
-    chunks = chunks_of(pixel_blocks, p.groups, SUMS_BYTES // (chunk_size * p.itemsize))
+    chunks = cuts.chunks_of(pixel_blocks, p.groups, SUMS_BYTES // (chunk_size * p.itemsize))
     # Chunks of equal size, if possible.
     chunks = next((n for n in range(chunks, chunks // 2, -1) if pixel_blocks % n == 0), chunks)
     x, grad = ("b", "a") if grad_is_a else ("a", "b")
-    a_offsets = _offsets(a, shape.rows, b_tiles * slot, shape.columns)
-    b_offsets = _offsets(b, shape.columns, slot, 1)
-    freeze(a_offsets, b_offsets, *(pixel_blocks for _, _, pixel_blocks in bands))
+    tables = {
+        "a_offsets": _offsets(a, shape.rows, b_tiles * slot, shape.columns),
+        "b_offsets": _offsets(b, shape.columns, slot, 1),
+    }
+    freeze(*tables.values(), *(pixel_blocks for _, _, pixel_blocks in bands))
     record = record_of(
-        LAYOUT,
-        p,
-        **{"a_offsets": a_offsets, "b_offsets": b_offsets},
+        kernels.LAYOUT,
+        *(p, p.record[0]),
+        **tables,
         x_plane=p.H * p.W,
         x_pitch=x_pitch,
-        **{"stride_h": p.stride[0], "stride_w": p.stride[1]},
         **{"a_planes": a, "b_planes": b, "grad_is_a": grad_is_a},
         **{f"{x}_plane": x_pitch, f"{x}_image": p.C * x_pitch},
         **{f"{grad}_plane": p.P, f"{grad}_image": p.K * p.P},
@@ -149,7 +140,7 @@ def cut_of(problem: Conv2dProblem) -> Cut:
         chunk_size=chunk_size,
     )
     subsampled = max(band[1] for band in bands) * p.C * x_pitch if strided else 0
-    return Cut(shape, record, bands, a_offsets, b_offsets, subsampled, chunks * chunk_size)
+    return Cut(shape, record, bands, tables, subsampled, chunks * chunk_size)
 
 
 def _bands(
@@ -174,7 +165,7 @@ def _bands(
 def _offsets(planes: int, wide: int, tile: int, step: int) -> NDArray[np.int64]:
     """Return the offset of each plane's sums, from its tile and its index within the tile."""
     offsets = np.empty(planes, np.int64)
-    for number, first in enumerate(tile_starts(planes, wide)):
+    for number, first in enumerate(cuts.tile_starts(planes, wide)):
         offsets[first : first + wide] = number * tile + step * np.arange(wide)
     return offsets
 
@@ -189,12 +180,14 @@ def _work(problem: Conv2dProblem) -> float:
 
 
 @lru_cache(maxsize=128)
-def _loops(problem: Conv2dProblem) -> BandLoops:
+def _loops(problem: Conv2dProblem) -> cuts.BandLoops:
     cut, step = cut_of(problem), problem.stride[1]
     shape = cut.shape
-    subsample = subsampler_address(step if step <= 2 else 0, shape.bits, shape.lanes)
-    code = record_of(CODE, subsample=subsample, microkernel=direct_1x1_weight_grad_address(shape))
-    return BandLoops(cut, code.view(np.int64), _work(problem))
+    subsample = kernels.subsampler_address(step if step <= 2 else 0, shape.bits, shape.lanes)
+    code = record_of(
+        kernels.CODE, subsample=subsample, microkernel=kernels.direct_1x1_weight_grad_address(shape)
+    )
+    return cuts.BandLoops(cut, code.view(np.int64), _work(problem))
 
 
 class Direct1x1WeightGrad(Gradient):
@@ -202,17 +195,11 @@ class Direct1x1WeightGrad(Gradient):
 
     def refusal(self, problem: Conv2dProblem) -> str | None:
         """Take problems that need little memory for subsampled pixels and sums."""
-        p, instructions = problem, cpu.describe().instructions
-        if not instructions.masks:
-            return f"needs loads by mask, which {instructions.name} vectors do not have"
-        cut = cut_of(p)
-        if cut.subsampled * p.itemsize > SUBSAMPLED_BYTES:
-            return (
-                f"needs {cut.subsampled * p.itemsize / 2**20:.1f} MiB for the pixels of one image"
-            )
-        if cut.sums * p.itemsize > SUMS_BYTES + 2 * p.weight_bytes:
-            return f"needs sums of {cut.sums * p.itemsize / p.weight_bytes:.0f} times the weights"
-        return compiler_missing()
+        cut = cut_of(problem)
+        subsampled = cut.subsampled * problem.itemsize
+        if subsampled > SUBSAMPLED_BYTES:
+            return f"needs {subsampled / 2**20:.1f} MiB for the pixels of one image"
+        return masks_missing() or cuts.sums_refusal(problem, cut.sums, SUMS_BYTES)
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count instructions and memory traffic."""
@@ -238,9 +225,9 @@ class Direct1x1WeightGrad(Gradient):
                 pixels = factor[first : first + images].reshape(-1)
                 if cut.subsampled:
                     arrays = pixels, grad, subsampled, sums
-                    loops.run(most, subsample_address(), images * p.C, arrays, pixel_blocks)
+                    loops.run(most, kernels.subsample_address(), images * p.C, arrays, pixel_blocks)
                     pixels = as_read_only(subsampled)
                 factors = (grad, pixels) if g.grad_is_a else (pixels, grad)
                 arrays = *factors, subsampled, sums
-                loops.run(most, multiply_address(), items, arrays, pixel_blocks)
-            loops.finish(reduce_chunks_1x1_address(cut.shape.bits), p.K, arrays, out)
+                loops.run(most, kernels.multiply_address(), items, arrays, pixel_blocks)
+            loops.finish(kernels.reduce_chunks_1x1_address(cut.shape.bits), p.K, arrays, out)

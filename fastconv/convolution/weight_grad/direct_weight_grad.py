@@ -16,25 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.codegen.direct_weight_grad_microkernel import Taps
-from fastconv.convolution.algorithm import Array, Gradient, compiler_missing
+from fastconv.convolution.algorithm import Array, Gradient, masks_missing
 from fastconv.convolution.blocking.partition import PARTS
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
-from fastconv.convolution.weight_grad.weight_grad_cuts import (
-    BandLoops,
-    chunks_of,
-    cut_bands,
-    tile_starts,
-)
+from fastconv.convolution.weight_grad import weight_grad_cuts as cuts
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.records import freeze, record_of
-from fastconv.kernels.direct_weight_grad_loops import (
-    CODE,
-    LAYOUT,
-    DirectWeightGradShape,
-    correlate_address,
-    direct_weight_grad_address,
-    reduce_chunks_address,
-)
+from fastconv.kernels import direct_weight_grad_loops as kernels
 from fastconv.runtime import cpu
 from fastconv.runtime.threads import useful_threads
 from fastconv.runtime.workspace import scratch
@@ -51,24 +39,20 @@ MOST_COLUMNS, MOST_CHANNELS, MOST_FILTERS = 7, 7, 5
 class Cut(NamedTuple):
     """The partition of a weight gradient, as the kernels read it."""
 
-    shape: DirectWeightGradShape
+    shape: kernels.DirectWeightGradShape
     #: The parameters `fastconv.kernels.direct_weight_grad_loops.LAYOUT`.
     record: NDArray[Any]
     #: First image and number of images, first row and number of rows of each block of pixels, flat.
     bands: NDArray[np.int64]
-    #: First channel, row and column of the kernel: (tiles, 3).
-    tap_tiles: NDArray[np.int64]
-    #: The offset of each tap's sum within those of a filter tile.
-    tap_offsets: NDArray[np.int64]
-    #: A row of zeros, read in place of padding rows.
-    zeros: Array
+    #: What the record has addresses of.
+    tables: dict[str, Array]
     #: Elements of the sums.
     sums: int
     #: Number of work items.
     items: int
 
 
-def shapes(problem: Conv2dProblem) -> Iterator[DirectWeightGradShape]:
+def shapes(problem: Conv2dProblem) -> Iterator[kernels.DirectWeightGradShape]:
     """Return the tiles that fit the registers and the weights."""
     p, instructions = problem, cpu.describe().instructions
     lanes = instructions.lanes(p.dtype)
@@ -79,7 +63,7 @@ def shapes(problem: Conv2dProblem) -> Iterator[DirectWeightGradShape]:
             continue
         taps = Taps(filters, channels, rows, _columns(p))
         if taps.sums + filters + 1 <= instructions.registers:
-            yield DirectWeightGradShape(taps, p.stride[1], 8 * p.itemsize, lanes)
+            yield kernels.DirectWeightGradShape(taps, p.stride[1], 8 * p.itemsize, lanes)
 
 
 def _columns(problem: Conv2dProblem) -> int:
@@ -91,12 +75,12 @@ def _columns(problem: Conv2dProblem) -> int:
 
 
 @lru_cache(maxsize=1024)
-def best_shape(problem: Conv2dProblem) -> DirectWeightGradShape:
+def best_shape(problem: Conv2dProblem) -> kernels.DirectWeightGradShape:
     """Return the tile that takes the fewest cycles."""
     return min(shapes(problem), key=lambda shape: _cycles(problem, shape))
 
 
-def _cycles(problem: Conv2dProblem, shape: DirectWeightGradShape) -> float:
+def _cycles(problem: Conv2dProblem, shape: kernels.DirectWeightGradShape) -> float:
     """Return the estimated cycles of one core, without memory traffic."""
     p, taps = problem, shape.taps
     vectors = -(-p.OW // shape.lanes)
@@ -126,30 +110,28 @@ def cut_of(problem: Conv2dProblem) -> Cut:
     p, shape = problem, best_shape(problem)
     taps, vectors = shape.taps, -(-p.OW // shape.lanes)
     rows = max(1, min(p.OH, PIXEL_BLOCK_VECTORS // vectors))
-    pixel_blocks = cut_bands(p.N, p.OH, _images(p, vectors), rows)
-    sizes = (p.C_per_group, taps.channels), (p.R, taps.rows), (p.S, taps.columns)
-    tap_tiles = np.array(list(product(*(tile_starts(*each) for each in sizes))))
+    pixel_blocks = cuts.cut_bands(p.N, p.OH, _images(p, vectors), rows)
+    axes = (p.C_per_group, taps.channels), (p.R, taps.rows), (p.S, taps.columns)
+    tap_tiles = np.array(list(product(*(cuts.tile_starts(*axis) for axis in axes))))
     filter_tiles = -(-p.K_per_group // taps.filters)
     slot = -(-taps.sums // shape.lanes) * shape.lanes
     chunk_size = p.groups * filter_tiles * len(tap_tiles) * slot
-    chunks = chunks_of(len(pixel_blocks), p.groups, SUMS_BYTES // (chunk_size * p.itemsize))
+    chunks = cuts.chunks_of(len(pixel_blocks), p.groups, SUMS_BYTES // (chunk_size * p.itemsize))
     offsets: Any = np.empty((p.C_per_group, p.R, p.S), np.int64)
     own = np.arange(taps.sums // taps.filters).reshape(taps[1:])
     for tile, (c, r, s) in enumerate(tap_tiles):
         ends = c + taps.channels, r + taps.rows, s + taps.columns
         offsets[c : ends[0], r : ends[1], s : ends[2]] = tile * slot + own
     ranges = min(filter_tiles, max(1, PARTS // (chunks * p.groups)))
-    offsets, zeros = offsets.reshape(-1), np.zeros(p.W, p.dtype)
-    freeze(pixel_blocks, tap_tiles, offsets, zeros)
+    zeros = np.zeros(p.W, p.dtype)
+    tables = {"tap_tiles": tap_tiles, "tap_offsets": offsets.reshape(-1), "zeros": zeros}
+    freeze(pixel_blocks, *tables.values())
     record = record_of(
-        LAYOUT,
-        p,
-        **{"tap_tiles": tap_tiles, "tap_offsets": offsets, "zeros": zeros},
+        kernels.LAYOUT,
+        *(p, p.record[0]),
+        **tables,
         x_plane=p.H * p.W,
         grad_plane=p.P,
-        stride_h=p.stride[0],
-        **{"dilation_h": p.dilation[0], "dilation_w": p.dilation[1]},
-        **{"pad_top": p.padding[0][0], "pad_left": p.padding[1][0]},
         pixel_block_count=len(pixel_blocks),
         chunks=chunks,
         ranges=ranges,
@@ -160,8 +142,8 @@ def cut_of(problem: Conv2dProblem) -> Cut:
         slot=slot,
         chunk_size=chunk_size,
     )
-    arrays = pixel_blocks.reshape(-1), tap_tiles, offsets, zeros
-    return Cut(shape, record, *arrays, chunks * chunk_size, p.groups * chunks * ranges)
+    sizes = chunks * chunk_size, p.groups * chunks * ranges
+    return Cut(shape, record, pixel_blocks.reshape(-1), tables, *sizes)
 
 
 @lru_cache(maxsize=1024)
@@ -175,10 +157,10 @@ def _work(problem: Conv2dProblem) -> float:
 
 
 @lru_cache(maxsize=128)
-def _loops(problem: Conv2dProblem) -> BandLoops:
+def _loops(problem: Conv2dProblem) -> cuts.BandLoops:
     cut = cut_of(problem)
-    code = record_of(CODE, microkernel=direct_weight_grad_address(cut.shape))
-    return BandLoops(cut, code.view(np.int64), _work(problem))
+    code = record_of(kernels.CODE, microkernel=kernels.direct_weight_grad_address(cut.shape))
+    return cuts.BandLoops(cut, code.view(np.int64), _work(problem))
 
 
 class DirectAnyWeightGrad(Gradient):
@@ -186,17 +168,12 @@ class DirectAnyWeightGrad(Gradient):
 
     def refusal(self, problem: Conv2dProblem) -> str | None:
         """Take strides and dilations that vector loads can read, and small sums."""
-        p, instructions = problem, cpu.describe().instructions
-        if not instructions.masks:
-            return f"needs loads by mask, which {instructions.name} vectors do not have"
+        p = problem
         if p.stride[1] > 2:
             return f"needs a horizontal stride of at most 2, got {p.stride}"
         if p.stride[1] == 2 and p.dilation[1] != 1:
             return f"needs horizontal dilation 1 at stride 2, got {p.dilation}"
-        sums = cut_of(p).sums * p.itemsize
-        if sums > SUMS_BYTES + 2 * p.weight_bytes:
-            return f"needs sums of {sums / p.weight_bytes:.0f} times the size of the weights"
-        return compiler_missing()
+        return masks_missing() or cuts.sums_refusal(p, cut_of(p).sums, SUMS_BYTES)
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count instructions and memory traffic."""
@@ -213,5 +190,5 @@ class DirectAnyWeightGrad(Gradient):
         cut, most = loops.cut, useful_threads(loops.seconds)
         with scratch("sums", (cut.sums,), problem.dtype) as sums:
             arrays = factor.reshape(-1), grad_output.reshape(-1), sums, sums
-            loops.run(most, correlate_address(), cut.items, arrays, cut.bands)
-            loops.finish(reduce_chunks_address(cut.shape.bits), problem.K, arrays, out)
+            loops.run(most, kernels.correlate_address(), cut.items, arrays, cut.bands)
+            loops.finish(kernels.reduce_chunks_address(cut.shape.bits), problem.K, arrays, out)

@@ -14,31 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.convolution.algorithm import Array, Gradient, compiler_missing
+from fastconv.convolution.algorithm import Array, Gradient
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND, RUN
-from fastconv.convolution.weight_grad.weight_grad_cuts import (
-    CHUNKS,
-    BandLoops,
-    cut_bands,
-    largest_band,
-    sums_record,
-    tiles_of_filters,
-    whole_vectors,
-)
+from fastconv.convolution.weight_grad import weight_grad_cuts as cuts
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.geometry import extent
 from fastconv.core.records import freeze, record_of
-from fastconv.kernels.weight_grad_loops import (
-    CODE,
-    LAYOUT,
-    WeightGradShape,
-    clear_address,
-    multiply_address,
-    pack_address,
-    pixel_packer_address,
-    transposer_address,
-    weight_grad_address,
-)
+from fastconv.kernels import weight_grad_loops as kernels
 from fastconv.runtime import cpu
 from fastconv.runtime.threads import useful_threads
 from fastconv.runtime.workspace import scratch
@@ -54,7 +36,7 @@ COLUMNS = ((2, (13, 12, 10, 8, 7, 6, 4, 3, 1)), (1, (14, 8, 4, 1)))
 class Bands(NamedTuple):
     """The partition of a weight gradient, as the kernels read it."""
 
-    shape: WeightGradShape
+    shape: kernels.WeightGradShape
     #: The records `LAYOUT` and `SUMS` of `fastconv.kernels.weight_grad_loops`.
     record: NDArray[Any]
     sums_record: NDArray[Any]
@@ -63,17 +45,8 @@ class Bands(NamedTuple):
     #: Elements of the packed factors, and of the sums.
     memory: int
     sums: int
-    #: The input offset of each pixel of a band, in elements.
-    offsets: NDArray[np.int64]
-    #: The packed index of each pixel of an image's rows, for the input and for the gradient.
-    x_numbers: NDArray[np.int64]
-    grad_numbers: NDArray[np.int64]
-    #: The input offset and the first column of each block of columns.
-    blocks: NDArray[np.int64]
-    #: A zero bias for each filter of a tile.
-    zeros: Array
-    #: The offset of each tap (c, r, s) in the sums of a filter tile.
-    tap_offsets: NDArray[np.int64]
+    #: What the records have addresses of.
+    tables: dict[str, Array]
 
 
 def columns_of(problem: Conv2dProblem, columns: int) -> tuple[int, int, int]:
@@ -90,12 +63,12 @@ def columns_of(problem: Conv2dProblem, columns: int) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=1024)
-def weight_grad_shape(problem: Conv2dProblem) -> WeightGradShape:
+def weight_grad_shape(problem: Conv2dProblem) -> kernels.WeightGradShape:
     """Return the tile that takes the fewest cycles."""
     p, instructions = problem, cpu.describe().instructions
     lanes = instructions.lanes(p.dtype)
     found = [
-        WeightGradShape(vectors * lanes, columns, 8 * p.itemsize, lanes)
+        kernels.WeightGradShape(vectors * lanes, columns, 8 * p.itemsize, lanes)
         for vectors, many in COLUMNS
         for columns in many
         if vectors * (columns + 1) + 1 <= instructions.registers
@@ -103,7 +76,7 @@ def weight_grad_shape(problem: Conv2dProblem) -> WeightGradShape:
     return min(found, key=lambda shape: _cycles(p, shape))
 
 
-def _cycles(problem: Conv2dProblem, shape: WeightGradShape) -> float:
+def _cycles(problem: Conv2dProblem, shape: kernels.WeightGradShape) -> float:
     """Return the estimated cycles of one core per pixel, without memory traffic."""
     p, vectors = problem, shape.filters // shape.lanes
     calls = p.groups * -(-p.K_per_group // shape.filters) * p.R * columns_of(p, shape.columns)[2]
@@ -152,31 +125,27 @@ def bands_of(problem: Conv2dProblem) -> Bands:
         return elements(images, rows) * p.itemsize > BAND_BYTES or pixels > 2 * ENOUGH_PIXELS
 
     images = max(1, min(p.N, -(-ENOUGH_PIXELS // p.P)))
-    bands = cut_bands(p.N, p.OH, *largest_band(images, p.OH, too_large))
+    bands = cuts.cut_bands(p.N, p.OH, *cuts.largest_band(images, p.OH, too_large))
     images, rows = int(bands[:, 1].max()), int(bands[:, 3].max())
     high, x_size, grad_size = sizes(images, rows)
     per_row = row_blocks * shape.columns  # columns of a row of the kernel, some of them unused
-    tables = _tables(p, shape, (images, rows), (high, padded), x_size)
-    tap_offsets = tables.pop("tap_offsets")
+    tables, tap_offsets = _tables(p, shape, (images, rows), (high, padded), x_size)
     freeze(bands, tap_offsets, *tables.values())
     tile_sums = p.R * per_row * shape.filters
     record = record_of(
-        LAYOUT,
-        p,
+        kernels.LAYOUT,
+        *(p, p.record[0]),
         **tables,
-        **tiles_of_filters(p, shape),
+        **cuts.tiles_of_filters(p, shape),
         **{"run": RUN, "x_row": 0, "x_step": 1, "out_row": shape.filters, "out_plane": 0},
         x_plane=problem.H * problem.W,
         x_row_step=0 if p is problem else problem.stride[0] * problem.W,
-        stride_h=p.stride[0],
-        pad_top=p.padding[0][0],
-        dilation_h=p.dilation[0],
         padded=padded,
         high=high,
         clear=any(map(any, p.padding)) or padded > p.W,
         channel_tiles=tiles,
         tile_channels=wide,
-        chunks=-(-CHUNKS // images),
+        chunks=-(-cuts.CHUNKS // images),
         row_blocks=row_blocks,
         x_size=x_size,
         grad_size=grad_size,
@@ -184,19 +153,22 @@ def bands_of(problem: Conv2dProblem) -> Bands:
         tile_sums=tile_sums,
     )
     sums = p.groups * filter_tiles * tile_sums
-    collecting = sums_record(p, shape, tile_sums, tap_offsets)
+    collecting = cuts.sums_record(p, shape, tile_sums, tap_offsets)
     tables["tap_offsets"] = tap_offsets
-    return Bands(shape, record, collecting, bands, elements(images, rows), sums, **tables)
+    return Bands(shape, record, collecting, bands, elements(images, rows), sums, tables)
 
 
 def _tables(
     problem: Conv2dProblem,
-    shape: WeightGradShape,
+    shape: kernels.WeightGradShape,
     band: tuple[int, int],
     packed: tuple[int, int],
     x_size: int,
-) -> dict[str, Array]:
-    """Return the tables of `Bands`; `band` is (images, rows), `packed` is (height, width)."""
+) -> tuple[dict[str, Array], Array]:
+    """Return the tables of `LAYOUT`, and the offset of each tap in the sums of a filter tile.
+
+    `band` is (images, rows), `packed` is (height, width).
+    """
     p, (images, rows), (high, padded) = problem, band, packed
     wide, tiles, row_blocks = columns_of(p, shape.columns)
     n, i, j = np.indices((images, rows, p.OW)).reshape(3, -1)
@@ -212,14 +184,14 @@ def _tables(
         columns = (c // wide * p.S + s) * shape.columns + c % wide
     c, r, s = np.indices((p.C_per_group, p.R, p.S)).reshape(3, -1)
     taps = (r * row_blocks * shape.columns + columns[s, c]) * shape.filters
-    return {
+    tables = {
         "offsets": ((n * high + i * p.stride[0]) * padded + j * p.stride[1]) * wide,
         "x_numbers": h * padded + w + p.padding[1][0],
         "grad_numbers": np.arange(rows * p.OW),
         "blocks": blocks.reshape(-1),
         "zeros": np.zeros(shape.filters, p.dtype),
-        "tap_offsets": whole_vectors(taps, shape.lanes),
     }
+    return tables, cuts.whole_vectors(taps, shape.lanes)
 
 
 @lru_cache(maxsize=1024)
@@ -242,18 +214,18 @@ def _work(problem: Conv2dProblem) -> tuple[float, int]:
 
 
 @lru_cache(maxsize=128)
-def _loops(problem: Conv2dProblem) -> BandLoops:
+def _loops(problem: Conv2dProblem) -> cuts.BandLoops:
     cut = bands_of(problem)
     vectors = cut.shape.bits, cut.shape.lanes
     code = record_of(
-        CODE,
-        transpose=transposer_address(*vectors),
-        pack=pixel_packer_address(*vectors),
-        pack_input=pixel_packer_address(*vectors, 2 if cut.record[0].x_row_step else 1),
-        clear=clear_address(*vectors),
-        microkernel=weight_grad_address(cut.shape),
+        kernels.CODE,
+        transpose=kernels.transposer_address(*vectors),
+        pack=kernels.pixel_packer_address(*vectors, 1),
+        pack_input=kernels.pixel_packer_address(*vectors, 2 if cut.record[0].x_row_step else 1),
+        clear=kernels.clear_address(*vectors),
+        microkernel=kernels.weight_grad_address(cut.shape),
     )
-    return BandLoops(cut, code.view(np.int64), _work(problem)[0] / CYCLES_PER_SECOND)
+    return cuts.BandLoops(cut, code.view(np.int64), _work(problem)[0] / CYCLES_PER_SECOND)
 
 
 class ImplicitGemmWeightGrad(Gradient):
@@ -262,13 +234,8 @@ class ImplicitGemmWeightGrad(Gradient):
     def refusal(self, problem: Conv2dProblem) -> str | None:
         """Take problems that need little memory for a band and for the sums."""
         cut = bands_of(problem)
-        band, sums = cut.memory * problem.itemsize, cut.sums * problem.itemsize
-        if band > BAND_BYTES:
-            sizes = f"{band / 2**20:.1f} MiB, most is {BAND_BYTES / 2**20:.0f}"
-            return f"needs {sizes} for the smallest band of the weights' gradient"
-        if sums > BAND_BYTES + 2 * problem.weight_bytes:
-            return f"needs sums of {sums / problem.weight_bytes:.0f} times the size of the weights"
-        return compiler_missing()
+        band = cuts.band_refusal(cut.memory * problem.itemsize, BAND_BYTES)
+        return band or cuts.sums_refusal(problem, cut.sums, BAND_BYTES)
 
     def estimated_seconds(self, problem: Conv2dProblem, threads: int) -> float:
         """Count instructions and copies."""
@@ -292,6 +259,6 @@ class ImplicitGemmWeightGrad(Gradient):
         ):
             arrays = factor.reshape(-1), grad_output.reshape(-1), memory, sums
             for band in cut.bands:
-                loops.run(most, pack_address(), tiles * int(band[1]), arrays, band)
-                loops.run(most, multiply_address(), weights, arrays, band)
+                loops.run(most, kernels.pack_address(), tiles * int(band[1]), arrays, band)
+                loops.run(most, kernels.multiply_address(), weights, arrays, band)
             loops.collect(p, arrays, out)

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.convolution.algorithm import Array
+from fastconv.convolution.algorithm import Array, compiler_missing
 from fastconv.convolution.blocking.partition import PARTS, split_below
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.records import record_of
-from fastconv.kernels.weight_grad_loops import SUMS, WeightGradShape, collect_address, run_loops
+from fastconv.jit.launch import run_code
+from fastconv.kernels.weight_grad_loops import SUMS, WeightGradShape, collect_address
 from fastconv.runtime.threads import useful_threads
 
 # The least number of chunks in which an image of a band is packed, enough for all threads.
@@ -44,6 +45,22 @@ def largest_band(images: int, rows: int, too_large: Callable[[int, int], bool]) 
     while rows > 1 and too_large(images, rows):
         rows -= 1
     return images, rows
+
+
+def band_refusal(size: int, most: int) -> str | None:
+    """Return why a smallest band of `size` bytes is refused, None if it is not."""
+    if size <= most:
+        return None
+    sizes = f"{size / 2**20:.1f} MiB, most is {most / 2**20:.0f}"
+    return f"needs {sizes} for the smallest band of the weights' gradient"
+
+
+def sums_refusal(problem: Conv2dProblem, sums: int, most: int) -> str | None:
+    """Return why a weight gradient with so many sums is refused, beside `most` bytes; else None."""
+    size, weights = sums * problem.itemsize, problem.weight_bytes
+    if size > most + 2 * weights:
+        return f"needs sums of {size / weights:.0f} times the size of the weights"
+    return compiler_missing()
 
 
 def chunks_of(pixel_blocks: int, groups: int, most: int) -> int:
@@ -108,7 +125,7 @@ class BandLoops:
 
     def run(self, most: int, loops: int, items: int, arrays: BandArrays, band: Array) -> None:
         """Run the loops over `items` items of a band, on at most `most` threads."""
-        run_loops.on(most, items, loops, *arrays, band, self._code, self._layer)
+        run_code.on(most, items, loops, *arrays, band, self._code, self._layer)
 
     def finish(self, loops: int, items: int, arrays: BandArrays, out: Array) -> None:
         """Run the loops that fill `out` from the sums."""
@@ -123,4 +140,4 @@ class BandLoops:
     def _finish(self, loops: int, items: int, arrays: BandArrays, out: Array, layer: Array) -> None:
         x, grad, _, sums = arrays
         most = useful_threads(self._adding_seconds)
-        run_loops.on(most, items, loops, x, grad, sums, out.reshape(-1), layer, self._code, layer)
+        run_code.on(most, items, loops, x, grad, sums, out.reshape(-1), layer, self._code, layer)

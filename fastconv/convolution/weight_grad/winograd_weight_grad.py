@@ -15,37 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.codegen.winograd_transforms import Form
-from fastconv.convolution.algorithm import Array, Gradient, compiler_missing
+from fastconv.convolution.algorithm import Array, Gradient
 from fastconv.convolution.blocking.tile_search import CYCLES_PER_SECOND, RUN
 from fastconv.convolution.blocking.winograd_search import (
     kernel_refusal,
     odd_lines,
     stride_refusal,
 )
-from fastconv.convolution.weight_grad.weight_grad_cuts import (
-    BandLoops,
-    cut_bands,
-    largest_band,
-    sums_record,
-    tiles_of_filters,
-    whole_vectors,
-)
+from fastconv.convolution.weight_grad import weight_grad_cuts as cuts
 from fastconv.core.conv_problem import Conv2dProblem
 from fastconv.core.records import freeze, record_of
-from fastconv.kernels.weight_grad_loops import (
-    WeightGradShape,
-    clear_address,
-    pixel_packer_address,
-    transposer_address,
-    weight_grad_address,
-)
+from fastconv.kernels import weight_grad_loops
+from fastconv.kernels import winograd_weight_grad_loops as kernels
 from fastconv.kernels.winograd_microkernels import pixels_address, sums_address
-from fastconv.kernels.winograd_weight_grad_loops import (
-    CODE,
-    LAYOUT,
-    multiply_address,
-    transform_address,
-)
 from fastconv.runtime import cpu
 from fastconv.runtime.threads import useful_threads
 from fastconv.runtime.workspace import scratch
@@ -61,7 +43,7 @@ class Bands(NamedTuple):
     """The partition of a weight gradient, as the kernels read it."""
 
     form: Form
-    shape: WeightGradShape
+    shape: weight_grad_loops.WeightGradShape
     #: The records `LAYOUT` of `winograd_weight_grad_loops`, and `SUMS` of `weight_grad_loops`.
     record: NDArray[Any]
     sums_record: NDArray[Any]
@@ -71,18 +53,11 @@ class Bands(NamedTuple):
     shared: int
     own: int
     sums: int
-    #: The offset of each tile, in elements.
-    offsets: NDArray[np.int64]
-    #: The packed index of each pixel of an image's rows, for the input and for the gradient.
-    x_numbers: NDArray[np.int64]
-    grad_numbers: NDArray[np.int64]
-    #: A zero bias for each filter of a tile.
-    zeros: Array
-    #: The offset of each tap (c, r, s) in the sums of a filter tile.
-    tap_offsets: NDArray[np.int64]
+    #: What the records have addresses of.
+    tables: dict[str, Array]
 
 
-def tile_of(problem: Conv2dProblem) -> WeightGradShape:
+def tile_of(problem: Conv2dProblem) -> weight_grad_loops.WeightGradShape:
     """Return the tile of the products: its columns divide a vector of channels."""
     instructions = cpu.describe().instructions
     lanes = instructions.lanes(problem.dtype)
@@ -90,7 +65,7 @@ def tile_of(problem: Conv2dProblem) -> WeightGradShape:
     columns = min(8, lanes)
     while vectors * (columns + 1) + 1 > instructions.registers:
         columns //= 2
-    return WeightGradShape(vectors * lanes, columns, 8 * problem.itemsize, lanes)
+    return weight_grad_loops.WeightGradShape(vectors * lanes, columns, 8 * problem.itemsize, lanes)
 
 
 def _tiles(problem: Conv2dProblem, m: int) -> tuple[int, int]:
@@ -117,7 +92,7 @@ def bands_of(problem: Conv2dProblem, m: int, workers: int) -> Bands:
         elements = p.groups * products * (channel_vectors * x_step + filter_tiles * grad_step)
         return elements * p.itemsize > BAND_BYTES or tiles > 2 * ENOUGH_TILES
 
-    bands = cut_bands(p.N, down, *largest_band(max(1, p.N), down, too_large))
+    bands = cuts.cut_bands(p.N, down, *cuts.largest_band(max(1, p.N), down, too_large))
     images, rows = int(bands[:, 1].max()), int(bands[:, 3].max())
     x_step, grad_step = steps(images * rows * across)
     grads_begin = p.groups * channel_vectors * products * x_step
@@ -128,17 +103,16 @@ def bands_of(problem: Conv2dProblem, m: int, workers: int) -> Bands:
     tile_sums = p.R * p.S * plane
     tables = _tables(p, m, shape, images * rows * across, (high, wide))
     c, tap = np.indices((p.C_per_group, p.R * p.S)).reshape(2, -1)
-    tap_offsets = whole_vectors(tap * plane + c * shape.filters, lanes)
+    tap_offsets = cuts.whole_vectors(tap * plane + c * shape.filters, lanes)
     freeze(bands, tap_offsets, *tables.values())
     record = record_of(
-        LAYOUT,
-        p,
+        kernels.LAYOUT,
+        *(p, p.record[0]),
         **tables,
-        **tiles_of_filters(p, shape),
+        **cuts.tiles_of_filters(p, shape),
         **{"run": RUN, "x_row": 0, "x_step": 1, "out_row": shape.filters, "out_plane": 0},
         m=m,
         products=products,
-        pad_top=p.padding[0][0],
         across=across,
         pixel_row=wide * lanes,
         grad_row=across * m * lanes,
@@ -160,15 +134,19 @@ def bands_of(problem: Conv2dProblem, m: int, workers: int) -> Bands:
         worker_size=own * p.itemsize,
     )
     sums: int = p.groups * filter_tiles * tile_sums
-    collecting = sums_record(p, shape, tile_sums, tap_offsets)
+    collecting = cuts.sums_record(p, shape, tile_sums, tap_offsets)
     tables["tap_offsets"] = tap_offsets
-    return Bands(form, shape, record, collecting, bands, shared, own, sums, **tables)
+    return Bands(form, shape, record, collecting, bands, shared, own, sums, tables)
 
 
 def _tables(
-    problem: Conv2dProblem, m: int, shape: WeightGradShape, tiles: int, packed: tuple[int, int]
+    problem: Conv2dProblem,
+    m: int,
+    shape: weight_grad_loops.WeightGradShape,
+    tiles: int,
+    packed: tuple[int, int],
 ) -> dict[str, Array]:
-    """Return the tables of `Bands` for a band of tiles; `packed` is (height, width)."""
+    """Return the tables of `LAYOUT` for a band of tiles; `packed` is (height, width)."""
     p, (high, wide), across = problem, packed, _tiles(problem, m)[1]
     h, w = np.indices((min(p.H, high), p.W)).reshape(2, -1)
     i, j = np.indices((min(p.OH, high - p.R + 1), p.OW)).reshape(2, -1)
@@ -201,20 +179,20 @@ def _work(problem: Conv2dProblem, m: int) -> tuple[float, int]:
 
 
 @lru_cache(maxsize=128)
-def _loops(problem: Conv2dProblem, m: int, workers: int) -> BandLoops:
+def _loops(problem: Conv2dProblem, m: int, workers: int) -> cuts.BandLoops:
     cut = bands_of(problem, m, workers)
     form, vectors = cut.form, (cut.shape.bits, cut.shape.lanes)
     code = record_of(
-        CODE,
-        transpose=transposer_address(*vectors),
-        pack=pixel_packer_address(*vectors),
-        clear=clear_address(*vectors),
-        pixels=pixels_address(form, grads=False),
-        grads=pixels_address(form, grads=True),
-        microkernel=weight_grad_address(cut.shape),
+        kernels.CODE,
+        transpose=weight_grad_loops.transposer_address(*vectors),
+        pack=weight_grad_loops.pixel_packer_address(*vectors, 1),
+        clear=weight_grad_loops.clear_address(*vectors),
+        pixels=pixels_address(form, False),
+        grads=pixels_address(form, True),
+        microkernel=weight_grad_loops.weight_grad_address(cut.shape),
         sums=sums_address(form),
     )
-    return BandLoops(cut, code.view(np.int64), _work(problem, m)[0] / CYCLES_PER_SECOND)
+    return cuts.BandLoops(cut, code.view(np.int64), _work(problem, m)[0] / CYCLES_PER_SECOND)
 
 
 class WinogradWeightGrad(Gradient):
@@ -228,14 +206,9 @@ class WinogradWeightGrad(Gradient):
         reason = stride_refusal(problem) or kernel_refusal(problem)
         if reason is not None:
             return reason
-        p, needed = problem, self.workspace_bytes(problem)
-        if needed > MOST_BYTES:
-            sizes = f"{needed / 2**20:.1f} MiB, most is {MOST_BYTES / 2**20:.0f}"
-            return f"needs {sizes} for the smallest band of the weights' gradient"
-        sums = bands_of(p, self.m, 1).sums * p.itemsize
-        if sums > BAND_BYTES + 2 * p.weight_bytes:
-            return f"needs sums of {sums / p.weight_bytes:.0f} times the size of the weights"
-        return compiler_missing()
+        sums = bands_of(problem, self.m, 1).sums
+        band = cuts.band_refusal(self.workspace_bytes(problem), MOST_BYTES)
+        return band or cuts.sums_refusal(problem, sums, BAND_BYTES)
 
     def workspace_bytes(self, problem: Conv2dProblem) -> int:
         """Count one band; the sums, another copy of the weights, are not included."""
@@ -258,6 +231,6 @@ class WinogradWeightGrad(Gradient):
         ):
             arrays = factor.reshape(-1), grad_output.reshape(-1), memory, sums
             for band in cut.bands:
-                loops.run(workers, transform_address(), workers, arrays, band)
-                loops.run(workers, multiply_address(), workers, arrays, band)
+                loops.run(workers, kernels.transform_address(), workers, arrays, band)
+                loops.run(workers, kernels.multiply_address(), workers, arrays, band)
             loops.collect(p, arrays, out)

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastconv.core.arguments import Array
 from fastconv.jit.compile_ahead import compiling_ahead
 from fastconv.nn.layer_arguments import as_dtype
 from fastconv.nn.module import Module
 from fastconv.nn.training.losses import Loss
 from fastconv.nn.training.optimizer_base import Optimizer
-
-Array = NDArray[Any]
 
 # A model of more bytes is not copied; its first step takes longer than a kernel anyway.
 _MOST_BYTES = 2**28
