@@ -45,7 +45,7 @@ def _compute_maximum(node: Node, inputs: Sequence[Any]) -> Any:
     (x,) = inputs
     images, geometry = as_images(x), _geometry(node, x.shape)
     if len(node.outputs) < 2 or node.outputs[1] is None:
-        return _like(x, max_pool2d(images, **geometry))
+        return _like(x, np.asarray(max_pool2d(images, **geometry)))
     values, indices = max_pool2d(images, return_indices=True, **geometry)
     # ONNX counts through the whole array, by columns with storage order 1.
     height, width = images.shape[2:]
