@@ -253,7 +253,7 @@ def test_methods_without_example_are_found() -> None:
 
 
 def test_dir_shows_public_names_only() -> None:
-    for name in ("", ".nn", ".data", ".plots", ".typing"):
+    for name in ("", ".nn", ".nn.models", ".data", ".plots", ".typing"):
         module = importlib.import_module(f"fastconv{name}")
         shown = {each for each in dir(module) if not each.startswith("__")}
         assert shown == set(module.__all__), name
@@ -425,6 +425,11 @@ normalized, axes = norm(x.astype(np.float32)), (0, 2, 3)
 assert np.allclose(normalized.mean(axes), 0, atol=1e-6)
 assert np.allclose(normalized.var(axes), 1, atol=1e-3)
 assert np.allclose(norm.backward(np.ones_like(normalized)), 0, atol=1e-5)
+assert np.allclose(fastconv.nn.GELU()(np.ones(2)), 0.8413447, atol=1e-7)
+larger = fastconv.nn.Upsample(scale_factor=2, mode="bilinear")
+corners = larger(x.astype(float))[:, :, ::11, ::13]
+assert np.array_equal(corners, x[:, :, ::5, ::6])
+assert larger.backward(np.ones((2, 4, 12, 14))).sum() == 2 * 4 * 12 * 14
 import numba
 assert numba.config.DISABLE_JIT
 print("right")

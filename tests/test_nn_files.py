@@ -106,11 +106,31 @@ class Bomb:
 
 def test_pickles_are_refused_and_not_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(path.parent)
-    path.write_bytes(pickle.dumps({"0.weight": Bomb()}))
-    assert_refused(path, "damaged")
+    for protocol in range(2, 6):
+        path.write_bytes(pickle.dumps({"0.weight": Bomb()}, protocol))
+        assert_refused(path, "is a pickle", "torch.load(path, weights_only=True)")
     assert not Path("exploded").exists()
     path.write_text("not a model")
     assert_refused(path, "damaged")
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_files_of_pytorch_are_refused_with_the_way_to_convert_them(path: Path, new: bool) -> None:
+    torch = pytest.importorskip("torch")
+    state = {name: torch.from_numpy(value) for name, value in small_net().state_dict().items()}
+    torch.save(state, path, _use_new_zipfile_serialization=new)
+    assert_refused(path, "is a pickle, as torch.save writes it", "safetensors.torch.save_file(")
+
+
+def test_a_header_that_begins_like_a_pickle_is_read(path: Path) -> None:
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    longer = next(
+        n for n in range(size, size + 2**17) if n.to_bytes(8, "little")[:2] == b"\x80\x02"
+    )
+    header = content[8 : 8 + size].ljust(longer)
+    path.write_bytes(longer.to_bytes(8, "little") + header + content[8 + size :])
+    nn.load(small_net(), path)
 
 
 def test_other_models(path: Path) -> None:

@@ -30,6 +30,9 @@ ACTIVATIONS: list[Callable[[], list[nn.Module]]] = [
     lambda: [nn.LeakyReLU(0.2)],
     lambda: [nn.SiLU()],
     lambda: [nn.ReLU(), nn.SiLU()],
+    lambda: [nn.Identity(), nn.ReLU6()],
+    lambda: [nn.Hardtanh(-0.5, 0.1)],
+    lambda: [nn.Hardswish()],
 ]
 
 
@@ -127,6 +130,20 @@ def test_nothing_but_plans_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         # The class where forward is defined, so that the layers still are what they were.
         owner = next(c for c in kind.__mro__ if "forward" in vars(c))
         monkeypatch.setattr(owner, "forward", refuse)
+    model(images())
+
+
+@pytest.mark.parametrize("kind", [nn.ReLU6, nn.Hardtanh, nn.Hardswish])
+def test_activations_of_mobile_networks_run_in_plans(
+    kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Identity(), kind(), nn.Dropout2d())
+    model = nn.Sequential(body, nn.Residual(nn.Conv2d(3, 3, 1)), kind()).eval()
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("an activation that should be fused ran by itself")
+
+    monkeypatch.setattr(kind, "_activate", refuse)
     model(images())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 
 import numpy as np
@@ -83,6 +84,66 @@ def test_dropout(p: float) -> None:
     np.testing.assert_array_equal(nn.Dropout(p, rng=7)(x), y)
     np.testing.assert_array_equal(layer.eval()(x), x)
     check_gradients(nn.Dropout(p), x, rng)
+
+
+@pytest.mark.parametrize("shape", [(40, 50, 2, 3), (60, 4, 5)])
+def test_dropout_of_channels(shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(3).standard_normal(shape)
+    layer = nn.Dropout2d(0.3, rng=7)
+    y = layer(x)
+    kept = (y != 0).all((-1, -2))
+    np.testing.assert_array_equal(kept, (y != 0).any((-1, -2)))
+    assert abs(kept.mean() - 0.7) < 0.15
+    np.testing.assert_allclose(y[kept], x[kept] / 0.7)
+    np.testing.assert_array_equal(layer.backward(x), y)
+    np.testing.assert_array_equal(layer.eval()(x), x)
+
+
+#: Limits at minus infinity, 0 and infinity, and derivatives there.
+LIMITS: list[tuple[nn.Module, list[float], list[float]]] = [
+    (nn.Sigmoid(), [0, 0.5, 1], [0, 0.25, 0]),
+    (nn.Tanh(), [-1, 0, 1], [0, 1, 0]),
+    (nn.GELU(), [np.nan, 0, np.inf], [np.nan, 0.5, 1]),
+    (nn.ELU(), [-1, 0, np.inf], [0, 1, 1]),
+    (nn.ReLU6(), [0, 0, 6], [0, 0, 0]),
+    (nn.Hardtanh(), [-1, 0, 1], [0, 1, 0]),
+    (nn.Hardsigmoid(), [0, 0.5, 1], [0, 1 / 6, 0]),
+    (nn.Hardswish(), [np.nan, 0, np.inf], [0, 0.5, 1]),
+    (nn.PReLU(), [-np.inf, 0, np.inf], [0.25, 0.25, 1]),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("layer", "values", "slopes"), LIMITS, ids=repr)
+def test_limits_of_activations(
+    layer: nn.Module, values: list[float], slopes: list[float], dtype: str
+) -> None:
+    x = np.array([-np.inf, 0, np.inf, np.nan], dtype)
+    layer.astype(dtype)
+    with np.errstate(all="raise"):
+        y, back = layer(x), layer.backward(np.ones_like(x))
+        large = layer(np.array([-1e30, 1e30], dtype))
+    np.testing.assert_array_equal(y, np.array([*values, np.nan], dtype))
+    if not isinstance(layer, nn.GELU):  # whose derivative is 0 there, as infinity times 0
+        np.testing.assert_array_equal(back[:3], np.array(slopes, dtype))
+    if not isinstance(layer, nn.GELU | nn.Hardswish | nn.PReLU):
+        np.testing.assert_allclose(large, [values[0], min(values[2], 1e30)], rtol=1e-6)
+
+
+def test_gelu_keeps_the_digits_of_small_values() -> None:
+    x = np.array([-0.5, -3, -8, -30])
+    wanted = [value * math.erfc(-value / math.sqrt(2)) / 2 for value in x]
+    np.testing.assert_allclose(nn.GELU()(x), wanted, rtol=1e-12)
+    np.testing.assert_allclose(nn.GELU()(x[:3].astype(np.float32)), wanted[:3], rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [nn.GroupNorm(2, 4), nn.LayerNorm((4, 30, 30))], ids=repr)
+def test_group_norm_keeps_its_digits_far_from_zero(layer: nn.Module) -> None:
+    apart = np.random.default_rng(8).standard_normal((3, 4, 30, 30)).astype(np.float32)
+    x = apart + np.float32(1e4)
+    wide = (x - np.float32(1e4)).astype(float)  # exactly so
+    exact = copy.deepcopy(layer).astype("float64")(wide)
+    np.testing.assert_allclose(layer(x), exact, rtol=0, atol=2e-6)
 
 
 def test_nobody_changes_the_inputs() -> None:
@@ -233,6 +294,10 @@ def test_parameters_of_another_shape_are_refused() -> None:
     layer.weight = nn.Parameter(few)
     with pytest.raises(ValueError, match="weight must have shape"):
         layer.backward(y)
+    norm = nn.GroupNorm(2, 4)
+    norm.bias = nn.Parameter(few)
+    with pytest.raises(ValueError, match=r"bias must have shape \(4,\) in this GroupNorm"):
+        norm(x)
     dense = nn.Linear(6, 5)
     for shape in ((3, 6), (5, 4)):
         dense.weight = nn.Parameter(np.ones(shape, np.float32))
@@ -277,6 +342,7 @@ def test_copies_and_pickles() -> None:
     [
         [nn.ReLU()],
         [nn.Softmax()],
+        [nn.LayerNorm(5, elementwise_affine=False)],
         [nn.Conv2d(3, 3, 1, rng=0), nn.ReLU()],
         [nn.BatchNorm2d(3), nn.ReLU()],
         [nn.ReLU(), nn.Flatten()],

@@ -180,10 +180,10 @@ def test_public_names_are_documented(name: str) -> None:
     thing = getattr(nn, name)
     text = inspect.getdoc(thing) or ""
     assert len(text.splitlines()[0]) > 10 or name == "ReLU"
-    if name in ("init", "Loss", "Optimizer", "Schedule", "Summary"):
+    if name in ("init", "models", "Loss", "Optimizer", "Schedule", "Summary"):
         return
     assert "Examples\n--------" in text
-    parameters = set(inspect.signature(thing).parameters) - {"layers", "args", "kwargs"}
+    parameters = set(inspect.signature(thing).parameters) - {"layers", "branches", "args", "kwargs"}
     section = text.partition("Parameters\n")[2].partition("\n\n")[0]
     text = text.partition("Parameters\n")[2]
     for parameter in parameters:
@@ -237,6 +237,31 @@ REFUSALS: list[tuple[Callable[[], Any], str]] = [
     (lambda: nn.Softmax(4)(X), r"dim must be an axis of x, got 4"),
     (lambda: nn.Dropout(1.5), r"p must be at least 0 and at most 1, got 1.5"),
     (lambda: nn.MaxPool2d(0), r"kernel_size"),
+    (lambda: nn.PReLU(4)(X), r"x must have 4 channels for this PReLU.*\(1, 3, 4, 4\)"),
+    (lambda: nn.PReLU(0), r"num_parameters must be between 1"),
+    (lambda: nn.Hardtanh(1, 1), r"max_val must be above min_val=1, got 1"),
+    (lambda: nn.GELU("erf"), r"approximate must be 'none' or 'tanh', got 'erf'"),
+    (lambda: nn.BatchNorm1d(3)(X), r"\(N, 3\) or \(N, 3, L\) for this BatchNorm1d.*4, 4\)"),
+    (lambda: nn.GroupNorm(2, 3), r"num_groups must divide num_channels=3, got 2"),
+    (lambda: nn.GroupNorm(2, 4)(X), r"x must have 4 channels for this GroupNorm"),
+    (lambda: nn.LayerNorm(5)(X), r"ends in \(5,\) for this LayerNorm, got \(1, 3, 4, 4\)"),
+    (lambda: nn.LayerNorm(()), r"normalized_shape must have 1 entries, got 0"),
+    (lambda: nn.Upsample(), r"size or scale_factor must be given, and not both"),
+    (lambda: nn.Upsample(2, 2), r"and not both, got size=2 and scale_factor=2"),
+    (lambda: nn.Upsample(2, mode="cubic"), r"mode must be 'nearest' or 'bilinear', got 'cubic'"),
+    (lambda: nn.Upsample(2, align_corners=True), r"align_corners must be None with mode='nearest'"),
+    (lambda: nn.Upsample(scale_factor=0), r"scale_factor must be at least"),
+    (lambda: nn.Upsample(scale_factor=(1, 2, 3)), r"scale_factor must be a number or a pair"),
+    (lambda: nn.Upsample(scale_factor=0.1)(X), r"must leave at least one pixel of \(4, 4\)"),
+    (lambda: nn.Upsample(scale_factor=1e9)(X), r"scale_factor"),
+    (lambda: nn.Upsample(2)(X[0]), r"x must have 4 dimensions, got shape \(3, 4, 4\)"),
+    (lambda: nn.PixelShuffle(2)(X), r"multiple of 4 channels for upscale_factor=2"),
+    (lambda: nn.PixelUnshuffle(3)(X), r"height and width that downscale_factor=3 divides"),
+    (lambda: nn.ChannelShuffle(2)(X), r"multiple of groups=2 channels.*\(1, 3, 4, 4\)"),
+    (lambda: nn.ZeroPad2d((1, 2)), r"padding must have 4 entries, got 2"),
+    (lambda: nn.ZeroPad2d(-1), r"padding\[0\] must be between 0"),
+    (lambda: nn.ZeroPad2d(2**30)(X), r"padding"),
+    (lambda: nn.Dropout2d(0.5)(X[0, 0]), r"x must have 4 dim.*or 3 for one image"),
     (lambda: nn.Flatten(2, 1)(X), r"start_dim and end_dim must be axes of x in this order"),
     (lambda: nn.Sequential(nn.ReLU), r"layer '0' must be a Module.*did you mean ReLU\(\)"),
     (lambda: nn.Sequential(*[nn.ReLU()] * 2), r"got one ReLU as '0' and as '1'"),

@@ -37,6 +37,8 @@ def test_layer(case: Case, training: bool, dtype: str) -> None:
         ours.eval(keep=True)
         theirs.eval()
     tolerance = {"float32": 1e-5, "float64": 1e-12}[dtype]
+    if case[0] == "Hardsigmoid":  # PyTorch's gradient is a sixth in float32, also in float64
+        tolerance = 1e-5
 
     def near(actual: Array, wanted: Any, what: str) -> None:
         expected = wanted.detach().numpy()
@@ -125,6 +127,21 @@ def test_initializers_spread_as_in_pytorch(name: str, options: dict[str, Any]) -
     if "uniform" in name:
         assert np.abs(ours).max() == pytest.approx(float(theirs.abs().max()), rel=1e-3)
     np.testing.assert_array_equal(ours, getattr(nn.init, name)(shape, 0, **options))
+
+
+def test_states_of_tensors() -> None:
+    theirs, ours = torch.nn.Conv2d(2, 3, 3), nn.Conv2d(2, 3, 3)
+    ours.load_state_dict(dict(theirs.named_parameters()))  # which require a gradient
+    np.testing.assert_array_equal(ours.weight.value, theirs.weight.detach().numpy())
+    state = {name: value.half() for name, value in theirs.state_dict().items()}
+    with pytest.raises(ValueError, match=r"weight must be float32 .*got float16"):
+        ours.load_state_dict(state)
+    for wrong in (value.bfloat16() for value in theirs.state_dict().values()):
+        with pytest.raises(TypeError, match="bias in state must be an array, or a tensor on"):
+            ours.load_state_dict({"bias": wrong})
+    meta = torch.nn.Conv2d(2, 3, 3, device="meta").state_dict()
+    with pytest.raises(TypeError, match="weight in state must be an array, or a tensor on"):
+        ours.load_state_dict(meta)
 
 
 # Losses ----------------------------------------------------------------------------------

@@ -90,14 +90,19 @@ Changes of parameters are noticed, whether by an optimizer, `load_state_dict` or
 Files
 -----
 ``nn.save(model, path)`` and ``nn.load(model, path)`` write and read safetensors files with
-PyTorch's names and layouts.
+PyTorch's names and layouts. ``model.load_state_dict`` takes PyTorch's ``state_dict`` as it is.
 
 Contents
 --------
-- Layers: `Conv2d`, `ConvTranspose2d`, `DepthwiseSeparableConv2d`, `Linear`, `BatchNorm2d`,
-  `ReLU`, `LeakyReLU`, `SiLU`, `Softmax`, `Dropout`, `MaxPool2d`, `MaxUnpool2d`, `AvgPool2d`,
-  `AdaptiveAvgPool2d`, `AdaptiveMaxPool2d`, `Flatten`; composed by `Sequential`, `Residual`, or a
-  `Module` of your own
+- Layers: `Conv2d`, `ConvTranspose2d`, `DepthwiseSeparableConv2d`, `Linear`; composed by
+  `Sequential`, `Residual`, `Concat`, or a `Module` of your own
+- Activations: `ReLU`, `LeakyReLU`, `PReLU`, `ReLU6`, `Hardtanh`, `Hardsigmoid`, `Hardswish`, `ELU`,
+  `Sigmoid`, `Tanh`, `SiLU`, `GELU`, `Softmax`
+- Normalization: `BatchNorm2d`, `BatchNorm1d`, `GroupNorm`, `LayerNorm`; `Dropout`, `Dropout2d`
+- Pooling: `MaxPool2d`, `AvgPool2d`, `AdaptiveAvgPool2d`, `AdaptiveMaxPool2d`, `MaxUnpool2d`
+- Shapes: `Flatten`, `Identity`, `Upsample`, `PixelShuffle`, `PixelUnshuffle`, `ChannelShuffle`,
+  `ZeroPad2d`
+- Networks: the functions of `fastconv.nn.models`, such as ``nn.models.resnet18()``
 - Losses: `CrossEntropyLoss`, `MSELoss`
 - Optimizers: `SGD`, `Adam`, `AdamW`; schedules `StepLR`, `CosineAnnealingLR`, `OneCycleLR`;
   `clip_grad_norm_`, `clip_grad_value_`
@@ -110,11 +115,21 @@ from typing import TYPE_CHECKING, Any
 
 from fastconv.core import hints
 from fastconv.core.public_names import public_names
-from fastconv.nn import init
-from fastconv.nn.layers.activation_layers import Dropout, LeakyReLU, ReLU, SiLU, Softmax
-from fastconv.nn.layers.batch_norm import BatchNorm2d
-from fastconv.nn.layers.containers import DepthwiseSeparableConv2d, Residual, Sequential
+from fastconv.nn import init, models
+from fastconv.nn.layers.activation_layers import (
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
+    LeakyReLU,
+    PReLU,
+    ReLU,
+    ReLU6,
+)
+from fastconv.nn.layers.batch_norm import BatchNorm1d, BatchNorm2d
+from fastconv.nn.layers.containers import Concat, DepthwiseSeparableConv2d, Residual, Sequential
 from fastconv.nn.layers.conv_layers import Conv2d, ConvTranspose2d
+from fastconv.nn.layers.dropout_layers import Dropout, Dropout2d
+from fastconv.nn.layers.group_norm import GroupNorm, LayerNorm
 from fastconv.nn.layers.linear_layer import Linear
 from fastconv.nn.layers.pooling_layers import (
     AdaptiveAvgPool2d,
@@ -124,6 +139,15 @@ from fastconv.nn.layers.pooling_layers import (
     MaxPool2d,
     MaxUnpool2d,
 )
+from fastconv.nn.layers.rearranging_layers import (
+    ChannelShuffle,
+    Identity,
+    PixelShuffle,
+    PixelUnshuffle,
+    ZeroPad2d,
+)
+from fastconv.nn.layers.smooth_activations import ELU, GELU, Sigmoid, SiLU, Softmax, Tanh
+from fastconv.nn.layers.upsampling_layer import Upsample
 from fastconv.nn.model_files import load, save
 from fastconv.nn.module import Module
 from fastconv.nn.parameter import Parameter
@@ -138,26 +162,38 @@ from fastconv.nn.training.optimizer_base import Optimizer
 from fastconv.nn.training.optimizers import SGD, Adam, AdamW, clip_grad_norm_, clip_grad_value_
 
 __all__ = [
+    "ELU",
+    "GELU",
     "SGD",
     "Adam",
     "AdamW",
     "AdaptiveAvgPool2d",
     "AdaptiveMaxPool2d",
     "AvgPool2d",
+    "BatchNorm1d",
     "BatchNorm2d",
     "BestCheckpoint",
     "CSVLog",
     "Callback",
+    "ChannelShuffle",
     "Checkpoints",
+    "Concat",
     "Conv2d",
     "ConvTranspose2d",
     "CosineAnnealingLR",
     "CrossEntropyLoss",
     "DepthwiseSeparableConv2d",
     "Dropout",
+    "Dropout2d",
     "EarlyStopping",
     "Flatten",
+    "GroupNorm",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
     "History",
+    "Identity",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "Loss",
@@ -167,21 +203,30 @@ __all__ = [
     "Module",
     "OneCycleLR",
     "Optimizer",
+    "PReLU",
     "Parameter",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "ReLU",
+    "ReLU6",
     "Residual",
     "Run",
     "Schedule",
     "Sequential",
     "SiLU",
+    "Sigmoid",
     "Softmax",
     "StepLR",
     "Summary",
+    "Tanh",
+    "Upsample",
+    "ZeroPad2d",
     "clip_grad_norm_",
     "clip_grad_value_",
     "fit",
     "init",
     "load",
+    "models",
     "save",
 ]
 

@@ -25,10 +25,13 @@ from fastconv.convolution.fused_max_pool import SIDE
 from fastconv.core.activation import ActivationLike, as_activation
 from fastconv.core.arguments import Array, as_numbers
 from fastconv.nn.layer_arguments import as_floats
-from fastconv.nn.layers.activation_layers import Dropout, LeakyReLU, ReLU, SiLU
-from fastconv.nn.layers.batch_norm import BatchNorm2d
+from fastconv.nn.layers.activation_layers import Hardswish, Hardtanh, LeakyReLU, ReLU
+from fastconv.nn.layers.batch_norm import BatchNorm1d, BatchNorm2d
 from fastconv.nn.layers.conv_layers import Conv2d
+from fastconv.nn.layers.dropout_layers import Dropout
 from fastconv.nn.layers.pooling_layers import MaxPool2d
+from fastconv.nn.layers.rearranging_layers import Identity
+from fastconv.nn.layers.smooth_activations import SiLU
 from fastconv.nn.module import Module
 from fastconv.select.choice import circumstances
 from fastconv.select.plan import Conv2dPlan
@@ -99,24 +102,27 @@ class Fusion(NamedTuple):
     training: Literal["first", "second"] | None = None
 
 
+_ACTIVATIONS: tuple[type[Module], ...] = (ReLU, LeakyReLU, SiLU, Hardtanh, Hardswish)
 #: All pairs of layers that fuse. In training, ReLU before max pooling is computed after it, on
-#: fewer elements: no number changes thereby. In evaluation, `Dropout` between layers is skipped.
+#: fewer elements: no number changes thereby. In evaluation, `_SKIPPED` layers do not count.
 FUSIONS: dict[tuple[Kind, Kind], Fusion] = {
     (Conv2d, BatchNorm2d): Fusion(evaluation="norm"),
-    (Conv2d, ReLU): Fusion(evaluation="activation", training="first"),
-    (Conv2d, LeakyReLU): Fusion(evaluation="activation"),
-    (Conv2d, SiLU): Fusion(evaluation="activation"),
     (Conv2d, MaxPool2d): Fusion(evaluation="pooling"),
+    **{
+        (kind, activation): Fusion(evaluation="activation")
+        for kind in (Conv2d, Branches)
+        for activation in _ACTIVATIONS
+    },
+    (Conv2d, ReLU): Fusion(evaluation="activation", training="first"),
     (BatchNorm2d, ReLU): Fusion(training="first"),
+    (BatchNorm1d, ReLU): Fusion(training="first"),
     (ReLU, MaxPool2d): Fusion(training="second"),
-    (Branches, ReLU): Fusion(evaluation="activation"),
-    (Branches, LeakyReLU): Fusion(evaluation="activation"),
-    (Branches, SiLU): Fusion(evaluation="activation"),
 }
+_SKIPPED = (Dropout, Identity)
 _NO_FUSION = Fusion()
 # In the order in which a plan computes them.
 _PARTS = ("norm", "activation", "pooling")
-_KINDS = (*dict.fromkeys(kind for pair in FUSIONS for kind in pair if kind), Dropout, Chain)
+_KINDS = (*dict.fromkeys(kind for pair in FUSIONS for kind in pair if kind), *_SKIPPED, Chain)
 
 
 def _kind(layer: Module, *, keeping: bool = False) -> Kind:
@@ -141,11 +147,7 @@ def _kind(layer: Module, *, keeping: bool = False) -> Kind:
 
 def activation_of(layer: Module | None) -> ActivationLike:
     """Return the activation that a layer computes, as plans take it."""
-    if isinstance(layer, LeakyReLU):
-        return ("leaky_relu", layer.negative_slope)
-    if layer is None:
-        return None
-    return "relu" if isinstance(layer, ReLU) else "silu"
+    return None if layer is None else layer.activation  # type: ignore[attr-defined]
 
 
 def same_shape(shortcut: Array, wanted: tuple[int, ...]) -> Array:
@@ -232,7 +234,7 @@ class Steps:
         self._lasting = True
         self._steps: list[Step] = []
         for layer, kind in self._flat(layers):
-            if kind is not Dropout and not (self._steps and self._steps[-1].fuse(layer, kind)):
+            if kind not in _SKIPPED and not (self._steps and self._steps[-1].fuse(layer, kind)):
                 self._steps.append(Step(layer, kind))
         self._fused = [step for step in self._steps if step.norm or step.pooling]
 

@@ -93,7 +93,16 @@ def uniform(
     return as_generator(rng).uniform(-bound, bound, shape).astype(dtype)
 
 
-def _normal(shape: tuple[int, ...], std: float, rng: RngLike, dtype: DTypeLike) -> Array:
+def normal(
+    shape: tuple[int, ...], std: float = 1.0, rng: RngLike = None, dtype: DTypeLike = "float32"
+) -> Array:
+    """Return numbers from a normal distribution of mean 0.
+
+    Examples
+    --------
+    >>> normal((3,), 0.0, rng=0)
+    array([0., 0., 0.], dtype=float32)
+    """
     return as_generator(rng).normal(0.0, std, shape).astype(dtype)
 
 
@@ -156,7 +165,7 @@ def kaiming_normal(
     >>> kaiming_normal((2, 3), rng=0).shape
     (2, 3)
     """
-    return _normal(shape, gain(nonlinearity, a) / math.sqrt(_fan(shape, mode)), rng, dtype)
+    return normal(shape, gain(nonlinearity, a) / math.sqrt(_fan(shape, mode)), rng, dtype)
 
 
 def xavier_uniform(
@@ -196,7 +205,7 @@ def xavier_normal(
     >>> xavier_normal((4, 2), rng=0).shape
     (4, 2)
     """
-    return _normal(shape, gain * math.sqrt(2 / sum(fans(shape))), rng, dtype)
+    return normal(shape, gain * math.sqrt(2 / sum(fans(shape))), rng, dtype)
 
 
 def default_parameters(

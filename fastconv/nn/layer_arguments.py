@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
-from fastconv.core.arguments import Array, as_batch, as_numbers
+from fastconv.core.arguments import Array, as_array, as_batch, as_numbers
 from fastconv.core.array_hints import channels_last
 from fastconv.core.geometry import IntPair, Padding, as_pair, resolve_padding
 from fastconv.core.pool_problem import not_given
@@ -72,6 +72,16 @@ def require_float_gradient(layer: object, grad: Array) -> None:
             f"{type(layer).__name__} has no gradient for images of {grad.dtype}: convert them "
             "before, x.astype('float32')"
         )
+
+
+def as_state_array(name: str, value: Any) -> Array:
+    """Return what a state holds under a name as an array; PyTorch's tensors are detached."""
+    detach = getattr(value, "detach", None)
+    try:
+        return as_array(f"{name} in state", value if detach is None else detach())
+    except (TypeError, RuntimeError) as error:
+        wanted = f"{name} in state must be an array, or a tensor on the CPU"
+        raise TypeError(f"{wanted}: {error}") from None
 
 
 def as_given_pair(name: str, value: Any, minimum: int) -> IntPair:

@@ -14,6 +14,13 @@ from fastconv.runtime.optional_packages import require
 
 M = TypeVar("M", bound=Module)
 
+# How a zip archive begins, which torch.save writes, and a pickle of protocol 2 to 5.
+_PICKLES = (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
+_CONVERT = (
+    "it is never read, because reading it may run code. With PyTorch, convert it once: "
+    "safetensors.torch.save_file(torch.load(path, weights_only=True), 'model.safetensors')"
+)
+
 
 def save(model: Module, path: str | os.PathLike[str]) -> None:
     """Write a model's parameters and buffers to a safetensors file.
@@ -70,7 +77,8 @@ def load(model: M, path: str | os.PathLike[str], strict: bool = True) -> M:
         If the file cannot be read.
     ValueError
         If the file is damaged, or does not fit the model: every missing, unknown or misshapen
-        name is listed. The model is then as it was.
+        name is listed. The model is then as it was. If it is a ``.pt``, ``.pth`` or ``.bin`` file
+        of PyTorch's, which holds a pickle: how to convert it.
 
     Examples
     --------
@@ -83,12 +91,17 @@ def load(model: M, path: str | os.PathLike[str], strict: bool = True) -> M:
     >>> bool((model.weight.value == trained.weight.value).all())
     True
     """
+    content = Path(path).read_bytes()
     try:
-        state = read_tensors(Path(path).read_bytes())
+        state = read_tensors(content)
     except ValueError as error:
+        wanted = "path must be a safetensors file of arrays that NumPy has types for"
+        if content.startswith(_PICKLES):
+            raise ValueError(
+                f"{wanted}, {os.fspath(path)!r} is a pickle, as torch.save writes it: {_CONVERT}"
+            ) from None
         raise ValueError(
-            f"path must be a safetensors file of arrays that NumPy has types for, "
-            f"{os.fspath(path)!r} is damaged or something else: {error}"
+            f"{wanted}, {os.fspath(path)!r} is damaged or something else: {error}"
         ) from error
     try:
         model.load_state_dict(state, strict)

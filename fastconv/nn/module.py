@@ -8,8 +8,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastconv.core.arguments import Array, as_array, as_flag, as_numbers
+from fastconv.core.arguments import Array, as_flag, as_numbers
 from fastconv.core.hints import Hinting
+from fastconv.nn.layer_arguments import as_state_array
 from fastconv.nn.parameter import Parameter
 from fastconv.nn.summary import Summary, summarize
 
@@ -222,7 +223,7 @@ class Module(Hinting):
         """Yield this module and all below it, parents first."""
         yield prefix, self
         for name, child in self.named_children():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+            yield from child.named_modules(".".join(filter(None, (prefix, name))))
 
     def modules(self) -> Iterator[Module]:
         """Yield this module and all below it, parents first."""
@@ -304,7 +305,7 @@ class Module(Hinting):
         Parameters
         ----------
         state : mapping of str to array-like
-            As `state_dict` returns it, or PyTorch's.
+            As `state_dict` returns it, here or in PyTorch. Tensors on the CPU are arrays enough.
         strict : bool
             Whether missing and unknown names are an error.
 
@@ -316,7 +317,7 @@ class Module(Hinting):
         Raises
         ------
         TypeError
-            If `state` is no mapping.
+            If `state` is no mapping, or holds something that is no array.
         ValueError
             Naming every key that is missing, unknown, or of another shape or dtype. The module
             is then as it was.
@@ -324,7 +325,7 @@ class Module(Hinting):
         if not isinstance(state, Mapping):
             raise TypeError(f"state must map names to arrays, got {type(state).__name__}")
         own, strict = dict(self._state()), as_flag("strict", strict)
-        given = {name: as_array(f"{name} in state", value) for name, value in state.items()}
+        given = {name: as_state_array(name, value) for name, value in state.items()}
         missing = tuple(name for name in own if name not in given)
         unexpected = tuple(name for name in given if name not in own)
         wrong = [f"missing: {name}" for name in missing if strict]
@@ -391,8 +392,8 @@ class Module(Hinting):
         children = list(self.named_children())
         if not children:
             return f"{type(self).__name__}({self.extra_repr()})"
-        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in children]
-        return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
+        lines = [f"({name}): {child!r}" if name else repr(child) for name, child in children]
+        return f"{type(self).__name__}(\n  " + "\n".join(lines).replace("\n", "\n  ") + "\n)"
 
 
 def _array(value: Parameter | Array) -> Array:

@@ -1,87 +1,21 @@
-"""Activation layers, softmax and dropout."""
+"""Activation layers of straight lines: ReLU and its relatives."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastconv.api.conv2d_backward import relu_gradient
+from fastconv.core.activation import ActivationLike
 from fastconv.core.arguments import Array
 from fastconv.core.geometry import as_int
-from fastconv.nn.layer_arguments import LARGEST, RngLike, as_floats, as_generator, as_number
+from fastconv.nn.layer_arguments import LARGEST, as_floats, as_number
+from fastconv.nn.layers.elementwise import Elementwise, in_chunks, put
 from fastconv.nn.module import Module
+from fastconv.nn.parameter import Parameter
 from fastconv.runtime import output_memory
-from fastconv.runtime.threads import run_tasks
-
-# Elements of a chunk: 128 KiB of float32.
-_CHUNK = 2**15
-
-
-def in_chunks(function: Callable[..., Any], *arrays: Array) -> None:
-    """Call ``function(*chunks)`` on flat chunks of C-contiguous arrays of one shape, by threads.
-
-    On a chunk that stays in a core's cache, NumPy's operations after the first do not wait for
-    memory. Chunks depend on the size alone: results are bitwise identical for any thread count.
-    """
-    size = arrays[0].size
-    if size <= _CHUNK and arrays[0].ndim:  # NumPy makes scalars of what has no dimensions
-        function(*arrays)
-        return
-    flat = [array.reshape(-1) for array in arrays]
-
-    def one(start: int) -> None:
-        function(*(array[start : start + _CHUNK] for array in flat))
-
-    run_tasks(one, range(0, size, _CHUNK))
-
-
-def put(values: Array, mask: NDArray[np.bool_], out: Array) -> None:
-    """Write `values` to `out` where `mask` is true; all three have one shape.
-
-    The same as ``np.copyto(out, values, where=mask)``, but computed on bit masks: five times
-    faster where the mask is random.
-
-    >>> out = np.zeros(3)
-    >>> put(np.array([1.0, np.inf, np.nan]), np.array([True, False, True]), out)
-    >>> out
-    array([ 1.,  0., nan])
-    """
-    integer = f"i{out.itemsize}"
-    bits = mask.astype(integer)
-    np.negative(bits, out=bits)  # all ones, or all zeros
-    old = out.view(integer)
-    bits &= old ^ values.view(integer)
-    old ^= bits
-
-
-class _Activation(Module):
-    """A function of each element: `_activate` and `_gradient` compute a chunk of them."""
-
-    def _activate(self, x: Array, out: Array) -> None:
-        """Write the activation of `x` to `out`."""
-        raise NotImplementedError
-
-    def _gradient(self, grad: Array, x: Array, out: Array) -> None:
-        """Write `grad` times the derivative at `x` to `out`."""
-        raise NotImplementedError
-
-    def forward(self, x: ArrayLike) -> Array:
-        """Return the activation of `x`, of any shape."""
-        array = as_floats(self, x)
-        y = output_memory.empty(array.shape, array.dtype)
-        in_chunks(self._activate, array, y)
-        self.keep(y, array)
-        return y
-
-    def backward(self, grad: Array) -> Array:
-        """Return `grad` times the derivative at the input."""
-        grad, x = self.recall(grad)
-        out = output_memory.empty(grad.shape, grad.dtype)
-        in_chunks(self._gradient, grad, x, out)
-        return out
 
 
 class ReLU(Module):
@@ -99,6 +33,8 @@ class ReLU(Module):
     """
 
     flops_per_output: ClassVar[int] = 1
+    #: The layer as an activation of `fastconv.plan_conv2d`.
+    activation: ClassVar[ActivationLike] = "relu"
 
     def forward(self, x: ArrayLike) -> Array:
         """Return the positive part of `x`, of any shape."""
@@ -126,7 +62,7 @@ class ReLU(Module):
         return grad if y is None or fused else relu_gradient(grad, y)
 
 
-class LeakyReLU(_Activation):
+class LeakyReLU(Elementwise):
     """``x`` where it is positive, ``negative_slope * x`` elsewhere.
 
     Parameters
@@ -145,6 +81,11 @@ class LeakyReLU(_Activation):
     def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = as_number("negative_slope", negative_slope, -LARGEST)
 
+    @property
+    def activation(self) -> ActivationLike:
+        """The layer as an activation of `fastconv.plan_conv2d`."""
+        return ("leaky_relu", self.negative_slope)
+
     def _activate(self, x: Array, out: Array) -> None:
         """Write `x`, multiplied by the slope where it is not positive, to `out`."""
         self._gradient(x, x, out)
@@ -155,118 +96,155 @@ class LeakyReLU(_Activation):
         put(grad, x > 0, out)
 
 
-class SiLU(_Activation):
-    """``x / (1 + exp(-x))``, also called swish.
+class PReLU(Module):
+    """``x`` where it is positive, ``weight * x`` elsewhere, with learned weights.
+
+    Parameters
+    ----------
+    num_parameters : int
+        1 for one weight, or the number of channels for a weight each.
+    init : float
+        The weights at first.
+
+    Attributes
+    ----------
+    weight : Parameter, (num_parameters,)
 
     References
     ----------
-    D. Hendrycks, K. Gimpel, "Gaussian error linear units", arXiv:1606.08415.
+    K. He et al., "Delving deep into rectifiers", arXiv:1502.01852.
 
     Examples
     --------
-    >>> SiLU()(np.array([0.0, 100.0]))
-    array([  0., 100.])
+    >>> PReLU()(np.array([-1.0, 2.0], np.float32))
+    array([-0.25,  2.  ], dtype=float32)
+    """
+
+    flops_per_output: ClassVar[int] = 2
+    shown = ("num_parameters",)
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25) -> None:
+        self.num_parameters = as_int("num_parameters", num_parameters, 1)
+        first = as_number("init", init, -LARGEST)
+        self.weight = Parameter(np.full(self.num_parameters, first, np.float32))
+
+    def _weight(self, x: Array) -> Array:
+        """Return the weights, to be broadcast to `x`: one, or one a channel of axis 1."""
+        if self.num_parameters == 1:
+            return self.weight.value
+        if x.ndim < 2 or x.shape[1] != self.num_parameters:
+            raise ValueError(
+                f"x must have {self.num_parameters} channels for this PReLU, "
+                f"(N, {self.num_parameters}, ...), got shape {x.shape}"
+            )
+        return self.weight.value.reshape(-1, *[1] * (x.ndim - 2))
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return the activation of `x`: of any shape, or (N, num_parameters, ...)."""
+        array = as_floats(self, x, self.weight.dtype)
+        y = np.asarray(np.where(array > 0, array, self._weight(array) * array))
+        self.keep(y, array)
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        """Add to the gradient of the weights; return the input's."""
+        grad, x = self.recall(grad)
+        along = np.where(x > 0, 0, grad * x)
+        axes = tuple(i for i in range(x.ndim) if i != 1 or self.num_parameters == 1)
+        total = np.sum(along, axes, float)
+        self.weight.accumulate(total.reshape(self.num_parameters).astype(x.dtype))
+        return np.asarray(np.where(x > 0, grad, self._weight(x) * grad))
+
+
+class Hardtanh(Elementwise):
+    """``min(max(x, min_val), max_val)``.
+
+    Parameters
+    ----------
+    min_val, max_val : float
+
+    Examples
+    --------
+    >>> Hardtanh()(np.array([-3.0, 0.5, 3.0]))
+    array([-1. ,  0.5,  1. ])
+    """
+
+    flops_per_output: ClassVar[int] = 2
+    shown: ClassVar[tuple[str, ...]] = ("min_val", "max_val")
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
+        self.min_val = as_number("min_val", min_val, -LARGEST)
+        self.max_val = as_number("max_val", max_val, -LARGEST)
+        if not self.min_val < self.max_val:
+            raise ValueError(f"max_val must be above min_val={min_val!r}, got {max_val!r}")
+
+    @property
+    def activation(self) -> ActivationLike:
+        """The layer as an activation of `fastconv.plan_conv2d`."""
+        return ("clip", self.min_val, self.max_val)
+
+    def _activate(self, x: Array, out: Array) -> None:
+        np.clip(x, self.min_val, self.max_val, out=out)
+
+    def _slope(self, x: Array) -> Any:
+        return (x > self.min_val) & (x < self.max_val)
+
+
+class ReLU6(Hardtanh):
+    """``min(max(x, 0), 6)``.
+
+    References
+    ----------
+    A. Howard et al., "MobileNets", arXiv:1704.04861.
+
+    Examples
+    --------
+    >>> ReLU6()(np.array([-1.0, 2.0, 8.0]))
+    array([0., 2., 6.])
+    """
+
+    shown = ()
+
+    def __init__(self) -> None:
+        super().__init__(0.0, 6.0)
+
+
+class Hardsigmoid(Elementwise):
+    """``min(max(x + 3, 0), 6) / 6``.
+
+    Examples
+    --------
+    >>> Hardsigmoid()(np.array([-3.0, 0.0, 3.0]))
+    array([0. , 0.5, 1. ])
     """
 
     flops_per_output: ClassVar[int] = 4
 
     def _activate(self, x: Array, out: Array) -> None:
-        """Write ``x * sigmoid(x)`` to `out`."""
-        np.multiply(x, _sigmoid(x), out=out)
+        np.divide(np.clip(x + 3, 0, 6), 6, out=out)
 
-    def _gradient(self, grad: Array, x: Array, out: Array) -> None:
-        """Write ``grad * s * (1 + x * (1 - s))`` to `out`, with s the sigmoid of x."""
-        s = _sigmoid(x)
-        np.multiply(grad, s * (1 + x * (1 - s)), out=out)
+    def _slope(self, x: Array) -> Any:
+        return ((x > -3) & (x < 3)) * x.dtype.type(1 / 6)
 
 
-def _sigmoid(x: Array) -> Array:
-    with np.errstate(over="ignore"):  # exp(-x) = infinity gives the right limit, 0
-        return np.asarray(1 / (1 + np.exp(-x)))
-
-
-class Softmax(Module):
-    """``exp(x) / sum of exp(x)`` along an axis: numbers as probabilities.
-
-    Losses on logits need none: see `CrossEntropyLoss`. The output is read-only in training.
-
-    Parameters
-    ----------
-    dim : int
-        The axis; 1 is that of classes or channels.
-
-    Examples
-    --------
-    >>> Softmax(1)(np.array([[0.0, 0.0, np.log(2)]]))
-    array([[0.25, 0.25, 0.5 ]])
-    """
-
-    flops_per_output: ClassVar[int] = 4
-    shown = ("dim",)
-
-    def __init__(self, dim: int = 1) -> None:
-        self.dim = as_int("dim", dim, -32)
-
-    def forward(self, x: ArrayLike) -> Array:
-        """Return the probabilities."""
-        array = as_floats(self, x)
-        if not -array.ndim <= self.dim < array.ndim:
-            raise ValueError(f"dim must be an axis of x, got {self.dim} with shape {array.shape}")
-        y: Array = np.exp(array - array.max(axis=self.dim, keepdims=True))
-        y /= y.sum(axis=self.dim, keepdims=True)
-        self.keep_output(y)
-        return y
-
-    def backward(self, grad: Array) -> Array:
-        """Return ``y * (grad - sum(grad * y))``."""
-        grad, y = self.recall(grad)
-        return np.asarray(y * (grad - np.sum(grad * y, axis=self.dim, keepdims=True)))
-
-
-class Dropout(Module):
-    """In training, drop every element with probability p and scale the others by 1 / (1 - p).
-
-    Parameters
-    ----------
-    p : float
-        From 0 to 1.
-    rng : numpy.random.Generator or int, optional
-        Draws which elements are dropped.
+class Hardswish(Elementwise):
+    """``x * min(max(x + 3, 0), 6) / 6``.
 
     References
     ----------
-    N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting",
-    JMLR 15, 2014.
+    A. Howard et al., "Searching for MobileNetV3", arXiv:1905.02244.
 
     Examples
     --------
-    >>> layer = Dropout(0.5, rng=0)
-    >>> layer(np.ones(4))
-    array([2., 2., 2., 0.])
-    >>> layer.eval()(np.ones(4))
-    array([1., 1., 1., 1.])
+    >>> Hardswish()(np.array([-4.0, 1.5, 4.0]))
+    array([-0.   ,  1.125,  4.   ])
     """
 
-    shown = ("p",)
+    flops_per_output: ClassVar[int] = 5
+    activation: ClassVar[ActivationLike] = "hard_swish"
 
-    def __init__(self, p: float = 0.5, *, rng: RngLike = None) -> None:
-        self.p = as_number("p", p, 0, 1)
-        self.rng = as_generator(rng)
+    def _activate(self, x: Array, out: Array) -> None:
+        np.multiply(x, np.clip(x + 3, 0, 6) / 6, out=out)
 
-    def forward(self, x: ArrayLike) -> Array:
-        """Return `x`, some of it dropped; in evaluation `x` itself."""
-        array = as_floats(self, x)
-        if not self.training or self.p == 0:
-            self.keep(array, None)
-            return array
-        factor = (self.rng.random(array.shape, np.float32) >= self.p).astype(array.dtype)
-        if self.p < 1:
-            factor *= 1 / (1 - self.p)
-        y: Array = array * factor
-        self.keep(y, factor)
-        return y
-
-    def backward(self, grad: Array) -> Array:
-        """Return `grad` of the elements that were not dropped, scaled alike."""
-        grad, factor = self.recall(grad)
-        return np.asarray(grad if factor is None else grad * factor)
+    def _slope(self, x: Array) -> Any:
+        return np.where(x <= -3, 0, np.where(x >= 3, 1, x / 3 + x.dtype.type(0.5)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,56 +11,20 @@ from numpy.typing import ArrayLike
 from fastconv.core.arguments import Array, as_computed, as_flag, as_numbers
 from fastconv.core.geometry import as_int
 from fastconv.kernels.channel_loops import CHANNEL, normalize, normalize_grad
-from fastconv.nn.layer_arguments import LARGEST, as_images, as_number, check_parameter
+from fastconv.nn.layer_arguments import (
+    LARGEST,
+    as_floats,
+    as_images,
+    as_number,
+    check_parameter,
+)
 from fastconv.nn.module import Module
 from fastconv.nn.parameter import Parameter
 from fastconv.runtime import output_memory
 
 
-class BatchNorm2d(Module):
-    """Normalize every channel to mean 0 and variance 1, then scale and shift it by learned numbers.
-
-    In training the statistics are those of the batch, and running averages of them are kept; in
-    evaluation the running averages are used, so the layer is a fixed scale and shift, which
-    `Sequential` folds into a convolution before it.
-
-    Parameters
-    ----------
-    num_features : int
-        Channels.
-    eps : float
-        Added to the variance.
-    momentum : float or None
-        Weight of a new batch in the running averages, usually from 0 to 1; None averages all
-        batches alike.
-    affine : bool
-        Whether there are `weight` and `bias`.
-
-    Attributes
-    ----------
-    weight, bias : Parameter, (num_features,), or None
-        Ones and zeros at first.
-    running_mean, running_var : ndarray, (num_features,)
-        The running variance is unbiased: it divides by count - 1, as in PyTorch.
-    num_batches_tracked : ndarray of int64, ()
-
-    Raises
-    ------
-    ValueError
-        When training on one value a channel, whose variance is 0.
-
-    References
-    ----------
-    S. Ioffe, C. Szegedy, "Batch normalization", arXiv:1502.03167.
-
-    Examples
-    --------
-    >>> layer = BatchNorm2d(1)
-    >>> layer(np.array([[[[1, 3]]]], np.float32)).round(3)
-    array([[[[-1.,  1.]]]], dtype=float32)
-    >>> layer.running_mean, layer.running_var  # a tenth of the mean 2 and the variance 2
-    (array([0.2], dtype=float32), array([1.1], dtype=float32))
-    """
+class _BatchNorm(Module):
+    """Batch normalization of arrays (N, num_features, ...)."""
 
     buffer_names: ClassVar[tuple[str, ...]] = (
         "running_mean",
@@ -107,8 +71,12 @@ class BatchNorm2d(Module):
         check_parameter(self, name, given, (self.num_features,))
         return np.asarray(given.value if isinstance(given, Parameter) else given).astype(float)
 
+    def _checked(self, x: ArrayLike, dtype: np.dtype[Any]) -> Array:
+        """Return `x` as an array of a shape that this layer accepts."""
+        raise NotImplementedError
+
     def forward(self, x: ArrayLike) -> Array:
-        """Return `x`, (N, num_features, H, W), normalized."""
+        """Return `x` normalized."""
         return self._normalized(x, relu=False)
 
     def forward_relu(self, x: ArrayLike) -> Array:
@@ -117,9 +85,7 @@ class BatchNorm2d(Module):
 
     def _normalized(self, x: ArrayLike, relu: bool) -> Array:
         dtype = self.running_mean.dtype
-        images = as_computed(
-            as_images(self, as_numbers("x", x, 4), self.num_features, dtype), dtype
-        )
+        images = as_computed(self._checked(x, dtype), dtype)
         if self.training:
             count = images.size // self.num_features
             if count < 2:
@@ -177,3 +143,87 @@ class BatchNorm2d(Module):
         """Return the arguments, as PyTorch shows them."""
         learned = f"affine={self.weight is not None}, bias={self.bias is not None}"
         return f"{self.num_features}, {super().extra_repr()}, {learned}, track_running_stats=True"
+
+
+class BatchNorm2d(_BatchNorm):
+    """Normalize every channel to mean 0 and variance 1, then scale and shift it by learned numbers.
+
+    In training the statistics are those of the batch, and running averages of them are kept; in
+    evaluation the running averages are used, so the layer is a fixed scale and shift, which
+    `Sequential` folds into a convolution before it.
+
+    Parameters
+    ----------
+    num_features : int
+        Channels.
+    eps : float
+        Added to the variance.
+    momentum : float or None
+        Weight of a new batch in the running averages, usually from 0 to 1; None averages all
+        batches alike.
+    affine : bool
+        Whether there are `weight` and `bias`.
+
+    Attributes
+    ----------
+    weight, bias : Parameter, (num_features,), or None
+        Ones and zeros at first.
+    running_mean, running_var : ndarray, (num_features,)
+        The running variance is unbiased: it divides by count - 1, as in PyTorch.
+    num_batches_tracked : ndarray of int64, ()
+
+    Raises
+    ------
+    ValueError
+        When training on one value a channel, whose variance is 0.
+
+    References
+    ----------
+    S. Ioffe, C. Szegedy, "Batch normalization", arXiv:1502.03167.
+
+    Examples
+    --------
+    >>> layer = BatchNorm2d(1)
+    >>> layer(np.array([[[[1, 3]]]], np.float32)).round(3)
+    array([[[[-1.,  1.]]]], dtype=float32)
+    >>> layer.running_mean, layer.running_var  # a tenth of the mean 2 and the variance 2
+    (array([0.2], dtype=float32), array([1.1], dtype=float32))
+    """
+
+    def _checked(self, x: ArrayLike, dtype: np.dtype[Any]) -> Array:
+        return as_images(self, as_numbers("x", x, 4), self.num_features, dtype)
+
+
+class BatchNorm1d(_BatchNorm):
+    """Normalize every feature to mean 0 and variance 1, then scale and shift it by learned numbers.
+
+    This is `BatchNorm2d` for rows of features (N, num_features), as they come from `Linear`, or for
+    signals (N, num_features, L).
+
+    Parameters
+    ----------
+    num_features : int
+        Features, or channels.
+    eps, momentum, affine
+        As in `BatchNorm2d`.
+
+    Attributes
+    ----------
+    weight, bias, running_mean, running_var, num_batches_tracked
+        As in `BatchNorm2d`.
+
+    Examples
+    --------
+    >>> BatchNorm1d(2)(np.array([[1, 10], [3, 30]], np.float32)).round(3)
+    array([[-1., -1.],
+           [ 1.,  1.]], dtype=float32)
+    """
+
+    def _checked(self, x: ArrayLike, dtype: np.dtype[Any]) -> Array:
+        array, count = as_floats(self, x, dtype), self.num_features
+        if array.ndim not in (2, 3) or array.shape[1] != count:
+            raise ValueError(
+                f"x must have shape (N, {count}) or (N, {count}, L) for this BatchNorm1d, "
+                f"got {array.shape}"
+            )
+        return array

@@ -1,4 +1,4 @@
-"""Compositions of layers: sequence, residual block, depthwise separable convolution."""
+"""Compositions of layers: sequence, branches, residual block, depthwise separable convolution."""
 
 from __future__ import annotations
 
@@ -6,16 +6,84 @@ from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv.core.arguments import Array, as_numbers
-from fastconv.core.geometry import IntPair, Padding
-from fastconv.nn.fusion import Branches, Chain
-from fastconv.nn.layer_arguments import RngLike, as_generator
+from fastconv.core.geometry import IntPair, Padding, as_int
+from fastconv.nn.fusion import Branches, Chain, run
+from fastconv.nn.layer_arguments import RngLike, as_floats, as_generator
 from fastconv.nn.layers.conv_layers import Conv2d
 from fastconv.nn.module import Module
 
 
-class Sequential(Chain):
+class _Named(Module):
+    """Layers with names: `Sequential` and `Concat`."""
+
+    _layers: dict[str, Module]
+
+    def _name(self, layers: tuple[Module | Mapping[str, Module], ...]) -> None:
+        """Take layers, or one mapping of names to layers."""
+        self._layers = {}
+        first = layers[0] if len(layers) == 1 else None
+        named = first if isinstance(first, Mapping) else {str(i): m for i, m in enumerate(layers)}
+        for name, layer in named.items():
+            self._add(name, layer)
+
+    def _add(self, name: str, layer: Any) -> None:
+        """Add a layer, or replace the one of that name."""
+        if not isinstance(layer, Module):
+            hint = f": did you mean {layer.__name__}()?" if isinstance(layer, type) else ""
+            if isinstance(layer, list | tuple):
+                hint = f": layers are given one by one, {type(self).__name__}(*layers)"
+            raise TypeError(f"layer {name!r} must be a Module, got {layer!r}{hint}")
+        others = [pair for pair in self.named_children() if pair[0] != name]
+        _each_once(
+            ("", self),
+            *(pair for key, other in others for pair in other.named_modules(key)),
+            *layer.named_modules(name),
+        )
+        self._layers[name] = layer
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Yield the layers with their names, then modules that a subclass has as attributes."""
+        yield from self._layers.items()
+        yield from super().named_children()
+
+    def stages(self) -> list[Module]:
+        """Return the layers."""
+        return list(self._layers.values())
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.stages())
+
+    def __getitem__(self, index: Any) -> Module:
+        return self._layers[index] if isinstance(index, str) else self.stages()[index]
+
+    def __setitem__(self, index: int | str, layer: Module) -> None:
+        name = index if isinstance(index, str) else list(self._layers)[index]
+        if name not in self._layers:
+            names = ", ".join(map(repr, self._layers))
+            raise KeyError(f"there is no layer {name!r} to replace, only {names}")
+        self._add(name, layer)
+
+    def __getattr__(self, name: str) -> Any:
+        layer = vars(self).get("_layers", {}).get(name)
+        return super().__getattr__(name) if layer is None else layer  # type: ignore[misc]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in vars(self).get("_layers", ()):
+            self[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *(name for name in self._layers if name.isidentifier())]
+
+
+class Sequential(_Named, Chain):
     """Layers one after another.
 
     In evaluation, `BatchNorm2d`, an activation and 2 x 2 `MaxPool2d` after a `Conv2d` are fused
@@ -29,7 +97,8 @@ class Sequential(Chain):
     Parameters
     ----------
     *layers : Module
-        Or one mapping of names to modules. The default names are "0", "1", and so on.
+        Or one mapping of names to modules. The default names are "0", "1", and so on. The name ""
+        adds nothing to the names of the parameters below it.
 
     Raises
     ------
@@ -46,23 +115,17 @@ class Sequential(Chain):
     (1, 2, 2, 2)
     >>> len(model.append(Conv2d(2, 1, 1))), model[0].out_channels
     (3, 4)
+
+    A layer is found, and replaced, by its number or name:
+
+    >>> model = Sequential({"features": Conv2d(1, 4, 3), "head": Conv2d(4, 2, 3)})
+    >>> model.head = Conv2d(4, 5, 1)  # or model["head"], or model[1]
+    >>> model(np.ones((1, 1, 6, 6), np.float32)).shape
+    (1, 5, 4, 4)
     """
 
     def __init__(self, *layers: Module | Mapping[str, Module]) -> None:
-        self._layers: dict[str, Module] = {}
-        first = layers[0] if len(layers) == 1 else None
-        named = first if isinstance(first, Mapping) else {str(i): m for i, m in enumerate(layers)}
-        for name, layer in named.items():
-            self._add(name, layer)
-
-    def _add(self, name: str, layer: Any) -> None:
-        if not isinstance(layer, Module):
-            hint = f": did you mean {layer.__name__}()?" if isinstance(layer, type) else ""
-            if isinstance(layer, list | tuple):
-                hint = ": layers are given one by one, Sequential(*layers)"
-            raise TypeError(f"layer {name!r} must be a Module, got {layer!r}{hint}")
-        _each_once(*self.named_modules(), *layer.named_modules(name))
-        self._layers[name] = layer
+        self._name(layers)
 
     def append(self, layer: Module) -> Sequential:
         """Add a layer at the end, named by its index; return the module.
@@ -78,21 +141,6 @@ class Sequential(Chain):
         self._add(name, layer)
         return self
 
-    def stages(self) -> list[Module]:
-        """Return the layers."""
-        return list(self._layers.values())
-
-    def named_children(self) -> Iterator[tuple[str, Module]]:
-        """Yield the layers with their names, then modules that a subclass has as attributes."""
-        yield from self._layers.items()
-        yield from super().named_children()
-
-    def __len__(self) -> int:
-        return len(self._layers)
-
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self.stages())
-
     @overload
     def __getitem__(self, index: int | str) -> Module: ...
     @overload
@@ -102,7 +150,72 @@ class Sequential(Chain):
             part = Sequential(*self.stages()[index])
             part.training, part.keeping = self.training, self.keeping
             return part
-        return self._layers[index] if isinstance(index, str) else self.stages()[index]
+        return super().__getitem__(index)
+
+
+class Concat(_Named):
+    """The outputs of several branches, each of which gets the same input, one after another.
+
+    Parameters
+    ----------
+    *branches : Module
+        Or one mapping of names to modules, as in `Sequential`. `Identity` is the input itself.
+    axis : int
+        The axis along which outputs are joined: 1 is that of channels in a batch, -3 also in one
+        image. Along the others they must have the same size.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `Sequential`; in `forward`, if the shapes do not fit.
+
+    References
+    ----------
+    C. Szegedy et al., "Going deeper with convolutions", arXiv:1409.4842.
+
+    Examples
+    --------
+    >>> block = Concat(Conv2d(4, 2, 1, rng=0), Conv2d(4, 3, 3, padding=1, rng=1))
+    >>> block(np.ones((1, 4, 6, 6), np.float32)).shape
+    (1, 5, 6, 6)
+    """
+
+    def __init__(self, *branches: Module | Mapping[str, Module], axis: int = 1) -> None:
+        self._name(branches)
+        if not self._layers:
+            raise ValueError("branches must be at least one Module, got none")
+        self.axis = as_int("axis", axis, -32)
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return the outputs of all branches for `x`, joined."""
+        array = as_floats(self, x)
+        fused = not self.training and not self.keeping
+        outputs = [run(each, array) if fused else each(array) for each in self]
+        try:
+            y = np.concatenate(outputs, self.axis)
+        except ValueError:
+            shapes = ", ".join(str(output.shape) for output in outputs)
+            raise ValueError(
+                "branches must return arrays that differ in size along "
+                f"axis={self.axis} only, got shapes {shapes}"
+            ) from None
+        self.keep(y, [output.shape[self.axis] for output in outputs])
+        return y
+
+    def backward(self, grad: Array) -> Array | None:
+        """Run `backward` of all branches; return the sum of their gradients."""
+        grad, sizes = self.recall(grad)
+        parts = np.split(grad, np.cumsum(sizes)[:-1], self.axis)
+        found = [
+            each.backward(np.ascontiguousarray(part))
+            for each, part in zip(self, parts, strict=True)
+        ]
+        total = found[0]
+        for other in found[1:]:
+            if total is None or other is None:
+                return None
+            total = total + other
+        return total
 
 
 class Residual(Branches):
