@@ -78,7 +78,7 @@ class Conv2dPlan:
         self._choice = choice
         epilogue = Epilogue(activation, pooled=max_pool is not None)
         run = choice.algorithm.forward.bind(problem, weight, bias, epilogue)
-        self._run = _OfOneImage(run) if single else run
+        self.run = _OfOneImage(run) if single else run
         # Shapes that every call checks. One image has no batch axis.
         returned = problem.output_shape if max_pool is None else pooling_of(problem).output_shape
         shapes = problem.input_shape, problem.output_shape, returned
@@ -149,7 +149,7 @@ class Conv2dPlan:
             if added is not None:
                 check_out(out, self._output_shape, self._dtype, "residual", added)
         if self.problem.N:
-            self._run(array, added, out)
+            self.run(array, added, out)
         return out
 
     def _checked(self, name: str, value: Any, shape: tuple[int, ...]) -> Array:

@@ -1,0 +1,1 @@
+"""The operators of graphs, a file for each kind."""
