@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_cli import Command, command, one_error
+from test_cli import Command, command, in_new_process, one_error
 
 Image: Any = pytest.importorskip("PIL.Image")
 onnx: Any = pytest.importorskip("onnx")
@@ -65,21 +65,21 @@ def test_run_names_the_classes(
 ) -> None:
     model = save(scorer(softmax=softmax), tmp_path / "m.onnx")
     (tmp_path / "labels.txt").write_text("\n".join(CLASSES))
-    plain = ("--mean", "0", "--std", "1", "--crop", "0.4")
+    plain = ("--mean", "0", "--std", "0.5", "--crop", "0.4")
     outcome = command(
         *("run", model, "--input", picture, "--labels", tmp_path / "labels.txt"),
         *("--output", tmp_path / "o.npz", "--top", "2", *plain),
     )
     assert outcome.code == 0, outcome.err
     found = classes_in(outcome.out)
-    # The centre is pure green, so the scores are 0, 1, 0.
-    probability = np.exp(1) / (np.exp(1) + 2)
+    # The centre is pure green, so the scores are 0, 2, 0.
+    probability = np.exp(2) / (np.exp(2) + 2)
     assert list(found) == ["green", "red"]
     assert found["green"] == pytest.approx(probability, abs=0.005)
     with np.load(tmp_path / "o.npz") as saved:
         (y,) = saved.values()
     np.testing.assert_allclose(
-        y, [[(1 - probability) / 2, probability, (1 - probability) / 2]] if softmax else [[0, 1, 0]]
+        y, [[(1 - probability) / 2, probability, (1 - probability) / 2]] if softmax else [[0, 2, 0]]
     )
 
 
@@ -98,8 +98,9 @@ def test_run_resizes_crops_and_normalizes(command: Command, tmp_path: Path, pict
     blue = (np.array([0, 0, 1]) - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     green = (np.array([0, 1, 0]) - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     np.testing.assert_allclose(y[0, :, 4, 4], green, rtol=1e-5)
-    share = ((y[0] - green[:, None, None]) / (blue - green)[:, None, None]).mean(axis=(1, 2))[1:]
+    share = (y[0].mean(axis=(1, 2)) - green)[1:] / (blue - green)[1:]
     np.testing.assert_allclose(share, 0.2, atol=0.02)
+    np.testing.assert_allclose(y[0, 0], green[0], rtol=1e-5)
 
 
 def test_run_takes_arrays(command: Command, tmp_path: Path) -> None:
@@ -144,6 +145,13 @@ def test_run_refuses_in_one_line(
     free = save(scorer((1, 3, "h", "w")), tmp_path / "free.onnx")
     outcome = command("run", free, "--input", picture, "--size", "9999999")
     assert "this computer has" in one_error(outcome)
+
+
+@pytest.mark.parametrize("package", ["onnx", "PIL.Image"])
+def test_missing_packages_are_told_in_one_line(classifier: str, picture: str, package: str) -> None:
+    before = f"sys.modules[{package!r}] = None"
+    outcome = in_new_process("run", classifier, "--input", picture, before=before)
+    assert "python -m pip install" in one_error(outcome)
 
 
 # Explain and profile -----------------------------------------------------------------------------
@@ -210,7 +218,7 @@ def test_profile_has_a_row_a_step(command: Command, classifier: str, tmp_path: P
     assert all(step["median_s"] > 0 for step in found["steps"])
     assert found["header"]["threads"] == 1
     for step in summary.steps:
-        assert f"{step.operator:21}{step.name:12}" in outcome.out
+        assert f"{step.operator:20}{step.name:12}" in outcome.out
     assert f"sum of {len(summary.steps)} steps" in outcome.out
     assert "whole network, median of" in outcome.out
     assert max(map(len, outcome.out.splitlines()[1:-2])) <= 100

@@ -20,7 +20,7 @@ from fastconv.onnx import load
 from fastconv.runtime import cpu, threads
 
 # Columns of text, then of numbers.
-_NAMES = (("operator", 21), ("name", 12), ("output", 15), ("algorithm", 13))
+_NAMES = (("operator", 20), ("name", 12), ("output", 15), ("algorithm", 14))
 _NUMBERS = (("time", 8), ("share", 10), ("GFLOP/s", 8), ("peak", 5), ("bytes", 8))
 _BAR = 4
 # What stands for free sizes where a message suggests some: a batch of one, and usual images.
