@@ -22,6 +22,7 @@ from fastconv.bench.cli_arguments import (
     get_ready,
     layers_given,
     plain_errors,
+    use_threads,
 )
 from fastconv.core import conv_problem
 from fastconv.core.geometry import NAMED_PADDING
@@ -58,6 +59,8 @@ else:
     Batch = Annotated[int | None, option("N", "Images in a batch, instead of the suite's.", min=1)]
     Dtype = Annotated[str, option("NAME", "float32 or float64.")]
     Threads = Annotated[int | None, option("N", "Number of threads. Default: all cores.", min=1)]
+    Model = Annotated[str, typer.Argument(metavar="MODEL.onnx", help="The file of the network.")]
+    Shapes = Annotated[list[str] | None, option("[NAME=]N,C,H,W", "Shape of a network's input.")]
     Quick = Annotated[bool, option(None, "Faster, less accurate.", "--quick")]
 
 #: What --quick means: fewer rounds, and seconds for each layer.
@@ -80,7 +83,7 @@ def build() -> typer.Typer:
     """Return the program: one command for each function below."""
     app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(about)
-    for command in (bench, suites, explain, tune, warmup, info):
+    for command in (bench, suites, explain, run, profile, tune, warmup, info):
         app.command()(command)
     return app
 
@@ -245,7 +248,11 @@ def info() -> None:
 
 
 def explain(
-    shape: Annotated[str, typer.Argument(metavar=SHAPE, help=SHAPE_HELP)],
+    what: Annotated[
+        str, typer.Argument(metavar=f"{SHAPE}|MODEL.onnx", help=f"{SHAPE_HELP} Or a network.")
+    ],
+    *,
+    shape: Shapes = None,
     stride: Stride = "1",
     padding: Padding = "0",
     dilation: Dilation = "1",
@@ -255,9 +262,13 @@ def explain(
 ) -> None:
     """Show which algorithm a convolution runs, and why not another.
 
+    Of a network: what was fused, the steps that run, and their memory.
+
     For example:
 
     - fastconv explain 1,64,56,56,64,3,3 --padding 1
+
+    - fastconv explain model.onnx --shape 1,3,224,224
     """
     from fastconv.bench.suites import check_names
     from fastconv.select import choice
@@ -265,9 +276,71 @@ def explain(
     with plain_errors(ValueError, TypeError):
         check_names("direction", [direction], conv_problem.DIRECTIONS)
         check_dtype(dtype)
-        (layer,) = layers_given([shape], Geometry(stride, padding, dilation, groups))
+        geometry = Geometry(stride, padding, dilation, groups)
+        if what.endswith(".onnx"):
+            from fastconv.bench.network_commands import explain_network
+
+            if (geometry, dtype, direction) != (Geometry(), "float32", "forward"):
+                raise BenchError("of the options, only --shape goes with a network")
+            print(explain_network(what, shape or ()))
+            return
+        if shape:
+            raise BenchError("--shape goes with a network, a file that ends with .onnx")
+        (layer,) = layers_given([what], geometry)
         problem, where = layer.problem(dtype=dtype), cast(Any, direction)
         print(choice.explain(problem, where, choice.decide(problem, where)))
+
+
+def run(
+    model: Model,
+    *,
+    input: Annotated[list[str], option("[NAME=]FILE", "A picture, or an array as .npy.")],
+    labels: Annotated[str | None, option("FILE", "Names of the classes, one a line.")] = None,
+    top: Annotated[int, option("N", "Show so many classes.", min=1)] = 5,
+    size: Annotated[int, option("N", "Height and width where the model has none.", min=1)] = 224,
+    crop: Annotated[float, option("X", "Share of the shorter side in the centre crop.")] = 0.875,
+    mean: Annotated[str, option("R,G,B", "Subtracted from 0 ... 1.")] = "0.485,0.456,0.406",
+    std: Annotated[str, option("R,G,B", "Divides them, then.")] = "0.229,0.224,0.225",
+    output: Annotated[str | None, option("FILE", "Save all outputs as .npz.")] = None,
+    threads: Threads = None,
+) -> None:
+    """Run a network on a picture, and show the most probable classes.
+
+    The defaults of mean and std are those of ImageNet. Scores become probabilities by a softmax.
+
+    For example:
+
+    - fastconv run model.onnx --input photo.jpg --labels classes.txt
+    """
+    with plain_errors(ValueError, TypeError, OSError, MemoryError):
+        from fastconv.bench.network_run import Preparing, run_network
+
+        use_threads(threads)
+        run_network(model, input, Preparing(size, crop, mean, std), labels, top, output)
+
+
+def profile(
+    model: Model,
+    *,
+    shape: Shapes = None,
+    seconds: Annotated[float, option("N", "Measure about so long.", min=0)] = 2.0,
+    threads: Threads = None,
+    json: Annotated[str | None, option("FILE", "Save all times as JSON.")] = None,
+) -> None:
+    """Measure a network step by step.
+
+    Each step is timed inside the running network; medians of several runs count.
+
+    For example:
+
+    - fastconv profile model.onnx --shape 1,3,224,224
+    """
+    with plain_errors(ValueError, TypeError, OSError, MemoryError):
+        require("rich", "fastconv profile")
+        from fastconv.bench.network_commands import profile_network
+
+        use_threads(threads)
+        profile_network(model, shape or (), seconds, json)
 
 
 def warmup(

@@ -82,7 +82,7 @@ def one_error(outcome: Outcome) -> str:
     return lines[0].removeprefix("error: ")
 
 
-COMMANDS = ("bench", "suites", "explain", "tune", "warmup", "info")
+COMMANDS = ("bench", "suites", "explain", "run", "profile", "tune", "warmup", "info")
 TINY = ("bench", "--layer", "rgb8", "--batch", "2", "--quick")
 
 

@@ -41,7 +41,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="the commands are a POSIX she
 @posix
 @pytest.mark.parametrize("page", [page for page in PAGES if outputs(page)], ids=name_of)
 def test_outputs_are_those_of_the_commands(page: Path) -> None:
-    for package in ("typer", "rich", "sklearn"):
+    for package in ("typer", "rich", "sklearn", "onnx"):
         pytest.importorskip(package)
     with workplace(page) as folder:
         for command, output in outputs(page):

@@ -71,6 +71,11 @@ def check_target(option: str, path: Path) -> None:
 def write_json(path: Path, header: dict[str, Any], records: Sequence[Record]) -> None:
     """Write ``{"header": ..., "records": [...]}``; what is not a number becomes null."""
     content = {"header": header, "records": [dataclasses.asdict(record) for record in records]}
+    save_json(path, content)
+
+
+def save_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a dictionary; what is not a number becomes null."""
     text = json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
 
     def write(file: Path) -> None:

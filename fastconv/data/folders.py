@@ -95,7 +95,7 @@ def load_image_folder(
     files = [(label, file) for label, kind in enumerate(folders) for file in _pictures(kind)]
     images = np.empty((len(files), _CHANNELS[mode], height, width), np.float32)
     for index, (_, file) in enumerate(files):
-        pixels = _read_picture(file, (width, height), mode)
+        pixels = read_picture(file, (width, height), mode)
         images[index] = pixels.reshape(height, width, -1).transpose(2, 0, 1)
     images /= 255
     labels = np.array([label for label, _ in files], np.int64)
@@ -111,8 +111,12 @@ def _pictures(kind: Path) -> list[Path]:
     return found
 
 
-def _read_picture(file: Path, size: tuple[int, int], mode: str) -> Array:
-    """Return the pixels of a picture in 0 ... 255 as `mode`, resized to width and height."""
+def read_picture(file: Path, size: tuple[int, int], mode: str, crop: float | None = None) -> Array:
+    """Return the pixels of a picture in 0 ... 255 as `mode`, resized to width and height.
+
+    With `crop` the proportions stay: the result shows the centre, that share of the largest part of
+    the picture which has the proportions of `size`.
+    """
     from PIL import Image, ImageOps
 
     with open(file, "rb") as stream:  # an OSError is about the file, not the picture
@@ -124,12 +128,23 @@ def _read_picture(file: Path, size: tuple[int, int], mode: str) -> Array:
                     _check_pixels(*picture.size)  # from the header, before decoding
                     upright = ImageOps.exif_transpose(picture)
                     converted = _as_bytes(upright).convert(mode)
-                    resized = converted.resize(size, Image.Resampling.BILINEAR)
+                    box = None if crop is None else _centre(converted.size, size, crop)
+                    resized = converted.resize(size, Image.Resampling.BILINEAR, box)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise DataError(f"{file}: is too large a picture: {error}") from None
         except Exception as error:  # readers raise various errors for damaged pictures
             raise DataError(f"{file}: cannot be read as a picture: {error}") from error
     return np.asarray(resized)
+
+
+def _centre(
+    picture: tuple[int, int], size: tuple[int, int], crop: float
+) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of the centre of a picture."""
+    scale = crop * min(have / wanted for have, wanted in zip(picture, size, strict=True))
+    width, height = (scale * wanted for wanted in size)
+    left, top = (picture[0] - width) / 2, (picture[1] - height) / 2
+    return left, top, left + width, top + height
 
 
 def _check_pixels(width: int, height: int) -> None:

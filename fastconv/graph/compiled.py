@@ -33,10 +33,11 @@ class Slots:
 
 @dataclass(frozen=True)
 class BoundNode:
-    """A node and its step, which reads and writes slots."""
+    """A node and its step, which reads and writes slots; the algorithm if there was a choice."""
 
     node: Node
     step: Callable[[Slots], None]
+    algorithm: str = ""
 
 
 class CompiledNetwork:
@@ -147,7 +148,7 @@ class CompiledNetwork:
                     [write[i] for i in outputs],  # type: ignore[index]
                 )
 
-            return BoundNode(node, step)
+            return BoundNode(node, step, getattr(into, "algorithm", ""))
         compute = operator.compute
         placed = {number for number, _, _ in self._arena} | {number for number, _ in self._new}
 

@@ -111,6 +111,7 @@ class Graph:
     """Nodes in an order in which they can run, with inputs, outputs and all values between.
 
     All changes go through its methods, which keep `Value.producer` and `Value.users` right.
+    `rewrites` counts what each pass did to it.
     """
 
     def __init__(self, inputs: Iterable[Value] = (), name: str = "") -> None:
@@ -118,6 +119,7 @@ class Graph:
         self.inputs: list[Value] = list(inputs)
         self.outputs: list[Value] = []
         self.nodes: list[Node] = []
+        self.rewrites: dict[str, int] = {}
         self._fresh = 0
 
     # Building ----------------------------------------------------------------------------

@@ -49,6 +49,7 @@ class _Sweep:
 
     def run(self) -> None:
         waiting, self.graph.nodes = deque(self.graph.nodes), []
+        folded = 0
         while waiting:
             node = waiting.popleft()
             try:
@@ -56,12 +57,14 @@ class _Sweep:
                     waiting.extendleft(reversed(control_nodes.chosen_branch(self.graph, node)))
                 elif self._is_constant(node):
                     _forget(node)
+                    folded += 1
                 else:
                     self.graph.nodes.append(node)
             except MemoryError:
                 raise
             except Exception as error:
                 raise ValueError(f"{node.label}: {error}") from error
+        self.graph.rewrites["fold_constants"] = folded
 
     def _is_constant(self, node: Node) -> bool:
         """Infer the types of a node's outputs; return whether they have become constants."""

@@ -79,6 +79,7 @@ def _bind_conv(node: Node) -> Step | None:
         added = None if residual is None else as_images(residual)
         plan.run(as_images(inputs[0]), added, as_images(outputs[0]))
 
+    step.algorithm = plan.algorithm  # type: ignore[attr-defined]
     return step
 
 

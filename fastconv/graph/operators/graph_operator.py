@@ -33,7 +33,7 @@ class Operator:
         inputs are fine if the operator is a `view`.
     bind : callable, optional
         ``bind(node)`` returns a `Step` for a node whose types are all known, or None to `compute`;
-        what can be prepared once is.
+        what can be prepared once is. A step may have the attribute `algorithm`, a name.
     view : bool
         Whether the result shares the memory of the first input.
     """

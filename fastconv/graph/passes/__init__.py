@@ -41,9 +41,9 @@ PASSES = (
 
 
 def optimize(graph: Graph, without: frozenset[str] = frozenset()) -> Graph:
-    """Run all passes but those named on a graph, and return it."""
+    """Run all passes but those named on a graph, count their rewrites in it, and return it."""
     with np.errstate(all="ignore"):  # of statistics and weights, whatever they are
         for each in PASSES:
             if each.name not in without:
-                each.run(graph)
+                graph.rewrites[each.name] = each.run(graph)
     return graph
