@@ -43,7 +43,10 @@ def _conv(to: Lowering, layer: Conv2d, x: Value) -> Value:
     shape = to.images(x, layer.in_channels)
     sides = layer.padding_of(shape)
     if layer.padding_mode != "zeros":
-        check_sides(*shape[2:], sides, layer.padding_mode)
+        try:
+            check_sides(*shape[2:], sides, layer.padding_mode)
+        except ValueError as error:
+            raise to.refused(str(error)) from None
         x, sides = to.pad(x, sides, _PAD_MODES[layer.padding_mode]), ((0, 0), (0, 0))
     return _convolved(to, "Conv", layer, x, pads_of(sides))
 
@@ -157,8 +160,10 @@ def _flatten(to: Lowering, layer: Flatten, x: Value) -> Value:
 
 
 def _pixel_shuffle(to: Lowering, layer: PixelShuffle, x: Value) -> Value:
-    to.images(x)
-    return to.add("DepthToSpace", x, blocksize=layer.upscale_factor, mode="CRD")
+    (_, C, _, _), r = to.images(x), layer.upscale_factor
+    if C % r**2:
+        raise to.refused(f"upscale_factor={r} needs a multiple of {r**2} channels, got {x.shape}")
+    return to.add("DepthToSpace", x, blocksize=r, mode="CRD")
 
 
 def _pixel_unshuffle(to: Lowering, layer: PixelUnshuffle, x: Value) -> Value:

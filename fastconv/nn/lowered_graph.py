@@ -111,13 +111,14 @@ class Lowering:
 
     def images(self, x: Value, channels: int | None = None) -> tuple[int, int, int, int]:
         """Return the shape of images (N, C, H, W)."""
-        shape = self.batch(x, channels)
+        shape = shape_of(x)
         if len(shape) != 4:
             raise self.refused(
                 f"it takes images, of shape (N, C, H, W), got {shape}: input_shape must have the "
                 "batch, (1, C, H, W) for one image"
             )
-        return shape
+        N, C, H, W = self.batch(x, channels)
+        return N, C, H, W
 
     def batch(self, x: Value, channels: int | None = None) -> tuple[int, ...]:
         """Return the shape of an array (N, channels, ...)."""

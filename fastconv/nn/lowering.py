@@ -9,7 +9,9 @@ batch can be free.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -59,9 +61,9 @@ def lower(model: Module, input_shape: Sequence[int | str | None]) -> Graph:
         raise TypeError(f"model must be a Module of fastconv.nn, got {model!r}")
     batch = input_shape[0] if isinstance(input_shape, list | tuple) and input_shape else 1
     free = batch is None or isinstance(batch, str)
-    known = (1, *input_shape[1:]) if free else input_shape
-    shape = as_ints("input_shape", known, np.size(known), 1)  # type: ignore[arg-type]
-    states = (*model.parameters(), *model.buffers())
+    known: Sequence[Any] = (1, *input_shape[1:]) if free else input_shape
+    shape = as_ints("input_shape", known, np.size(known) or 1, 1)
+    states: Iterator[Any] = chain(model.parameters(), model.buffers())
     dtype = next((each.dtype for each in states if each.dtype.kind == "f"), model.dtype)
     x = Value("x", dtype, shape, declared=(batch or "N", *shape[1:]) if free else shape)
     lowering = Lowering(model, x, RULES)

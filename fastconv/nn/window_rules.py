@@ -32,7 +32,8 @@ def _max_pool(to: Lowering, layer: MaxPool2d, x: Value) -> Value:
     _require_one_result(to, layer)
     problem = _problem(to, layer, x)
     sides = _sum(problem.padding, _beyond(problem))
-    if _is_wide(problem, sides):
+    empty = any(axis.some_empty for axis in problem.maximum_axes)  # whose maximum is 0
+    if _is_wide(problem, sides) and not empty:
         x, sides = to.pad(x, sides, value=-np.inf), ((0, 0), (0, 0))
     return to.add("MaxPool", x, **_window(problem, sides))
 
