@@ -74,7 +74,7 @@ def assert_same(
     model: nn.Module, x: Array, folder: Path, *, free: bool = False, alone: bool = False
 ) -> Any:
     """Assert that a model's file computes what the model does; return what is in the file."""
-    wanted = model.eval(keep=True)(x)
+    wanted = model.eval()(x)
     path, proto = written(model, ("N", *x.shape[1:]) if free else x.shape, folder)
     results = {"fastconv": fastconv.onnx.load(path)(x)}
     if x.dtype == np.float32 and not alone:  # ONNX Runtime has no float64 kernel for most operators

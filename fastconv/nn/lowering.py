@@ -51,10 +51,10 @@ def lower(model: Module, input_shape: Sequence[int | str | None]) -> Graph:
     Examples
     --------
     >>> from fastconv import nn
-    >>> print(lower(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), (1, 3)))
-    Sequential(%x:1x3:float32)
-      %0.Gemm:1x2:float32 = Gemm(%x, %0.weight:2x3:float32, %0.bias:2:float32; transB=1)
-      %y:1x2:float32 = Relu(%0.Gemm)
+    >>> print(lower(nn.Sequential(nn.Linear(32, 16), nn.ReLU()), (1, 32)))
+    Sequential(%x:1x32:float32)
+      %0.Gemm:1x16:float32 = Gemm(%x, %0.weight:16x32:float32, %0.bias:16:float32; transB=1)
+      %y:1x16:float32 = Relu(%0.Gemm)
       return %y
     """
     if not isinstance(model, Module):

@@ -181,7 +181,7 @@ def _resize(to: Lowering, layer: Upsample, x: Value) -> Value:
 def _scale(size: int, outputs: int, factor: float) -> np.float32:
     """Return the number next to a factor whose product with the size rounds down to `outputs`.
 
-    >>> _scale(10, 7, 0.7) > np.float32(0.7)
+    >>> bool(_scale(10, 7, 0.7) > np.float32(0.7))
     True
     """
     scale = np.float32(factor)

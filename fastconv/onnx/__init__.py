@@ -1,4 +1,20 @@
-"""ONNX files in and out: `load` makes a network of one, `save` writes a model of `fastconv.nn`."""
+"""ONNX files in and out: `load` makes a network of one, `save` writes a model of `fastconv.nn`.
+
+ONNX is a format for networks that most libraries write or read: ``torch.onnx.export`` makes files
+for `load`; ONNX Runtime, OpenVINO and OpenCV run what `save` writes. Both need the package onnx:
+``python -m pip install "fastconv[onnx]"``.
+
+Examples
+--------
+>>> import tempfile
+>>> import numpy as np
+>>> import fastconv
+>>> from fastconv import nn
+>>> path = tempfile.mkdtemp() + "/model.onnx"
+>>> fastconv.onnx.save(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), path, ("N", 1, 2, 2))
+>>> fastconv.onnx.load(path)(np.zeros((5, 1, 2, 2), np.float32)).shape
+(5, 3)
+"""
 
 from __future__ import annotations
 
