@@ -65,7 +65,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 # Public modules, loaded in the same way.
-_MODULES = ("data", "nn", "plots")
+_MODULES = ("data", "nn", "onnx", "plots")
 
 __all__ = sorted([*_HOME_OF, *_MODULES])
 

@@ -13,6 +13,7 @@ from typing_extensions import TypeVar  # type checkers have it; nothing imports 
 
 from fastconv import data as data
 from fastconv import nn as nn
+from fastconv import onnx as onnx
 from fastconv import plots as plots
 from fastconv.api.adaptive_pool2d import OutputSize
 from fastconv.api.conv2d_backward import Gradient

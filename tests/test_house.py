@@ -173,7 +173,7 @@ def test_public_docstrings_are_complete(name: str) -> None:
 def test_the_package_can_be_looked_at_without_optional_packages() -> None:
     program = """
 import inspect, pydoc, sys
-optional = {"sklearn", "scipy", "matplotlib", "PIL", "rich", "typer", "safetensors", "tqdm"}
+optional = {"sklearn", "scipy", "matplotlib", "PIL", "rich", "typer", "safetensors", "tqdm", "onnx"}
 sys.modules |= dict.fromkeys(optional)  # none of them can be imported
 import fastconv
 from fastconv import *
@@ -197,7 +197,7 @@ except ImportError as error:
 # Methods that no user calls: the package does, or a class of the user's that overrides them.
 OF_THE_PACKAGE = {
     *("algorithm", "check", "extra_repr", "flops", "forget", "freeze", "images", "keep_output"),
-    *("prepare", "newest", "problem", "stages", "thaw"),  # for other rooms
+    *("padding_of", "prepare", "newest", "problem", "reads", "stages", "thaw"),  # for other rooms
     *("backward_fused", "forward_relu", "fuse", "padded", "scale_and_shift"),  # fused layers
     *("columns_of_tap", "result_shape", "rows_of_tap"),  # what algorithms ask of a problem
 }
@@ -253,7 +253,7 @@ def test_methods_without_example_are_found() -> None:
 
 
 def test_dir_shows_public_names_only() -> None:
-    for name in ("", ".nn", ".nn.models", ".data", ".plots", ".typing"):
+    for name in ("", ".nn", ".nn.models", ".onnx", ".data", ".plots", ".typing"):
         module = importlib.import_module(f"fastconv{name}")
         shown = {each for each in dir(module) if not each.startswith("__")}
         assert shown == set(module.__all__), name

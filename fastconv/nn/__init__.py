@@ -91,6 +91,7 @@ Files
 -----
 ``nn.save(model, path)`` and ``nn.load(model, path)`` write and read safetensors files with
 PyTorch's names and layouts. ``model.load_state_dict`` takes PyTorch's ``state_dict`` as it is.
+``fastconv.onnx.save(model, path, input_shape)`` writes the whole network, for other libraries.
 
 Contents
 --------

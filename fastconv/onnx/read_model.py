@@ -45,10 +45,14 @@ def load(
 
     Examples
     --------
-    ::
-
-        network = fastconv.onnx.load("resnet50.onnx")
-        scores = network(images)  # (N, 3, 224, 224) -> (N, 1000)
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import fastconv
+    >>> path = tempfile.mkdtemp() + "/model.onnx"
+    >>> fastconv.onnx.save(fastconv.nn.models.squeezenet1_1(rng=0), path, ("N", 3, 32, 32))
+    >>> network = fastconv.onnx.load(path)
+    >>> network(np.zeros((2, 3, 32, 32), np.float32)).shape
+    (2, 1000)
     """
     require("onnx", "reading ONNX files", "onnx")
     name = "the model" if isinstance(source, bytes) else os.fspath(source)

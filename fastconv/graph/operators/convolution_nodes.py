@@ -103,7 +103,7 @@ def _compute_transposed(node: Node, inputs: Sequence[Any]) -> Array:
         window.padding,
         groups=int(node.attributes.get("group", 1)),
         dilation=window.dilation,
-        output_size=window.output_sizes,
+        output_padding=window.output_padding,
     )
     return y if x.ndim == 4 else y[:, :, 0]
 

@@ -123,12 +123,16 @@ def shared(mode: str, total: int) -> Pair:
 
 @dataclass(frozen=True)
 class Transposed:
-    """The window of a transposed convolution, and the sizes of its output."""
+    """The window of a transposed convolution, and the sizes of its output.
+
+    `output_padding` is how much of those no tap need reach.
+    """
 
     stride: Pair
     dilation: Pair
     padding: Padding
     output_sizes: Pair
+    output_padding: Pair
 
     @classmethod
     def of(cls, node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> Transposed:
@@ -141,17 +145,20 @@ class Transposed:
         wanted = node.attributes.get("output_shape")
         if wanted is None and mode in ("SAME_UPPER", "SAME_LOWER"):
             wanted = [size * stride for size, stride in zip(sizes, strides, strict=True)]
-        padding, outputs = [], []
+        padding, outputs, beyond = [], [], []
         for axis, (size, stride, dilation, taps) in enumerate(
             zip(sizes, strides, dilations, kernel, strict=True)
         ):
-            whole = (size - 1) * stride + extent(taps, dilation) + extra[axis]
+            reached = (size - 1) * stride + extent(taps, dilation)
+            whole = reached + extra[axis]
             pair = explicit_padding(node, axis) if mode == "NOTSET" else (0, 0)
             if wanted is not None:
                 target = int(wanted[len(wanted) - axes + axis])
                 pair = shared(mode, max(0, whole - target))
             padding.append(pair)
             outputs.append(whole - sum(pair) if wanted is None else target)
+            beyond.append(outputs[-1] + sum(pair) - reached)
         all_padding: Any = tuple(padding) if axes == 2 else ((0, 0), *padding)
-        pairs = _two(strides, 1), _two(dilations, 1), all_padding, _two(outputs, 1)
-        return cls(*pairs)
+        return cls(
+            *(_two(strides, 1), _two(dilations, 1), all_padding, _two(outputs, 1)), _two(beyond, 0)
+        )

@@ -148,10 +148,11 @@ class Conv2d(_Convolution):
         images = self.images(x)
         if self.padding_mode == "zeros":
             return images, None
-        sides = self._sides(images.shape)
+        sides = self.padding_of(images.shape)
         return pad(images, sides, self.padding_mode), sides
 
-    def _sides(self, shape: tuple[int, ...]) -> PaddingPairs:
+    def padding_of(self, shape: tuple[int, ...]) -> PaddingPairs:
+        """Return the padding of images of that shape in pixels."""
         check_padding_mode(self.padding_mode)
         sizes = (shape[-2], shape[-1]), self.kernel_size, self.stride, self.dilation
         return resolve_padding(self.padding, *sizes)
@@ -206,7 +207,7 @@ class Conv2d(_Convolution):
         """Return what is computed for inputs of that shape."""
         (N, C, H, W), _ = as_batch_shape("input_shape", input_shape)
         if self.padding_mode != "zeros":
-            (top, bottom), (left, right) = self._sides((H, W))
+            (top, bottom), (left, right) = self.padding_of((H, W))
             H, W = top + H + bottom, left + W + right
         dtype = self.weight.dtype.name
         return Conv2dProblem.from_shapes((N, C, H, W), self.weight.shape, *self.geometry, dtype)

@@ -45,13 +45,8 @@ def source(position: int, size: int, mode: str) -> int:
     return inside if mode == "replicate" else 2 * inside - position
 
 
-def pad(x: Array, padding: PaddingPairs, mode: str) -> Array:
-    """Return images (..., H, W), padded with copies of their pixels.
-
-    >>> pad(np.array([[1, 2, 3]]), ((0, 0), (2, 1)), "reflect")
-    array([[3, 2, 1, 2, 3, 2]])
-    """
-    H, W = x.shape[-2:]
+def check_sides(H: int, W: int, padding: PaddingPairs, mode: str) -> None:
+    """Raise ValueError unless images of H x W have the pixels that padding copies."""
     if 0 in (H, W):
         raise ValueError(f"x must have H and W of at least 1, got H={H}, W={W}")
     for size, each, word in zip((H, W), padding, ("height", "width"), strict=True):
@@ -61,6 +56,16 @@ def pad(x: Array, padding: PaddingPairs, mode: str) -> Array:
                 f"padding must be at most {largest} with padding_mode={mode!r} for images of "
                 f"{word} {size}, got {each}"
             )
+
+
+def pad(x: Array, padding: PaddingPairs, mode: str) -> Array:
+    """Return images (..., H, W), padded with copies of their pixels.
+
+    >>> pad(np.array([[1, 2, 3]]), ((0, 0), (2, 1)), "reflect")
+    array([[3, 2, 1, 2, 3, 2]])
+    """
+    H, W = x.shape[-2:]
+    check_sides(H, W, padding, mode)
     (top, bottom), (left, right) = padding
     shape = (*x.shape[:-2], top + H + bottom, left + W + right)
     require_tensor(f"padding {padding}", shape)

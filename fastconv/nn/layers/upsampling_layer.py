@@ -68,7 +68,7 @@ class Upsample(Module):
         self.mode, self.align_corners = mode, _as_choice("align_corners", align_corners)
         self.recompute_scale_factor = _as_choice("recompute_scale_factor", recompute_scale_factor)
 
-    def _reads(self, sizes: tuple[int, ...]) -> list[Array]:
+    def reads(self, sizes: tuple[int, ...]) -> list[Array]:
         """Return what is read along the height and the width of images of these sizes."""
         outs, factors = _pair(self.size), _pair(self.scale_factor)
         if self.scale_factor is not None:
@@ -89,7 +89,7 @@ class Upsample(Module):
         sizes = images.shape[2:]
         if min(sizes) < 1:
             raise ValueError(f"x must have pixels, got shape {images.shape}")
-        rows, columns = self._reads(sizes)
+        rows, columns = self.reads(sizes)
         shape = (*images.shape[:2], len(rows), len(columns))
         require_tensor("size", shape)
         y = output_memory.empty(shape, images.dtype)
