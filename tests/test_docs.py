@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import shlex
@@ -61,6 +62,10 @@ def python_of(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", [page for page in PAGES[1:] if python_of(page)], ids=name_of)
 def test_python_runs(page: Path) -> None:
     texts = python_of(page)
+    written = {Path(each.title).stem for each in documents.blocks(text_of(page)) if each.title}
+    for name in {*re.findall(r"^(?:import|from) (\w+)", "\n".join(texts), re.MULTILINE)} - written:
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
     with workplace(page) as folder:
         program, session = folder / "program.py", folder / "session.txt"
         program.write_text("\n".join(text for text in texts if ">>> " not in text))
