@@ -62,8 +62,10 @@ def python_of(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", [page for page in PAGES[1:] if python_of(page)], ids=name_of)
 def test_python_runs(page: Path) -> None:
     texts = python_of(page)
-    written = {Path(each.title).stem for each in documents.blocks(text_of(page)) if each.title}
-    for name in {*re.findall(r"^(?:import|from) (\w+)", "\n".join(texts), re.MULTILINE)} - written:
+    blocks = documents.blocks(text_of(page))
+    written = {Path(block.title).stem for block in blocks if block.title}
+    source = "\n".join(block.text for block in blocks if block.language == "python")
+    for name in {*re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE)} - written:
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
     with workplace(page) as folder:

@@ -111,6 +111,12 @@ MISTAKES: dict[str, Row] = {
         ValueError,
         ("did you mean algorithm='windows'",),
     ),
+    "missing groups": (
+        lambda: conv2d(X, np.ones((6, 1, 2, 2))),
+        ValueError,
+        ("did you mean groups=3?",),
+    ),
+    "swish": (lambda: conv2d(activation="swish"), ValueError, ("activation='silu'",)),
     "activation": (lambda: conv2d(activation="ReLU"), ValueError, ("activation='relu'",)),
     "direction": (
         lambda: fastconv.algorithms("input_gradient"),
@@ -259,6 +265,12 @@ MISTAKES: dict[str, Row] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
+def test_no_layout_is_guessed_that_makes_no_sense() -> None:
+    with pytest.raises(ValueError, match="must have C") as caught:
+        fastconv.conv2d(np.ones((4, 3, 32, 32)), np.ones((16, 1, 3, 3)))
+    assert "looks like" not in str(caught.value)
+
+
 def test_mistakes_get_the_sentence_that_solves_them(mistake: str) -> None:
     call, kind, words = MISTAKES[mistake]
     with pytest.raises(kind) as caught:

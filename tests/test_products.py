@@ -13,8 +13,8 @@ from reference import Array
 
 import fastconv
 from fastconv import nn
+from fastconv.dense import dense_product
 from fastconv.kernels.dense_loops import product
-from fastconv.nn.layers import linear_layer
 
 needs_compiler = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs Numba's compiler")
 
@@ -105,7 +105,7 @@ def test_inputs_of_any_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(y, x @ layer.weight.value.T + layer.bias.value, atol=1e-5)
     back = layer.backward(np.ones_like(y))
     # Matrices too large for tiles go to BLAS.
-    monkeypatch.setattr(linear_layer, "_MOST_BYTES_A", 0)
+    monkeypatch.setattr(dense_product, "_MOST_BYTES_A", 0)
     other = nn.Linear(12, 5, rng=0)
     np.testing.assert_allclose(other(x), y, atol=1e-5)
     np.testing.assert_allclose(other.backward(np.ones_like(y)), back, atol=1e-5)

@@ -59,18 +59,21 @@ def other_layout(
 ) -> str:
     """Return a hint where channels fit with the axes of images or filters in another order.
 
-    Both are given with the name of their argument. Square kernels are more probable than others.
+    Both are given with the name of their argument. Kernels are taken to be square.
     """
+    (_, C, *_), (K, inner, *_) = images[1], filters[1]
+    if groups == 1 and inner < C and C % inner == 0 and K % (C // inner) == 0:
+        return f": did you mean groups={C // inner}?"
     pairs = itertools.product(_FILTERS, _IMAGES)
     fitting = []
-    for tried, (filter_axes, image_axes) in enumerate(pairs):
+    for filter_axes, image_axes in pairs:
         _, C, H, W = (images[1][axis] for axis in _IMAGES[image_axes])
         K, inner, R, S = (filters[1][axis] for axis in _FILTERS[filter_axes])
-        if inner * groups == C and K % groups == 0 and R <= H and S <= W:
-            fitting.append((R != S, tried, image_axes, filter_axes))
+        if inner * groups == C and K % groups == 0 and R == S and min(H, W) >= R:
+            fitting.append((image_axes, filter_axes))
     if not fitting:
         return ""
-    *_, image_axes, filter_axes = min(fitting)
+    image_axes, filter_axes = fitting[0]
     hints = [
         _transposed(*given, axes, orders[axes])
         for given, axes, orders in (

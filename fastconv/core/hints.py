@@ -89,9 +89,15 @@ def nearest(word: Any, known: Iterable[str]) -> str | None:
     return plain[close[0]] if close else None
 
 
+# What others call a value, and its name here.
+_OTHER_VALUES = {"swish": "silu"}
+
+
 def did_you_mean(argument: str, value: Any, known: Iterable[str]) -> str:
     """Return ": did you mean ...?", or nothing where no known value is similar to `value`."""
-    name = nearest(value, known)
+    known = tuple(known)
+    other = _OTHER_VALUES.get(_plain(value)) if isinstance(value, str) else None
+    name = other if other in known else nearest(value, known)
     return f": did you mean {argument}={name!r}?" if name else ""
 
 

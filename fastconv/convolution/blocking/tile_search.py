@@ -29,8 +29,11 @@ BAND_BYTES = 512 * 2**10
 TOO_LARGE = 1e20
 # The limit for the band of a thread.
 MOST_BAND_BYTES = 4 * 2**20
-# How many of the fastest tiles are searched with all costs.
-CONSIDERED = 5
+# How many of the fastest tiles are searched with all costs, for few threads and for many, which
+# only some tiles give equal work.
+CONSIDERED, CONSIDERED_FOR_MANY = 5, 9
+# Up to so many threads are few.
+FEW_THREADS = 4
 # How many of the best partitions are compared by the exact share of the busiest thread.
 COMPARED = 32
 # Taps of a partial sum: the error of such sums is at most that of PyTorch.
@@ -185,7 +188,8 @@ def best_blocking(
 ) -> Blocking:
     """Return the tile and the partition with the least cost of the busiest thread."""
     tiles, alone = ranked_tiles(problem, over, pooled)
-    found = _cheapest(problem, tiles[:CONSIDERED], alone[:CONSIDERED], num_threads)
+    most = CONSIDERED if num_threads <= FEW_THREADS else CONSIDERED_FOR_MANY
+    found = _cheapest(problem, tiles[:most], alone[:most], num_threads)
     return found if found.cost < TOO_LARGE else _cheapest(problem, tiles, alone, num_threads)
 
 
@@ -295,7 +299,7 @@ def _grid(rows: int, columns: int, filter_tiles: int, num_threads: int) -> Cut:
 def _counts(most: int, num_threads: int) -> list[int]:
     """Return the numbers of parts of `most` units that are considered."""
     worth = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128}
-    if num_threads > 4:  # whose share of few large parts may be uneven
+    if num_threads > FEW_THREADS:  # whose share of few large parts may be uneven
         worth |= {*range(1, 24), 28, 40, 56, 96, num_threads, 2 * num_threads}
     return sorted({n for n in worth if n < most} | {most})
 
