@@ -265,12 +265,6 @@ MISTAKES: dict[str, Row] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_no_layout_is_guessed_that_makes_no_sense() -> None:
-    with pytest.raises(ValueError, match="must have C") as caught:
-        fastconv.conv2d(np.ones((4, 3, 32, 32)), np.ones((16, 1, 3, 3)))
-    assert "looks like" not in str(caught.value)
-
-
 def test_mistakes_get_the_sentence_that_solves_them(mistake: str) -> None:
     call, kind, words = MISTAKES[mistake]
     with pytest.raises(kind) as caught:
@@ -402,3 +396,9 @@ def test_errors_from_inside_are_not_explained_away() -> None:
         Net.__new__(Net).size  # noqa: B018
     assert not hasattr(nn.ReLU(), "absent")
     assert not hasattr(fastconv, "__wrapped__")
+
+
+def test_no_layout_is_guessed_that_makes_no_sense() -> None:
+    with pytest.raises(ValueError, match="must have C") as caught:
+        fastconv.conv2d(np.ones((4, 3, 32, 32)), np.ones((16, 1, 3, 3)))
+    assert "looks like" not in str(caught.value)
